@@ -1,0 +1,1 @@
+"""Everything that reads a Scene: metrics, pictures, evaluation."""

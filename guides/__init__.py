@@ -1,0 +1,1 @@
+"""Amortized neural guides, one file a program, with the same stem."""

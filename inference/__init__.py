@@ -1,0 +1,1 @@
+"""Training: estimators, objectives, schedules, checkpoints, data."""

@@ -1,0 +1,1 @@
+"""Generative processes of visual scenes, one file each."""

@@ -1,0 +1,151 @@
+"""The Scene: what every program and every world returns, and the vocabulary of site names.
+
+Truth (from a world) and inference (from a program) have the same type, so the same metric, plot and edit
+serve both. A scene is a tree given level by level: ``levels[0]`` are the objects (children of the root),
+``levels[-1]`` the leaves (parts, in a three-level graph).
+
+Frames. Every node has a canonical frame, the square [-1, 1] x [-1, 1] with x to the right and y down; the
+image is the frame of the root. ``pose`` maps canonical to image coordinates, so a node's centre is
+``pose[..., 2]``. A length of 1 in the image frame is half the image's side.
+
+Vocabulary of sites. A latent is named by its symbol and the level it belongs to (``z_pres_1``: presence of
+the objects); a program with one level may drop the suffix.
+
+=============  ======================================================================
+``z_pres``     presence of a node (Bernoulli)
+``z_where``    position of a node in its parent's frame
+``z_scale``    size of a node relative to its parent
+``z_theta``    rotation of a node relative to its parent
+``z_depth``    depth among the siblings, smaller is nearer
+``z_what``     appearance of a node
+``z_bg``       background
+``z_global``   global latent of a scene
+``images``     the observed image
+=============  ======================================================================
+
+Plates: ``batch`` holds the images, ``nodes_<level>`` the nodes of a level.
+
+Shape legend: B images, N nodes of a level, C channels, H x W pixels of the image, h x w of a patch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """The nodes of one level, N slots an image of which some are present."""
+
+    pres: Tensor
+    """(B, N) in [0, 1]: the product of the presences from the root down to the node (GSGN eq. 3)."""
+    pose: Tensor
+    """(B, N, 2, 3) affine map from the node's canonical frame to the image frame."""
+    depth: Tensor
+    """(B, N) depth relative to the siblings; the smaller is in front."""
+    parent: Tensor
+    """(B, N) int64 index of the parent in the level above; 0 (the root) at the first level."""
+    category: Tensor | None = None
+    """(B, N) int64 class of the node, -1 where absent; None if the program has no categories."""
+    mask: Tensor | None = None
+    """(B, N, H, W) in [0, 1]: the visible pixels of the node. `render.visible_masks` fills it in."""
+    patch: Tensor | None = None
+    """(B, N, C + 1, h, w): colours and mask in the canonical frame."""
+
+    @property
+    def centre(self) -> Tensor:
+        """(B, N, 2) centre (x, y) in the image frame [-1, 1]."""
+        return self.pose[..., 2]
+
+    @property
+    def extent(self) -> Tensor:
+        """(B, N, 2) half-width along the node's own axes, in the image frame."""
+        return self.pose[..., :2].norm(dim=-2)
+
+    @property
+    def rotation(self) -> Tensor:
+        """(B, N) angle of the node's x axis in the image frame, in radians."""
+        return torch.atan2(self.pose[..., 1, 0], self.pose[..., 0, 0])
+
+    @property
+    def corners(self) -> Tensor:
+        """(B, N, 4, 2) corners of the node's frame in the image frame, in drawing order."""
+        square = self.pose.new_tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
+        return square @ self.pose[..., :2].mT + self.centre.unsqueeze(-2)
+
+    @property
+    def present(self) -> Tensor:
+        """(B, N) bool: presence by the threshold 1/2."""
+        return self.pres > 0.5
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Named tensors of a batch of scenes, the tree included."""
+
+    image: Tensor
+    """(B, C, H, W) mean of the image, in [0, 1]."""
+    levels: tuple[Nodes, ...]
+    """From objects to leaves."""
+    background: Tensor | None = None
+    """(B, C, H, W) what would be seen with no object."""
+
+    @property
+    def objects(self) -> Nodes:
+        """The children of the root."""
+        return self.levels[0]
+
+    @property
+    def parts(self) -> Nodes | None:
+        """The leaves, if the graph has levels below the objects."""
+        return self.levels[-1] if len(self.levels) > 1 else None
+
+    def __len__(self) -> int:
+        return self.image.shape[0]
+
+    def map(self, fn: Callable[[Tensor], Tensor]) -> Scene:
+        """Apply `fn` to every tensor, keeping the structure."""
+        return _map(self, fn)
+
+    def __getitem__(self, index: slice | Tensor) -> Scene:
+        """A sub-batch: ``scene[8:16]`` or ``scene[indices]``."""
+        if isinstance(index, int):
+            raise TypeError(f"a Scene is a batch: write scene[{index}:{index + 1}] for one image")
+        return self.map(lambda t: t[index])
+
+    def with_masks(self, masks: tuple[Tensor, ...]) -> Scene:
+        """The same scene with `mask` set at every level, objects first."""
+        levels = [replace(nodes, mask=m) for nodes, m in zip(self.levels, masks, strict=True)]
+        return replace(self, levels=tuple(levels))
+
+
+def _map(tree: T, fn: Callable[[Tensor], Tensor]) -> T:
+    if isinstance(tree, Tensor):
+        return fn(tree)
+    if isinstance(tree, tuple):
+        return tuple(_map(item, fn) for item in tree)
+    if isinstance(tree, (Nodes, Scene)):
+        return type(tree)(**{f.name: _map(getattr(tree, f.name), fn) for f in fields(tree)})
+    return tree
+
+
+def concatenate(scenes: list[Scene]) -> Scene:
+    """Join batches of scenes of the same structure along the image axis."""
+    if not scenes:
+        raise ValueError("concatenate needs at least one Scene, got an empty list")
+    flat = [_tensors(s) for s in scenes]
+    joined = iter([torch.cat(ts) for ts in zip(*flat, strict=True)])
+    return scenes[0].map(lambda _: next(joined))
+
+
+def _tensors(scene: Scene) -> list[Tensor]:
+    found: list[Tensor] = []
+    scene.map(lambda t: (found.append(t), t)[1])
+    return found

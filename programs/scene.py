@@ -23,7 +23,8 @@ the objects); a program with one level may drop the suffix.
 ``images``     the observed image
 =============  ======================================================================
 
-Plates: ``batch`` holds the images, ``nodes_<level>`` the nodes of a level.
+Plates: ``batch`` holds the images (dim -2, dim -1 being the root), ``nodes_<level>`` the nodes of a
+level (dim -1).
 
 Shape legend: B images, N nodes of a level, C channels, H x W pixels of the image, h x w of a patch.
 """

@@ -1,0 +1,156 @@
+"""Guide of GSGN: top-down inference of the scene graph (Algorithms 1 to 3).
+
+    q(z | x) = q(z_what_r | x) Π_v q(z_pres_v, z_pose_v | z_what_pa(v), x_pa(v)) q(z_what_v | z_what_pa(v), x_v)   (9)
+    q(z_v | z_what_pa(v), x) ∝ p(z_v | z_what_pa(v)) q_bottom-up(z_v | x)                                          (10)
+    x_r = x,   x_v = ST(x_pa(v), z_pose_v): the window of v, cropped out of its parent's window
+
+`no_share` replaces the product by one network that reads the parent's appearance and the window.
+
+# differs: one encoder a level reads x_v; heads on it play ApprEnc of v and PresPoseEnc of v's children (and
+# BgEnc at the root). The paper has an encoder for each; their widths are in figures only.
+
+Shape legend as in `programs.gsgn`; x (..., N, 3, h, w) windows of a level, f (..., N, F, 4, 4) their features.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from programs import render
+from programs.distributions import bounded, gate, normal, positive, product
+from programs.gsgn import Branch, Config, Edges, Program, edge_features, edges
+from programs.nets import ConvEncoder, mlp
+
+
+class Guide(PyroModule):
+    """The amortized posterior; ``Guide(program)(images)`` draws a scene graph for every image."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__()
+        # a reference, not a submodule: the prior's parameters belong to the program
+        object.__setattr__(self, "program", program)
+        c: Config = program.config
+        self.config = c
+        levels = range(len(c.children) + 1)
+        self.encoders = nn.ModuleList([ConvEncoder(s, 4, c.channels) for s in (c.size, *c.crops)])
+        widths = [encoder.outputs for encoder in self.encoders]
+        self.edge_heads = nn.ModuleList([EdgeHead(c, i, widths[i - 1]) for i in levels[1:]])
+        self.what_heads = nn.ModuleList([WhatHead(c, i, widths[i]) for i in levels])
+        self.background_head = mlp(widths[0] * 16, [c.hidden], 2 * c.z_bg)
+
+    def forward(self, images: Tensor, batch: int = 1) -> None:
+        """Sample every latent of the program given `images` (B, 3, H, W) in [0, 1]."""
+        if images is None:
+            raise ValueError("a guide infers from images; call the program alone to sample the prior")
+        x = images.unsqueeze(-4)
+        features = self.encoders[0](x)
+        with pyro.plate("batch", images.shape[0], dim=-2):
+            root = node = self.root(features)
+            root_features = features
+            for level in range(1, len(self.config.children) + 1):
+                node, x, features = self.children(level, node, x, features)
+            self.background(root, root_features)
+
+    def root(self, features: Tensor) -> Branch:
+        """q(z_what_r | x): Algorithm 1, line 1.
+
+        # differs: not multiplied by the prior N(0, 1); the head can learn that product.
+        """
+        what = pyro.sample("z_what_0", self.what_heads[0](features))
+        ones = torch.ones_like(what[..., 0])
+        return Branch(ones, ones, what.new_zeros(*what.shape[:-1], 2, 3), ones, what)
+
+    def children(
+        self, level: int, parent: Branch, x: Tensor, features: Tensor
+    ) -> tuple[Branch, Tensor, Tensor]:
+        """GSGN(l + 1): Algorithm 2. Returns the nodes, their windows, and the windows' features."""
+        edge_prior, what_prior = self.program.prior(level, parent)
+        q = self.posterior_edges(level, edge_prior, parent, features)
+        above = self.program.per_child(level, parent.exists)
+        with pyro.plate(f"nodes_{level}", above.shape[-1], dim=-1):
+            with gate(above):
+                pres = pyro.sample(f"z_pres_{level}", q.pres)
+            with gate(above * pres):
+                where = pyro.sample(f"z_where_{level}", q.where)
+                scale = pyro.sample(f"z_scale_{level}", q.scale)
+                theta = pyro.sample(f"z_theta_{level}", q.theta)
+                depth = pyro.sample(f"z_depth_{level}", q.depth)
+                pose = self.program.pose(level, where, scale, theta)
+                x = self.windows(level, x, pose)
+                features = self.encoders[level](x)
+                what = pyro.sample(
+                    f"z_what_{level}", self.posterior_what(level, what_prior, parent, features)
+                )
+        return Branch(above * pres, pres, pose, F.softplus(depth), what), x, features
+
+    def background(self, root: Branch, features: Tensor) -> None:
+        """q(z_bg | z_what_r, x): Algorithm 3, always with the product."""
+        loc, raw = self.background_head(features.flatten(-3)).chunk(2, -1)
+        q = product(self.program.prior_background(root), normal(loc, positive(raw)))
+        pyro.sample("z_bg", q)
+
+    def posterior_edges(self, level: int, prior: Edges, parent: Branch, features: Tensor) -> Edges:
+        """Algorithm 2, lines 2 and 3."""
+        q = self.edge_heads[level - 1](features, parent.what)
+        if self.config.share:
+            return Edges(*map(product, prior, q))
+        return q._replace(pres=dist.Bernoulli(logits=bounded(q.pres.logits)))
+
+    def posterior_what(
+        self, level: int, prior: dist.TorchDistribution, parent: Branch, features: Tensor
+    ) -> dist.TorchDistribution:
+        """Algorithm 2, lines 6 and 7."""
+        degree = self.config.children[level - 1]
+        q = self.what_heads[level](features, parent.what.repeat_interleave(degree, -2))
+        return product(prior, q) if self.config.share else q
+
+    def windows(self, level: int, x: Tensor, pose: Tensor) -> Tensor:
+        """Algorithm 2, line 5: (..., N, 3, h, w) cropped out of the parents' windows."""
+        pose = pose.unflatten(-3, (-1, self.config.children[level - 1]))
+        return render.crop(x, pose, self.config.crops[level - 1]).flatten(-5, -4)
+
+
+class EdgeHead(nn.Module):
+    """PresPoseEnc: one output cell a child, from a parent's features; without sharing, from z_what too."""
+
+    def __init__(self, config: Config, level: int, features: int) -> None:
+        super().__init__()
+        side = math.isqrt(config.children[level - 1])
+        self.axes, self.share = config.scale_axes[level - 1], config.share
+        # a valid convolution of kernel 5 - r leaves r x r cells of the 4 x 4 map
+        self.cells = nn.Sequential(nn.Conv2d(features, config.hidden, 5 - side), nn.CELU())
+        extra = 0 if config.share else config.z_what[level - 1]
+        self.out = mlp(config.hidden + extra, [config.hidden], edge_features(self.axes))
+
+    def forward(self, features: Tensor, what: Tensor) -> Edges:
+        """f (..., M, F, 4, 4), z_what of the parents (..., M, D) -> over (..., M · K) children."""
+        cells = self.cells(features.flatten(0, -4)).flatten(-2).mT
+        cells = cells.unflatten(0, features.shape[:-3])
+        if not self.share:
+            what = what.unsqueeze(-2).expand(*what.shape[:-1], cells.shape[-2], what.shape[-1])
+            cells = torch.cat([cells.expand(*what.shape[:-1], -1), what], -1)
+        return edges(self.out(cells).flatten(-3, -2), self.axes)
+
+
+class WhatHead(nn.Module):
+    """ApprEnc: appearance of a node from its own features; without sharing, from its parent's too."""
+
+    def __init__(self, config: Config, level: int, features: int) -> None:
+        super().__init__()
+        self.extra = 0 if config.share or level == 0 else config.z_what[level - 1]
+        self.net = mlp(features * 16 + self.extra, [config.hidden], 2 * config.z_what[level])
+
+    def forward(self, features: Tensor, what: Tensor | None = None) -> dist.TorchDistribution:
+        """f (..., N, F, 4, 4), and the parents' z_what (..., N, D) -> over (..., N), event (D)."""
+        flat = features.flatten(-3)
+        if self.extra:
+            flat = torch.cat([flat.expand(*what.shape[:-1], -1), what], -1)
+        loc, raw = self.net(flat).chunk(2, -1)
+        return normal(loc, positive(raw))

@@ -1,0 +1,111 @@
+"""How a program is trained, as data: one `Recipe` a program and preset.
+
+`quick` is made for two CPU cores and ten minutes, `paper` is the paper's configuration for a GPU. A
+program without an entry (a user's own) trains with `DEFAULT`. Schedules are written in steps; the keys
+of `schedules` are ``learning_rate``, ``estimator.BUFFER`` (``estimator.temperature``) and
+``program.BUFFER`` (any buffer the program declares).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from inference.objectives import Gaussian, Mixture, Prior, Sparse
+from inference.schedules import Constant, Exponential, Schedule, Until, WarmupDecay
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a training run needs besides the program, the seed and the device."""
+
+    steps: int = 2000
+    """the step to reach; no schedule depends on it"""
+    batch: int = 32
+    program: Mapping[str, Any] = field(default_factory=dict)
+    """fields of the program's Config that the preset changes"""
+    world: str = "shapes2d"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """fields of the world's Config"""
+    scenes: int = 8000
+    """training scenes"""
+    estimator: str = "gumbel"
+    schedules: Mapping[str, Schedule] = field(
+        default_factory=lambda: {"learning_rate": Constant(1e-3)}
+    )
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """KL weights by site-name pattern"""
+    auxiliary: Mapping[str, Prior] = field(default_factory=dict)
+    """fixed priors of auxiliary KLs by site-name pattern; ``{}`` is No-Aux"""
+    clip: float = 1.0
+    """largest infinity norm of the gradient of the loss per image"""
+    evaluate_every: int = 1000
+    """steps between evaluations on 200 validation scenes"""
+
+
+DEFAULT = Recipe()
+
+# Tables 6, 8 and 9 of GSGN. Their N(m, s) is read as mean and variance, the notation of eq. 7.
+GSGN_AUXILIARY: dict[str, Prior] = {
+    "z_pres*": Sparse(math.log(1e-10)),
+    "z_where*": Gaussian(0, 1),
+    "z_theta*": Gaussian(0, 1),
+    "z_depth*": Gaussian(4, 1),
+    "z_scale_1": Mixture((0.2, 0.8), (-0.2, -1.2), (0.1, 0.1)),
+    "z_scale_*": Mixture((0.1, 0.1, 0.8), (1.2, 0.0, -0.6), (0.1, 0.05, 0.1)),
+}
+
+GSGN_QUICK = Recipe(
+    steps=4000,
+    batch=32,
+    program={
+        "size": 64,
+        "z_what": (64, 32, 16),
+        "z_bg": 4,
+        "crops": (32, 16),
+        "hidden": 128,
+        "channels": (16, 32, 64, 64),
+        "decoder": 32,
+    },
+    scenes=16000,
+    schedules={
+        "learning_rate": WarmupDecay(1e-3, warmup=200, half_life=3000),
+        "estimator.temperature": Exponential(2.5, 0.5, 1200),
+        "program.fixed_mixing": Until(1e-5, 60),
+    },
+    auxiliary=GSGN_AUXILIARY,
+)
+
+EPOCH = 1000  # steps of 64 out of 64,000 scenes
+GSGN_PAPER = Recipe(
+    steps=500 * EPOCH,
+    batch=64,
+    scenes=64_000,
+    schedules={
+        "learning_rate": WarmupDecay(3e-4, warmup=10 * EPOCH, half_life=100 * EPOCH),
+        "estimator.temperature": Exponential(2.5, 0.5, 20 * EPOCH),
+        "program.fixed_mixing": Until(1e-5, EPOCH),
+    },
+    auxiliary=GSGN_AUXILIARY,
+    evaluate_every=5000,
+)
+
+PRESETS: dict[str, dict[str, Recipe]] = {
+    "gsgn": {"quick": GSGN_QUICK, "paper": GSGN_PAPER},
+}
+
+
+def recipe(program: str, preset: str) -> Recipe:
+    """The recipe of a program by name; `DEFAULT` for programs that have none.
+
+    Raises:
+        ValueError: the program has recipes, but none of that name.
+    """
+    if program not in PRESETS:
+        return DEFAULT
+    if preset not in PRESETS[program]:
+        known = ", ".join(sorted(PRESETS[program]))
+        raise ValueError(f"unknown preset {preset!r} of {program}; known are {known}")
+    return PRESETS[program][preset]

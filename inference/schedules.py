@@ -1,0 +1,79 @@
+"""Schedules: numbers as pure functions of the training step, kept in tables (style: a curriculum is data).
+
+A schedule never depends on how long a run is asked to be, so stopping and resuming cannot bend it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Constant:
+    """`value` at every step."""
+
+    value: float
+
+    def __call__(self, step: int) -> float:
+        """The value at `step`."""
+        return self.value
+
+
+@dataclass(frozen=True)
+class Linear:
+    """From `start` to `end` between steps `begin` and `begin + steps`, constant outside."""
+
+    start: float
+    end: float
+    steps: int
+    begin: int = 0
+
+    def __call__(self, step: int) -> float:
+        """The value at `step`."""
+        share = min(max((step - self.begin) / self.steps, 0.0), 1.0)
+        return self.start + (self.end - self.start) * share
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """From `start` to `end` geometrically between steps `begin` and `begin + steps`."""
+
+    start: float
+    end: float
+    steps: int
+    begin: int = 0
+
+    def __call__(self, step: int) -> float:
+        """The value at `step`."""
+        return math.exp(Linear(math.log(self.start), math.log(self.end), self.steps, self.begin)(step))
+
+
+@dataclass(frozen=True)
+class WarmupDecay:
+    """Linear from 0 to `peak` in `warmup` steps, then halved every `half_life` steps (GSGN D.5)."""
+
+    peak: float
+    warmup: int
+    half_life: int
+
+    def __call__(self, step: int) -> float:
+        """The value at `step`; never exactly 0, so the first step moves."""
+        ramp = min((step + 1) / self.warmup, 1.0)
+        return self.peak * ramp * 0.5 ** (max(step - self.warmup, 0) / self.half_life)
+
+
+@dataclass(frozen=True)
+class Until:
+    """`value` before step `steps`, then `after` (NaN: the program's own value)."""
+
+    value: float
+    steps: int
+    after: float = math.nan
+
+    def __call__(self, step: int) -> float:
+        """The value at `step`."""
+        return self.value if step < self.steps else self.after
+
+
+Schedule = Constant | Linear | Exponential | WarmupDecay | Until

@@ -1,0 +1,479 @@
+"""Train a program and its guide by stochastic variational inference.
+
+    python -m inference.svi programs/gsgn.py
+
+A run is one value, `Run`; `train(run)` reads top to bottom and can be called from Python. The run folder
+holds config.json, log.jsonl, checkpoint.ckpt, metrics.json and pictures. Stopping (Ctrl-C, SIGTERM,
+``--minutes``) finishes the step, writes the checkpoint and exits; ``--resume`` continues as if nothing
+had happened, bit for bit on CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from inference import checkpoint
+from inference.data import Dataset, Sampler, image_folder, load_world, world_dataset
+from inference.estimators import ESTIMATORS
+from inference.objectives import Objective
+from inference.presets import Recipe, recipe
+from programs.loading import Source, choose, load, override, settings
+
+LOG_EVERY = 20
+SAVE_SECONDS = 60
+VALIDATED_STEPS = 3
+VALIDATION_SCENES = 200
+TEST_SCENES = 500
+BASELINE_RATE = 1e-3
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: all that decides its result."""
+
+    program: str
+    """path of the program file"""
+    out: Path
+    variant: str | None = None
+    preset: str = "quick"
+    world: str | None = None
+    images: Path | None = None
+    estimator: str | None = None
+    steps: int | None = None
+    minutes: float = math.inf
+    batch: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    resume: bool = False
+    set: tuple[str, ...] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A `Run` worked out: what `config.json` records."""
+
+    source: Source
+    config: Any
+    variant: str
+    recipe: Recipe
+    world_config: Any
+    images: Path | None
+    seed: int
+    device: torch.device
+
+
+def plan(run: Run) -> Plan:
+    """Look up everything a run names.
+
+    Raises:
+        ValueError: something named is unknown, or a value is bad; the message says what there is.
+    """
+    source = load(run.program)
+    tables = settings(run.set)
+    chosen = recipe(source.name, run.preset)
+    named = {"steps": run.steps, "batch": run.batch, "estimator": run.estimator, "world": run.world}
+    chosen = replace(chosen, **{k: v for k, v in named.items() if v is not None})
+    chosen = override(chosen, tables["train"], "the training recipe")
+    for name in ("steps", "batch", "scenes", "evaluate_every"):
+        if getattr(chosen, name) < 1:
+            raise ValueError(f"{name}={getattr(chosen, name)} must be at least 1")
+    choose(ESTIMATORS, chosen.estimator, "estimator")
+
+    variant = run.variant or next(iter(source.variants))
+    config = choose(source.variants, variant, "variant")
+    config = override(config, {**chosen.program, **tables["program"]}, f"program {source.name}")
+    size = getattr(config, "size", None)
+    options = {**({"size": size} if size else {}), **chosen.options, **tables["world"]}
+    world_config = override(load_world(chosen.world).Config(), options, f"world {chosen.world}")
+
+    if run.device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"unknown device {run.device!r}; known are auto, cpu, cuda")
+    available = torch.cuda.is_available()
+    if run.device == "cuda" and not available:
+        raise ValueError("--device cuda was asked for, but torch finds no CUDA device; use cpu or auto")
+    device = torch.device("cuda" if available and run.device != "cpu" else "cpu")
+    return Plan(source, config, variant, chosen, world_config, run.images, run.seed, device)
+
+
+def describe(p: Plan) -> dict[str, Any]:
+    """The plan as plain values for config.json."""
+    return {
+        "program": str(p.source.path),
+        "variant": p.variant,
+        "config": asdict(p.config) if p.config is not None else {},
+        "recipe": asdict(p.recipe)
+        | {"schedules": {k: repr(v) for k, v in p.recipe.schedules.items()}}
+        | {"auxiliary": {k: repr(v) for k, v in p.recipe.auxiliary.items()}},
+        "world": None if p.images else asdict(p.world_config),
+        "images": str(p.images) if p.images else None,
+        "seed": p.seed,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__}
+        | {"pyro": pyro.__version__},
+    }
+
+
+def datasets(p: Plan) -> tuple[Dataset, Dataset | None]:
+    """Training images, and validation scenes with their truth (None for a folder of images)."""
+    if p.images:
+        return image_folder(p.images, getattr(p.config, "size", 64)), None
+    make = lambda number, split: world_dataset(  # noqa: E731
+        p.recipe.world, number, split, seed=0, config=p.world_config
+    )
+    return make(p.recipe.scenes, "train"), make(VALIDATION_SCENES, "validation")
+
+
+def train(run: Run) -> Path:
+    """Train, and leave weights, log, metrics and pictures in the run folder, which is returned."""
+    p = plan(run)
+    out = open_folder(run)
+    pyro.settings.set(module_local_params=hasattr(p.source.program, "Program"))
+    pyro.set_rng_seed(p.seed)
+    pyro.clear_param_store()
+    program, guide = (module.to(p.device) for module in p.source.build(p.config))
+    data, validation = datasets(p)
+    batch = min(p.recipe.batch, len(data.images))
+    sampler = Sampler(len(data.images), batch, p.seed)
+    images = data.images.to(p.device) if p.device.type == "cuda" else data.images
+    draw = lambda step: images[sampler.indices(step)].to(p.device).float() / 255  # noqa: E731
+
+    estimator = ESTIMATORS[p.recipe.estimator]().to(p.device)
+    with torch.no_grad():  # shows the parameters of plain functions, and whether program and guide fit
+        check_match(*Objective().traces(program, guide, draw(0)))
+        estimator.prepare(program, guide, draw(0))
+    trainer = Trainer(p, program, guide, estimator)
+    path = out / "checkpoint.ckpt"
+    if run.resume and path.exists():
+        trainer.restore(checkpoint.load(path, p.device))
+    (out / "config.json").write_text(json.dumps(describe(p), indent=2) + "\n")
+
+    log = Log(out / "log.jsonl", trainer.step, p.recipe.steps, batch)
+    started = saved = time.monotonic()
+    with interrupts() as interrupted:
+        while trainer.step < p.recipe.steps:
+            pyro.enable_validation(trainer.step < VALIDATED_STEPS)
+            log.add(*trainer.update(draw(trainer.step)))
+            now = time.monotonic()
+            last = trainer.step == p.recipe.steps
+            stop = interrupted() or (now - started) / 60 > run.minutes
+            if trainer.step % LOG_EVERY == 0 or last or stop:
+                log.write(trainer.step, trainer.rates())
+                if now - saved > SAVE_SECONDS or last or stop:
+                    checkpoint.save(path, trainer.state())
+                    saved = now
+            if validation and (trainer.step % p.recipe.evaluate_every == 0 or last):
+                log.note(trainer.step, evaluate_briefly(p, program, guide, validation))
+            if stop:
+                break
+    log.close()
+    if interrupted():
+        print(f"stopped at step {trainer.step}; continue with --resume --out {out}")
+        return out
+    finish(run, p, program, guide, out, trainer.step)
+    return out
+
+
+class Trainer:
+    """Parameters, optimiser and step: what a checkpoint holds. Functions must have run once before."""
+
+    def __init__(self, p: Plan, program: nn.Module, guide: nn.Module, estimator: nn.Module) -> None:
+        self.schedules, self.clip = p.recipe.schedules, p.recipe.clip
+        self.objective = Objective(p.recipe.weights, p.recipe.auxiliary)
+        self.modules = {"program": program, "guide": guide, "estimator": estimator}
+        self.learned = list(dict.fromkeys([*program.parameters(), *guide.parameters()]))
+        groups = [{"params": self.learned, "lr": 0.0}]
+        if baselines := list(estimator.parameters()):
+            groups.append({"params": baselines, "lr": BASELINE_RATE})
+        self.optimiser = torch.optim.Adam(groups, fused=True)
+        self.step = 0
+
+    def update(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """One step on images x (B, C, H, W). Returns the loss and its terms, in nats an image."""
+        self.apply_schedules()
+        m = self.modules
+        loss, terms = m["estimator"](m["program"], m["guide"], x, self.objective)
+        self.optimiser.zero_grad()
+        (loss / len(x)).backward()
+        nn.utils.clip_grad_norm_(self.learned, self.clip, norm_type=math.inf)
+        self.optimiser.step()
+        self.step += 1
+        terms = {name: term.detach() / len(x) for name, term in terms.items()}
+        return sum(terms.values()), terms
+
+    def apply_schedules(self) -> None:
+        """Write every scheduled number where it is read."""
+        for name, schedule in self.schedules.items():
+            value = schedule(self.step)
+            if name == "learning_rate":
+                self.optimiser.param_groups[0]["lr"] = value
+                continue
+            owner, _, buffer = name.partition(".")
+            module = self.modules[owner]
+            if hasattr(module, buffer):
+                getattr(module, buffer).fill_(value)
+
+    def rates(self) -> dict[str, float]:
+        """Scheduled numbers now, for the log."""
+        values = {name: schedule(self.step) for name, schedule in self.schedules.items()}
+        return {name: value for name, value in values.items() if math.isfinite(value)}
+
+    def state(self) -> dict[str, Any]:
+        """All that resuming needs."""
+        return {
+            "step": self.step,
+            "modules": {name: module.state_dict() for name, module in self.modules.items()},
+            "optimiser": self.optimiser.state_dict(),
+            "random": checkpoint.random_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue where `state` was taken.
+
+        Raises:
+            ValueError: the checkpoint is of another program, variant, preset or estimator.
+        """
+        try:
+            for name, module in self.modules.items():
+                module.load_state_dict(state["modules"][name])
+            self.optimiser.load_state_dict(state["optimiser"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise ValueError(
+                "the checkpoint does not fit this run: give the same program, variant, preset, --set and "
+                f"--estimator as before, or another --out ({str(error).splitlines()[0]})"
+            ) from error
+        self.step = state["step"]
+        checkpoint.set_random_state(state["random"])
+
+
+def check_match(program_trace: pyro.poutine.Trace, guide_trace: pyro.poutine.Trace) -> None:
+    """Program and guide must have the same latent sites, of the same shapes, in the same order.
+
+    Raises:
+        ValueError: they do not; the message names the first site that differs.
+    """
+    mine, other = ([(n, tuple(t.nodes[n]["value"].shape)) for n in t.stochastic_nodes]
+                   for t in (program_trace, guide_trace))
+    for a, b in zip_longest(mine, other):
+        if a != b:
+            raise ValueError(
+                f"program and guide must sample the same sites in the same order: the program has "
+                f"{a and f'{a[0]} of shape {a[1]}'}, the guide {b and f'{b[0]} of shape {b[1]}'}"
+            )
+
+
+class Log:
+    """Averages the terms of the objective, writes log.jsonl, shows progress."""
+
+    def __init__(self, path: Path, step: int, steps: int, batch: int) -> None:
+        self.path, self.batch, self.bar = path, batch, None
+        self.sums: dict[str, Tensor] = {}
+        self.count, self.steps = 0, steps
+        self.since = self.noted = time.monotonic()
+        keep_until(path, step)
+        if sys.stderr.isatty():
+            self.bar = tqdm(total=steps, initial=step, unit="step", dynamic_ncols=True)
+
+    def add(self, loss: Tensor, terms: dict[str, Tensor]) -> None:
+        """Take in one step."""
+        for name, value in {"loss": loss, **{f"term/{k}": v for k, v in terms.items()}}.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
+        self.count += 1
+
+    def write(self, step: int, rates: dict[str, float]) -> None:
+        """Write the averages since the last call.
+
+        Raises:
+            FloatingPointError: a term is not finite; the message names its site.
+        """
+        means = {name: float(total) / self.count for name, total in self.sums.items()}
+        bad = [name for name, value in means.items() if not math.isfinite(value)]
+        if bad:
+            named = bad[-1].removeprefix("term/")
+            raise FloatingPointError(
+                f"the loss is not finite at step {step}: {named} is {means[bad[-1]]}; the last good "
+                "checkpoint is kept. A lower learning rate or --set train.clip=0.1 may help"
+            )
+        now = time.monotonic()
+        rate = self.count * self.batch / (now - self.since)
+        self._append({"step": step, **means, **rates, "images_per_second": rate})
+        if self.bar:
+            self.bar.update(step - self.bar.n)
+            self.bar.set_postfix_str(_summary(means, rate))
+        elif now - self.noted > 15 or step == self.steps:
+            self.noted = now
+            print(f"step {step}/{self.steps}  {_summary(means, rate)}", flush=True)
+        self.sums, self.count, self.since = {}, 0, now
+
+    def note(self, step: int, metrics: dict[str, float]) -> None:
+        """Write metrics on validation scenes."""
+        self._append({"step": step, **metrics})
+        text = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+        (self.bar.write if self.bar else print)(f"step {step}/{self.steps}  {text}")
+        self.since = time.monotonic()
+
+    def close(self) -> None:
+        """End the progress bar."""
+        if self.bar:
+            self.bar.close()
+
+    def _append(self, record: dict[str, float]) -> None:
+        with open(self.path, "a") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def _summary(means: dict[str, float], rate: float) -> str:
+    groups = {"loss": means["loss"], "images": means.get("term/images")}
+    for group in ("kl", "aux"):
+        parts = [v for k, v in means.items() if k.startswith(f"term/{group}/")]
+        groups[group] = sum(parts) if parts else None
+    text = "  ".join(f"{k} {v:.1f}" for k, v in groups.items() if v is not None)
+    return f"{text}  {rate:.0f} images/s"
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """The records of a log.jsonl; a last line cut off by a crash is dropped."""
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def keep_until(path: Path, step: int) -> None:
+    """Drop what a log says of steps after `step`: they will be run again."""
+    kept = [r for r in read_log(path) if r["step"] <= step]
+    path.write_text("".join(json.dumps(r) + "\n" for r in kept))
+
+
+def open_folder(run: Run) -> Path:
+    """The run folder, made if needed.
+
+    Raises:
+        ValueError: it cannot be written, or holds a run and --resume was not given.
+    """
+    try:
+        run.out.mkdir(parents=True, exist_ok=True)
+        (run.out / ".writable").touch()
+        (run.out / ".writable").unlink()
+    except OSError as error:
+        raise ValueError(f"cannot write to {run.out}: {error.strerror}; give another --out") from error
+    if not run.resume and any(run.out.iterdir()):
+        raise ValueError(f"{run.out} is not empty: continue it with --resume, or give another --out")
+    return run.out
+
+
+@contextmanager
+def interrupts() -> Iterator[Callable[[], int]]:
+    """Within, Ctrl-C and SIGTERM only set a flag; a second Ctrl-C stops at once."""
+    received: list[int] = []
+
+    def handler(number: int, _: object) -> None:
+        received.append(number)
+        signal.signal(signal.SIGINT, old[signal.SIGINT])
+
+    try:
+        old = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: signals are somebody else's business
+        yield lambda: 0
+        return
+    try:
+        yield lambda: received[0] if received else 0
+    finally:
+        for number, previous in old.items():
+            signal.signal(number, previous)
+
+
+def evaluate_briefly(p: Plan, program: nn.Module, guide: nn.Module, data: Dataset) -> dict[str, float]:
+    """Graph metrics on validation scenes, without disturbing the training's random state."""
+    from analysis.evaluate import graph_metrics
+
+    state = checkpoint.random_state()
+    program.eval(), guide.eval()
+    metrics = graph_metrics(program, guide, data, p.device)
+    program.train(), guide.train()
+    checkpoint.set_random_state(state)
+    return metrics
+
+
+def finish(run: Run, p: Plan, program: nn.Module, guide: nn.Module, out: Path, step: int) -> None:
+    """Measure on unseen scenes, draw the pictures, say where everything is."""
+    from analysis.evaluate import evaluate, pictures, table
+
+    if p.images is None:
+        test = world_dataset(p.recipe.world, TEST_SCENES, "test", seed=0, config=p.world_config)
+        metrics = evaluate(program, guide, test, p.device, seed=p.seed)
+    else:
+        test, metrics = image_folder(p.images, getattr(p.config, "size", 64)), {}
+    (out / "metrics.json").write_text(json.dumps({"step": step, **metrics}, indent=2) + "\n")
+    drawn = pictures(program, guide, test, read_log(out / "log.jsonl"), out, p.device)
+    print(table(metrics))
+    print(f"step {step}; weights, log and metrics in {out}; pictures:")
+    for path in drawn:
+        print(f"  {path}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    a = argparse.ArgumentParser(prog="python -m inference.svi", description=__doc__.split("\n")[0])
+    a.add_argument("program", metavar="PROGRAM.py", help="file with a Program, such as programs/gsgn.py")
+    a.add_argument("--variant", metavar="V", help="entry of the program's VARIANTS (default: the first)")
+    a.add_argument("--preset", default="quick", help="quick (two CPU cores, ten minutes) or paper")
+    source = a.add_mutually_exclusive_group()
+    source.add_argument("--world", metavar="W", help="simulator in programs/worlds to learn from")
+    source.add_argument("--images", metavar="DIR", type=Path, help="folder of images to learn from")
+    a.add_argument("--estimator", metavar="E", help=f"one of {', '.join(ESTIMATORS)}")
+    a.add_argument("--steps", type=int, metavar="N", help="the step to reach")
+    a.add_argument("--minutes", type=float, default=math.inf, metavar="M", help="stop cleanly after M")
+    a.add_argument("--batch", type=int, metavar="B", help="images a step")
+    a.add_argument("--seed", type=int, default=0, metavar="S")
+    a.add_argument("--device", default="auto", metavar="D", help="auto, cpu or cuda")
+    a.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: runs/VARIANT-WORLD)")
+    a.add_argument("--resume", action="store_true", help="continue the run in --out")
+    a.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of the "
+                   "program's Config; world.FIELD of the world's, train.FIELD of the recipe")  # fmt: skip
+    return a
+
+
+def parse(arguments: list[str] | None = None) -> Run:
+    """A `Run` from command-line arguments."""
+    options = vars(parser().parse_args(arguments))
+    options["set"] = tuple(options["set"])
+    if options["out"] is None:
+        stem = options["variant"] or Path(options["program"]).stem
+        source = options["images"].name if options["images"] else options["world"]
+        source = source or recipe(Path(options["program"]).stem, "quick").world
+        options["out"] = Path("runs") / f"{stem}-{source}"
+    return Run(**options)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; a caller's mistake is one sentence and exit code 2."""
+    run = parse(arguments)
+    try:
+        train(run)
+    except (ValueError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""Distributions and gates shared by programs and guides.
+
+Presence lives in logit space: a prior of 1e-10 is ``Bernoulli(logits=-23.03)``, because float32 clamps
+``probs=1e-10`` to 1.2e-7, which is 7 nats short. Programs only ever say ``Bernoulli(logits=...)``; how
+gradients pass it is the business of `inference.estimators`.
+
+Shape legend: B images, N nodes, C channels, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pyro.distributions as dist
+import torch
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+from torch.distributions import constraints
+from torch.nn import functional as F
+
+PRESENCE_BOUND = 8.8
+"""Largest magnitude of a presence logit, as in SPACE's code."""
+
+
+def bounded(logits: Tensor, bound: float = PRESENCE_BOUND) -> Tensor:
+    """Hold logits within ±`bound` smoothly; a hard clamp has no gradient and never lets go."""
+    return bound * torch.tanh(logits / bound)
+
+
+def normal(loc: Tensor, scale: Tensor, event_dim: int = 1) -> dist.TorchDistribution:
+    """A Gaussian with diagonal covariance over the last `event_dim` dimensions."""
+    return dist.Normal(loc, scale).to_event(event_dim)
+
+
+def positive(raw: Tensor, floor: float = 1e-4) -> Tensor:
+    """Standard deviation from an unconstrained output, by softplus (GSGN D.1), at least `floor`."""
+    return F.softplus(raw) + floor
+
+
+def product(p: dist.TorchDistribution, q: dist.TorchDistribution) -> dist.TorchDistribution:
+    """The normalised product of two densities or masses of the same family (GSGN eq. 10).
+
+    Gaussians multiply by adding precisions, Bernoullis by adding logits (bounded smoothly).
+    """
+    if isinstance(p, dist.Independent):
+        return product(p.base_dist, q.base_dist).to_event(p.reinterpreted_batch_ndims)
+    if isinstance(p, dist.Bernoulli):
+        return dist.Bernoulli(logits=bounded(p.logits + q.logits))
+    if isinstance(p, dist.Normal):
+        p_precision, q_precision = p.scale**-2, q.scale**-2
+        precision = p_precision + q_precision
+        loc = (p.loc * p_precision + q.loc * q_precision) / precision
+        return dist.Normal(loc, precision**-0.5)
+    raise TypeError(f"product of {type(p).__name__} and {type(q).__name__} is not implemented")
+
+
+class gate(Messenger):  # noqa: N801 - reads as a keyword, like pyro.plate
+    """Exclude what hangs below an absent node (GSGN eqs. 3, 4, 9).
+
+    Within ``with gate(exists):`` every log-density, and every closed-form KL, is multiplied by `exists`,
+    a tensor that broadcasts to the sites' batch shape. At 0 and 1 that is a mask; in between (a relaxed
+    presence) it is differentiable, which is how the relaxed objectives learn presence.
+    """
+
+    def __init__(self, exists: Tensor) -> None:
+        super().__init__()
+        self.exists = exists
+
+    def _pyro_sample(self, msg: dict) -> None:
+        msg["scale"] = msg["scale"] * self.exists
+
+
+class PixelMixture(dist.TorchDistribution):
+    """Every pixel is foreground or background (GSGN eq. 7), its channels jointly.
+
+    p(x_ij) = m_ij N(x_ij | f_ij, σ_fg²) + (1 - m_ij) N(x_ij | b_ij, σ_bg²)
+
+    Args:
+        foreground, background: (..., C, H, W) means.
+        mixing: (..., 1, H, W) in [0, 1], the weight of the foreground.
+        sigma_fg, sigma_bg: standard deviations, numbers or 0-d tensors.
+    """
+
+    arg_constraints = {"mixing": constraints.unit_interval}
+    support = constraints.independent(constraints.real, 3)
+    has_rsample = False
+
+    def __init__(
+        self,
+        foreground: Tensor,
+        background: Tensor,
+        mixing: Tensor,
+        sigma_fg: Tensor | float,
+        sigma_bg: Tensor | float,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.foreground, self.background, self.mixing = foreground, background, mixing
+        self.sigma_fg, self.sigma_bg = sigma_fg, sigma_bg
+        shape = torch.broadcast_shapes(foreground.shape, background.shape)
+        super().__init__(shape[:-3], shape[-3:], validate_args=validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance: object = None) -> PixelMixture:
+        """The same mixture over a larger batch."""
+        fields = (self.foreground, self.background, self.mixing)
+        wide = (t.expand(torch.Size(batch_shape) + t.shape[-3:]) for t in fields)
+        return PixelMixture(*wide, self.sigma_fg, self.sigma_bg, validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """(..., C, H, W) expected image."""
+        return self.mixing * self.foreground + (1 - self.mixing) * self.background
+
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+        """An image with its pixel noise."""
+        with torch.no_grad():
+            shape = self._extended_shape(sample_shape)
+            chosen = torch.bernoulli(self.mixing.expand(shape[:-3] + self.mixing.shape[-3:])) > 0.5
+            loc = torch.where(chosen, self.foreground, self.background)
+            noise = torch.randn(shape, dtype=loc.dtype, device=loc.device)
+            return loc + noise * torch.where(chosen, self.sigma_fg, self.sigma_bg)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density of images (..., C, H, W), summed over pixels: nats per image."""
+        # a weight of exactly 0 or 1 would have an infinite gradient in the logarithm
+        mixing = self.mixing.squeeze(-3) * (1 - 2e-6) + 1e-6
+        log_fg = mixing.log() + _pixel_log_normal(value, self.foreground, self.sigma_fg)
+        log_bg = (1 - mixing).log() + _pixel_log_normal(value, self.background, self.sigma_bg)
+        return torch.logaddexp(log_fg, log_bg).sum((-2, -1))
+
+
+def _pixel_log_normal(value: Tensor, loc: Tensor, sigma: Tensor | float) -> Tensor:
+    """(..., H, W) log N(value | loc, sigma²), summed over channels."""
+    sigma = torch.as_tensor(sigma, dtype=loc.dtype, device=loc.device)
+    constant = loc.shape[-3] * (sigma.log() + 0.5 * math.log(2 * math.pi))
+    return -0.5 * ((value - loc) / sigma).square().sum(-3) - constant

@@ -1,0 +1,283 @@
+"""GSGN: Generative Scene Graph Networks (Deng, Zhi, Lee, Ahn; ICLR 2021).
+
+A scene is a tree. The root r summarises it; every node v has an appearance, every edge a presence and a
+pose (where, scale, theta, depth) relative to the parent pa(v). Leaves are decoded, inner nodes composed.
+
+    p(z_what_r)  = N(0, 1)
+    Z_pres_v     = Z_pres_pa(v) · z_pres_v                                                        (3)
+    p(z_fg)      = p(z_what_r) Π_v p(z_pres_v | z_what_pa(v)) ^ Z_pres_pa(v)
+                   [p(z_pose_v | z_what_pa(v)) p(z_what_v | z_what_pa(v))] ^ Z_pres_v             (4)
+    x_u, m_u     = Σ_v z_pres_v α_v ST⁻¹(x_v, z_pose_v),  the same of m_v;  v among u's children  (5, 6)
+    α_v          ∝ z_pres_v ST⁻¹(m_v, z_pose_v) exp(-depth_v)                                     (21, 22)
+    p(x | z)     = m_r N(x | x_r, σ_fg²) + (1 - m_r) N(x | x_bg, σ_bg²), pixel by pixel           (7)
+    p(z_bg | z_fg) = p(z_bg | z_what_r)                                                           (23)
+
+    where = c_ij + a d tanh(z_where)        theta = θ_max tanh(z_theta)                           (15, 18, 19)
+    scale = s_0 + s_1 tanh(z_scale)         depth = softplus(z_depth)                             (16, 17, 20)
+
+Any number of levels; the paper has three (scene, objects, parts).
+
+Shape legend: B images, N nodes of a level (all parents' children side by side), K children of one parent,
+D features, C = 3 colours, H x W pixels, h x w of a patch. A particle plate may stand to the left of B.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from programs import render
+from programs.distributions import PixelMixture, gate, normal, positive
+from programs.nets import BroadcastDecoder, SubpixelDecoder, mlp
+from programs.scene import Nodes, Scene
+
+
+@dataclass(frozen=True)
+class Config:
+    """The paper's three-level graph on 128 x 128 images. One entry a level where a field is a tuple."""
+
+    size: int = 128  # pixels a side of the image
+    children: tuple[int, ...] = (4, 4)  # maximum out-degree r² of the root, of an object, …
+    z_what: tuple[int, ...] = (128, 64, 32)  # features of the root, an object, a part, …
+    z_bg: int = 8
+    crops: tuple[int, ...] = (64, 32)  # pixels a side of an object's window and patch, a part's, …
+    reach: float = 0.55  # a in eq. 15, in cells
+    scale: tuple[tuple[float, float], ...] = ((0.3, 0.29), (0.5, 0.49))  # s_0, s_1 in eqs. 16, 17
+    scale_axes: tuple[int, ...] = (2, 1)  # objects scale by axis, parts alike
+    max_angle: float = math.pi  # θ_max in radians; 10 degrees on CLEVR (eq. 19)
+    sigma_fg: float = 0.3
+    sigma_bg: float = 0.1
+    share: bool = True  # the posterior is the prior times a bottom-up term (eq. 10)
+    hidden: int = 256  # width of the MLPs
+    channels: tuple[int, ...] = (32, 64, 128, 128, 128)  # of the encoders, by stage
+    decoder: int = 64  # channels of the leaves' decoder at 4 x 4
+
+    def __post_init__(self) -> None:
+        levels = len(self.children)
+        wanted = {"z_what": levels + 1, "crops": levels, "scale": levels, "scale_axes": levels}
+        for name, length in wanted.items():
+            if len(getattr(self, name)) != length:
+                raise ValueError(
+                    f"{name}={getattr(self, name)} has {len(getattr(self, name))} entries; "
+                    f"a graph with children={self.children} needs {length}"
+                )
+        for number in self.children:
+            if math.isqrt(number) ** 2 != number or not 1 <= number <= 16:
+                raise ValueError(f"children={self.children}: out-degrees are squares from 1 to 16")
+
+
+VARIANTS: dict[str, Config] = {
+    "gsgn": Config(),
+    "gsgn9": Config(children=(9, 9), reach=0.75),
+    "no_share": Config(share=False),
+}
+
+
+class Edges(NamedTuple):
+    """Distributions of presence and pose over the N children of a level."""
+
+    pres: dist.Bernoulli
+    """(..., N)"""
+    where: dist.TorchDistribution
+    """(..., N), event (2)"""
+    scale: dist.TorchDistribution
+    """(..., N), event (1) or (2)"""
+    theta: dist.Normal
+    """(..., N)"""
+    depth: dist.Normal
+    """(..., N)"""
+
+
+class Branch(NamedTuple):
+    """The N nodes of a level, as sampled, squashed into their ranges."""
+
+    exists: Tensor
+    """(..., N) the product of the presences along the path from the root (eq. 3)"""
+    pres: Tensor
+    """(..., N)"""
+    pose: Tensor
+    """(..., N, 2, 3) in the parent's frame"""
+    depth: Tensor
+    """(..., N)"""
+    what: Tensor
+    """(..., N, D)"""
+
+
+class Program(PyroModule):
+    """The generative process. ``Program(config)(images)`` conditions, ``(batch=16)`` samples the prior."""
+
+    def __init__(self, config: Config = Config()) -> None:  # noqa: B008 - frozen
+        super().__init__()
+        self.config = config
+        c, levels = config, range(len(config.children))
+        self.register_buffer("sigma_fg", torch.tensor(c.sigma_fg))
+        self.register_buffer("sigma_bg", torch.tensor(c.sigma_bg))
+        self.register_buffer("fixed_mixing", torch.tensor(math.nan))  # NaN: m_r as decoded
+        self.priors = nn.ModuleList([ChildrenPrior(c, level + 1) for level in levels])
+        self.background_prior = mlp(c.z_what[0], [c.hidden], 2 * c.z_bg)
+        self.leaf_decoder = SubpixelDecoder(c.z_what[-1], c.crops[-1], c.decoder, 4)
+        self.background_decoder = BroadcastDecoder(c.z_bg, c.size, 32, 3)
+
+    def forward(self, images: Tensor | None = None, batch: int = 1) -> Scene:
+        """Run the process.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1] to condition on; None samples the prior.
+            batch: number of scenes when `images` is None.
+        """
+        batch = batch if images is None else images.shape[0]
+        with pyro.plate("batch", batch, dim=-2):
+            tree = [self.root(batch)]
+            for level in range(1, len(self.config.children) + 1):
+                tree.append(self.children(level, tree[-1]))
+            background = self.background(tree[0])
+            patches, pixels = self.render(tree, background)
+            pyro.sample("images", pixels, obs=None if images is None else images.unsqueeze(-4))
+        return self.scene(tree, patches, pixels, background)
+
+    def root(self, batch: int) -> Branch:
+        """p(z_what_r): what the scene is like as a whole."""
+        zeros = torch.zeros(batch, 1, self.config.z_what[0], device=self.sigma_fg.device)
+        what = pyro.sample("z_what_0", normal(zeros, torch.ones_like(zeros)))
+        ones = torch.ones_like(what[..., 0])
+        return Branch(ones, ones, what.new_zeros(*what.shape[:-1], 2, 3), ones, what)
+
+    def children(self, level: int, parent: Branch) -> Branch:
+        """p(z_pres, z_pose, z_what | z_what of the parent), for all children of a level at once."""
+        edges, what_prior = self.prior(level, parent)
+        above = self.per_child(level, parent.exists)
+        with pyro.plate(f"nodes_{level}", above.shape[-1], dim=-1):
+            with gate(above):
+                pres = pyro.sample(f"z_pres_{level}", edges.pres)
+            with gate(above * pres):
+                where = pyro.sample(f"z_where_{level}", edges.where)
+                scale = pyro.sample(f"z_scale_{level}", edges.scale)
+                theta = pyro.sample(f"z_theta_{level}", edges.theta)
+                depth = pyro.sample(f"z_depth_{level}", edges.depth)
+                what = pyro.sample(f"z_what_{level}", what_prior)
+        pose = self.pose(level, where, scale, theta)
+        return Branch(above * pres, pres, pose, F.softplus(depth), what)
+
+    def background(self, root: Branch) -> Tensor:
+        """p(z_bg | z_what_r) (eq. 23), decoded to (..., 1, 3, H, W)."""
+        z_bg = pyro.sample("z_bg", self.prior_background(root))
+        return self.background_decoder(z_bg).sigmoid()
+
+    def render(self, tree: list[Branch], background: Tensor) -> tuple[list[Tensor], PixelMixture]:
+        """Compose from the leaves to the root (eqs. 5, 6), and mix with the background (eq. 7).
+
+        Returns:
+            Patches (..., N, 4, h, w) with the mask last, objects first, and the image's distribution.
+        """
+        patch = self.leaf_decoder(tree[-1].what).sigmoid()
+        patches = [patch]
+        sizes = (self.config.size, *self.config.crops)
+        for level in range(len(tree) - 1, 0, -1):
+            node = tree[level]
+            placed = render.place(patch, node.pose, sizes[level - 1])
+            placed, pres, depth = (
+                t.unflatten(node.pres.ndim - 1, (-1, self.config.children[level - 1]))
+                for t in (placed, node.pres, node.depth)
+            )
+            patch = render.composite(placed, pres, depth)
+            patches.insert(0, patch)
+        colours, mask = patches[0][..., :3, :, :], patches[0][..., 3:, :, :]
+        mixing = torch.where(self.fixed_mixing.isnan(), mask, self.fixed_mixing)
+        return patches[1:], PixelMixture(colours, background, mixing, self.sigma_fg, self.sigma_bg)
+
+    def prior(self, level: int, parent: Branch) -> tuple[Edges, dist.TorchDistribution]:
+        """PresPoseApprPri (Algorithm 2, line 1): over the (..., N) children of all parents."""
+        return self.priors[level - 1](parent.what)
+
+    def prior_background(self, root: Branch) -> dist.TorchDistribution:
+        """BgPri (Algorithm 3, line 1)."""
+        loc, raw = self.background_prior(root.what).chunk(2, -1)
+        return normal(loc, positive(raw))
+
+    def per_child(self, level: int, parents: Tensor) -> Tensor:
+        """Repeat a quantity of the parents (..., N / K) for each of their children (..., N)."""
+        return parents.repeat_interleave(self.config.children[level - 1], -1)
+
+    def pose(self, level: int, where: Tensor, scale: Tensor, theta: Tensor) -> Tensor:
+        """(..., N, 2, 3) pose in the parent's frame from the raw Gaussians (eqs. 15 to 19)."""
+        side = math.isqrt(self.config.children[level - 1])
+        axis = (2 * torch.arange(side, device=where.device) + 1) / side - 1
+        cells = torch.cartesian_prod(axis, axis).view(-1, 2).flip(-1)  # row by row, as (x, y)
+        cells = cells.repeat(where.shape[-2] // len(cells), 1)
+        middle, spread = self.config.scale[level - 1]
+        return render.pose(
+            cells + self.config.reach * (2 / side) * where.tanh(),
+            middle + spread * scale.tanh(),
+            self.config.max_angle * theta.tanh(),
+        )
+
+    def scene(
+        self, tree: list[Branch], patches: list[Tensor], pixels: PixelMixture, background: Tensor
+    ) -> Scene:
+        """The sampled tree as a Scene, poses in the image frame."""
+        levels, pose = [], None
+        for level, (node, patch) in enumerate(zip(tree[1:], patches, strict=True), start=1):
+            if pose is None:
+                pose = node.pose
+            else:
+                above = pose.repeat_interleave(self.config.children[level - 1], -3)
+                pose = render.chain(above, node.pose)
+            number, degree = node.pres.shape[-1], self.config.children[level - 1]
+            parent = torch.arange(number, device=pose.device) // degree
+            parent = parent.expand(node.pres.shape)
+            levels.append(Nodes(node.exists, pose, node.depth, parent, patch=patch))
+        return Scene(pixels.mean.squeeze(-4), tuple(levels), background.squeeze(-4))
+
+
+class ChildrenPrior(nn.Module):
+    """p(z_pres, z_pose, z_what of the children | z_what of the parent), one MLP a level.
+
+    # differs: the paper uses a CNN with pixel shuffle on a 1 x 1 map, whose widths are in a figure only;
+    # an MLP with separate outputs a child is the same function class.
+    """
+
+    def __init__(self, config: Config, level: int) -> None:
+        super().__init__()
+        self.degree, self.axes = config.children[level - 1], config.scale_axes[level - 1]
+        self.features = config.z_what[level]
+        outputs = edge_features(self.axes) + 2 * self.features
+        hidden = [config.hidden, config.hidden]
+        self.net = mlp(config.z_what[level - 1], hidden, self.degree * outputs)
+
+    def forward(self, what: Tensor) -> tuple[Edges, dist.TorchDistribution]:
+        """(..., M, D) appearances of the parents -> distributions over (..., M · K) children."""
+        raw = self.net(what).unflatten(-1, (self.degree, -1)).flatten(-3, -2)
+        edge, appearance = raw.split([edge_features(self.axes), 2 * self.features], -1)
+        loc, spread = appearance.chunk(2, -1)
+        return edges(edge, self.axes), normal(loc, positive(spread))
+
+
+def edge_features(axes: int) -> int:
+    """Numbers that parametrise an `Edges`: a presence logit, and mean and spread of the pose."""
+    return 1 + 2 * (4 + axes)
+
+
+def edges(raw: Tensor, axes: int) -> Edges:
+    """Distributions from (..., N, `edge_features`) unconstrained numbers.
+
+    # differs: one presence logit instead of two; a two-way softmax depends on their difference alone.
+    """
+    logit, loc, spread = raw.split([1, 4 + axes, 4 + axes], -1)
+    spread = positive(spread)
+    pieces = zip(loc.split([2, axes, 1, 1], -1), spread.split([2, axes, 1, 1], -1), strict=True)
+    where, scale, theta, depth = pieces
+    return Edges(
+        pres=dist.Bernoulli(logits=logit.squeeze(-1)),
+        where=normal(*where),
+        scale=normal(*scale),
+        theta=dist.Normal(theta[0].squeeze(-1), theta[1].squeeze(-1)),
+        depth=dist.Normal(depth[0].squeeze(-1), depth[1].squeeze(-1)),
+    )

@@ -1,0 +1,156 @@
+"""Pixels: affine poses, cropping, placing, compositing. Pure functions; nothing here samples.
+
+A pose is a (..., 2, 3) affine matrix [A | t] that maps a node's canonical frame [-1, 1]² into its
+parent's: y = A u + t. Pixel centres lie at (2i + 1) / size - 1, which is ``align_corners=False``
+everywhere; outside a picture there is 0.
+
+Shape legend: M parents, K children of each, C channels, H x W pixels of the parent, h x w of a patch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from programs.scene import Scene
+
+
+def pose(where: Tensor, scale: Tensor, theta: Tensor) -> Tensor:
+    """The affine map R(theta) · diag(scale) · u + where.
+
+    Args:
+        where: (..., 2) centre in the parent's frame.
+        scale: (..., 2) half-widths, or (..., 1) for both axes alike.
+        theta: (...) radians, from x towards y (clockwise on a picture, as y points down).
+    Returns:
+        (..., 2, 3).
+    """
+    cos, sin = theta.cos(), theta.sin()
+    rotation = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)
+    return torch.cat([rotation * scale.unsqueeze(-2), where.unsqueeze(-1)], -1)
+
+
+def chain(parent: Tensor, child: Tensor) -> Tensor:
+    """The pose of a grandchild: first `child`, then `parent`; both (..., 2, 3)."""
+    linear = parent[..., :2] @ child[..., :2]
+    shift = parent[..., :2] @ child[..., 2:] + parent[..., 2:]
+    return torch.cat([linear, shift], -1)
+
+
+def inverse(matrix: Tensor) -> Tensor:
+    """The pose that undoes `matrix` (..., 2, 3), in closed form."""
+    a, b, c, d = (matrix[..., i, j] for i in (0, 1) for j in (0, 1))
+    adjugate = torch.stack([torch.stack([d, -b], -1), torch.stack([-c, a], -1)], -2)
+    linear = adjugate / (a * d - b * c)[..., None, None]
+    return torch.cat([linear, -linear @ matrix[..., 2:]], -1)
+
+
+def crop(images: Tensor, pose: Tensor, size: int) -> Tensor:
+    """Read the window of every child out of its parent: the spatial transformer ST.
+
+    Args:
+        images: (..., M, C, H, W).
+        pose: (..., M, K, 2, 3), children in the parents' frames.
+        size: pixels a side of a crop.
+    Returns:
+        (..., M, K, C, size, size).
+    """
+    lead, children = pose.shape[:-3], pose.shape[-3]
+    images = images.expand(lead + images.shape[-3:])
+    theta = pose.reshape(-1, 2, 3)
+    grid = F.affine_grid(theta, [len(theta), 1, size, size], align_corners=False)
+    grid = grid.reshape(-1, children * size, size, 2)  # one call a parent, children stacked
+    flat = images.reshape(-1, *images.shape[-3:])
+    found = F.grid_sample(flat, grid, align_corners=False, padding_mode="zeros")
+    found = found.unflatten(-2, (children, size)).transpose(1, 2)
+    return found.reshape(*lead, children, *found.shape[-3:])
+
+
+def place(patches: Tensor, pose: Tensor, size: int) -> Tensor:
+    """Draw every patch at its pose on an empty canvas of its parent: ST⁻¹, the inverse of `crop`.
+
+    Args:
+        patches: (..., C, h, w).
+        pose: (..., 2, 3), with the same leading dimensions.
+        size: pixels a side of the parent.
+    Returns:
+        (..., C, size, size).
+    """
+    theta = inverse(pose).reshape(-1, 2, 3)
+    grid = F.affine_grid(theta, [len(theta), 1, size, size], align_corners=False)
+    flat = patches.reshape(-1, *patches.shape[-3:])
+    placed = F.grid_sample(flat, grid, align_corners=False, padding_mode="zeros")
+    return placed.reshape(*pose.shape[:-2], *placed.shape[-3:])
+
+
+def occlusion(masks: Tensor, pres: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
+    """Who is seen where, among siblings: the masked softmax over negative depth (GSGN eqs. 21, 22).
+
+    Args:
+        masks: (..., K, 1, H, W) placed masks.
+        pres: (..., K) presence, hard or relaxed.
+        depth: (..., K), smaller in front.
+    Returns:
+        alpha (..., K, 1, H, W), and the masks times the presences, of the same shape.
+    """
+    masks = masks * pres[..., None, None, None]
+    nearest = depth.detach().amin(-1, keepdim=True)  # the ratio is unchanged, and never underflows
+    weights = masks * (nearest - depth).exp()[..., None, None, None]
+    return weights / (weights.sum(-4, keepdim=True) + 1e-8), masks
+
+
+def composite(patches: Tensor, pres: Tensor, depth: Tensor) -> Tensor:
+    """One parent's picture and mask from its children (GSGN eqs. 5, 6).
+
+    Args:
+        patches: (..., K, C + 1, H, W) placed colours and, last, mask.
+        pres, depth: (..., K).
+    Returns:
+        (..., C + 1, H, W).
+    """
+    alpha, masks = occlusion(patches[..., -1:, :, :], pres, depth)
+    colours = (pres[..., None, None, None] * alpha * patches[..., :-1, :, :]).sum(-4)
+    return torch.cat([colours, (alpha * masks).sum(-4)], -3)
+
+
+def visible_masks(scene: Scene) -> tuple[Tensor, ...]:
+    """Visible masks of every node at image size, from patches, poses, depths and the tree.
+
+    Masks of the leaves are placed in the image; at every level siblings occlude each other by depth
+    (eq. 22), and a node shows what its descendants show.
+
+    Returns:
+        A tensor (B, N, H, W) a level, objects first. Within a level they sum to at most 1.
+    """
+    size, levels = scene.image.shape[-1], scene.levels
+    leaves = levels[-1]
+    if leaves.patch is None:
+        raise ValueError("visible_masks needs the leaves' patches; this scene has patch=None")
+    full = [place(leaves.patch[..., -1:, :, :], leaves.pose, size)[..., 0, :, :]]
+    full[0] = full[0] * leaves.pres[..., None, None]
+    for child, parent in zip(levels[:0:-1], levels[-2::-1], strict=True):
+        full.insert(0, _union(full[0], child.parent, parent.pres.shape[-1]))
+    share, result = torch.ones_like(full[0][:, :1]), []
+    for nodes, masks in zip(levels, full, strict=True):
+        weights = masks * (-nodes.depth).exp()[..., None, None]
+        total = _gather(_scatter_sum(weights, nodes.parent, share.shape[1]), nodes.parent)
+        share = _gather(share, nodes.parent) * weights / (total + 1e-8)
+        result.append(share * masks)
+    return tuple(result)
+
+
+def _gather(parents: Tensor, index: Tensor) -> Tensor:
+    """(B, N, H, W): what each node's parent holds, out of (B, M, H, W)."""
+    return parents.gather(1, index[..., None, None].expand(-1, -1, *parents.shape[-2:]))
+
+
+def _scatter_sum(children: Tensor, index: Tensor, number: int) -> Tensor:
+    """(B, M, H, W): the sum over each parent's children."""
+    empty = children.new_zeros(children.shape[0], number, *children.shape[-2:])
+    return empty.scatter_add(1, index[..., None, None].expand_as(children), children)
+
+
+def _union(children: Tensor, index: Tensor, number: int) -> Tensor:
+    """(B, M, H, W) in [0, 1]: the mask that a parent's children cover together."""
+    return _scatter_sum(children, index, number).clamp(max=1)

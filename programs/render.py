@@ -95,7 +95,9 @@ def occlusion(masks: Tensor, pres: Tensor, depth: Tensor) -> tuple[Tensor, Tenso
         alpha (..., K, 1, H, W), and the masks times the presences, of the same shape.
     """
     masks = masks * pres[..., None, None, None]
-    nearest = depth.detach().amin(-1, keepdim=True)  # the ratio is unchanged, and never underflows
+    # eq. 22 is a ratio: counting depth from the nearest that is present changes nothing, and the 1e-8
+    # below, which stands for "nobody is here", then never outweighs somebody far away
+    nearest = (depth - pres.clamp(min=1e-12).log()).detach().amin(-1, keepdim=True)
     weights = masks * (nearest - depth).exp()[..., None, None, None]
     return weights / (weights.sum(-4, keepdim=True) + 1e-8), masks
 

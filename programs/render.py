@@ -28,7 +28,9 @@ def pose(where: Tensor, scale: Tensor, theta: Tensor) -> Tensor:
     """
     cos, sin = theta.cos(), theta.sin()
     rotation = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)
-    return torch.cat([rotation * scale.unsqueeze(-2), where.unsqueeze(-1)], -1)
+    linear, shift = rotation * scale.unsqueeze(-2), where.unsqueeze(-1)
+    lead = torch.broadcast_shapes(linear.shape[:-2], shift.shape[:-2])
+    return torch.cat([linear.expand(*lead, 2, 2), shift.expand(*lead, 2, 1)], -1)
 
 
 def chain(parent: Tensor, child: Tensor) -> Tensor:

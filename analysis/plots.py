@@ -1,0 +1,234 @@
+"""Pictures of Scenes and of training, as matplotlib figures; no window is ever opened.
+
+Pictures are drawn in the image frame ([-1, 1], y down), so boxes need no conversion to pixels.
+
+Shape legend: B images, N slots, C channels, H x W pixels of an image, h x w of a patch.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon
+from torch import Tensor
+
+from analysis.metrics import owners
+from programs import render
+from programs.scene import Nodes, Scene
+
+COLOURS = ("#ff9f1c", "#2ec4b6", "#e05cff", "#a6d854", "#4d9de0", "#ff5d73", "#f2e94e", "#b8b8ff")
+"""One a slot, over again after the last; light enough for black, dark enough for white."""
+CROP = 48
+"""Pixels a side of a patch cut out of the image, where a node brings none of its own."""
+MOST = 6
+"""Columns of objects; with more slots than this, only the present objects are shown."""
+SHARES = ("object_count_accuracy", "object_f1", "part_count_accuracy", "part_f1")
+INCH, DPI = 1.4, 110
+"""Size of a picture in inches, and dots an inch in files."""
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Write the figure in the format that the name ends in."""
+    figure.savefig(path, dpi=DPI)
+
+
+def scene_graph_figure(images: Tensor, scene: Scene, count: int = 6) -> Figure:
+    """Scene graphs, a row an image, after GSGN figure 2.
+
+    The image with its boxes (objects solid, parts dashed in their object's colour), the
+    reconstruction, then for every slot the object's patch and beside it its parts' patches. Empty
+    slots are left blank. Patches are the nodes' own, or else cut out of the reconstruction.
+
+    Args:
+        images: (B, C, H, W) in [0, 1], what was seen.
+        scene: the graphs of the same images, inferred or true.
+        count: rows at most.
+    """
+    images, scene = images[:count].detach().cpu(), _first(scene, count)
+    width = 1 if scene.parts is None else 2
+    columns = min(scene.objects.pres.shape[1], MOST)
+    figure, rows = _grid(len(images), [1, 1] + [width] * columns, title=True)
+    patches = [_patches(scene, nodes) for nodes in (scene.levels[0], scene.levels[-1])]
+    families, side = _families(scene)
+    for b, (seen, rebuilt, *cells) in enumerate(rows):
+        _show(seen, images[b])
+        _boxes(seen, scene, b)
+        _show(rebuilt, scene.image[b])
+        for cell, slot in zip(cells, _slots(scene.objects, b, columns), strict=False):
+            if not scene.objects.present[b, slot]:
+                continue
+            _show(cell, patches[0][b, slot], edge=_colour(slot))
+            for place, part in enumerate(families[b][slot]):
+                if scene.parts.present[b, part]:
+                    y, x = divmod(place, side)
+                    _show(
+                        cell, patches[1][b, part], (1.1 + 2 * x / side, 2 * y / side - 1), 2 / side
+                    )
+            cell.set(xlim=(-1.1, 2.15 * width - 1.05), ylim=(1.1, -1.1))
+    titles = ["input", "reconstruction", *(f"object {k + 1}" for k in range(columns))]
+    for axes, title in zip(rows[0], titles, strict=True):
+        axes.set_title(title, fontsize=9)
+    return figure
+
+
+def sample_figure(scene: Scene, columns: int = 8, boxes: bool = False) -> Figure:
+    """The scenes of a batch in a grid, for instance drawn from the prior; with boxes if asked."""
+    scene = _first(scene, len(scene))
+    figure, rows = _grid(math.ceil(len(scene) / columns), [1] * columns)
+    for b, axes in zip(range(len(scene)), rows.flat, strict=False):
+        _show(axes, scene.image[b])
+        if boxes:
+            _boxes(axes, scene, b)
+    return figure
+
+
+def object_figure(scene: Scene, columns: int = 12, count: int = 48) -> Figure:
+    """Up to `count` present objects of the batch, each in its own frame, in a grid."""
+    scene = _first(scene, len(scene))
+    patches = _patches(scene, scene.objects)[scene.objects.present][:count]
+    figure, rows = _grid(max(1, math.ceil(len(patches) / columns)), [1] * columns)
+    for patch, axes in zip(patches, rows.flat, strict=False):
+        _show(axes, patch)
+    return figure
+
+
+def curves_figure(log: list[dict[str, float]]) -> Figure:
+    """Training curves: loss (and ELBO a pixel), counts and F1, and the terms of the loss, in nats.
+
+    Args:
+        log: records with "step" and any of "loss", "elbo_per_pixel", the metrics in `SHARES` and
+            the objective's "term/NAME"; a record need not have all.
+    """
+    figure = Figure(figsize=(16, 4.2), layout="constrained")
+    loss, shares, terms = figure.subplots(1, 3)
+    _curve(loss, log, "loss", color="black", linewidth=1)
+    _curve(loss, log, "term/images", color="C1", linewidth=1)
+    _zoom(loss)
+    if any("elbo_per_pixel" in record for record in log):
+        right = loss.twinx()
+        _curve(right, log, "elbo_per_pixel", color="C0", marker=".")
+        right.set_ylabel("ELBO a pixel (nats)", color="C0")
+    for k, name in enumerate(SHARES):
+        _curve(shares, log, name, color=f"C{k}", marker=".")
+    shares.set_ylim(-0.02, 1.02)
+    last = {key: value for record in log for key, value in record.items() if key[:5] == "term/"}
+    last.pop("term/images", None)  # beside the loss: it would dwarf the others
+    sites = sorted({name.split("/")[-1] for name in last})
+    for name in sorted(last, key=last.get, reverse=True):
+        colour = colormaps["tab20"](sites.index(name.split("/")[-1]) % 20)
+        style = "--" if name.startswith("term/aux") else "-"
+        _curve(terms, log, name, color=colour, linewidth=1, linestyle=style)
+    terms.set_yscale("symlog", linthresh=0.1)
+    titles = "loss (nats an image)", "metrics on validation scenes", "terms of the loss (nats)"
+    for axes, title in zip((loss, shares, terms), titles, strict=True):
+        axes.set(title=title, xlabel="step")
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend(fontsize=7)
+    if terms.lines:  # many: outside, from large to small
+        terms.legend(fontsize=6.5, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    return figure
+
+
+def _curve(axes: Axes, log: list[dict[str, float]], name: str, **style: object) -> None:
+    """One line over the records that hold `name`."""
+    points = [(record["step"], record[name]) for record in log if name in record]
+    if points:
+        axes.plot(*zip(*points, strict=True), label=name.removeprefix("term/"), **style)
+
+
+def _zoom(axes: Axes) -> None:
+    """Leave the largest values out of view: the first steps would hide all others."""
+    if axes.lines:
+        y = torch.as_tensor(axes.lines[0].get_ydata(), dtype=torch.float64)
+        low, high = float(y.min()), float(y.quantile(0.97))
+        if high > low:
+            axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+
+
+def _first(scene: Scene, count: int) -> Scene:
+    """The first scenes, on the CPU and without gradients."""
+    return scene[:count].map(lambda t: t.detach().cpu())
+
+
+def _patches(scene: Scene, nodes: Nodes) -> Tensor:
+    """(B, N, C, h, w) what a node looks like in its own frame, black where it is transparent."""
+    if nodes.patch is not None:
+        return nodes.patch[:, :, :-1] * nodes.patch[:, :, -1:]
+    return render.crop(scene.image[:, None], nodes.pose[:, None], CROP)[:, 0]
+
+
+def _families(scene: Scene) -> tuple[list[list[list[int]]], int]:
+    """Slots of the parts by image and object, and the side of a square with room for as many."""
+    slots = range(scene.objects.pres.shape[1])
+    if scene.parts is None:
+        return [[[] for _ in slots] for _ in range(len(scene))], 1
+    belongs = owners(scene)[:, :, None] == torch.arange(len(slots))  # (B, parts, objects)
+    side = max(1, math.ceil(math.sqrt(int(belongs.sum(1).max()))))
+    return [[image[:, k].nonzero()[:, 0].tolist() for k in slots] for image in belongs], side
+
+
+def _slots(objects: Nodes, image: int, columns: int) -> list[int]:
+    """Which objects to show: a column a slot, or the present ones if there are too many slots."""
+    if objects.pres.shape[1] <= columns:
+        return list(range(columns))
+    return objects.present[image].nonzero()[:columns, 0].tolist()
+
+
+def _grid(rows: int, widths: list[int], title: bool = False) -> tuple[Figure, np.ndarray]:
+    """A figure and its bare axes (rows, columns), closely packed; `widths` are in pictures."""
+    head = 0.3 if title else 0.05  # inches
+    size = INCH * sum(widths), INCH * rows + head + 0.05
+    figure = Figure(figsize=size)
+    axes = figure.subplots(rows, len(widths), squeeze=False, width_ratios=widths)
+    top, bottom = 1 - head / size[1], 0.05 / size[1]
+    figure.subplots_adjust(
+        left=0.005, right=0.995, bottom=bottom, top=top, wspace=0.03, hspace=0.03
+    )
+    for one in axes.flat:
+        one.set_axis_off()
+    return figure, axes
+
+
+def _show(
+    axes: Axes,
+    picture: Tensor,
+    corner: tuple[float, float] = (-1, -1),
+    side: float = 2,
+    edge: str | None = None,
+) -> None:
+    """Draw (C, H, W) into the square of that side and upper left corner, framed if asked."""
+    pixels = picture.clamp(0, 1).expand(3, -1, -1).permute(1, 2, 0).numpy()
+    (x, y), gap = corner, 0.03 * (side < 2)
+    box = (x + gap, x + side - gap, y + side - gap, y + gap)
+    axes.imshow(pixels, extent=box, interpolation="nearest")
+    if edge:
+        axes.add_patch(
+            _outline([(box[i], box[j]) for i, j in ((0, 3), (1, 3), (1, 2), (0, 2))], edge)
+        )
+
+
+def _boxes(axes: Axes, scene: Scene, image: int) -> None:
+    """Frames of the present parts, dashed, and objects, solid, one colour an object."""
+    parts = scene.parts
+    if parts is not None:
+        for slot in parts.present[image].nonzero()[:, 0].tolist():
+            colour = _colour(int(owners(scene)[image, slot]))
+            style = {"linewidth": 0.9, "linestyle": (0, (3, 1.5))}
+            axes.add_patch(_outline(parts.corners[image, slot], colour, **style))
+    for slot in scene.objects.present[image].nonzero()[:, 0].tolist():
+        axes.add_patch(_outline(scene.objects.corners[image, slot], _colour(slot)))
+
+
+def _outline(points: object, colour: str, **style: object) -> Polygon:
+    return Polygon(points, fill=False, edgecolor=colour, **{"linewidth": 1.6, **style})
+
+
+def _colour(slot: int) -> str:
+    return COLOURS[slot % len(COLOURS)]

@@ -1,0 +1,226 @@
+"""Images to learn from: worlds, generated once and cached, or a folder of the user's own.
+
+A world's set is a folder of .npy files under ``$SCENE_PROGRAMS_CACHE`` (default ~/.cache/scene-programs),
+named by a hash of all that decides it: world, version, configuration, split, seed and number. It is
+written under a temporary name and renamed when whole. Scenes are drawn in batches with a generator each,
+so that the set does not depend on how many processes drew it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from programs.scene import Nodes, Scene
+
+BATCH = 256
+SPLITS = ("train", "validation", "test")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+TABLES = ("pres", "pose", "depth", "parent", "category")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images and, for worlds, the truth about them."""
+
+    images: Tensor
+    """(B, C, H, W) uint8; may be mapped from disk"""
+    description: dict[str, Any]
+    """what made them"""
+    tables: tuple[dict[str, Tensor], ...] = ()
+    """truth by level, without masks; empty for a folder of images"""
+    labels: Tensor | None = None
+    """(B, H, W) uint8: 0 background, 1 + slot of a part"""
+
+    def truth(self, index: slice) -> Scene:
+        """The true scenes of some images, masks included.
+
+        Raises:
+            ValueError: there is no truth.
+        """
+        if self.labels is None:
+            raise ValueError("these images come from a folder: nothing is known about them")
+        image = self.images[index].float() / 255
+        levels = tuple(Nodes(**{k: t[index] for k, t in table.items()}) for table in self.tables)
+        scene = Scene(image, levels, torch.zeros_like(image))
+        return load_world(self.description["world"]).with_masks(scene, self.labels[index])
+
+
+def worlds() -> list[str]:
+    """Names of the worlds there are."""
+    import programs.worlds
+
+    folder = Path(programs.worlds.__file__).parent
+    return sorted(p.stem for p in folder.glob("*.py") if p.stem != "__init__")
+
+
+def load_world(name: str) -> ModuleType:
+    """The module of a world.
+
+    Raises:
+        ValueError: there is no such world.
+    """
+    if name not in worlds():
+        raise ValueError(f"unknown world {name!r}; known are {', '.join(worlds())}")
+    return importlib.import_module(f"programs.worlds.{name}")
+
+
+def world_dataset(
+    name: str, number: int, split: str, seed: int, config: Any = None, processes: int | None = None
+) -> Dataset:
+    """`number` scenes of a world, from the cache or drawn now (and cached).
+
+    Args:
+        split: train, validation or test; the same seed gives other scenes in each.
+        processes: how many draw at once; None for one a core. The scenes do not depend on it.
+    Raises:
+        ValueError: unknown world or split, a bad number, or a cache that cannot be written.
+    """
+    module = load_world(name)
+    config = module.Config() if config is None else config
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; known are {', '.join(SPLITS)}")
+    if number < 1:
+        raise ValueError(f"number={number} scenes of {name}: expected at least 1")
+    description = {"world": name, "version": module.VERSION, "config": asdict(config)}
+    description |= {"split": split, "seed": seed, "number": number}
+    key = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
+    folder = cache() / f"{name}-{split}-{key}"
+    if not folder.exists():
+        _generate(folder, description, module, config, processes)
+    return _open(folder)
+
+
+def cache() -> Path:
+    """The folder of generated sets."""
+    default = Path.home() / ".cache" / "scene-programs"
+    return Path(os.environ.get("SCENE_PROGRAMS_CACHE", default))
+
+
+def _generate(
+    folder: Path, description: dict[str, Any], module: ModuleType, config: Any, processes: int | None
+) -> None:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
+    except OSError as error:
+        raise ValueError(
+            f"cannot write the cache {folder.parent}: {error.strerror}; "
+            "set SCENE_PROGRAMS_CACHE to a folder that can be written"
+        ) from error
+    try:
+        number = description["number"]
+        jobs = [
+            (description["world"], config, description["split"], description["seed"], i, min(BATCH, number - i))
+            for i in range(0, number, BATCH)
+        ]
+        files: dict[str, np.ndarray] = {}
+        title = f"{description['world']} {description['split']}"
+        for (*_, start, _), arrays in zip(jobs, _draw_all(jobs, processes, title), strict=True):
+            for name, array in arrays.items():
+                if name not in files:
+                    path, shape = temporary / f"{name}.npy", (number, *array.shape[1:])
+                    files[name] = np.lib.format.open_memmap(path, "w+", array.dtype, shape)
+                files[name][start : start + len(array)] = array
+        for array in files.values():
+            array.flush()
+        (temporary / "description.json").write_text(json.dumps(description, indent=2))
+        if not folder.exists():
+            os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _draw_all(
+    jobs: list[tuple], processes: int | None, title: str
+) -> Iterator[dict[str, np.ndarray]]:
+    """The batches in order, a progress bar on a terminal beside them."""
+    processes = processes or os.cpu_count() or 1
+    bar = {"total": len(jobs), "desc": title, "unit": "batch", "disable": None}
+    if processes == 1 or len(jobs) <= 8:  # a pool takes longer to start than that
+        yield from tqdm(map(_draw, jobs), **bar)
+        return
+    with multiprocessing.get_context("spawn").Pool(processes, torch.set_num_threads, (1,)) as pool:
+        yield from tqdm(pool.imap(_draw, jobs), **bar)
+
+
+def _draw(job: tuple[str, Any, str, int, int, int]) -> dict[str, np.ndarray]:
+    name, config, split, seed, start, number = job
+    words = np.random.SeedSequence([seed, SPLITS.index(split), start]).generate_state(2, np.uint32)
+    generator = torch.Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
+    scene, labels = load_world(name).draw(number, generator, config)
+    arrays = {"images": (scene.image * 255).round().to(torch.uint8), "labels": labels}
+    for level, nodes in enumerate(scene.levels):
+        arrays |= {f"{level}.{f}": getattr(nodes, f).contiguous() for f in TABLES}
+    return {name: array.numpy() for name, array in arrays.items()}
+
+
+def _open(folder: Path) -> Dataset:
+    # mapped copy-on-write: nothing is read before it is used, and nothing is ever written back
+    arrays = {p.stem: torch.from_numpy(np.load(p, mmap_mode="c")) for p in folder.glob("*.npy")}
+    description = json.loads((folder / "description.json").read_text())
+    levels = 1 + max(int(name.split(".")[0]) for name in arrays if "." in name)
+    tables = tuple({f: arrays[f"{level}.{f}"] for f in TABLES} for level in range(levels))
+    return Dataset(arrays["images"], description, tables, arrays["labels"])
+
+
+def image_folder(path: str | Path, size: int) -> Dataset:
+    """All pictures of a folder and its sub-folders, cut square around the middle, resized, as RGB.
+
+    Raises:
+        ValueError: no such folder, no picture in it, or one that cannot be read.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    path = Path(path)
+    if not path.is_dir():
+        raise ValueError(f"no folder {str(path)!r}; --images takes a folder of pictures")
+    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+    if not files:
+        raise ValueError(f"no pictures in {str(path)!r}; expected files ending in {', '.join(SUFFIXES)}")
+    images = torch.empty(len(files), 3, size, size, dtype=torch.uint8)
+    for i, file in enumerate(tqdm(files, desc="reading", unit="image", disable=None)):
+        try:
+            with Image.open(file) as picture:
+                square = ImageOps.fit(picture.convert("RGB"), (size, size))
+        except (OSError, UnidentifiedImageError) as error:
+            raise ValueError(f"cannot read the picture {str(file)!r}: {error}") from error
+        images[i] = torch.from_numpy(np.array(square)).permute(2, 0, 1)
+    return Dataset(images, {"images": str(path), "number": len(files), "size": size})
+
+
+class Sampler:
+    """Which images step `n` trains on: a new permutation every epoch, a pure function of the step.
+
+    The last images of an epoch that do not fill a batch are left out.
+    """
+
+    def __init__(self, number: int, batch: int, seed: int) -> None:
+        if not 1 <= batch <= number:
+            raise ValueError(f"batch={batch}: expected 1 to {number}, the number of images")
+        self.number, self.batch, self.seed = number, batch, seed
+        self._epoch, self._order = -1, torch.empty(0)
+
+    def indices(self, step: int) -> Tensor:
+        """(batch,) int64."""
+        epoch, place = divmod(step, self.number // self.batch)
+        if epoch != self._epoch:
+            words = np.random.SeedSequence([self.seed, epoch]).generate_state(2, np.uint32)
+            generator = torch.Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
+            self._epoch, self._order = epoch, torch.randperm(self.number, generator=generator)
+        return self._order[place * self.batch : (place + 1) * self.batch]

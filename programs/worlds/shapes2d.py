@@ -1,0 +1,239 @@
+"""2D Shapes: coloured compositional objects on black (GSGN, ICLR 2021, section 4 and appendix E).
+
+A scene has 1 to 4 objects. An object is of one of ten types, three of a single part, three of two parts, four
+of three; its type fixes the parts' shapes, relative positions, sizes and angles, and parts never touch.
+Position, size and angle of an object and the colour of every part are random.
+
+    number ~ Uniform{min, …, max}      type ~ Uniform{0, …, 9}      factor ~ Uniform(0.75, 1.25)
+    angle  ~ Uniform(-π, π)            colour of a part ~ Uniform{7 colours}
+    centre ~ Uniform(within ±45 % of the half-width around a quadrant's centre), one object a quadrant
+
+The paper's set was never published. This is a reconstruction: shapes, types and layouts are our own, sizes
+are calibrated to what the printed figures imply (about 180 px a part, at most 390 px an object, and
+overlapping boxes in about 1 of 20 scenes, all at 128 x 128).
+
+Layouts: `quadrants` holds at most one object a quadrant of the image, which is all that a graph of out-degree
+4 can represent; `free` places objects anywhere.
+
+Shape legend: B images, O = 4 objects, P = 3 parts of an object, S pixels a side, W pixels of a window.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from programs import render
+from programs.scene import Nodes, Scene
+
+VERSION = "1"
+OBJECTS, PARTS = 4, 3
+JITTER = 0.7
+"""Reach of an object's centre around its quadrant's, in half-widths of the quadrant."""
+GAP = 2 / 64
+"""Least distance between parts of different objects, in the image frame: 2 px at 128 x 128."""
+LAYOUTS = ("quadrants", "free")
+DISC, SQUARE, TRIANGLE = range(3)
+COLOURS = torch.tensor(
+    [[255, 40, 40], [40, 220, 40], [60, 80, 255], [255, 230, 30]]
+    + [[240, 60, 240], [40, 225, 225], [255, 140, 20]]
+) / 255.0  # red, green, blue, yellow, magenta, cyan, orange
+
+UNIT = 7.6 / 64
+"""Radius of a disc of size 1, in the image frame: 181 px of area at 128 x 128."""
+EXTENT = torch.tensor([1.0, 0.886, 1.555])
+"""Half-side of a square and circumradius of a triangle with the area of that disc."""
+
+# (shape, x, y, size) of every part, in units of the disc's radius; y points down
+TYPES: tuple[tuple[tuple[int, float, float, float], ...], ...] = (
+    ((DISC, 0.0, 0.0, 1.1),),
+    ((SQUARE, 0.0, 0.0, 1.1),),
+    ((TRIANGLE, 0.0, 0.0, 1.1),),
+    ((DISC, -1.3, 0.0, 1.1), (SQUARE, 1.3, 0.0, 0.9)),
+    ((SQUARE, -1.3, 0.0, 1.0), (TRIANGLE, 1.5, 0.0, 1.0)),
+    ((TRIANGLE, -1.5, 0.0, 1.1), (DISC, 1.3, 0.0, 0.9)),
+    ((DISC, -1.3, -1.3, 1.0), (SQUARE, 1.3, -1.3, 1.0), (TRIANGLE, -1.3, 1.4, 0.9)),  # an L
+    ((TRIANGLE, 0.0, -1.35, 1.0), (SQUARE, -1.35, 1.25, 0.9), (DISC, 1.35, 1.25, 0.9)),  # a pyramid
+    ((SQUARE, -1.3, 1.3, 1.05), (TRIANGLE, 1.45, 1.3, 0.9), (DISC, 1.3, -1.3, 0.8)),  # the L's mirror
+    ((DISC, -1.3, -1.2, 0.9), (DISC, 1.3, -1.2, 0.9), (SQUARE, 0.0, 1.2, 1.0)),  # a repeated shape
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What may be varied; the defaults are the paper's."""
+
+    size: int = 128  # pixels a side
+    layout: str = "quadrants"
+    min_objects: int = 1
+    max_objects: int = OBJECTS
+
+    def __post_init__(self) -> None:
+        if self.size < 32:
+            raise ValueError(f"size={self.size}: parts need at least 32 pixels a side")
+        if self.layout not in LAYOUTS:
+            raise ValueError(f"unknown layout {self.layout!r}; known are {', '.join(LAYOUTS)}")
+        if not 1 <= self.min_objects <= self.max_objects <= OBJECTS:
+            raise ValueError(
+                f"min_objects={self.min_objects}, max_objects={self.max_objects}: "
+                f"expected 1 <= min_objects <= max_objects <= {OBJECTS}"
+            )
+
+
+def world(batch: int, generator: torch.Generator, config: Config = Config()) -> Scene:  # noqa: B008
+    """Draw `batch` scenes with their truth.
+
+    Returns:
+        A Scene with objects (4 slots) and parts (slots 3k to 3k + 2 belong to object k), absent slots in
+        between; `category` is the object's type (0 to 9) and the part's shape (0 to 2), -1 where absent.
+    """
+    return with_masks(*draw(batch, generator, config))
+
+
+def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene, Tensor]:
+    """The same without masks, and instead a label map (B, H, W) uint8: 0 background, 1 + slot of a part."""
+    number = torch.randint(
+        config.min_objects, config.max_objects + 1, (batch, 1), generator=generator
+    )
+    pres = _uniform(generator, batch, OBJECTS).argsort(1).argsort(1) < number
+    kind = torch.randint(len(TYPES), (batch, OBJECTS), generator=generator)
+    size = UNIT * (0.75 + 0.5 * _uniform(generator, batch, OBJECTS))
+    angle = math.pi * (2 * _uniform(generator, batch, OBJECTS) - 1)
+    colour = torch.randint(len(COLOURS), (batch, OBJECTS * PARTS), generator=generator)
+
+    shape = SHAPE[kind]
+    part_pres = pres[..., None] & (shape >= 0)
+    half, radius = size * HALF[kind], size[..., None] * CIRCLE[kind]
+    here = render.pose(torch.zeros(2), half[..., None], angle)  # at the origin, for now
+    local = render.pose(PLACE[kind], SCALE[kind][..., None], torch.zeros(()))
+    part_pose = render.chain(here[..., None, :, :], local)
+    centre = _centres(part_pres, part_pose[..., 2], radius, config, generator)
+    pose = torch.cat([here[..., :2], centre[..., None]], -1)
+    part_pose = render.chain(pose[..., None, :, :], local)
+
+    flat = lambda t: t.flatten(1, 2)  # noqa: E731 - (B, O, P, …) -> (B, OP, …)
+    shape, part_pres, part_pose = flat(shape), flat(part_pres), flat(part_pose)
+    image, labels = _draw(part_pres, shape, part_pose, COLOURS[colour], config.size)
+    parent = torch.arange(OBJECTS * PARTS).div(PARTS, rounding_mode="floor").expand(batch, -1)
+    objects = Nodes(
+        pres.float(), pose, torch.ones_like(size), torch.zeros_like(kind), kind.where(pres, -1)
+    )
+    parts = Nodes(
+        part_pres.float(), part_pose, torch.ones(part_pres.shape), parent, shape.where(part_pres, -1)
+    )
+    return Scene(image, (objects, parts), torch.zeros_like(image)), labels
+
+
+def with_masks(scene: Scene, labels: Tensor) -> Scene:
+    """Add the masks of both levels (bool) that a label map describes."""
+    parts = labels[:, None] == torch.arange(1, OBJECTS * PARTS + 1)[:, None, None]
+    return scene.with_masks((parts.unflatten(1, (OBJECTS, PARTS)).any(2), parts))
+
+
+def _uniform(generator: torch.Generator, *shape: int) -> Tensor:
+    return torch.rand(shape, generator=generator)
+
+
+def _centres(
+    pres: Tensor, offset: Tensor, radius: Tensor, config: Config, generator: torch.Generator
+) -> Tensor:
+    """Draw centres (B, O, 2) of the objects, again where the layout's rules are broken.
+
+    The circles around the parts, at `offset` (B, O, P, 2) from their object and of `radius` (B, O, P), lie
+    inside the image and, between objects, at least GAP apart.
+    """
+    batch = len(pres)
+    slots = torch.tensor([[-0.5, -0.5], [0.5, -0.5], [-0.5, 0.5], [0.5, 0.5]])
+    room = 1 - torch.where(pres, offset.norm(dim=-1) + radius, 0).amax(-1)[..., None]  # (B, O, 1)
+    owner = torch.arange(OBJECTS * PARTS).div(PARTS, rounding_mode="floor")
+    other = owner[:, None] != owner
+    centre = torch.zeros(batch, OBJECTS, 2)
+    todo = torch.arange(batch)
+    while len(todo):
+        u = 2 * _uniform(generator, len(todo), OBJECTS, 2) - 1
+        free = room[todo]
+        if config.layout == "quadrants":
+            centre[todo] = (slots + JITTER * 0.5 * u).clamp(-free, free)
+        else:
+            centre[todo] = free * u
+        place = (centre[todo, :, None] + offset[todo]).flatten(1, 2)
+        r, there = radius[todo].flatten(1), pres[todo].flatten(1)
+        distance = (place[:, :, None] - place[:, None]).norm(dim=-1)
+        near = distance < r[:, :, None] + r[:, None] + GAP
+        clash = near & other & there[:, :, None] & there[:, None]
+        todo = todo[clash.flatten(1).any(1)]
+    return centre
+
+
+def _draw(
+    pres: Tensor, shape: Tensor, pose: Tensor, colour: Tensor, size: int
+) -> tuple[Tensor, Tensor]:
+    """Rasterise all present parts, each in a window around its centre.
+
+    Returns:
+        Images (B, 3, S, S) with anti-aliased edges, and label maps (B, S, S) by the pixels' centres.
+    """
+    batch = len(pres)
+    image, slot = pres.nonzero(as_tuple=True)
+    pose, shape, colour = pose[image, slot], shape[image, slot], colour[image, slot]
+    window = 2 * math.ceil(1.25 * 1.1 * UNIT * float(EXTENT.max()) * size / 2 + 1) + 1
+    middle = ((pose[:, :, 2] + 1) * size / 2 - 0.5).round().long()
+    offset = torch.arange(window) - window // 2
+    columns, rows = middle[:, :1] + offset, middle[:, 1:] + offset  # (parts, W)
+    x = (2 * columns + 1) / size - 1 - pose[:, :1, 2]
+    y = (2 * rows + 1) / size - 1 - pose[:, 1:, 2]
+    distance = _distance(x[:, None, :], y[:, :, None], pose, shape) * size / 2
+    cover = (0.5 - distance).clamp(0, 1)
+    inside = ((columns >= 0) & (columns < size))[:, None] & ((rows >= 0) & (rows < size))[:, :, None]
+    part, row, column = (inside & (cover > 0)).nonzero(as_tuple=True)
+    pixel = (image[part] * size + rows[part, row]) * size + columns[part, column]
+    cover, distance = cover[part, row, column], distance[part, row, column]
+
+    pixels = torch.zeros(batch * size * size, 3)
+    pixels.index_add_(0, pixel, cover[:, None] * colour[part])
+    labels = torch.zeros(batch * size * size, dtype=torch.uint8)
+    labels[pixel[distance <= 0]] = (slot[part] + 1).to(torch.uint8)[distance <= 0]
+    pixels = pixels.clamp(max=1).view(batch, size, size, 3).permute(0, 3, 1, 2).contiguous()
+    return pixels, labels.view(batch, size, size)
+
+
+def _distance(x: Tensor, y: Tensor, pose: Tensor, shape: Tensor) -> Tensor:
+    """(parts, W, W) signed distance to the shape's edge in the image frame, negative inside."""
+    extent = pose[:, :, 0].norm(dim=1)
+    cos, sin = (pose[:, i, 0, None, None] / extent[:, None, None] for i in (0, 1))
+    u, v = cos * x + sin * y, cos * y - sin * x
+    extent, shape = extent[:, None, None], shape[:, None, None]
+    disc = (u.square() + v.square()).sqrt() - extent
+    square = torch.maximum(u.abs(), v.abs()) - extent
+    # an equilateral triangle, apex up: three half-planes at half the circumradius
+    slant = 0.5 * math.sqrt(3) * u.abs() - 0.5 * v
+    triangle = torch.maximum(v, slant) - extent / 2
+    return torch.where(shape == DISC, disc, torch.where(shape == SQUARE, square, triangle))
+
+
+def _tables() -> tuple[Tensor, ...]:
+    """By type and part: SHAPE, PLACE and SCALE in the object's frame, CIRCLE around the part in units;
+    by type: HALF, the half-side in units of the box around the object, in its own orientation."""
+    shape = torch.full((len(TYPES), PARTS), -1)
+    place, scale = torch.zeros(len(TYPES), PARTS, 2), torch.ones(len(TYPES), PARTS)
+    circle, half = torch.zeros(len(TYPES), PARTS), torch.zeros(len(TYPES))
+    for t, parts in enumerate(TYPES):
+        boxes = []
+        for p, (s, x, y, size) in enumerate(parts):
+            e = size * float(EXTENT[s])
+            shape[t, p], scale[t, p], place[t, p] = s, e, torch.tensor([x, y])
+            circle[t, p] = e * (math.sqrt(2) if s == SQUARE else 1)
+            left, top, bottom = (0.5 * math.sqrt(3) * e, e, 0.5 * e) if s == TRIANGLE else (e, e, e)
+            boxes.append([x - left, y - top, x + left, y + bottom])
+        low, high = torch.tensor(boxes)[:, :2].amin(0), torch.tensor(boxes)[:, 2:].amax(0)
+        half[t] = (high - low).max() / 2
+        place[t, : len(parts)] -= (low + high) / 2
+        place[t] /= half[t]
+        scale[t] /= half[t]
+    return shape, place, scale, circle, half
+
+
+SHAPE, PLACE, SCALE, CIRCLE, HALF = _tables()

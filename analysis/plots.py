@@ -67,9 +67,8 @@ def scene_graph_figure(images: Tensor, scene: Scene, count: int = 6) -> Figure:
             for place, part in enumerate(families[b][slot]):
                 if scene.parts.present[b, part]:
                     y, x = divmod(place, side)
-                    _show(
-                        cell, patches[1][b, part], (1.1 + 2 * x / side, 2 * y / side - 1), 2 / side
-                    )
+                    corner = 1.1 + 2 * x / side, 2 * y / side - 1
+                    _show(cell, patches[1][b, part], corner, 2 / side)
             cell.set(xlim=(-1.1, 2.15 * width - 1.05), ylim=(1.1, -1.1))
     titles = ["input", "reconstruction", *(f"object {k + 1}" for k in range(columns))]
     for axes, title in zip(rows[0], titles, strict=True):
@@ -130,7 +129,7 @@ def curves_figure(log: list[dict[str, float]]) -> Figure:
         axes.set(title=title, xlabel="step")
         axes.grid(alpha=0.3)
         if axes.lines:
-            axes.legend(fontsize=7)
+            axes.legend(fontsize=7, loc="center right")
     if terms.lines:  # many: outside, from large to small
         terms.legend(fontsize=6.5, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     return figure

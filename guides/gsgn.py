@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from programs import render
 from programs.distributions import bounded, gate, normal, positive, product
-from programs.gsgn import Branch, Config, Edges, Program, edge_features, edges
+from programs.gsgn import Branch, Config, Edges, Program, edge_features, edges, start_edges
 from programs.nets import ConvEncoder, mlp
 
 
@@ -55,7 +55,7 @@ class Guide(PyroModule):
             root = node = self.root(features)
             root_features = features
             for level in range(1, len(self.config.children) + 1):
-                node, x, features = self.children(level, node, x, features)
+                node, x, features = self.offspring(level, node, x, features)
             self.background(root, root_features)
 
     def root(self, features: Tensor) -> Branch:
@@ -67,7 +67,7 @@ class Guide(PyroModule):
         ones = torch.ones_like(what[..., 0])
         return Branch(ones, ones, what.new_zeros(*what.shape[:-1], 2, 3), ones, what)
 
-    def children(
+    def offspring(
         self, level: int, parent: Branch, x: Tensor, features: Tensor
     ) -> tuple[Branch, Tensor, Tensor]:
         """GSGN(l + 1): Algorithm 2. Returns the nodes, their windows, and the windows' features."""
@@ -128,6 +128,7 @@ class EdgeHead(nn.Module):
         self.cells = nn.Sequential(nn.Conv2d(features, config.hidden, 5 - side), nn.CELU())
         extra = 0 if config.share else config.z_what[level - 1]
         self.out = mlp(config.hidden + extra, [config.hidden], edge_features(self.axes))
+        start_edges(self.out[-1], config, level)
 
     def forward(self, features: Tensor, what: Tensor) -> Edges:
         """f (..., M, F, 4, 4), z_what of the parents (..., M, D) -> over (..., M · K) children."""

@@ -68,6 +68,7 @@ GSGN_QUICK = Recipe(
         "hidden": 128,
         "channels": (16, 32, 64, 64),
         "decoder": 32,
+        "scale_start": (-0.45, -0.1),
     },
     scenes=16000,
     schedules={

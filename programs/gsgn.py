@@ -52,6 +52,7 @@ class Config:
     reach: float = 0.55  # a in eq. 15, in cells
     scale: tuple[tuple[float, float], ...] = ((0.3, 0.29), (0.5, 0.49))  # s_0, s_1 in eqs. 16, 17
     scale_axes: tuple[int, ...] = (2, 1)  # objects scale by axis, parts alike
+    scale_start: tuple[float, ...] = (0.0, 0.0)  # z_scale where training begins
     max_angle: float = math.pi  # θ_max in radians; 10 degrees on CLEVR (eq. 19)
     sigma_fg: float = 0.3
     sigma_bg: float = 0.1
@@ -63,6 +64,7 @@ class Config:
     def __post_init__(self) -> None:
         levels = len(self.children)
         wanted = {"z_what": levels + 1, "crops": levels, "scale": levels, "scale_axes": levels}
+        wanted["scale_start"] = levels
         for name, length in wanted.items():
             if len(getattr(self, name)) != length:
                 raise ValueError(
@@ -137,7 +139,7 @@ class Program(PyroModule):
         with pyro.plate("batch", batch, dim=-2):
             tree = [self.root(batch)]
             for level in range(1, len(self.config.children) + 1):
-                tree.append(self.children(level, tree[-1]))
+                tree.append(self.offspring(level, tree[-1]))
             background = self.background(tree[0])
             patches, pixels = self.render(tree, background)
             pyro.sample("images", pixels, obs=None if images is None else images.unsqueeze(-4))
@@ -150,7 +152,7 @@ class Program(PyroModule):
         ones = torch.ones_like(what[..., 0])
         return Branch(ones, ones, what.new_zeros(*what.shape[:-1], 2, 3), ones, what)
 
-    def children(self, level: int, parent: Branch) -> Branch:
+    def offspring(self, level: int, parent: Branch) -> Branch:
         """p(z_pres, z_pose, z_what | z_what of the parent), for all children of a level at once."""
         edges, what_prior = self.prior(level, parent)
         above = self.per_child(level, parent.exists)
@@ -251,6 +253,7 @@ class ChildrenPrior(nn.Module):
         outputs = edge_features(self.axes) + 2 * self.features
         hidden = [config.hidden, config.hidden]
         self.net = mlp(config.z_what[level - 1], hidden, self.degree * outputs)
+        start_edges(self.net[-1], config, level, self.degree)
 
     def forward(self, what: Tensor) -> tuple[Edges, dist.TorchDistribution]:
         """(..., M, D) appearances of the parents -> distributions over (..., M · K) children."""
@@ -281,3 +284,22 @@ def edges(raw: Tensor, axes: int) -> Edges:
         theta=dist.Normal(theta[0].squeeze(-1), theta[1].squeeze(-1)),
         depth=dist.Normal(depth[0].squeeze(-1), depth[1].squeeze(-1)),
     )
+
+
+DEPTH_START = 4.0
+"""z_depth where training begins: away from the flat half of softplus, as Table 6 wants it."""
+
+
+@torch.no_grad()
+def start_edges(last: nn.Linear, config: Config, level: int, degree: int = 1) -> None:
+    """Begin with poses near the middle of their cells, at `scale_start`, almost whatever the input.
+
+    # differs: the paper does not say how it begins. Windows that begin large never shrink again.
+    """
+    axes = config.scale_axes[level - 1]
+    weight = last.weight.unflatten(0, (degree, -1))[:, : edge_features(axes)]
+    bias = last.bias.unflatten(0, (degree, -1))[:, : edge_features(axes)]
+    weight.mul_(0.1)
+    bias.zero_()
+    bias[:, 3 : 3 + axes] = config.scale_start[level - 1]
+    bias[:, 4 + axes] = DEPTH_START

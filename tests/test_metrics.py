@@ -1,0 +1,290 @@
+import itertools
+import math
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from analysis import metrics as m
+from programs import render
+from programs.scene import Nodes, Scene, concatenate
+from programs.worlds import shapes2d
+
+KEYS = {
+    f"{level}_{name}" for level in ("object", "part") for name in ("count_accuracy", "f1", "recall")
+} | {"structure_accuracy", "ari_fg"}
+
+
+def level(centres, pres=None, parent=None):
+    """One image's nodes at the centres [(x, y), …]."""
+    where = torch.tensor(centres, dtype=torch.float32).view(1, -1, 2)
+    number = where.shape[1]
+    pres = torch.ones(1, number) if pres is None else torch.tensor([pres], dtype=torch.float32)
+    parent = torch.tensor([parent or [0] * number]).long()
+    pose = render.pose(where, torch.full((1, number, 2), 0.1), torch.zeros(1, number))
+    return Nodes(pres, pose, torch.ones(1, number), parent)
+
+
+def graph(*levels):
+    return Scene(torch.zeros(1, 3, 8, 8), levels)
+
+
+def two_objects(parent=(0, 0, 1)):
+    """Objects left and right, the left of two parts and the right of one."""
+    objects = level([(-0.5, 0.0), (0.5, 0.0)])
+    return graph(objects, level([(-0.6, 0.0), (-0.3, 0.0), (0.5, 0.1)], parent=list(parent)))
+
+
+def world(batch=16, seed=0):
+    return shapes2d.world(
+        batch, torch.Generator().manual_seed(seed), shapes2d.Config(size=64, min_objects=2)
+    )
+
+
+def shuffle(scene, generator):
+    """The same graphs with slots in another order, and parents' indices accordingly."""
+    orders = [torch.randperm(n.pres.shape[1], generator=generator) for n in scene.levels]
+    moved = [_take(nodes, order) for nodes, order in zip(scene.levels, orders, strict=True)]
+    back = orders[0].argsort()
+    return replace(scene, levels=(moved[0], replace(moved[1], parent=back[moved[1].parent])))
+
+
+def _take(nodes, order):
+    fields = {k: v[:, order] for k, v in vars(nodes).items() if v is not None}
+    return Nodes(**fields)
+
+
+def disturb(scene, generator, spread=0.03):
+    """A plausible inference: centres moved, nodes lost, parents mistaken."""
+    levels = []
+    for nodes in scene.levels:
+        pose, pres = nodes.pose.clone(), nodes.pres
+        pose[..., 2] += spread * torch.randn(pose.shape[:-1], generator=generator)
+        lost = torch.rand(pres.shape, generator=generator) < 0.05
+        levels.append(replace(nodes, pose=pose, pres=pres * ~lost))
+    stray = torch.rand(levels[1].parent.shape, generator=generator) < 0.05
+    levels[1] = replace(levels[1], parent=(levels[1].parent + stray) % 4)
+    return replace(scene, levels=tuple(levels))
+
+
+# what the numbers are
+
+
+def test_count_accuracy_compares_numbers_not_slots():
+    truth = concatenate([graph(level([(0, 0), (0, 0), (0, 0)], p)) for p in ([1, 1, 0], [1, 0, 0])])
+    found = concatenate([graph(level([(0, 0), (0, 0), (0, 0)], p)) for p in ([0, 1, 1], [1, 1, 0])])
+    assert m.count_accuracy(found.objects, truth.objects) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("radius", "pixels"), [(m.OBJECT_RADIUS, 10), (m.PART_RADIUS, 5)], ids=["objects", "parts"]
+)
+def test_a_centre_is_near_up_to_and_with_the_papers_pixels(radius, pixels):
+    truth = level([(0.0, 0.0)])
+    for shift, expected in ((pixels - 0.01, 1), (pixels, 1), (pixels + 0.01, 0)):
+        found = level([(0.0, shift * 2 / 128)])
+        assert m.precision_recall_f1(found, truth, radius).f1 == expected
+
+
+def test_precision_recall_f1_by_hand():
+    """Three inferred, two of them right; four true: 2/3, 2/4 and 2·2/7."""
+    truth = level([(0, 0), (0.5, 0), (-0.5, 0), (0, 0.5)])
+    found = level([(0.01, 0), (0.5, 0.01), (-0.9, -0.9)])
+    assert m.precision_recall_f1(found, truth, 0.1) == (2 / 3, 1 / 2, 4 / 7)
+
+
+def test_totals_are_over_the_set_not_means_of_images():
+    """1 of 1 in the first image, 0 of 3 in the second: recall is 1/4."""
+    spots = [(0, 0), (0.5, 0), (-0.5, 0)]
+    truth = concatenate([graph(level(spots, p)) for p in ([1, 0, 0], [1, 1, 1])])
+    found = concatenate([graph(level(spots, p)) for p in ([1, 0, 0], [0, 0, 0])])
+    assert m.precision_recall_f1(found.objects, truth.objects, 0.1) == (1, 0.25, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("inferred", "true", "expected"),
+    [(0, 0, (1, 1, 1)), (0, 1, (1, 0, 0)), (1, 0, (0, 1, 0)), (1, 1, (1, 1, 1))],
+)
+def test_edge_cases_of_f1(inferred, true, expected):
+    found, truth = level([(0, 0)], [inferred]), level([(0, 0)], [true])
+    assert m.precision_recall_f1(found, truth, 0.1) == expected
+
+
+def test_two_inferred_nodes_near_one_true_node_count_once():
+    found, truth = level([(0, 0.01), (0, -0.01)]), level([(0, 0), (0.8, 0.8)])
+    assert m.precision_recall_f1(found, truth, 0.1) == (0.5, 0.5, 0.5)
+
+
+def test_more_pairs_are_worth_more_than_nearer_pairs():
+    """Nearest first would pair 0.00 with 0.02 and leave the two others over."""
+    found, truth = level([(0.0, 0), (-0.09, 0)]), level([(0.02, 0), (0.11, 0)])
+    (pairs,) = m.match(found, truth, 0.12)
+    assert pairs.tolist() == [[0, 1], [1, 0]]
+
+
+def test_absent_nodes_are_matched_with_nobody():
+    found, truth = level([(0, 0), (0.5, 0)], [0.4, 0.6]), level([(0.5, 0), (0, 0)], [1, 1])
+    assert m.match(found, truth, 0.1)[0].tolist() == [[1], [0]]
+
+
+def test_matching_is_the_best_of_all_permutations():
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(100):
+        number, true_number = (int(torch.randint(0, 5, (), generator=generator)) for _ in range(2))
+        here = torch.rand(number, 2, generator=generator) * 0.5
+        there = torch.rand(true_number, 2, generator=generator) * 0.5
+        (pairs,) = m.match(level(here.tolist()), level(there.tolist()), 0.2)
+        distances = [math.dist(here[i], there[j]) for i, j in pairs.T.tolist()]
+        assert len(set(pairs[0].tolist())) == len(set(pairs[1].tolist())) == len(distances)
+        assert all(d <= 0.2 for d in distances)
+        assert (-len(distances), pytest.approx(sum(distances), abs=1e-6)) == _best(here, there)
+
+
+def _best(here, there):
+    """(minus the number of pairs, their distance), smallest over all ways to pair within 0.2."""
+    if len(here) > len(there):
+        here, there = there, here
+    scores = []
+    for order in itertools.permutations(range(len(there)), len(here)):
+        near = [d for i, j in enumerate(order) if (d := math.dist(here[i], there[j])) <= 0.2]
+        scores.append((-len(near), sum(near)))
+    return min(scores)
+
+
+# trees
+
+
+def test_a_grouping_error_spoils_the_structure_alone():
+    """The second part hangs below the wrong object; all nodes are where they should be."""
+    found = m.scene_metrics(two_objects(parent=(0, 1, 1)), two_objects())
+    assert found.pop("structure_accuracy") == 0
+    assert found == dict.fromkeys(KEYS - {"structure_accuracy", "ari_fg"}, 1)
+
+
+def test_a_tree_with_other_slots_is_the_same_tree():
+    objects = level([(0.0, 0.9), (0.5, 0.0), (-0.5, 0.0)], [0, 1, 1])
+    parts = level([(0.5, 0.1), (-0.3, 0.0), (-0.6, 0.0)], parent=[1, 2, 2])
+    assert m.structure_accuracy(graph(objects, parts), two_objects()) == 1
+
+
+@pytest.mark.parametrize("gone", [0, 1], ids=["object", "part"])
+def test_a_tree_with_a_node_lost_is_wrong_whichever_side_lost_it(gone):
+    whole = two_objects()
+    levels = list(whole.levels)
+    levels[gone] = replace(levels[gone], pres=torch.tensor([[0.0] + [1.0] * (1 + gone)]))
+    assert m.structure_accuracy(graph(*levels), whole) == 0
+    assert m.structure_accuracy(whole, graph(*levels)) == 0
+
+
+def test_equal_counts_in_other_places_are_a_wrong_tree():
+    truth = two_objects()
+    moved = replace(truth.parts, pose=truth.parts.pose + 0.1)
+    assert m.structure_accuracy(graph(truth.objects, moved), truth) == 0
+
+
+def test_ownership_passes_through_levels_in_between():
+    objects, parts = two_objects().levels
+    middle = level([(0.0, 0.0), (0.0, 0.0)], parent=[1, 0])
+    crossed = graph(objects, middle, replace(parts, parent=torch.tensor([[1, 1, 0]])))
+    assert m.owners(crossed).tolist() == [[0, 0, 1]]
+    assert m.structure_accuracy(crossed, two_objects()) == 1
+
+
+# segments and pixels
+
+
+def test_ari_agrees_with_scikit_learn():
+    from sklearn.metrics import adjusted_rand_score
+
+    generator = torch.Generator().manual_seed(0)
+    for number in (1, 2, 5, 100, 20000):
+        for segments, others in ((1, 1), (1, 3), (3, 1), (2, 5), (7, 7)):
+            one = torch.randint(segments, (number,), generator=generator)
+            two = torch.randint(others, (number,), generator=generator)
+            two = torch.where(torch.rand(number, generator=generator) < 0.5, one, two)
+            expected = adjusted_rand_score(one.numpy(), two.numpy())
+            assert m.adjusted_rand_index(one, two) == pytest.approx(expected, abs=1e-12)
+
+
+def masked(rows, pres=None):
+    """Objects of an image of 1 x n pixels, a row of mask each."""
+    masks = torch.tensor(rows, dtype=torch.float32)[None, :, None]
+    nodes = level([(0.0, 0.0)] * len(rows), pres)
+    return graph(replace(nodes, mask=masks))
+
+
+def test_ari_fg_looks_at_the_foreground_alone():
+    truth = masked([[1, 1, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0.5]])  # half is not foreground
+    found = masked([[0, 0, 0.9, 0.4, 0.8, 0], [0.3, 0.9, 0.1, 0.3, 0, 0.7]])
+    assert m.ari_fg(found, truth) == 1
+
+
+def test_ari_fg_by_hand_with_a_pixel_missed_and_an_absent_object():
+    """Truth aabb, inferred ..aa: {1}{2} | {3, 4}; the third mask is of an object that is absent."""
+    truth = masked([[1, 1, 0, 0], [0, 0, 1, 1]])
+    found = masked([[0, 0.9, 0, 0], [0, 0, 1, 1], [1, 1, 1, 1]], [1, 1, 0])
+    # pairs together in both 1, in truth 2, inferred 1, of 6: (1 - 2/6) / (3/2 - 2/6) = 4/7
+    assert m.ari_fg(found, truth) == pytest.approx(4 / 7)
+
+
+def test_ari_fg_without_masks_or_foreground():
+    empty, full = masked([[0, 0]], [0]), masked([[1, 1]])
+    assert m.ari_fg(two_objects(), full) is None and m.ari_fg(full, two_objects()) is None
+    assert m.ari_fg(full, empty) == 1
+    truth = concatenate([empty, masked([[1, 0]])])
+    assert m.ari_fg(concatenate([full, full]), truth) == 1
+
+
+def test_mse_is_a_mean_over_pixels_and_channels():
+    scene = two_objects()
+    image = torch.zeros(1, 3, 8, 8)
+    image[0, 1, 2, 3] = 0.5
+    assert m.mse(scene, image) == pytest.approx(0.25 / 192)
+    with pytest.raises(ValueError, match=r"\(1, 3, 8, 8\)"):
+        m.mse(scene, image[:, :1])
+
+
+# properties
+
+
+def test_truth_scores_one_and_another_images_truth_does_not():
+    truth = world()
+    assert m.scene_metrics(truth, truth) == dict.fromkeys(KEYS, 1.0)
+    assert m.mse(truth, truth.image) == 0
+    other = m.scene_metrics(truth[torch.roll(torch.arange(16), 1)], truth)
+    assert all(other[key] < 0.6 for key in KEYS), other
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_metric_depends_on_the_order_of_slots(seed):
+    generator = torch.Generator().manual_seed(seed)
+    truth = world(seed=seed)
+    found = disturb(truth, generator)
+    expected = m.scene_metrics(found, truth)
+    assert 0 < expected["structure_accuracy"] < 1
+    moved = m.scene_metrics(shuffle(found, generator), shuffle(truth, generator))
+    assert moved == pytest.approx(expected, abs=1e-12)
+
+
+def test_metrics_are_those_that_scene_and_truth_allow():
+    whole, flat = two_objects(), graph(level([(-0.5, 0.0), (0.5, 0.0)]))
+    objects = {"object_count_accuracy", "object_f1", "object_recall"}
+    assert set(m.scene_metrics(whole, whole)) == KEYS - {"ari_fg"}
+    assert set(m.scene_metrics(flat, whole)) == set(m.scene_metrics(whole, flat)) == objects
+    with pytest.raises(ValueError, match="one level"):
+        m.structure_accuracy(flat, whole)
+
+
+def test_scenes_of_other_images_are_refused():
+    with pytest.raises(ValueError, match="2 inferred scenes but 1 true"):
+        m.scene_metrics(concatenate([two_objects()] * 2), two_objects())
+
+
+def test_metrics_need_neither_pyro_nor_matplotlib():
+    code = (
+        "import sys, analysis.metrics; "
+        "assert not {'pyro', 'matplotlib', 'sklearn', 'scipy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,137 @@
+from dataclasses import replace
+
+import matplotlib.image
+import pytest
+import torch
+
+from analysis import plots
+from programs.scene import Nodes, Scene
+from programs.worlds import shapes2d
+
+
+def truth(batch=3):
+    """Graphs of 4 slots of objects and 3 parts each, without patches."""
+    generator = torch.Generator().manual_seed(0)
+    return shapes2d.world(batch, generator, shapes2d.Config(size=32))
+
+
+def with_patches(scene):
+    levels = tuple(replace(n, patch=torch.rand(*n.pres.shape, 4, 6, 6)) for n in scene.levels)
+    return replace(scene, levels=levels)
+
+
+def pixels(figure, path):
+    """What the file shows, as (rows, columns, 4) in [0, 1]."""
+    plots.save(figure, path)
+    return matplotlib.image.imread(path)
+
+
+SCENES = {
+    "truth": truth,
+    "patches": lambda: with_patches(truth()),
+    "objects": lambda: replace(truth(), levels=truth().levels[:1]),
+    "grey": lambda: replace(truth(), image=truth().image[:, :1]),
+    "gradients": lambda: with_patches(truth()).map(
+        lambda t: t.requires_grad_() if t.is_floating_point() else t
+    ),
+}
+
+
+@pytest.mark.parametrize("scene", SCENES.values(), ids=SCENES)
+def test_scene_graphs_have_a_row_an_image_and_a_column_a_slot(scene, tmp_path):
+    scene = scene()
+    figure = plots.scene_graph_figure(scene.image, scene, count=2)
+    assert len(figure.axes) == 2 * (2 + 4)
+    assert pixels(figure, tmp_path / "graph.png").std() > 0.1
+
+
+def test_scene_graphs_show_what_is_present_and_nothing_else():
+    scene = truth(2)
+    figure = plots.scene_graph_figure(scene.image, scene)
+    for b in range(2):
+        seen, _, *cells = figure.axes[6 * b : 6 * b + 6]
+        objects, parts = scene.objects.present[b], scene.parts.present[b].view(4, 3)
+        assert len(seen.patches) == objects.sum() + parts.sum()
+        expected = objects.int() + parts.sum(1)
+        assert [len(cell.images) for cell in cells] == expected.tolist()
+
+
+def test_boxes_are_drawn_where_the_poses_say():
+    scene = truth(1)
+    seen = plots.scene_graph_figure(scene.image, scene).axes[0]
+    drawn = torch.tensor(seen.patches[-1].get_xy())[:4].float()
+    last = scene.objects.present[0].nonzero()[-1, 0]
+    torch.testing.assert_close(drawn, scene.objects.corners[0, last])
+
+
+def test_a_patch_is_its_colours_times_its_mask():
+    nodes = with_patches(truth(1)).objects
+    colours, mask = nodes.patch[0, :, :3], nodes.patch[0, :, 3:]
+    scene = Scene(truth(1).image, (replace(nodes, pres=torch.ones(1, 4)),))
+    shown = plots.scene_graph_figure(scene.image, scene).axes[2].images[0].get_array()
+    torch.testing.assert_close(torch.tensor(shown), (colours * mask)[0].permute(1, 2, 0))
+
+
+def test_with_many_slots_only_the_present_are_shown(tmp_path):
+    pres = torch.zeros(1, 64)
+    pres[0, [3, 40, 63]] = 1
+    pose = torch.eye(2, 3).expand(1, 64, 2, 3) * 0.2
+    nodes = Nodes(pres, pose, torch.ones(1, 64), torch.zeros(1, 64, dtype=torch.int64))
+    scene = Scene(torch.rand(1, 3, 32, 32), (nodes,))
+    figure = plots.scene_graph_figure(scene.image, scene)
+    assert [len(axes.images) for axes in figure.axes] == [1, 1, 1, 1, 1, 0, 0, 0]
+    assert pixels(figure, tmp_path / "many.png").std() > 0.1
+
+
+@pytest.mark.parametrize("boxes", [False, True])
+def test_samples_fill_a_grid(boxes, tmp_path):
+    figure = plots.sample_figure(truth(6), columns=4, boxes=boxes)
+    assert len(figure.axes) == 8
+    assert [len(axes.images) for axes in figure.axes] == [1] * 6 + [0] * 2
+    assert bool(figure.axes[0].patches) == boxes
+    assert pixels(figure, tmp_path / "samples.png").std() > 0.1
+
+
+@pytest.mark.parametrize("scene", [truth, lambda: with_patches(truth())], ids=["crops", "patches"])
+def test_objects_present_fill_a_grid(scene, tmp_path):
+    scene = scene()
+    figure = plots.object_figure(scene, columns=4, count=5)
+    shown = min(5, int(scene.objects.present.sum()))
+    assert sum(len(axes.images) for axes in figure.axes) == shown
+    assert pixels(figure, tmp_path / "objects.png").std() > 0.1
+
+
+def test_no_object_at_all_is_an_empty_grid(tmp_path):
+    scene = truth()
+    nobody = replace(scene.objects, pres=torch.zeros(3, 4))
+    figure = plots.object_figure(replace(scene, levels=(nobody,)), columns=4)
+    assert len(figure.axes) == 4
+    pixels(figure, tmp_path / "empty.png")
+
+
+RECORDS = {
+    "all": [
+        {"step": 1, "loss": 9.0, "term/images": 5.0, "term/kl/z_pres_1": 4.0, "term/aux/z_pres": 0},
+        {"step": 2, "loss": 7.0, "term/images": 5.0, "term/kl/z_pres_1": 2.0, "term/aux/z_pres": 0},
+        {"step": 2, "object_f1": 0.5, "part_f1": 0.1, "elbo_per_pixel": 3.0},
+        {"step": 3, "object_f1": 0.7, "part_f1": 0.2, "elbo_per_pixel": 3.5},
+    ],
+    "loss": [{"step": k, "loss": -1.0 * k} for k in range(5)],
+    "one": [{"step": 1, "loss": 1.0}],
+    "metrics": [{"step": 1, "object_count_accuracy": 1.0}],
+    "none": [],
+}
+
+
+@pytest.mark.parametrize("log", RECORDS.values(), ids=RECORDS)
+def test_curves_draw_what_the_log_has(log, tmp_path):
+    figure = plots.curves_figure(log)
+    keys = {key for record in log for key in record} - {"step"}
+    assert len(figure.axes) == 3 + ("elbo_per_pixel" in keys)
+    assert sum(len(axes.lines) for axes in figure.axes) == len(keys)
+    assert pixels(figure, tmp_path / "curves.png").std() > 0.01
+
+
+def test_a_curve_skips_the_records_without_it():
+    line = plots.curves_figure(RECORDS["all"]).axes[1].lines[0]
+    assert line.get_xydata().tolist() == [[2, 0.5], [3, 0.7]]

@@ -47,7 +47,11 @@ def graph_metrics(
 
 
 def evaluate(
-    program: torch.nn.Module, guide: torch.nn.Module, data: Dataset, device: torch.device | str, seed: int
+    program: torch.nn.Module,
+    guide: torch.nn.Module,
+    data: Dataset,
+    device: torch.device | str,
+    seed: int,
 ) -> dict[str, Any]:
     """All metrics on `data`, with the number of scenes and the seed that made them."""
     pyro.set_rng_seed(seed)
@@ -114,7 +118,9 @@ def open_run(run: str | Path) -> tuple[torch.nn.Module, torch.nn.Module, dict[st
     folder = Path(run) if (Path(run) / "config.json").is_file() else shipped / str(run)
     if not (folder / "config.json").is_file():
         names = ", ".join(sorted(p.parent.name for p in shipped.glob("*/config.json"))) or "none"
-        raise ValueError(f"{str(run)!r} is no run: give a folder with config.json, or one of {names}")
+        raise ValueError(
+            f"{str(run)!r} is no run: give a folder with config.json, or one of {names}"
+        )
     config = json.loads((folder / "config.json").read_text())
     source = load(config["program"])
     changes = {k: _tuples(v) for k, v in config["config"].items()}
@@ -147,7 +153,9 @@ def read_weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point."""
-    a = argparse.ArgumentParser(prog="python -m analysis.evaluate", description=__doc__.split("\n")[0])
+    a = argparse.ArgumentParser(
+        prog="python -m analysis.evaluate", description=__doc__.split("\n")[0]
+    )
     a.add_argument("run", metavar="RUN", help="run folder, or name of a run in programs/trained")
     a.add_argument("--world", metavar="W", help="another world than the run's, at the run's size")
     a.add_argument("--scenes", type=int, default=500, metavar="N")

@@ -48,7 +48,9 @@ class Guide(PyroModule):
     def forward(self, images: Tensor, batch: int = 1) -> None:
         """Sample every latent of the program given `images` (B, 3, H, W) in [0, 1]."""
         if images is None:
-            raise ValueError("a guide infers from images; call the program alone to sample the prior")
+            raise ValueError(
+                "a guide infers from images; call the program alone to sample the prior"
+            )
         x = images.unsqueeze(-4)
         features = self.encoders[0](x)
         with pyro.plate("batch", images.shape[0], dim=-2):

@@ -41,9 +41,13 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     raw = path.read_bytes()
     head = len(MAGIC) + 32
     if not raw.startswith(MAGIC):
-        raise ValueError(f"{path} is not a checkpoint of scene-programs; remove it, or give another --out")
+        raise ValueError(
+            f"{path} is not a checkpoint of scene-programs; remove it, or give another --out"
+        )
     if hashlib.sha256(raw[head:]).digest() != raw[len(MAGIC) : head]:
-        raise ValueError(f"{path} is torn (its checksum is wrong); restore a copy, or give another --out")
+        raise ValueError(
+            f"{path} is torn (its checksum is wrong); restore a copy, or give another --out"
+        )
     return torch.load(io.BytesIO(raw[head:]), map_location=device, weights_only=True)
 
 

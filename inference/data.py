@@ -1,9 +1,10 @@
 """Images to learn from: worlds, generated once and cached, or a folder of the user's own.
 
-A world's set is a folder of .npy files under ``$SCENE_PROGRAMS_CACHE`` (default ~/.cache/scene-programs),
-named by a hash of all that decides it: world, version, configuration, split, seed and number. It is
-written under a temporary name and renamed when whole. Scenes are drawn in batches with a generator each,
-so that the set does not depend on how many processes drew it.
+A world's set is a folder of .npy files under ``$SCENE_PROGRAMS_CACHE`` (default
+~/.cache/scene-programs), named by a hash of all that decides it: world, version, configuration,
+split, seed and number. It is written under a temporary name and renamed when whole. Scenes are
+drawn in batches with a generator each, so that the set does not depend on how many processes drew
+it.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import importlib
 import json
 import multiprocessing
 import os
-import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -81,15 +82,23 @@ def load_world(name: str) -> ModuleType:
 
 
 def world_dataset(
-    name: str, number: int, split: str, seed: int, config: Any = None, processes: int | None = None
+    name: str,
+    number: int,
+    split: str = "train",
+    seed: int = 0,
+    config: Any = None,
+    processes: int | None = None,
+    progress: bool = True,
 ) -> Dataset:
     """`number` scenes of a world, from the cache or drawn now (and cached).
 
     Args:
         split: train, validation or test; the same seed gives other scenes in each.
+        config: the world's Config; None for its defaults.
         processes: how many draw at once; None for one a core. The scenes do not depend on it.
+        progress: show a bar where there is a terminal.
     Raises:
-        ValueError: unknown world or split, a bad number, or a cache that cannot be written.
+        ValueError: unknown world or split, a bad number or seed, a cache that cannot be written.
     """
     module = load_world(name)
     config = module.Config() if config is None else config
@@ -97,12 +106,14 @@ def world_dataset(
         raise ValueError(f"unknown split {split!r}; known are {', '.join(SPLITS)}")
     if number < 1:
         raise ValueError(f"number={number} scenes of {name}: expected at least 1")
+    if not 0 <= seed < 2**32:  # a longer one would run into the split's place in the batches' seeds
+        raise ValueError(f"seed={seed}: expected 0 to 2**32 - 1")
     description = {"world": name, "version": module.VERSION, "config": asdict(config)}
     description |= {"split": split, "seed": seed, "number": number}
     key = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
     folder = cache() / f"{name}-{split}-{key}"
     if not folder.exists():
-        _generate(folder, description, module, config, processes)
+        _generate(folder, description, config, processes, progress)
     return _open(folder)
 
 
@@ -113,45 +124,64 @@ def cache() -> Path:
 
 
 def _generate(
-    folder: Path, description: dict[str, Any], module: ModuleType, config: Any, processes: int | None
+    folder: Path, description: dict[str, Any], config: Any, processes: int | None, progress: bool
 ) -> None:
+    number = description["number"]
+    jobs = [(description, config, i, min(BATCH, number - i)) for i in range(0, number, BATCH)]
+    hidden = {"prefix": folder.name + ".", "dir": folder.parent, "ignore_cleanup_errors": True}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
+        with tempfile.TemporaryDirectory(**hidden) as temporary:
+            whole = Path(temporary) / folder.name
+            whole.mkdir()
+            _write(whole, number, _draw_all(jobs, processes, progress))
+            (whole / "description.json").write_text(json.dumps(description, indent=2))
+            _publish(whole, folder)
     except OSError as error:
         raise ValueError(
-            f"cannot write the cache {folder.parent}: {error.strerror}; "
-            "set SCENE_PROGRAMS_CACHE to a folder that can be written"
+            f"cannot write the cache {folder.parent}: {error.strerror or error}; "
+            "set SCENE_PROGRAMS_CACHE to a folder that can be written and has room"
         ) from error
-    try:
-        number = description["number"]
-        jobs = [
-            (description["world"], config, description["split"], description["seed"], i, min(BATCH, number - i))
-            for i in range(0, number, BATCH)
-        ]
-        files: dict[str, np.ndarray] = {}
-        title = f"{description['world']} {description['split']}"
-        for (*_, start, _), arrays in zip(jobs, _draw_all(jobs, processes, title), strict=True):
+
+
+def _write(folder: Path, number: int, batches: Iterable[dict[str, np.ndarray]]) -> None:
+    """Write the batches one after the other, an .npy file a field.
+
+    By plain writes: a full disk is an OSError to them, to a memory map the end of the process.
+    """
+    form, files = np.lib.format, {}
+    with ExitStack() as stack:
+        for arrays in batches:
             for name, array in arrays.items():
                 if name not in files:
-                    path, shape = temporary / f"{name}.npy", (number, *array.shape[1:])
-                    files[name] = np.lib.format.open_memmap(path, "w+", array.dtype, shape)
-                files[name][start : start + len(array)] = array
-        for array in files.values():
-            array.flush()
-        (temporary / "description.json").write_text(json.dumps(description, indent=2))
+                    files[name] = stack.enter_context((folder / f"{name}.npy").open("wb"))
+                    header = form.header_data_from_array_1_0(array)
+                    header["shape"] = (number, *array.shape[1:])
+                    form.write_array_header_1_0(files[name], header)
+                files[name].write(array.data)
+
+
+def _publish(whole: Path, folder: Path) -> None:
+    """Give a set its name, unless another process was quicker with the same scenes."""
+    try:
+        whole.rename(folder)
+    except OSError:
         if not folder.exists():
-            os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            raise
 
 
 def _draw_all(
-    jobs: list[tuple], processes: int | None, title: str
+    jobs: list[tuple], processes: int | None, progress: bool
 ) -> Iterator[dict[str, np.ndarray]]:
     """The batches in order, a progress bar on a terminal beside them."""
     processes = processes or os.cpu_count() or 1
-    bar = {"total": len(jobs), "desc": title, "unit": "batch", "disable": None}
+    title = "{world} {split}".format(**jobs[0][0])
+    bar = {
+        "total": len(jobs),
+        "desc": title,
+        "unit": "batch",
+        "disable": None if progress else True,
+    }
     if processes == 1 or len(jobs) <= 8:  # a pool takes longer to start than that
         yield from tqdm(map(_draw, jobs), **bar)
         return
@@ -159,15 +189,21 @@ def _draw_all(
         yield from tqdm(pool.imap(_draw, jobs), **bar)
 
 
-def _draw(job: tuple[str, Any, str, int, int, int]) -> dict[str, np.ndarray]:
-    name, config, split, seed, start, number = job
-    words = np.random.SeedSequence([seed, SPLITS.index(split), start]).generate_state(2, np.uint32)
-    generator = torch.Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
-    scene, labels = load_world(name).draw(number, generator, config)
+def _draw(job: tuple[dict[str, Any], Any, int, int]) -> dict[str, np.ndarray]:
+    description, config, start, number = job
+    world, split, seed = (description[k] for k in ("world", "split", "seed"))
+    generator = _generator(seed, SPLITS.index(split), start)
+    scene, labels = load_world(world).draw(number, generator, config)
     arrays = {"images": (scene.image * 255).round().to(torch.uint8), "labels": labels}
     for level, nodes in enumerate(scene.levels):
-        arrays |= {f"{level}.{f}": getattr(nodes, f).contiguous() for f in TABLES}
-    return {name: array.numpy() for name, array in arrays.items()}
+        arrays |= {f"{level}.{f}": getattr(nodes, f) for f in TABLES}
+    return {name: array.contiguous().numpy() for name, array in arrays.items()}
+
+
+def _generator(*words: int) -> torch.Generator:
+    """A generator for every tuple of numbers (on a CPU, torch uses the lower 32 bits of a seed)."""
+    state = np.random.SeedSequence(words).generate_state(2, np.uint32)
+    return torch.Generator().manual_seed(int(state[0]) << 31 ^ int(state[1]))
 
 
 def _open(folder: Path) -> Dataset:
@@ -185,20 +221,22 @@ def image_folder(path: str | Path, size: int) -> Dataset:
     Raises:
         ValueError: no such folder, no picture in it, or one that cannot be read.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
     path = Path(path)
     if not path.is_dir():
         raise ValueError(f"no folder {str(path)!r}; --images takes a folder of pictures")
     files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
     if not files:
-        raise ValueError(f"no pictures in {str(path)!r}; expected files ending in {', '.join(SUFFIXES)}")
+        raise ValueError(
+            f"no pictures in {str(path)!r}; expected files ending in {', '.join(SUFFIXES)}"
+        )
     images = torch.empty(len(files), 3, size, size, dtype=torch.uint8)
     for i, file in enumerate(tqdm(files, desc="reading", unit="image", disable=None)):
         try:
             with Image.open(file) as picture:
                 square = ImageOps.fit(picture.convert("RGB"), (size, size))
-        except (OSError, UnidentifiedImageError) as error:
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise ValueError(f"cannot read the picture {str(file)!r}: {error}") from error
         images[i] = torch.from_numpy(np.array(square)).permute(2, 0, 1)
     return Dataset(images, {"images": str(path), "number": len(files), "size": size})
@@ -220,7 +258,6 @@ class Sampler:
         """(batch,) int64."""
         epoch, place = divmod(step, self.number // self.batch)
         if epoch != self._epoch:
-            words = np.random.SeedSequence([self.seed, epoch]).generate_state(2, np.uint32)
-            generator = torch.Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
-            self._epoch, self._order = epoch, torch.randperm(self.number, generator=generator)
+            order = torch.randperm(self.number, generator=_generator(self.seed, epoch))
+            self._epoch, self._order = epoch, order
         return self._order[place * self.batch : (place + 1) * self.batch]

@@ -46,7 +46,11 @@ class Relaxed(dist.TorchDistribution):
     has_rsample = True
 
     def __init__(
-        self, logits: Tensor, temperature: Tensor | float, hard: bool, validate_args: bool | None = None
+        self,
+        logits: Tensor,
+        temperature: Tensor | float,
+        hard: bool,
+        validate_args: bool | None = None,
     ) -> None:
         self.logits, self.temperature, self.hard = logits, temperature, hard
         super().__init__(logits.shape, validate_args=validate_args)
@@ -164,7 +168,9 @@ class NVIL(nn.Module):
         guide_trace.compute_score_parts()
         for name in predictions:
             _drop_unreachable(guide_trace.nodes[name])
-        _, surrogate = TraceGraph_ELBO()._loss_and_surrogate_loss_particle(program_trace, guide_trace)
+        _, surrogate = TraceGraph_ELBO()._loss_and_surrogate_loss_particle(
+            program_trace, guide_trace
+        )
         for name, prediction in predictions.items():
             cost = downstream_cost(name, program_trace, guide_trace)
             surrogate = surrogate + self.baselines[name].fit(prediction, cost)
@@ -180,7 +186,10 @@ class Control(Messenger):
 
     def _pyro_sample(self, msg: dict) -> None:
         if msg["name"] in self.values and not msg["is_observed"]:
-            msg["infer"] = {**msg["infer"], "baseline": {"baseline_value": self.values[msg["name"]]}}
+            msg["infer"] = {
+                **msg["infer"],
+                "baseline": {"baseline_value": self.values[msg["name"]]},
+            }
 
 
 class Baseline(nn.Module):

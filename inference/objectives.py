@@ -145,7 +145,9 @@ def closed_form_terms(program_trace: Trace, guide_trace: Trace) -> dict[str, Ten
     """
     terms = {}
     for name, site in program_trace.nodes.items():
-        if site["type"] != "sample" or isinstance(site["fn"], pyro.poutine.subsample_messenger._Subsample):
+        if site["type"] != "sample" or isinstance(
+            site["fn"], pyro.poutine.subsample_messenger._Subsample
+        ):
             continue
         if site["is_observed"]:
             log_prob = site["fn"].log_prob(site["value"])

@@ -46,7 +46,9 @@ class Exponential:
 
     def __call__(self, step: int) -> float:
         """The value at `step`."""
-        return math.exp(Linear(math.log(self.start), math.log(self.end), self.steps, self.begin)(step))
+        return math.exp(
+            Linear(math.log(self.start), math.log(self.end), self.steps, self.begin)(step)
+        )
 
 
 @dataclass(frozen=True)

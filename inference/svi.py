@@ -107,7 +107,9 @@ def plan(run: Run) -> Plan:
         raise ValueError(f"unknown device {run.device!r}; known are auto, cpu, cuda")
     available = torch.cuda.is_available()
     if run.device == "cuda" and not available:
-        raise ValueError("--device cuda was asked for, but torch finds no CUDA device; use cpu or auto")
+        raise ValueError(
+            "--device cuda was asked for, but torch finds no CUDA device; use cpu or auto"
+        )
     device = torch.device("cuda" if available and run.device != "cpu" else "cpu")
     return Plan(source, config, variant, chosen, world_config, run.images, run.seed, device)
 
@@ -154,7 +156,9 @@ def train(run: Run) -> Path:
     draw = lambda step: images[sampler.indices(step)].to(p.device).float() / 255  # noqa: E731
 
     estimator = ESTIMATORS[p.recipe.estimator]().to(p.device)
-    with torch.no_grad():  # shows the parameters of plain functions, and whether program and guide fit
+    with (
+        torch.no_grad()
+    ):  # shows the parameters of plain functions, and whether program and guide fit
         check_match(*Objective().traces(program, guide, draw(0)))
         estimator.prepare(program, guide, draw(0))
     trainer = Trainer(p, program, guide, estimator)
@@ -267,8 +271,10 @@ def check_match(program_trace: pyro.poutine.Trace, guide_trace: pyro.poutine.Tra
     Raises:
         ValueError: they do not; the message names the first site that differs.
     """
-    mine, other = ([(n, tuple(t.nodes[n]["value"].shape)) for n in t.stochastic_nodes]
-                   for t in (program_trace, guide_trace))
+    mine, other = (
+        [(n, tuple(t.nodes[n]["value"].shape)) for n in t.stochastic_nodes]
+        for t in (program_trace, guide_trace)
+    )
     for a, b in zip_longest(mine, other):
         if a != b:
             raise ValueError(
@@ -374,9 +380,13 @@ def open_folder(run: Run) -> Path:
         (run.out / ".writable").touch()
         (run.out / ".writable").unlink()
     except OSError as error:
-        raise ValueError(f"cannot write to {run.out}: {error.strerror}; give another --out") from error
+        raise ValueError(
+            f"cannot write to {run.out}: {error.strerror}; give another --out"
+        ) from error
     if not run.resume and any(run.out.iterdir()):
-        raise ValueError(f"{run.out} is not empty: continue it with --resume, or give another --out")
+        raise ValueError(
+            f"{run.out} is not empty: continue it with --resume, or give another --out"
+        )
     return run.out
 
 
@@ -401,7 +411,9 @@ def interrupts() -> Iterator[Callable[[], int]]:
             signal.signal(number, previous)
 
 
-def evaluate_briefly(p: Plan, program: nn.Module, guide: nn.Module, data: Dataset) -> dict[str, float]:
+def evaluate_briefly(
+    p: Plan, program: nn.Module, guide: nn.Module, data: Dataset
+) -> dict[str, float]:
     """Graph metrics on validation scenes, without disturbing the training's random state."""
     from analysis.evaluate import graph_metrics
 
@@ -433,19 +445,27 @@ def finish(run: Run, p: Plan, program: nn.Module, guide: nn.Module, out: Path, s
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     a = argparse.ArgumentParser(prog="python -m inference.svi", description=__doc__.split("\n")[0])
-    a.add_argument("program", metavar="PROGRAM.py", help="file with a Program, such as programs/gsgn.py")
-    a.add_argument("--variant", metavar="V", help="entry of the program's VARIANTS (default: the first)")
+    a.add_argument(
+        "program", metavar="PROGRAM.py", help="file with a Program, such as programs/gsgn.py"
+    )
+    a.add_argument(
+        "--variant", metavar="V", help="entry of the program's VARIANTS (default: the first)"
+    )
     a.add_argument("--preset", default="quick", help="quick (two CPU cores, ten minutes) or paper")
     source = a.add_mutually_exclusive_group()
     source.add_argument("--world", metavar="W", help="simulator in programs/worlds to learn from")
     source.add_argument("--images", metavar="DIR", type=Path, help="folder of images to learn from")
     a.add_argument("--estimator", metavar="E", help=f"one of {', '.join(ESTIMATORS)}")
     a.add_argument("--steps", type=int, metavar="N", help="the step to reach")
-    a.add_argument("--minutes", type=float, default=math.inf, metavar="M", help="stop cleanly after M")
+    a.add_argument(
+        "--minutes", type=float, default=math.inf, metavar="M", help="stop cleanly after M"
+    )
     a.add_argument("--batch", type=int, metavar="B", help="images a step")
     a.add_argument("--seed", type=int, default=0, metavar="S")
     a.add_argument("--device", default="auto", metavar="D", help="auto, cpu or cuda")
-    a.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: runs/VARIANT-WORLD)")
+    a.add_argument(
+        "--out", type=Path, metavar="DIR", help="run folder (default: runs/VARIANT-WORLD)"
+    )
     a.add_argument("--resume", action="store_true", help="continue the run in --out")
     a.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of the "
                    "program's Config; world.FIELD of the world's, train.FIELD of the recipe")  # fmt: skip

@@ -54,7 +54,7 @@ def product(p: dist.TorchDistribution, q: dist.TorchDistribution) -> dist.TorchD
     raise TypeError(f"product of {type(p).__name__} and {type(q).__name__} is not implemented")
 
 
-class gate(Messenger):  # noqa: N801 - reads as a keyword, like pyro.plate
+class gate(Messenger):
     """Exclude what hangs below an absent node (GSGN eqs. 3, 4, 9).
 
     Within ``with gate(exists):`` every log-density, and every closed-form KL, is multiplied by `exists`,

@@ -116,7 +116,7 @@ class Branch(NamedTuple):
 class Program(PyroModule):
     """The generative process. ``Program(config)(images)`` conditions, ``(batch=16)`` samples the prior."""
 
-    def __init__(self, config: Config = Config()) -> None:  # noqa: B008 - frozen
+    def __init__(self, config: Config = Config()) -> None:
         super().__init__()
         self.config = config
         c, levels = config, range(len(config.children))

@@ -103,7 +103,9 @@ def load(path: str | Path) -> Source:
         known = ", ".join(f"programs/{name}.py" for name in own_programs())
         raise ValueError(f"no program file {str(path)!r}; the project has {known}")
     if path.suffix != ".py":
-        raise ValueError(f"{str(path)!r} is not a Python file: give a program such as programs/gsgn.py")
+        raise ValueError(
+            f"{str(path)!r} is not a Python file: give a program such as programs/gsgn.py"
+        )
     program = _import(path)
     beside = path.resolve().parent.parent / "guides" / path.name
     if hasattr(program, "Program") and not hasattr(program, "Guide") and beside.is_file():
@@ -137,7 +139,9 @@ def _import(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise ValueError(f"{str(path)!r} does not import: {type(error).__name__}: {error}") from error
+        raise ValueError(
+            f"{str(path)!r} does not import: {type(error).__name__}: {error}"
+        ) from error
     finally:
         sys.path.remove(str(path.parent))
     return module

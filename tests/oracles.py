@@ -41,7 +41,9 @@ def composite(patches: Tensor, pres: Tensor, depth: Tensor) -> Tensor:
     return out
 
 
-def mixture_log_prob(x: Tensor, fg: Tensor, bg: Tensor, m: Tensor, s_fg: float, s_bg: float) -> float:
+def mixture_log_prob(
+    x: Tensor, fg: Tensor, bg: Tensor, m: Tensor, s_fg: float, s_bg: float
+) -> float:
     """GSGN eq. 7 by loops over pixels: images (C, H, W), mixing (1, H, W)."""
     total = 0.0
     for j in range(x.shape[1]):

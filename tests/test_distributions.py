@@ -55,7 +55,9 @@ def test_product_of_gaussians_is_the_normalised_product_of_densities():
     x = torch.linspace(-6, 6, 4001)[:, None, None]
     density = (p.log_prob(x) + q.log_prob(x)).exp().squeeze()
     density = density / torch.trapezoid(density, x.squeeze())
-    torch.testing.assert_close(product(p, q).log_prob(x).exp().squeeze(), density, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(
+        product(p, q).log_prob(x).exp().squeeze(), density, atol=1e-4, rtol=1e-3
+    )
 
 
 def test_product_of_presences_is_the_normalised_product_of_masses():
@@ -63,7 +65,9 @@ def test_product_of_presences_is_the_normalised_product_of_masses():
     expected = p * q / (p * q + (1 - p) * (1 - q))
     got = product(dist.Bernoulli(probs=p), dist.Bernoulli(probs=q)).probs
     torch.testing.assert_close(got, expected, atol=0.05, rtol=0)  # the bound bends large logits
-    small = product(dist.Bernoulli(logits=torch.tensor(0.2)), dist.Bernoulli(logits=torch.tensor(-0.1)))
+    small = product(
+        dist.Bernoulli(logits=torch.tensor(0.2)), dist.Bernoulli(logits=torch.tensor(-0.1))
+    )
     assert float(small.logits) == pytest.approx(0.1, abs=1e-4)
 
 

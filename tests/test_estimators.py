@@ -29,7 +29,9 @@ class Bits(nn.Module):
     def forward(self, images):
         with pyro.plate("batch", len(images), dim=-2):
             with pyro.plate("nodes", SITES, dim=-1):
-                a = pyro.sample("z_pres_1", dist.Bernoulli(logits=self.prior.expand(len(images), -1)))
+                a = pyro.sample(
+                    "z_pres_1", dist.Bernoulli(logits=self.prior.expand(len(images), -1))
+                )
                 with gate(a):
                     b = pyro.sample("z_pres_2", dist.Bernoulli(logits=-self.prior.expand_as(a)))
             mean = (a * (1 + b) * self.colour).unsqueeze(-2)
@@ -149,7 +151,9 @@ def test_gumbel_gradients_point_along_the_exact_ones_and_are_biased(problem):
     expected = gradients(exact_loss(*problem), problem[:2])
     mean, error = grads.mean(0), grads.std(0) / math.sqrt(n)
     assert nn.functional.cosine_similarity(mean, expected, dim=0) > 0.9
-    assert ((mean - expected).abs() > 4 * error).any()  # documented: the relaxed program is another one
+    assert (
+        (mean - expected).abs() > 4 * error
+    ).any()  # documented: the relaxed program is another one
 
 
 def test_straight_through_values_are_exactly_zero_or_one_and_carry_a_gradient():
@@ -205,8 +209,14 @@ def test_auxiliary_kls_agree_with_numerical_integration():
     density = q.log_prob(z).exp()
     mixture = Mixture((0.2, 0.8), (-0.2, -1.2), (0.01, 0.04))
     log_r = torch.logsumexp(
-        torch.stack([math.log(w) + dist.Normal(m, math.sqrt(v)).log_prob(z)
-                     for w, m, v in ((0.2, -0.2, 0.01), (0.8, -1.2, 0.04))]), 0)
+        torch.stack(
+            [
+                math.log(w) + dist.Normal(m, math.sqrt(v)).log_prob(z)
+                for w, m, v in ((0.2, -0.2, 0.01), (0.8, -1.2, 0.04))
+            ]
+        ),
+        0,
+    )
     expected = torch.trapezoid(density * (q.log_prob(z) - log_r), z)
     values = torch.stack([mixture.kl(q) for _ in range(200)])
     error = values.std() / math.sqrt(200)

@@ -92,7 +92,9 @@ def test_composite_agrees_with_a_loop():
     pres = torch.tensor([1.0, 0.0, 0.3, 1.0], dtype=torch.float64)
     depth = torch.tensor([3.0, 1.0, 2.0, 4.5], dtype=torch.float64)
     expected = oracles.composite(patches, pres, depth)
-    torch.testing.assert_close(render.composite(patches, pres, depth), expected, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(
+        render.composite(patches, pres, depth), expected, atol=1e-6, rtol=1e-6
+    )
 
 
 def test_the_nearer_child_hides_the_farther_and_an_absent_one_hides_nothing():
@@ -128,6 +130,9 @@ def test_visible_masks_share_the_image_and_give_the_overlap_to_the_nearer_object
 
 def test_visible_masks_without_patches_is_refused():
     scene = disc_scene([1.0, 2.0])
-    scene = Scene(scene.image, (Nodes(*[getattr(scene.objects, f) for f in ("pres", "pose", "depth", "parent")]),))
+    scene = Scene(
+        scene.image,
+        (Nodes(*[getattr(scene.objects, f) for f in ("pres", "pose", "depth", "parent")]),),
+    )
     with pytest.raises(ValueError, match="patch=None"):
         render.visible_masks(scene)

@@ -1,21 +1,25 @@
 """2D Shapes: coloured compositional objects on black (GSGN, ICLR 2021, section 4 and appendix E).
 
-A scene has 1 to 4 objects. An object is of one of ten types, three of a single part, three of two parts, four
-of three; its type fixes the parts' shapes, relative positions, sizes and angles, and parts never touch.
-Position, size and angle of an object and the colour of every part are random.
+A scene has 1 to 4 objects. An object is of one of ten types, three of a single part, three of two
+parts, four of three; its type fixes the parts' shapes, relative positions, sizes and angles, and
+parts never touch. Position, size and angle of an object and the colour of every part are random.
 
     number ~ Uniform{min, …, max}      type ~ Uniform{0, …, 9}      factor ~ Uniform(0.75, 1.25)
     angle  ~ Uniform(-π, π)            colour of a part ~ Uniform{7 colours}
-    centre ~ Uniform(within ±45 % of the half-width around a quadrant's centre), one object a quadrant
+    centre ~ Uniform(±70 % of a quadrant's half-width around its centre), one object a quadrant,
+             moved inwards until the object is inside the image; again where objects touch
 
-The paper's set was never published. This is a reconstruction: shapes, types and layouts are our own, sizes
-are calibrated to what the printed figures imply (about 180 px a part, at most 390 px an object, and
-overlapping boxes in about 1 of 20 scenes, all at 128 x 128).
+# differs: the paper's set was never published. This is a reconstruction: shapes, types and layouts
+are our own, sizes are calibrated to what the printed figures imply (at 128 x 128 about 180 px a
+part and at most 390 px an object; ours have 179 and 375).
 
-Layouts: `quadrants` holds at most one object a quadrant of the image, which is all that a graph of out-degree
-4 can represent; `free` places objects anywhere.
+# differs: the figures also imply objects' boxes that overlap in about 5 % of the scenes. Ours do in
+about 1.5 %: centres anywhere in their quadrants would give 3 %, ±45 % of the half-width 0.1 %.
 
-Shape legend: B images, O = 4 objects, P = 3 parts of an object, S pixels a side, W pixels of a window.
+Layouts: `quadrants` holds at most one object a quadrant of the image, which is all that a graph of
+out-degree 4 can represent; `free` places objects anywhere (boxes overlap in about 12 % of scenes).
+
+Shape legend: B images, O = 4 objects, P = 3 parts of an object, S pixels a side, W of a window.
 """
 
 from __future__ import annotations
@@ -37,10 +41,9 @@ GAP = 2 / 64
 """Least distance between parts of different objects, in the image frame: 2 px at 128 x 128."""
 LAYOUTS = ("quadrants", "free")
 DISC, SQUARE, TRIANGLE = range(3)
-COLOURS = torch.tensor(
-    [[255, 40, 40], [40, 220, 40], [60, 80, 255], [255, 230, 30]]
-    + [[240, 60, 240], [40, 225, 225], [255, 140, 20]]
-) / 255.0  # red, green, blue, yellow, magenta, cyan, orange
+_RGB = ("ff2828", "28dc28", "3c50ff", "ffe61e", "f03cf0", "28e1e1", "ff8c14")
+COLOURS = torch.tensor([list(bytes.fromhex(rgb)) for rgb in _RGB]) / 255.0
+"""(7, 3): red, green, blue, yellow, magenta, cyan, orange."""
 
 UNIT = 7.6 / 64
 """Radius of a disc of size 1, in the image frame: 181 px of area at 128 x 128."""
@@ -57,7 +60,7 @@ TYPES: tuple[tuple[tuple[int, float, float, float], ...], ...] = (
     ((TRIANGLE, -1.5, 0.0, 1.1), (DISC, 1.3, 0.0, 0.9)),
     ((DISC, -1.3, -1.3, 1.0), (SQUARE, 1.3, -1.3, 1.0), (TRIANGLE, -1.3, 1.4, 0.9)),  # an L
     ((TRIANGLE, 0.0, -1.35, 1.0), (SQUARE, -1.35, 1.25, 0.9), (DISC, 1.35, 1.25, 0.9)),  # a pyramid
-    ((SQUARE, -1.3, 1.3, 1.05), (TRIANGLE, 1.45, 1.3, 0.9), (DISC, 1.3, -1.3, 0.8)),  # the L's mirror
+    ((SQUARE, -1.3, 1.3, 1.05), (TRIANGLE, 1.45, 1.3, 0.9), (DISC, 1.3, -1.3, 0.8)),  # its mirror
     ((DISC, -1.3, -1.2, 0.9), (DISC, 1.3, -1.2, 0.9), (SQUARE, 0.0, 1.2, 1.0)),  # a repeated shape
 )
 
@@ -73,7 +76,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.size < 32:
-            raise ValueError(f"size={self.size}: parts need at least 32 pixels a side")
+            raise ValueError(f"size={self.size}: expected at least 32 pixels a side")
         if self.layout not in LAYOUTS:
             raise ValueError(f"unknown layout {self.layout!r}; known are {', '.join(LAYOUTS)}")
         if not 1 <= self.min_objects <= self.max_objects <= OBJECTS:
@@ -83,18 +86,20 @@ class Config:
             )
 
 
-def world(batch: int, generator: torch.Generator, config: Config = Config()) -> Scene:  # noqa: B008
+def world(batch: int, generator: torch.Generator, config: Config = Config()) -> Scene:
     """Draw `batch` scenes with their truth.
 
     Returns:
-        A Scene with objects (4 slots) and parts (slots 3k to 3k + 2 belong to object k), absent slots in
-        between; `category` is the object's type (0 to 9) and the part's shape (0 to 2), -1 where absent.
+        A Scene with objects (4 slots) and parts (slots 3k to 3k + 2 belong to object k), absent
+        slots in between; `category` is the object's type (0 to 9) and the part's shape (0 to 2), -1
+        where absent. The centre of an object is that of the box around it in its own orientation,
+        the centre of a part its centroid.
     """
     return with_masks(*draw(batch, generator, config))
 
 
 def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene, Tensor]:
-    """The same without masks, and instead a label map (B, H, W) uint8: 0 background, 1 + slot of a part."""
+    """The same without masks, but with a label map (B, S, S) uint8: 0, or 1 + the part's slot."""
     number = torch.randint(
         config.min_objects, config.max_objects + 1, (batch, 1), generator=generator
     )
@@ -122,7 +127,11 @@ def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene,
         pres.float(), pose, torch.ones_like(size), torch.zeros_like(kind), kind.where(pres, -1)
     )
     parts = Nodes(
-        part_pres.float(), part_pose, torch.ones(part_pres.shape), parent, shape.where(part_pres, -1)
+        part_pres.float(),
+        part_pose,
+        torch.ones(part_pres.shape),
+        parent,
+        shape.where(part_pres, -1),
     )
     return Scene(image, (objects, parts), torch.zeros_like(image)), labels
 
@@ -142,8 +151,8 @@ def _centres(
 ) -> Tensor:
     """Draw centres (B, O, 2) of the objects, again where the layout's rules are broken.
 
-    The circles around the parts, at `offset` (B, O, P, 2) from their object and of `radius` (B, O, P), lie
-    inside the image and, between objects, at least GAP apart.
+    The circles around the parts, at `offset` (B, O, P, 2) from their object and of `radius`
+    (B, O, P), lie inside the image and, between objects, at least GAP apart.
     """
     batch = len(pres)
     slots = torch.tensor([[-0.5, -0.5], [0.5, -0.5], [-0.5, 0.5], [0.5, 0.5]])
@@ -174,7 +183,7 @@ def _draw(
     """Rasterise all present parts, each in a window around its centre.
 
     Returns:
-        Images (B, 3, S, S) with anti-aliased edges, and label maps (B, S, S) by the pixels' centres.
+        Images (B, 3, S, S) with anti-aliased edges; label maps (B, S, S) by the pixels' centres.
     """
     batch = len(pres)
     image, slot = pres.nonzero(as_tuple=True)
@@ -187,7 +196,8 @@ def _draw(
     y = (2 * rows + 1) / size - 1 - pose[:, 1:, 2]
     distance = _distance(x[:, None, :], y[:, :, None], pose, shape) * size / 2
     cover = (0.5 - distance).clamp(0, 1)
-    inside = ((columns >= 0) & (columns < size))[:, None] & ((rows >= 0) & (rows < size))[:, :, None]
+    across, down = ((i >= 0) & (i < size) for i in (columns, rows))
+    inside = across[:, None, :] & down[:, :, None]
     part, row, column = (inside & (cover > 0)).nonzero(as_tuple=True)
     pixel = (image[part] * size + rows[part, row]) * size + columns[part, column]
     cover, distance = cover[part, row, column], distance[part, row, column]
@@ -215,8 +225,8 @@ def _distance(x: Tensor, y: Tensor, pose: Tensor, shape: Tensor) -> Tensor:
 
 
 def _tables() -> tuple[Tensor, ...]:
-    """By type and part: SHAPE, PLACE and SCALE in the object's frame, CIRCLE around the part in units;
-    by type: HALF, the half-side in units of the box around the object, in its own orientation."""
+    """Tables by type: SHAPE, PLACE and SCALE of the parts in the object's frame; in units, CIRCLE,
+    the radius around a part, and HALF, half the side of the square around the object."""
     shape = torch.full((len(TYPES), PARTS), -1)
     place, scale = torch.zeros(len(TYPES), PARTS, 2), torch.ones(len(TYPES), PARTS)
     circle, half = torch.zeros(len(TYPES), PARTS), torch.zeros(len(TYPES))

@@ -1,0 +1,277 @@
+"""What every program and guide owes, over all programs and variants."""
+
+import dataclasses
+
+import pyro
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer import SVI, Trace_ELBO, TraceGraph_ELBO
+
+from analysis.posterior import infer, log_prob_per_image, log_weights
+from inference.estimators import ESTIMATORS
+from inference.objectives import Objective, closed_form_terms
+from inference.presets import PRESETS
+from inference.svi import check_match
+from programs import render
+from programs.loading import load, override, own_programs
+
+SMALL = {
+    "gsgn": {"size": 32, "z_what": (12, 10, 8), "z_bg": 3, "crops": (16, 8), "hidden": 24}
+    | {"channels": (8, 16), "decoder": 16},
+}
+FOUR_LEVELS = {
+    "children": (4, 4, 4),
+    "z_what": (12, 10, 8, 8),
+    "crops": (16, 16, 8),
+    "scale": ((0.3, 0.29), (0.5, 0.49), (0.5, 0.49)),
+    "scale_axes": (2, 1, 1),
+    "scale_start": (0.0, 0.0, 0.0),
+}
+
+
+def cases():
+    for name in own_programs():
+        for variant in load(f"programs/{name}.py").variants:
+            yield name, variant
+    yield "gsgn", "four_levels"
+
+
+def build(name, variant):
+    source = load(f"programs/{name}.py")
+    changes = SMALL[name]
+    if variant == "four_levels":
+        variant, changes = "gsgn", {**changes, **FOUR_LEVELS}
+    return source.build(override(source.variants[variant], changes, name))
+
+
+@pytest.fixture(params=list(cases()), ids="-".join)
+def pair(request):
+    return build(*request.param)
+
+
+def images(number, size=32):
+    return torch.rand(number, 3, size, size)
+
+
+def test_every_program_has_a_guide_small_settings_and_presets():
+    import pathlib
+
+    import programs
+
+    library = {"__init__", "scene", "render", "nets", "distributions", "loading"}
+    files = {p.stem for p in pathlib.Path(programs.__file__).parent.glob("*.py")} - library
+    assert files == set(own_programs()) == set(SMALL)
+    assert all(set(PRESETS[name]) == {"quick", "paper"} for name in files)
+
+
+def test_the_prior_runs_without_images_and_repeats_with_its_seed(pair):
+    program, _ = pair
+    scenes = []
+    for seed in (1, 1, 2):
+        pyro.set_rng_seed(seed)
+        scenes.append(program(batch=3))
+    a, b, c = (torch.cat([s.image.flatten(), s.objects.pose.flatten()]) for s in scenes)
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+
+
+def test_guide_and_program_sample_the_same_sites_in_the_same_order(pair):
+    traces = Objective().traces(*pair, images(2))
+    check_match(*traces)
+    a, b = (
+        [(n, t.nodes[n]["fn"].batch_shape, t.nodes[n]["fn"].event_shape) for n in t.stochastic_nodes
+         if hasattr(t.nodes[n]["fn"], "batch_shape")]
+        for t in traces
+    )
+    assert a == b
+    assert len(a) > 5
+
+
+def test_the_scene_is_finite_in_range_and_a_tree(pair):
+    program, _ = pair
+    scene = program(batch=4)
+    assert scene.image.shape == (4, 3, 32, 32)
+    assert scene.image.min() >= 0 and scene.image.max() <= 1 + 1e-5
+    above = torch.ones(4, 1)
+    for nodes in scene.levels:
+        assert nodes.pose.isfinite().all()
+        assert set(nodes.pres.unique().tolist()) <= {0.0, 1.0}
+        # a child is present only where its parent is (GSGN eq. 3)
+        assert (nodes.pres <= above.gather(1, nodes.parent)).all()
+        above = nodes.pres
+    for masks, nodes in zip(render.visible_masks(scene), scene.levels, strict=True):
+        assert masks.sum(1).max() <= 1 + 1e-4
+        assert (masks.amax((2, 3))[nodes.pres == 0] == 0).all()
+
+
+@pytest.mark.parametrize("estimator", sorted(ESTIMATORS))
+def test_every_parameter_gets_a_finite_gradient_that_is_somewhere_not_zero(pair, estimator):
+    program, guide = pair
+    x = images(6)
+    estimator = ESTIMATORS[estimator]()
+    estimator.prepare(program, guide, x)
+    loss, _ = estimator(program, guide, x, Objective(auxiliary=PRESETS["gsgn"]["quick"].auxiliary))
+    loss.backward()
+    for owner, module in (("program", program), ("guide", guide)):
+        for name, parameter in module.named_parameters():
+            assert parameter.grad is not None, f"{owner}.{name} has no gradient"
+            assert parameter.grad.isfinite().all(), f"{owner}.{name} has a gradient that is not finite"
+            assert parameter.grad.abs().max() > 0, f"{owner}.{name} has a gradient of zero"
+
+
+def test_log_probability_is_per_image_and_follows_the_images(pair):
+    program, guide = pair
+    x = images(3)
+    trace = poutine.trace(guide).get_trace(x)
+    order = torch.tensor([2, 0, 1])
+    moved = trace.copy()
+    for name in moved.stochastic_nodes:
+        moved.nodes[name] = {**moved.nodes[name], "value": trace.nodes[name]["value"][order]}
+    a, b = (
+        log_prob_per_image(poutine.trace(poutine.replay(program, trace=t)).get_trace(i))
+        for t, i in ((trace, x), (moved, x[order]))
+    )
+    assert a.shape == (3,)
+    torch.testing.assert_close(a[order], b, rtol=1e-4, atol=1e-2)
+
+
+def test_infer_gives_hard_scenes_and_the_same_ones_every_time(pair):
+    program, guide = pair
+    x = images(5)
+    a, b = infer(program, guide, x, chunk=2), infer(program, guide, x)
+    torch.testing.assert_close(a.image, b.image, atol=1e-4, rtol=0)
+    for nodes in a.levels:
+        assert set(nodes.pres.unique().tolist()) <= {0.0, 1.0}
+
+
+def test_float32_agrees_with_float64(pair):
+    program, guide = pair
+    x = images(2)
+    trace = poutine.trace(guide).get_trace(x)
+    single = closed_form_or_sampled(program, trace, x)
+    for name in trace.stochastic_nodes:
+        trace.nodes[name]["value"] = trace.nodes[name]["value"].double()
+    double = closed_form_or_sampled(program.double(), trace, x.double())
+    torch.testing.assert_close(single.double(), double, rtol=1e-3, atol=1e-2)
+
+
+def closed_form_or_sampled(program, guide_trace, x):
+    return log_prob_per_image(poutine.trace(poutine.replay(program, trace=guide_trace)).get_trace(x))
+
+
+@pytest.mark.parametrize("elbo", [Trace_ELBO, TraceGraph_ELBO])
+def test_program_and_guide_train_under_pyros_own_svi(elbo):
+    with pyro.settings.context(module_local_params=False):
+        program, guide = build("gsgn", "gsgn")
+        pyro.clear_param_store()
+        svi = SVI(program, guide, pyro.optim.Adam({"lr": 3e-3}), elbo())
+        x = images(4)
+        losses = [svi.step(x) for _ in range(20)]
+    assert len(pyro.get_param_store()) > 50
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+
+
+def test_variants_differ_in_parameters_or_sites():
+    counts = {}
+    for name, variant in cases():
+        program, guide = build(name, variant)
+        sites = Objective().traces(program, guide, images(1))[1].nodes
+        shapes = tuple((n, tuple(s["value"].shape)) for n, s in sites.items() if s["type"] == "sample")
+        counts[name, variant] = (shapes, sum(p.numel() for p in guide.parameters()))
+    assert len(set(counts.values())) == len(counts)
+
+
+def test_closed_form_terms_average_to_the_sampled_bound():
+    """KL in closed form against the draws' log-ratio, hard presence: the same expectation."""
+    pyro.enable_validation(False)
+    program, guide = build("gsgn", "gsgn")
+    x = images(2)
+    n = 400
+    with torch.no_grad():
+        weights = log_weights(program, guide, x, n).sum(1)
+        closed = torch.stack([-hard_terms(program, guide, x) for _ in range(n)])
+    error = ((weights.var() + closed.var()) / n).sqrt()
+    assert abs(weights.mean() - closed.mean()) < 4 * error
+
+
+def hard_terms(program, guide, x):
+    terms = closed_form_terms(*Objective().traces(program, guide, x))
+    return sum(terms.values())
+
+
+def test_particles_in_a_plate_to_the_left_are_independent_draws():
+    program, guide = build("gsgn", "gsgn")
+    x = images(2)
+
+    def particles(fn):
+        def run(x):
+            with pyro.plate("particles", 3, dim=-3):
+                return fn(x)
+
+        return run
+
+    trace = poutine.trace(particles(guide)).get_trace(x)
+    assert trace.nodes["z_where_2"]["value"].shape == (3, 2, 16, 2)
+    scene = poutine.replay(particles(program), trace=trace)(x)
+    assert scene.image.shape == (3, 2, 3, 32, 32)
+    assert not torch.equal(scene.image[0], scene.image[1])
+
+
+def test_one_level_is_a_flat_model_written_independently():
+    """A graph of depth one against a log-density put together by hand."""
+    changes = {**SMALL["gsgn"], "children": (4,), "z_what": (12, 8), "crops": (8,)}
+    changes |= {"scale": ((0.3, 0.29),), "scale_axes": (2,), "scale_start": (0.0,)}
+    config = dataclasses.replace(load("programs/gsgn.py").variants["gsgn"], **changes)
+    program, guide = load("programs/gsgn.py").build(config)
+    x = images(2)
+    trace = poutine.trace(guide).get_trace(x)
+    z = {n: trace.nodes[n]["value"] for n in trace.stochastic_nodes}
+    got = log_prob_per_image(poutine.trace(poutine.replay(program, trace=trace)).get_trace(x))
+
+    log_normal = lambda v, m, s: torch.distributions.Normal(m, s).log_prob(v).sum(-1)
+    expected = log_normal(z["z_what_0"], 0.0, 1.0)[:, 0]
+    raw = program.priors[0].net(z["z_what_0"]).view(2, 4, -1)
+    softplus = torch.nn.functional.softplus
+    names, widths = ("where", "scale", "theta", "depth"), (2, 2, 1, 1)
+    start = 1
+    pres = z["z_pres_1"]
+    log_p = torch.distributions.Bernoulli(logits=raw[..., 0]).log_prob(pres)
+    for name, width in zip(names, widths, strict=True):
+        value = z[f"z_{name}_1"].view(2, 4, width)
+        mean, std = raw[..., start : start + width], raw[..., start + 6 : start + 6 + width]
+        log_p = log_p + pres * log_normal(value, mean, softplus(std) + 1e-4)
+        start += width
+    mean, std = raw[..., 13:].chunk(2, -1)
+    log_p = log_p + pres * log_normal(z["z_what_1"], mean, softplus(std) + 1e-4)
+    expected = expected + log_p.sum(1)
+    mean, std = program.background_prior(z["z_what_0"]).chunk(2, -1)
+    expected = expected + log_normal(z["z_bg"], mean, softplus(std) + 1e-4)[:, 0]
+
+    import oracles
+
+    patch = program.leaf_decoder(z["z_what_1"]).sigmoid()
+    background = program.background_decoder(z["z_bg"]).sigmoid()[:, 0]
+    cells = torch.tensor([[-0.5, -0.5], [0.5, -0.5], [-0.5, 0.5], [0.5, 0.5]])
+    likelihood = []
+    for b in range(2):
+        placed = torch.zeros(4, 4, 32, 32)
+        for k in range(4):
+            where = cells[k] + 0.55 * z["z_where_1"][b, k].tanh()
+            scale = 0.3 + 0.29 * z["z_scale_1"][b, k].tanh()
+            theta = torch.pi * float(z["z_theta_1"][b, k].tanh())
+            pose = oracles.affine(where.tolist(), scale.tolist(), theta)
+            back = torch.linalg.inv(pose[:, :2])
+            axis = (2 * torch.arange(32) + 1) / 32 - 1
+            for j in range(32):
+                for i in range(32):
+                    u = back @ (torch.stack([axis[i], axis[j]]) - pose[:, 2])
+                    if u.abs().max() < 1.2:
+                        placed[k, :, j, i] = oracles.bilinear(patch[b, k], float(u[0]), float(u[1]))
+        depth = softplus(z["z_depth_1"][b])
+        whole = oracles.composite(placed, pres[b], depth).detach()
+        mixing = whole[3:] * (1 - 2e-6) + 1e-6
+        likelihood.append(
+            oracles.mixture_log_prob(x[b], whole[:3], background[b].detach(), mixing, 0.3, 0.1)
+        )
+    torch.testing.assert_close(got, expected + torch.tensor(likelihood), rtol=1e-3, atol=0.5)

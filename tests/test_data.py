@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+import torch
+
+from inference import data
+from inference.data import Sampler, image_folder, world_dataset
+from programs.worlds import shapes2d
+
+SMALL = shapes2d.Config(size=32)
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCENE_PROGRAMS_CACHE", str(tmp_path / "cache"))
+
+
+def test_a_set_is_drawn_once_and_found_again(monkeypatch):
+    first = world_dataset("shapes2d", 30, "train", 0, SMALL)
+    monkeypatch.setattr(data, "_generate", lambda *_: pytest.fail("drawn again"))
+    again = world_dataset("shapes2d", 30, "train", 0, SMALL)
+    assert torch.equal(first.images, again.images)
+    assert first.images.shape == (30, 3, 32, 32) and first.images.dtype == torch.uint8
+
+
+def test_splits_and_seeds_are_other_scenes():
+    sets = [
+        world_dataset("shapes2d", 8, split, seed, SMALL).images
+        for split, seed in (("train", 0), ("validation", 0), ("test", 0), ("test", 1))
+    ]
+    for i, a in enumerate(sets):
+        assert all(not torch.equal(a, b) for b in sets[:i])
+
+
+def test_the_scenes_do_not_depend_on_the_number_of_processes(monkeypatch, tmp_path):
+    monkeypatch.setattr(data, "BATCH", 4)
+    sets = []
+    for processes in (1, 2):
+        monkeypatch.setenv("SCENE_PROGRAMS_CACHE", str(tmp_path / str(processes)))
+        sets.append(world_dataset("shapes2d", 41, "train", 3, SMALL, processes))
+    assert torch.equal(sets[0].images, sets[1].images)
+    assert torch.equal(sets[0].tables[1]["pose"], sets[1].tables[1]["pose"])
+
+
+def test_the_truth_is_the_worlds(monkeypatch):
+    made = world_dataset("shapes2d", 20, "test", 0, SMALL)
+    truth = made.truth(slice(5, 15))
+    assert len(truth) == 10
+    seen = truth.parts.mask.any(1)
+    assert (truth.image.amax(1)[seen] > 0.1).float().mean() > 0.95
+    assert torch.equal(truth.parts.mask.flatten(2).any(2), truth.parts.present)
+    assert torch.equal(truth.objects.present.sum(1), made.tables[0]["pres"][5:15].sum(1).long())
+
+
+def test_what_an_interrupted_generation_leaves_is_not_taken_for_a_set(monkeypatch):
+    def broken(*_):
+        yield {"images": np.zeros((4, 3, 32, 32), np.uint8)}
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(data, "_draw_all", broken)
+    with pytest.raises(KeyboardInterrupt):
+        world_dataset("shapes2d", 8, "train", 0, SMALL)
+    assert list(data.cache().iterdir()) == []
+
+
+def test_unknown_names_and_numbers_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"unknown world 'mars'; known are .*shapes2d"):
+        world_dataset("mars", 3, "train", 0)
+    with pytest.raises(ValueError, match="unknown split 'exam'"):
+        world_dataset("shapes2d", 3, "exam", 0)
+    with pytest.raises(ValueError, match="number=0"):
+        world_dataset("shapes2d", 0, "train", 0)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SCENE_PROGRAMS_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(ValueError, match="SCENE_PROGRAMS_CACHE"):
+        world_dataset("shapes2d", 3, "train", 0)
+
+
+def test_a_sampler_shows_every_image_once_an_epoch_and_is_a_function_of_the_step():
+    sampler = Sampler(10, 3, seed=5)
+    epoch = torch.cat([sampler.indices(s) for s in range(3)])
+    assert len(epoch.unique()) == 9
+    second = torch.cat([sampler.indices(s) for s in range(3, 6)])
+    assert not torch.equal(epoch, second)
+    fresh = Sampler(10, 3, seed=5)
+    assert torch.equal(fresh.indices(4), second[3:6])
+    assert torch.equal(torch.cat([sampler.indices(s) for s in range(3)]), epoch)
+    assert not torch.equal(Sampler(10, 3, seed=6).indices(0), epoch[:3])
+    with pytest.raises(ValueError, match="batch=11"):
+        Sampler(10, 11, seed=0)
+
+
+def test_pictures_are_cut_square_around_the_middle_and_resized(tmp_path):
+    from PIL import Image
+
+    wide = np.zeros((20, 60, 3), np.uint8)
+    wide[:, 20:40] = (200, 100, 50)
+    (tmp_path / "deep").mkdir()
+    Image.fromarray(wide).save(tmp_path / "deep" / "a.png")
+    found = image_folder(tmp_path, 16)
+    assert found.images.shape == (1, 3, 16, 16)
+    assert found.images[0, :, 2:-2, 2:-2].flatten(1).unique(dim=1).flatten().tolist() == [200, 100, 50]
+    with pytest.raises(ValueError, match="nothing is known"):
+        found.truth(slice(0, 1))
+
+
+def test_folders_without_readable_pictures_are_refused_by_name(tmp_path):
+    with pytest.raises(ValueError, match="no folder"):
+        image_folder(tmp_path / "none", 16)
+    with pytest.raises(ValueError, match="no pictures"):
+        image_folder(tmp_path, 16)
+    (tmp_path / "bad.png").write_text("this is no picture")
+    with pytest.raises(ValueError, match=r"bad\.png"):
+        image_folder(tmp_path, 16)

@@ -1,0 +1,149 @@
+import math
+
+import pytest
+import torch
+from torch.nn.functional import max_pool2d
+
+from analysis.metrics import scene_metrics
+from programs.worlds import shapes2d
+from programs.worlds.shapes2d import Config, world
+
+N = 1500
+
+
+def make(number=N, seed=0, **kwargs):
+    return world(number, torch.Generator().manual_seed(seed), Config(**kwargs))
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return make(size=128)
+
+
+def test_the_same_seed_draws_the_same_world_at_any_size():
+    a, b, c, d = make(20), make(20), make(20, seed=1), make(20, size=64)
+    assert torch.equal(a.image, b.image) and torch.equal(a.objects.pose, b.objects.pose)
+    assert not torch.equal(a.image, c.image)
+    assert torch.equal(a.objects.pose, d.objects.pose)
+    assert d.image.shape == (20, 3, 64, 64)
+
+
+def test_the_number_of_objects_is_uniform(scenes):
+    counts = scenes.objects.pres.sum(1).long().bincount(minlength=5)
+    assert counts[0] == 0
+    error = math.sqrt(N * 0.25 * 0.75)
+    assert ((counts[1:] - N / 4).abs() < 4 * error).all()
+    two = make(50, min_objects=2, max_objects=2)
+    assert (two.objects.pres.sum(1) == 2).all()
+
+
+def test_all_ten_types_occur_with_their_parts(scenes):
+    o, p = scenes.objects, scenes.parts
+    shares = o.category[o.present].bincount(minlength=10) / o.present.sum()
+    assert ((shares - 0.1).abs() < 4 * math.sqrt(0.09 / int(o.present.sum()))).all()
+    parts = p.pres.unflatten(1, (4, 3)).sum(2).long()
+    by_type = [parts[o.category == t].unique().tolist() for t in range(10)]
+    assert by_type == [[1]] * 3 + [[2]] * 3 + [[3]] * 4
+    assert (p.category[~p.present] == -1).all() and set(p.category[p.present].tolist()) == {0, 1, 2}
+    assert torch.equal(p.parent[0], torch.arange(12) // 3)
+
+
+def test_masks_are_disjoint_and_an_object_is_the_union_of_its_parts(scenes):
+    parts = scenes.parts.mask
+    assert parts.sum(1).max() == 1
+    assert torch.equal(parts.unflatten(1, (4, 3)).any(2), scenes.objects.mask)
+    assert (parts.flatten(2).any(2) == scenes.parts.present).all()
+
+
+def test_parts_never_touch(scenes):
+    """Grown by a pixel on every side, masks of no two parts meet: at least 2 px at 128 x 128."""
+    grown = max_pool2d(scenes.parts.mask.float(), 3, 1, 1)
+    assert grown.sum(1).max() == 1
+
+
+def test_areas_are_those_of_the_shapes_and_as_calibrated(scenes):
+    p, o = scenes.parts, scenes.objects
+    area = p.mask.flatten(2).sum(2)[p.present].float()
+    extent, shape = p.extent[p.present][:, 0] * 64, p.category[p.present]
+    factor = torch.tensor([math.pi, 4.0, 0.75 * math.sqrt(3)])[shape]
+    exact = factor * extent**2
+    assert ((area - exact).abs() / exact).mean() < 0.03
+    assert abs(area.mean() - 180) < 6 and area.min() > 50 and area.max() < 420
+    assert o.mask.flatten(2).sum(2)[o.present].float().mean() < 390
+
+
+def test_centres_are_the_centroids_of_the_masks(scenes):
+    p = scenes.parts
+    axis = (2 * torch.arange(128) + 1) / 128 - 1
+    mask = p.mask.float()
+    total = mask.sum((2, 3)).clamp(min=1)
+    centroid = torch.stack([(mask * axis).sum((2, 3)), (mask * axis[:, None]).sum((2, 3))], -1)
+    distance = (centroid / total[..., None] - p.centre).norm(dim=-1)[p.present] * 64
+    assert distance.max() < 1  # pixel
+
+
+def test_objects_fit_their_boxes_and_lie_inside_the_image(scenes):
+    o = scenes.objects
+    inside = scenes.image[..., 1:-1, 1:-1].sum() / scenes.image.sum()
+    assert inside > 0.999  # nothing is cut off at the border
+    x = (2 * torch.arange(128) + 1) / 128 - 1
+    points = torch.stack(torch.meshgrid(x, x, indexing="xy"), -1).view(-1, 2)
+    for b in range(40):
+        for k in o.present[b].nonzero()[:, 0]:
+            own = points[o.mask[b, k].flatten()]
+            local = torch.linalg.solve(o.pose[b, k, :, :2], (own - o.pose[b, k, :, 2]).T)
+            assert 0.85 < local.abs().max() < 1.1
+
+
+def test_quadrants_holds_one_object_a_quadrant_and_free_does_not(scenes):
+    def most(s):
+        quadrant = (s.objects.centre > 0).long() @ torch.tensor([1, 2])
+        counts = torch.stack([(s.objects.present & (quadrant == q)).sum(1) for q in range(4)])
+        return int(counts.max())
+
+    assert most(scenes) == 1
+    free = make(400, layout="free")
+    assert most(free) > 1
+    assert free.parts.mask.sum(1).max() == 1
+
+
+def test_boxes_of_objects_overlap_in_a_few_scenes(scenes):
+    """Facts of the world as it is: 1 or 2 scenes of 100 (the paper's set seems to have 5)."""
+    index = torch.arange(128)
+    columns, rows = scenes.objects.mask.any(2), scenes.objects.mask.any(3)
+    low = lambda m: torch.where(m, index, 999).amin(-1)
+    high = lambda m: torch.where(m, index, -999).amax(-1)
+    sides = [(low(columns), high(columns)), (low(rows), high(rows))]
+    meets = ~torch.eye(4, dtype=torch.bool).expand(N, -1, -1)
+    for a, b in sides:
+        meets = meets & (a[:, :, None] <= b[:, None]) & (a[:, None] <= b[:, :, None])
+    share = meets.flatten(1).any(1).float().mean()
+    assert 0.005 < share < 0.05
+
+
+def test_colours_are_the_seven(scenes):
+    colour = scenes.image.permute(0, 2, 3, 1)[scenes.parts.mask.any(1)]
+    distance = torch.cdist(colour[::50], shapes2d.COLOURS)
+    nearest, which = distance.min(1)
+    assert (nearest < 0.02).float().mean() > 0.7  # the rest are anti-aliased edges
+    assert len(which.unique()) == 7
+
+
+def test_truth_against_truth_is_one_and_shuffled_truth_is_not(scenes):
+    some, other = scenes[:100], scenes[100:200]
+    assert set(scene_metrics(some, some).values()) == {1.0}
+    assert max(scene_metrics(other, some).values()) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"size": 16}, "at least 32"),
+        ({"layout": "grid"}, "quadrants, free"),
+        ({"min_objects": 3, "max_objects": 2}, "min_objects <= max_objects"),
+        ({"max_objects": 5}, "<= 4"),
+    ],
+)
+def test_bad_settings_are_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        Config(**changes)

@@ -1,7 +1,8 @@
 """Guide of GSGN: top-down inference of the scene graph (Algorithms 1 to 3).
 
-    q(z | x) = q(z_what_r | x) Π_v q(z_pres_v, z_pose_v | z_what_pa(v), x_pa(v)) q(z_what_v | z_what_pa(v), x_v)   (9)
-    q(z_v | z_what_pa(v), x) ∝ p(z_v | z_what_pa(v)) q_bottom-up(z_v | x)                                          (10)
+    q(z | x) = q(z_what_r | x) Π_v q(z_pres_v, z_pose_v | z_what_pa(v), x_pa(v)) ^ Z_pres_pa(v)
+               q(z_what_v | z_what_pa(v), x_v) ^ Z_pres_v                                         (9)
+    q(z_v | z_what_pa(v), x) ∝ p(z_v | z_what_pa(v)) q_bottom-up(z_v | x)                         (10)
     x_r = x,   x_v = ST(x_pa(v), z_pose_v): the window of v, cropped out of its parent's window
 
 `no_share` replaces the product by one network that reads the parent's appearance and the window.

@@ -16,7 +16,7 @@ What is *reported* as ELBO never comes from here: see `analysis.evaluate`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -41,7 +41,7 @@ class Relaxed(dist.TorchDistribution):
     form. With `hard` the value is rounded to exactly 0 or 1, and the gradient is the soft sample's.
     """
 
-    arg_constraints = {"logits": constraints.real}
+    arg_constraints: ClassVar = {"logits": constraints.real}
     support = constraints.unit_interval
     has_rsample = True
 

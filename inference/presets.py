@@ -58,7 +58,7 @@ GSGN_AUXILIARY: dict[str, Prior] = {
 }
 
 GSGN_QUICK = Recipe(
-    steps=4000,
+    steps=3000,
     batch=32,
     program={
         "size": 64,
@@ -68,15 +68,25 @@ GSGN_QUICK = Recipe(
         "hidden": 128,
         "channels": (16, 32, 64, 64),
         "decoder": 32,
-        "scale_start": (-0.45, -0.1),
+        "scale_start": (-0.4, -0.3),
     },
     scenes=16000,
     schedules={
-        "learning_rate": WarmupDecay(1e-3, warmup=200, half_life=3000),
+        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=3000),
         "estimator.temperature": Exponential(2.5, 0.5, 1200),
-        "program.fixed_mixing": Until(1e-5, 60),
+        # differs: the background learns first. With σ_bg at 0.1 from the start, a foreground that is
+        # black where nothing is drawn explains the dark pixels, and the background learns nothing.
+        "program.fixed_mixing": Until(1e-5, 150),
+        "program.sigma_bg": Exponential(0.3, 0.1, 150),
     },
-    auxiliary=GSGN_AUXILIARY,
+    # differs: priors of the scales that fit the world, and narrow: windows that are larger than their
+    # objects do not say where the objects are
+    auxiliary={
+        **GSGN_AUXILIARY,
+        "z_scale_1": Gaussian(-0.4, 0.05**2),
+        "z_scale_*": Gaussian(-0.3, 0.14**2),
+    },
+    evaluate_every=500,
 )
 
 EPOCH = 1000  # steps of 64 out of 64,000 scenes

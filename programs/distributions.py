@@ -10,6 +10,7 @@ Shape legend: B images, N nodes, C channels, H x W pixels.
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -81,7 +82,7 @@ class PixelMixture(dist.TorchDistribution):
         sigma_fg, sigma_bg: standard deviations, numbers or 0-d tensors.
     """
 
-    arg_constraints = {"mixing": constraints.unit_interval}
+    arg_constraints: ClassVar = {"mixing": constraints.unit_interval}
     support = constraints.independent(constraints.real, 3)
     has_rsample = False
 

@@ -80,8 +80,11 @@ def test_guide_and_program_sample_the_same_sites_in_the_same_order(pair):
     traces = Objective().traces(*pair, images(2))
     check_match(*traces)
     a, b = (
-        [(n, t.nodes[n]["fn"].batch_shape, t.nodes[n]["fn"].event_shape) for n in t.stochastic_nodes
-         if hasattr(t.nodes[n]["fn"], "batch_shape")]
+        [
+            (n, t.nodes[n]["fn"].batch_shape, t.nodes[n]["fn"].event_shape)
+            for n in t.stochastic_nodes
+            if hasattr(t.nodes[n]["fn"], "batch_shape")
+        ]
         for t in traces
     )
     assert a == b
@@ -116,7 +119,9 @@ def test_every_parameter_gets_a_finite_gradient_that_is_somewhere_not_zero(pair,
     for owner, module in (("program", program), ("guide", guide)):
         for name, parameter in module.named_parameters():
             assert parameter.grad is not None, f"{owner}.{name} has no gradient"
-            assert parameter.grad.isfinite().all(), f"{owner}.{name} has a gradient that is not finite"
+            assert parameter.grad.isfinite().all(), (
+                f"{owner}.{name} has a gradient that is not finite"
+            )
             assert parameter.grad.abs().max() > 0, f"{owner}.{name} has a gradient of zero"
 
 
@@ -157,7 +162,9 @@ def test_float32_agrees_with_float64(pair):
 
 
 def closed_form_or_sampled(program, guide_trace, x):
-    return log_prob_per_image(poutine.trace(poutine.replay(program, trace=guide_trace)).get_trace(x))
+    return log_prob_per_image(
+        poutine.trace(poutine.replay(program, trace=guide_trace)).get_trace(x)
+    )
 
 
 @pytest.mark.parametrize("elbo", [Trace_ELBO, TraceGraph_ELBO])
@@ -177,7 +184,9 @@ def test_variants_differ_in_parameters_or_sites():
     for name, variant in cases():
         program, guide = build(name, variant)
         sites = Objective().traces(program, guide, images(1))[1].nodes
-        shapes = tuple((n, tuple(s["value"].shape)) for n, s in sites.items() if s["type"] == "sample")
+        shapes = tuple(
+            (n, tuple(s["value"].shape)) for n, s in sites.items() if s["type"] == "sample"
+        )
         counts[name, variant] = (shapes, sum(p.numel() for p in guide.parameters()))
     assert len(set(counts.values())) == len(counts)
 

@@ -98,7 +98,11 @@ def test_pictures_are_cut_square_around_the_middle_and_resized(tmp_path):
     Image.fromarray(wide).save(tmp_path / "deep" / "a.png")
     found = image_folder(tmp_path, 16)
     assert found.images.shape == (1, 3, 16, 16)
-    assert found.images[0, :, 2:-2, 2:-2].flatten(1).unique(dim=1).flatten().tolist() == [200, 100, 50]
+    assert found.images[0, :, 2:-2, 2:-2].flatten(1).unique(dim=1).flatten().tolist() == [
+        200,
+        100,
+        50,
+    ]
     with pytest.raises(ValueError, match="nothing is known"):
         found.truth(slice(0, 1))
 

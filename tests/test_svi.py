@@ -217,7 +217,7 @@ def test_a_loss_that_is_not_finite_names_its_site_and_keeps_the_last_checkpoint(
     assert (tmp_path / "run" / "checkpoint.ckpt").read_bytes() == before
 
 
-OWN = '''
+OWN = """
 import pyro
 import pyro.distributions as dist
 import torch
@@ -241,7 +241,7 @@ def guide(images, batch=1):
 
 torch.manual_seed(0)
 NET = torch.nn.Linear(1, 2)
-'''
+"""
 
 
 def test_plain_functions_train_on_a_folder_of_images_and_resume_exactly(tmp_path):
@@ -266,19 +266,22 @@ def test_plain_functions_train_on_a_folder_of_images_and_resume_exactly(tmp_path
 
 def test_a_program_and_guide_that_disagree_are_refused_by_site(tmp_path):
     path = tmp_path / "odd.py"
-    path.write_text(OWN.replace('pyro.sample("z_what", dist.Normal(loc', 'pyro.sample("z", dist.Normal(loc'))
+    path.write_text(
+        OWN.replace('pyro.sample("z_what", dist.Normal(loc', 'pyro.sample("z", dist.Normal(loc')
+    )
     with pytest.raises(ValueError, match=r"program has 'z_what.*guide 'z "):
         train(Run(str(path), tmp_path / "run", steps=2, set=("train.scenes=8", "train.batch=4")))
 
 
 def test_the_command_line_is_what_is_promised():
-    run = parse(
-        "p.py --variant v --preset paper --world w --estimator e --steps 7 --minutes 2.5 --batch 3 "
-        "--seed 4 --device cpu --out o --resume --set a=1 --set world.b=2".split()
+    words = (
+        "p.py --variant v --preset paper --world w --estimator e --steps 7 --minutes 2.5 --batch 3"
     )
-    assert run == Run(
-        "p.py", Path("o"), "v", "paper", "w", None, "e", 7, 2.5, 3, 4, "cpu", True, ("a=1", "world.b=2")
-    )
+    words += " --seed 4 --device cpu --out o --resume --set a=1 --set world.b=2"
+    expected = {"variant": "v", "preset": "paper", "world": "w", "images": None, "estimator": "e"}
+    expected |= {"steps": 7, "minutes": 2.5, "batch": 3, "seed": 4, "device": "cpu", "resume": True}
+    run = parse(words.split())
+    assert run == Run("p.py", Path("o"), **expected, set=("a=1", "world.b=2"))
     with pytest.raises(SystemExit):
         parse(["p.py", "--world", "w", "--images", "d"])
     assert parse([GSGN]).out == Path("runs/gsgn-shapes2d")
@@ -314,7 +317,7 @@ def test_a_checkpoint_restores_every_random_state():
     import numpy as np
 
     state = checkpoint.random_state()
-    draw = lambda: (torch.rand(2).tolist(), random.random(), float(np.random.rand()))  # noqa: NPY002
+    draw = lambda: (torch.rand(2).tolist(), random.random(), float(np.random.rand()))
     first = draw()
     assert draw() != first
     checkpoint.set_random_state(state)

@@ -35,7 +35,7 @@ from programs.scene import Nodes, Scene
 
 VERSION = "1"
 OBJECTS, PARTS = 4, 3
-JITTER = 0.7
+JITTER = 0.45
 """Reach of an object's centre around its quadrant's, in half-widths of the quadrant."""
 GAP = 2 / 64
 """Least distance between parts of different objects, in the image frame: 2 px at 128 x 128."""

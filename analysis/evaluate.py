@@ -39,11 +39,21 @@ def floats(data: Dataset, device: torch.device | str, number: int | None = None)
 def graph_metrics(
     program: Callable, guide: Callable, data: Dataset, device: torch.device | str
 ) -> dict[str, float]:
-    """Counts, F1, recall, structure and reconstruction error of the scenes at the guide's mode."""
+    """Counts, F1, recall, structure and reconstruction error of the scenes at the guide's mode.
+
+    Only what can be measured: nothing for a program that returns no Scene, only `mse` without truth.
+    """
     images = floats(data, device)
-    scene = infer(program, guide, images).map(lambda t: t.cpu())
-    found = m.scene_metrics(scene, data.truth(slice(0, len(images))))
-    return {**found, "mse": m.mse(scene, images.cpu())}
+    scene = infer(program, guide, images)
+    if scene is None:
+        return {}
+    scene = scene.map(lambda t: t.cpu())
+    if scene.levels and scene.levels[-1].patch is not None:
+        scene = scene.with_masks(render.visible_masks(scene))
+    found = {"mse": m.mse(scene, images.cpu())}
+    if data.labels is not None and scene.levels:
+        found = m.scene_metrics(scene, data.truth(slice(0, len(images)))) | found
+    return found
 
 
 def evaluate(
@@ -56,13 +66,10 @@ def evaluate(
     """All metrics on `data`, with the number of scenes and the seed that made them."""
     pyro.set_rng_seed(seed)
     program.eval(), guide.eval()
-    images = floats(data, device)
     started = time.monotonic()
-    scene = infer(program, guide, images).map(lambda t: t.cpu())
+    found = graph_metrics(program, guide, data, device)
     seconds = time.monotonic() - started
-    if scene.levels[-1].patch is not None:
-        scene = scene.with_masks(render.visible_masks(scene))
-    found = m.scene_metrics(scene, data.truth(slice(0, len(images))))
+    images = floats(data, device)
     weights = log_weights(program, guide, images, DRAWS).cpu()
     elbo = float(weights.mean())
     return {
@@ -70,7 +77,6 @@ def evaluate(
         "elbo": elbo,
         "iwae": float(iwae(weights).mean()),
         "elbo_per_pixel": elbo / (images.shape[-1] * images.shape[-2]),
-        "mse": m.mse(scene, images.cpu()),
         "seconds": seconds,
         "images_per_second": len(images) / seconds,
         "scenes": len(images),
@@ -87,22 +93,27 @@ def table(metrics: dict[str, Any]) -> str:
 
 
 def pictures(
-    program: torch.nn.Module, guide: torch.nn.Module, data: Dataset, log: list[dict], out: Path,
+    program: torch.nn.Module,
+    guide: torch.nn.Module,
+    data: Dataset,
+    log: list[dict],
+    out: Path,
     device: torch.device | str,
-) -> list[Path]:  # fmt: skip
-    """Draw inferred scene graphs, samples of the prior, and curves into a folder; returns the files."""
+) -> list[Path]:
+    """Draw scene graphs, samples of the prior, and curves into a folder; returns the files."""
     from analysis import plots
 
+    figures = {"curves.png": plots.curves_figure(log)}
     images = floats(data, device, 6)
-    figures = {
-        "scene_graphs.png": plots.scene_graph_figure(images.cpu(), infer(program, guide, images)),
-        "curves.png": plots.curves_figure(log),
-    }
-    with torch.no_grad():
-        prior = program(batch=24).map(lambda t: t.cpu())
-    figures["prior_scenes.png"] = plots.sample_figure(prior)
-    if prior.objects.patch is not None:
-        figures["prior_objects.png"] = plots.object_figure(prior)
+    scene = infer(program, guide, images)
+    if scene is not None:
+        if scene.levels:
+            figures["scene_graphs.png"] = plots.scene_graph_figure(images.cpu(), scene)
+        with torch.no_grad():
+            prior = program(batch=24).map(lambda t: t.cpu())
+        figures["prior_scenes.png"] = plots.sample_figure(prior)
+        if prior.levels and prior.objects.patch is not None:
+            figures["prior_objects.png"] = plots.object_figure(prior)
     for name, figure in figures.items():
         plots.save(figure, out / name)
     return [out / name for name in figures]

@@ -26,8 +26,10 @@ class Mode(Messenger):
             msg["done"] = True
 
 
-def infer(program: Callable, guide: Callable, images: Tensor, chunk: int = 100) -> Scene:
+def infer(program: Callable, guide: Callable, images: Tensor, chunk: int = 100) -> Scene | None:
     """The scene at the guide's mode, site by site from the root down, presence by probability 1/2.
+
+    None if the program returns no Scene.
 
     Args:
         images: (B, C, H, W) in [0, 1], on the program's device.
@@ -39,7 +41,7 @@ def infer(program: Callable, guide: Callable, images: Tensor, chunk: int = 100) 
             with Mode():
                 trace = poutine.trace(guide).get_trace(x)
             scenes.append(poutine.replay(program, trace=trace)(x))
-    return concatenate(scenes)
+    return concatenate(scenes) if isinstance(scenes[0], Scene) else None
 
 
 def log_weights(

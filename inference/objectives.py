@@ -34,16 +34,16 @@ MIXTURE_SAMPLES = 100
 
 @dataclass(frozen=True)
 class Gaussian:
-    """N(mean, variance), independent over the features of a site."""
+    """N(mean, sd²), independent over the features of a site."""
 
     mean: float
-    variance: float
+    sd: float
 
     def kl(self, q: dist.TorchDistribution) -> Tensor:
         """KL(q ‖ self), of q's batch shape, in nats."""
         base = q.base_dist if isinstance(q, dist.Independent) else q
-        loc, scale = torch.full_like(base.loc, self.mean), self.variance**0.5
-        p = dist.Normal(loc, torch.full_like(loc, scale)).to_event(q.event_dim)
+        loc = torch.full_like(base.loc, self.mean)
+        p = dist.Normal(loc, torch.full_like(loc, self.sd)).to_event(q.event_dim)
         return kl_divergence(q, p)
 
 
@@ -61,18 +61,18 @@ class Sparse:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Σ_k w_k N(mean_k, variance_k 1): one component for all features of a site (GSGN Tables 8, 9)."""
+    """Σ_k w_k N(mean_k, sd_k² 1): one component for all features of a site (GSGN Tables 8, 9)."""
 
     weights: tuple[float, ...]
     means: tuple[float, ...]
-    variances: tuple[float, ...]
+    sds: tuple[float, ...]
 
     def kl(self, q: dist.TorchDistribution) -> Tensor:
         """KL(q ‖ self): the entropy in closed form, the cross-entropy by `MIXTURE_SAMPLES` draws."""
         z = q.rsample((MIXTURE_SAMPLES,))
         features = q.event_shape.numel()
-        table = [z.new_tensor(t) for t in (self.weights, self.means, self.variances)]
-        weights, means, variances = table
+        weights, means, sds = (z.new_tensor(t) for t in (self.weights, self.means, self.sds))
+        variances = sds**2
         # squared distances to all components from two sums over features: no (draws, …, D, K) array
         first, second = (z, z.square()) if q.event_dim == 0 else (z.sum(-1), z.square().sum(-1))
         squares = second.unsqueeze(-1) - 2 * means * first.unsqueeze(-1) + features * means**2

@@ -47,7 +47,8 @@ class Recipe:
 
 DEFAULT = Recipe()
 
-# Tables 6, 8 and 9 of GSGN. Their N(m, s) is read as mean and variance, the notation of eq. 7.
+# Tables 6, 8 and 9 of GSGN. Their N(m, s) is read as mean and standard deviation, as in SPACE's and
+# GNM's code; the paper does not say. Read as variances the windows of objects grow and stay large.
 GSGN_AUXILIARY: dict[str, Prior] = {
     "z_pres*": Sparse(math.log(1e-10)),
     "z_where*": Gaussian(0, 1),
@@ -83,8 +84,8 @@ GSGN_QUICK = Recipe(
     # objects do not say where the objects are
     auxiliary={
         **GSGN_AUXILIARY,
-        "z_scale_1": Gaussian(-0.4, 0.05**2),
-        "z_scale_*": Gaussian(-0.3, 0.14**2),
+        "z_scale_1": Gaussian(-0.4, 0.05),
+        "z_scale_*": Gaussian(-0.3, 0.14),
     },
     evaluate_every=500,
 )
@@ -98,6 +99,7 @@ GSGN_PAPER = Recipe(
         "learning_rate": WarmupDecay(3e-4, warmup=10 * EPOCH, half_life=100 * EPOCH),
         "estimator.temperature": Exponential(2.5, 0.5, 20 * EPOCH),
         "program.fixed_mixing": Until(1e-5, EPOCH),
+        "program.sigma_bg": Exponential(0.3, 0.1, EPOCH),  # differs: as in the quick preset
     },
     auxiliary=GSGN_AUXILIARY,
     evaluate_every=5000,

@@ -431,9 +431,9 @@ def finish(run: Run, p: Plan, program: nn.Module, guide: nn.Module, out: Path, s
 
     if p.images is None:
         test = world_dataset(p.recipe.world, TEST_SCENES, "test", seed=0, config=p.world_config)
-        metrics = evaluate(program, guide, test, p.device, seed=p.seed)
     else:
-        test, metrics = image_folder(p.images, getattr(p.config, "size", 64)), {}
+        test = image_folder(p.images, getattr(p.config, "size", 64))
+    metrics = evaluate(program, guide, test, p.device, seed=p.seed)
     (out / "metrics.json").write_text(json.dumps({"step": step, **metrics}, indent=2) + "\n")
     drawn = pictures(program, guide, test, read_log(out / "log.jsonl"), out, p.device)
     print(table(metrics))

@@ -1,3 +1,5 @@
+import errno
+
 import numpy as np
 import pytest
 import torch
@@ -114,4 +116,71 @@ def test_folders_without_readable_pictures_are_refused_by_name(tmp_path):
         image_folder(tmp_path, 16)
     (tmp_path / "bad.png").write_text("this is no picture")
     with pytest.raises(ValueError, match=r"bad\.png"):
+        image_folder(tmp_path, 16)
+
+
+def test_no_two_batches_of_the_papers_sets_start_alike():
+    """64,000 + 12,800 + 12,800 scenes; torch draws by the lower 32 bits of a seed."""
+    batches = [(0, 64_000), (1, 12_800), (2, 12_800)]
+    seeds = [
+        data._generator(0, split, start).initial_seed() % 2**32
+        for split, number in batches
+        for start in range(0, number, data.BATCH)
+    ]
+    assert len(set(seeds)) == len(seeds) == 350
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seeds_that_would_run_into_each_other_are_refused(seed):
+    with pytest.raises(ValueError, match=f"seed={seed}"):
+        world_dataset("shapes2d", 3, "train", seed)
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(monkeypatch):
+    def full(folder, *_):
+        (folder / "images.npy").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(data, "_write", full)
+    with pytest.raises(ValueError, match=r"No space left on device; set SCENE_PROGRAMS_CACHE"):
+        world_dataset("shapes2d", 8, "train", 0, SMALL)
+    assert list(data.cache().iterdir()) == []
+
+
+def test_another_process_may_finish_the_same_set_first(monkeypatch):
+    """As under torchrun, where every rank asks for it."""
+    write, others = data._write, []
+
+    def slow(folder, *rest):
+        write(folder, *rest)
+        if not others:
+            others.append(None)
+            others[0] = world_dataset("shapes2d", 8, "train", 0, SMALL)
+
+    monkeypatch.setattr(data, "_write", slow)
+    own = world_dataset("shapes2d", 8, "train", 0, SMALL)
+    assert torch.equal(own.images, others[0].images)
+    assert len(list(data.cache().iterdir())) == 1
+
+
+def test_cached_files_are_plain_npy_of_exactly_the_scenes_drawn():
+    """More than a batch and not a whole number of them, against the world itself."""
+    made = world_dataset("shapes2d", data.BATCH + 5, "test", 2, SMALL)
+    first, last = ((data._generator(2, 2, start), n) for start, n in ((0, 256), (256, 5)))
+    for (generator, number), part in ((first, slice(0, 256)), (last, slice(256, 261))):
+        scene, truth = shapes2d.world(number, generator, SMALL), made.truth(part)
+        assert (truth.image - scene.image).abs().max() <= 0.5 / 255 + 1e-6
+        for a, b in zip(scene.levels, truth.levels, strict=True):
+            for field in ("pres", "pose", "depth", "parent", "category", "mask"):
+                assert torch.equal(getattr(a, field), getattr(b, field)), field
+
+
+def test_a_picture_that_claims_to_be_vast_is_refused_by_name(tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (4, 4)).save(tmp_path / "vast.bmp")
+    content = bytearray((tmp_path / "vast.bmp").read_bytes())
+    content[18:26] = (50_000).to_bytes(4, "little") * 2  # width and height
+    (tmp_path / "vast.bmp").write_bytes(content)
+    with pytest.raises(ValueError, match=r"vast\.bmp"):
         image_folder(tmp_path, 16)

@@ -1,0 +1,59 @@
+"""Make a trained run small enough to ship: weights as safetensors, config, metrics, log.
+
+python -m inference.release runs/gsgn-shapes2d programs/trained/gsgn-shapes2d
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from inference import checkpoint
+
+LIMIT = 8 * 2**20
+KEPT = ("config.json", "metrics.json", "log.jsonl", "scene_graphs.png", "prior_scenes.png")
+
+
+def release(run: Path, target: Path) -> int:
+    """Copy what others need of a run folder; returns the size in bytes.
+
+    Raises:
+        ValueError: `run` has no checkpoint, or what would be shipped exceeds 8 MiB.
+    """
+    from safetensors.torch import save_file
+
+    path = run / "checkpoint.ckpt"
+    if not path.is_file():
+        raise ValueError(f"{run} has no checkpoint.ckpt: give a folder that inference.svi wrote")
+    modules = checkpoint.load(path)["modules"]
+    flat = {f"{m}/{k}": v.contiguous() for m in ("program", "guide") for k, v in modules[m].items()}
+    target.mkdir(parents=True, exist_ok=True)
+    save_file(flat, target / "weights.safetensors")
+    for name in KEPT:
+        if (run / name).is_file():
+            shutil.copyfile(run / name, target / name)
+    size = sum(p.stat().st_size for p in target.iterdir())
+    if size > LIMIT:
+        raise ValueError(f"{target} holds {size} bytes; a shipped run is at most {LIMIT}")
+    return size
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point."""
+    a = argparse.ArgumentParser(prog="python -m inference.release")
+    a.add_argument("run", type=Path, help="folder that inference.svi wrote")
+    a.add_argument("target", type=Path, help="programs/trained/VARIANT-WORLD")
+    options = a.parse_args(arguments)
+    try:
+        size = release(options.run, options.target)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{options.target}: {size / 2**20:.1f} MiB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ import torch
 from analysis import metrics as m
 from analysis.posterior import infer, iwae, log_weights
 from inference import checkpoint
-from inference.data import Dataset, load_world, world_dataset
+from inference.data import Dataset, FolderConfig, image_folder, load_world, world_dataset
 from programs import render
-from programs.loading import ROOT, load, override
+from programs.loading import ROOT, Function, load, override
 
 DRAWS = 10
 """draws an image for ELBO and IWAE"""
@@ -138,9 +139,30 @@ def open_run(run: str | Path) -> tuple[torch.nn.Module, torch.nn.Module, dict[st
     base = source.variants[config["variant"]]
     program, guide = source.build(override(base, changes, f"program {source.name}"))
     weights = read_weights(folder)
+    if isinstance(program, Function):  # plain functions register their parameters when they run
+        pyro.clear_param_store()
+        size = config["world"]["size"]
+        guide(torch.zeros(1, 3, size, size)), program(torch.zeros(1, 3, size, size))
     program.load_state_dict(weights["program"])
     guide.load_state_dict(weights["guide"])
     return program.eval(), guide.eval(), config
+
+
+def unseen(config: dict[str, Any], world: str | None, number: int, seed: int) -> Dataset:
+    """Images to measure a run on: scenes of its own world or of another, or its folder's pictures.
+
+    Another world is drawn at the run's size, and with those of the run's options that it has too.
+
+    Raises:
+        ValueError: unknown world, or a folder that is no longer there.
+    """
+    if config["images"] and not world:
+        return image_folder(config["images"], FolderConfig(**config["world"]))
+    name = world or config["recipe"]["world"]
+    options = load_world(name).Config
+    known = {f.name for f in fields(options)}
+    same = options(**{k: _tuples(v) for k, v in config["world"].items() if k in known})
+    return world_dataset(name, number, "test", seed=seed, config=same)
 
 
 def _tuples(value: Any) -> Any:
@@ -175,9 +197,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = a.parse_args(arguments)
     try:
         program, guide, config = open_run(options.run)
-        name = options.world or config["recipe"]["world"]
-        world_config = load_world(name).Config(**(config["world"] or {}))
-        data = world_dataset(name, options.scenes, "test", seed=options.seed, config=world_config)
+        data = unseen(config, options.world, options.scenes, options.seed)
         found = evaluate(program, guide, data, "cpu", options.seed)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -215,7 +215,18 @@ def _open(folder: Path) -> Dataset:
     return Dataset(arrays["images"], description, tables, arrays["labels"])
 
 
-def image_folder(path: str | Path, size: int) -> Dataset:
+@dataclass(frozen=True)
+class FolderConfig:
+    """How the pictures of a folder are read."""
+
+    size: int = 64  # pixels a side
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"size={self.size}: expected at least 1 pixel a side")
+
+
+def image_folder(path: str | Path, config: FolderConfig = FolderConfig()) -> Dataset:
     """All pictures of a folder and its sub-folders, cut square around the middle, resized, as RGB.
 
     Raises:
@@ -231,15 +242,15 @@ def image_folder(path: str | Path, size: int) -> Dataset:
         raise ValueError(
             f"no pictures in {str(path)!r}; expected files ending in {', '.join(SUFFIXES)}"
         )
-    images = torch.empty(len(files), 3, size, size, dtype=torch.uint8)
+    images = torch.empty(len(files), 3, config.size, config.size, dtype=torch.uint8)
     for i, file in enumerate(tqdm(files, desc="reading", unit="image", disable=None)):
         try:
             with Image.open(file) as picture:
-                square = ImageOps.fit(picture.convert("RGB"), (size, size))
+                square = ImageOps.fit(picture.convert("RGB"), (config.size, config.size))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise ValueError(f"cannot read the picture {str(file)!r}: {error}") from error
         images[i] = torch.from_numpy(np.array(square)).permute(2, 0, 1)
-    return Dataset(images, {"images": str(path), "number": len(files), "size": size})
+    return Dataset(images, {"images": str(path), "number": len(files), "size": config.size})
 
 
 class Sampler:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from inference import checkpoint
-from inference.data import Dataset, Sampler, image_folder, load_world, world_dataset
+from inference.data import Dataset, FolderConfig, Sampler, image_folder, load_world, world_dataset
 from inference.estimators import ESTIMATORS
 from inference.objectives import Objective
 from inference.presets import Recipe, recipe
@@ -101,7 +101,11 @@ def plan(run: Run) -> Plan:
     config = override(config, {**chosen.program, **tables["program"]}, f"program {source.name}")
     size = getattr(config, "size", None)
     options = {**({"size": size} if size else {}), **chosen.options, **tables["world"]}
-    world_config = override(load_world(chosen.world).Config(), options, f"world {chosen.world}")
+    if run.images:
+        world_config = override(FolderConfig(), options, "a folder of images")
+    else:
+        world_config = load_world(chosen.world).Config()
+        world_config = override(world_config, options, f"world {chosen.world}")
 
     if run.device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"unknown device {run.device!r}; known are auto, cpu, cuda")
@@ -123,7 +127,7 @@ def describe(p: Plan) -> dict[str, Any]:
         "recipe": asdict(p.recipe)
         | {"schedules": {k: repr(v) for k, v in p.recipe.schedules.items()}}
         | {"auxiliary": {k: repr(v) for k, v in p.recipe.auxiliary.items()}},
-        "world": None if p.images else asdict(p.world_config),
+        "world": asdict(p.world_config),
         "images": str(p.images) if p.images else None,
         "seed": p.seed,
         "versions": {"python": platform.python_version(), "torch": torch.__version__}
@@ -134,7 +138,7 @@ def describe(p: Plan) -> dict[str, Any]:
 def datasets(p: Plan) -> tuple[Dataset, Dataset | None]:
     """Training images, and validation scenes with their truth (None for a folder of images)."""
     if p.images:
-        return image_folder(p.images, getattr(p.config, "size", 64)), None
+        return image_folder(p.images, p.world_config), None
     make = lambda number, split: world_dataset(  # noqa: E731
         p.recipe.world, number, split, seed=0, config=p.world_config
     )
@@ -429,10 +433,10 @@ def finish(run: Run, p: Plan, program: nn.Module, guide: nn.Module, out: Path, s
     """Measure on unseen scenes, draw the pictures, say where everything is."""
     from analysis.evaluate import evaluate, pictures, table
 
-    if p.images is None:
-        test = world_dataset(p.recipe.world, TEST_SCENES, "test", seed=0, config=p.world_config)
+    if p.images:
+        test = image_folder(p.images, p.world_config)
     else:
-        test = image_folder(p.images, getattr(p.config, "size", 64))
+        test = world_dataset(p.recipe.world, TEST_SCENES, "test", seed=0, config=p.world_config)
     metrics = evaluate(program, guide, test, p.device, seed=p.seed)
     (out / "metrics.json").write_text(json.dumps({"step": step, **metrics}, indent=2) + "\n")
     drawn = pictures(program, guide, test, read_log(out / "log.jsonl"), out, p.device)

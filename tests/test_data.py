@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from inference import data
-from inference.data import Sampler, image_folder, world_dataset
+from inference.data import FolderConfig, Sampler, image_folder, world_dataset
 from programs.worlds import shapes2d
 
 SMALL = shapes2d.Config(size=32)
@@ -98,7 +98,7 @@ def test_pictures_are_cut_square_around_the_middle_and_resized(tmp_path):
     wide[:, 20:40] = (200, 100, 50)
     (tmp_path / "deep").mkdir()
     Image.fromarray(wide).save(tmp_path / "deep" / "a.png")
-    found = image_folder(tmp_path, 16)
+    found = image_folder(tmp_path, FolderConfig(16))
     assert found.images.shape == (1, 3, 16, 16)
     assert found.images[0, :, 2:-2, 2:-2].flatten(1).unique(dim=1).flatten().tolist() == [
         200,
@@ -111,12 +111,12 @@ def test_pictures_are_cut_square_around_the_middle_and_resized(tmp_path):
 
 def test_folders_without_readable_pictures_are_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match="no folder"):
-        image_folder(tmp_path / "none", 16)
+        image_folder(tmp_path / "none", FolderConfig(16))
     with pytest.raises(ValueError, match="no pictures"):
-        image_folder(tmp_path, 16)
+        image_folder(tmp_path, FolderConfig(16))
     (tmp_path / "bad.png").write_text("this is no picture")
     with pytest.raises(ValueError, match=r"bad\.png"):
-        image_folder(tmp_path, 16)
+        image_folder(tmp_path, FolderConfig(16))
 
 
 def test_no_two_batches_of_the_papers_sets_start_alike():
@@ -183,4 +183,4 @@ def test_a_picture_that_claims_to_be_vast_is_refused_by_name(tmp_path):
     content[18:26] = (50_000).to_bytes(4, "little") * 2  # width and height
     (tmp_path / "vast.bmp").write_bytes(content)
     with pytest.raises(ValueError, match=r"vast\.bmp"):
-        image_folder(tmp_path, 16)
+        image_folder(tmp_path, FolderConfig(16))

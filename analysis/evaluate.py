@@ -110,6 +110,8 @@ def pictures(
     if scene is not None:
         if scene.levels:
             figures["scene_graphs.png"] = plots.scene_graph_figure(images.cpu(), scene)
+        else:
+            figures["reconstructions.png"] = plots.reconstruction_figure(images.cpu(), scene)
         with torch.no_grad():
             prior = program(batch=24).map(lambda t: t.cpu())
         figures["prior_scenes.png"] = plots.sample_figure(prior)

@@ -76,6 +76,16 @@ def scene_graph_figure(images: Tensor, scene: Scene, count: int = 6) -> Figure:
     return figure
 
 
+def reconstruction_figure(images: Tensor, scene: Scene, count: int = 8) -> Figure:
+    """Images (B, C, H, W) above the means that were inferred for them."""
+    images, scene = images[:count].detach().cpu(), _first(scene, count)
+    figure, rows = _grid(2, [1] * len(images))
+    for b, (seen, rebuilt) in enumerate(rows.T):
+        _show(seen, images[b])
+        _show(rebuilt, scene.image[b])
+    return figure
+
+
 def sample_figure(scene: Scene, columns: int = 8, boxes: bool = False) -> Figure:
     """The scenes of a batch in a grid, for instance drawn from the prior; with boxes if asked."""
     scene = _first(scene, len(scene))

@@ -28,7 +28,7 @@ class Recipe:
     """fields of the program's Config that the preset changes"""
     world: str = "shapes2d"
     options: Mapping[str, Any] = field(default_factory=dict)
-    """fields of the world's Config"""
+    """fields of the world's Config; the program's own `size` goes before"""
     scenes: int = 8000
     """training scenes"""
     estimator: str = "gumbel"
@@ -45,7 +45,7 @@ class Recipe:
     """steps between evaluations on 200 validation scenes"""
 
 
-DEFAULT = Recipe()
+DEFAULT = Recipe(options={"size": 64})
 
 # Tables 6, 8 and 9 of GSGN. Their N(m, s) is read as mean and standard deviation, as in SPACE's and
 # GNM's code; the paper does not say. Read as variances the windows of objects grow and stay large.
@@ -73,7 +73,7 @@ GSGN_QUICK = Recipe(
     },
     scenes=16000,
     schedules={
-        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=3000),
+        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=400, hold=1400),
         "estimator.temperature": Exponential(2.5, 0.5, 1200),
         # differs: the background learns first. With σ_bg at 0.1 from the start, a foreground that is
         # black where nothing is drawn explains the dark pixels, and the background learns nothing.

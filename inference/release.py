@@ -22,7 +22,7 @@ def release(run: Path, target: Path) -> int:
     Raises:
         ValueError: `run` has no checkpoint, or what would be shipped exceeds 8 MiB.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     path = run / "checkpoint.ckpt"
     if not path.is_file():
@@ -30,7 +30,7 @@ def release(run: Path, target: Path) -> int:
     modules = checkpoint.load(path)["modules"]
     flat = {f"{m}/{k}": v.contiguous() for m in ("program", "guide") for k, v in modules[m].items()}
     target.mkdir(parents=True, exist_ok=True)
-    save_file(flat, target / "weights.safetensors")
+    (target / "weights.safetensors").write_bytes(save(flat))
     for name in KEPT:
         if (run / name).is_file():
             shutil.copyfile(run / name, target / name)

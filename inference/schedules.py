@@ -53,16 +53,20 @@ class Exponential:
 
 @dataclass(frozen=True)
 class WarmupDecay:
-    """Linear from 0 to `peak` in `warmup` steps, then halved every `half_life` steps (GSGN D.5)."""
+    """Linear from 0 to `peak` in `warmup` steps, `hold` steps there, then halved every `half_life`.
+
+    GSGN D.5 has no hold.
+    """
 
     peak: float
     warmup: int
     half_life: int
+    hold: int = 0
 
     def __call__(self, step: int) -> float:
         """The value at `step`; never exactly 0, so the first step moves."""
         ramp = min((step + 1) / self.warmup, 1.0)
-        return self.peak * ramp * 0.5 ** (max(step - self.warmup, 0) / self.half_life)
+        return self.peak * ramp * 0.5 ** (max(step - self.warmup - self.hold, 0) / self.half_life)
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def plan(run: Run) -> Plan:
     config = choose(source.variants, variant, "variant")
     config = override(config, {**chosen.program, **tables["program"]}, f"program {source.name}")
     size = getattr(config, "size", None)
-    options = {**({"size": size} if size else {}), **chosen.options, **tables["world"]}
+    options = {**chosen.options, **({"size": size} if size else {}), **tables["world"]}
     if run.images:
         world_config = override(FolderConfig(), options, "a folder of images")
     else:

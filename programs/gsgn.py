@@ -191,7 +191,8 @@ class Program(PyroModule):
             )
             patch = render.composite(placed, pres, depth)
             patches.insert(0, patch)
-        colours, mask = patches[0][..., :3, :, :], patches[0][..., 3:, :, :]
+        colours, mask = patches[0].split([3, 1], -3)
+        mask = mask.clamp(max=1)  # a convex sum of masks may exceed 1 by a rounding
         mixing = torch.where(self.fixed_mixing.isnan(), mask, self.fixed_mixing)
         return patches[1:], PixelMixture(colours, background, mixing, self.sigma_fg, self.sigma_bg)
 

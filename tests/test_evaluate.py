@@ -146,7 +146,6 @@ def test_unknown_runs_and_worlds_are_refused(run, capsys):
 )
 def test_a_shipped_run_is_what_its_metrics_say(folder):
     """On a tenth of the scenes: each share within four standard errors of the shipped figure."""
-    pyro.enable_validation(False)
     shipped = json.loads((folder / "metrics.json").read_text())
     program, guide, config = open_run(folder.name)
     number = 100

@@ -301,6 +301,8 @@ def test_schedules_take_their_values_at_the_corners():
     rate = WarmupDecay(1e-3, warmup=10, half_life=100)
     assert rate(0) == pytest.approx(1e-4) and rate(9) == pytest.approx(1e-3)
     assert rate(110) == pytest.approx(5e-4)
+    held = WarmupDecay(1e-3, warmup=10, half_life=100, hold=50)
+    assert held(60) == pytest.approx(1e-3) and held(160) == pytest.approx(5e-4)
     assert Until(0.1, 3)(2) == 0.1 and math.isnan(Until(0.1, 3)(3))
 
 

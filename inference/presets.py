@@ -96,7 +96,7 @@ GSGN_LONG = replace(
     scenes=64_000,
     schedules={
         **GSGN_QUICK.schedules,
-        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=3500, hold=5000),
+        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=2500, hold=5000),
     },
     evaluate_every=1000,
 )

@@ -112,3 +112,13 @@ def test_nested_gates_multiply():
     with gate(torch.tensor([1.0, 0.5, 1.0])):
         trace = poutine.trace(gated).get_trace(torch.tensor([0.0, 0.5, 1.0]))
     torch.testing.assert_close(trace.nodes["z"]["scale"], torch.tensor([0.0, 0.25, 1.0]))
+
+
+def test_the_kl_of_presences_is_finite_and_right_at_any_logit():
+    """Against the sum over both values in double precision; torch's is infinite from a logit of 17."""
+    q, p = torch.meshgrid(*[torch.tensor([-120.0, -17, -8.8, -1, 0, 2, 17, 120])] * 2, indexing="ij")
+    got = kl_divergence(dist.Bernoulli(logits=q), dist.Bernoulli(logits=p))
+    q, p = q.double(), p.double()
+    log = torch.nn.functional.logsigmoid
+    expected = q.sigmoid() * (log(q) - log(p)) + (-q).sigmoid() * (log(-q) - log(-p))
+    torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-4)

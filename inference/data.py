@@ -5,6 +5,10 @@ A world's set is a folder of .npy files under ``$SCENE_PROGRAMS_CACHE`` (default
 split, seed and number. It is written under a temporary name and renamed when whole. Scenes are
 drawn in batches with a generator each, so that the set does not depend on how many processes drew
 it.
+
+A world whose scenes are made of collected things (handwriting, say) has two things more: a field
+`split` in its Config, which a set fills in, so that no two splits show the same; and a function
+``prepare(config)`` that sees to it that they are there, called once before processes draw.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,6 +32,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from programs.scene import Nodes, Scene
+from programs.worlds import cache
 
 BATCH = 256
 SPLITS = ("train", "validation", "test")
@@ -46,7 +51,7 @@ class Dataset:
     tables: tuple[dict[str, Tensor], ...] = ()
     """truth by level, without masks; empty for a folder of images"""
     labels: Tensor | None = None
-    """(B, H, W) uint8: 0 background, 1 + slot of a part"""
+    """(B, H, W) uint8, which the world's `with_masks` reads the masks from; 0 is background"""
 
     def truth(self, index: slice) -> Scene:
         """The true scenes of some images, masks included.
@@ -108,19 +113,17 @@ def world_dataset(
         raise ValueError(f"number={number} scenes of {name}: expected at least 1")
     if not 0 <= seed < 2**32:  # a longer one would run into the split's place in the batches' seeds
         raise ValueError(f"seed={seed}: expected 0 to 2**32 - 1")
+    if hasattr(config, "split"):
+        config = replace(config, split=split)
     description = {"world": name, "version": module.VERSION, "config": asdict(config)}
     description |= {"split": split, "seed": seed, "number": number}
     key = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
     folder = cache() / f"{name}-{split}-{key}"
     if not folder.exists():
+        if hasattr(module, "prepare"):
+            module.prepare(config)
         _generate(folder, description, config, processes, progress)
     return _open(folder)
-
-
-def cache() -> Path:
-    """The folder of generated sets."""
-    default = Path.home() / ".cache" / "scene-programs"
-    return Path(os.environ.get("SCENE_PROGRAMS_CACHE", default))
 
 
 def _generate(

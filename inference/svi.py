@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from inference import checkpoint
 from inference.data import Dataset, FolderConfig, Sampler, image_folder, load_world, world_dataset
-from inference.estimators import ESTIMATORS
+from inference.estimators import ESTIMATORS, estimator
 from inference.objectives import Objective
 from inference.presets import Recipe, recipe
 from programs.loading import Source, choose, load, override, settings
@@ -94,7 +94,7 @@ def plan(run: Run) -> Plan:
     for name in ("steps", "batch", "scenes", "evaluate_every"):
         if getattr(chosen, name) < 1:
             raise ValueError(f"{name}={getattr(chosen, name)} must be at least 1")
-    choose(ESTIMATORS, chosen.estimator, "estimator")
+    estimator(chosen.estimator)
 
     variant = run.variant or next(iter(source.variants))
     config = choose(source.variants, variant, "variant")
@@ -159,13 +159,13 @@ def train(run: Run) -> Path:
     images = data.images.to(p.device) if p.device.type == "cuda" else data.images
     draw = lambda step: images[sampler.indices(step)].to(p.device).float() / 255  # noqa: E731
 
-    estimator = ESTIMATORS[p.recipe.estimator]().to(p.device)
+    gradients = estimator(p.recipe.estimator).to(p.device)
     with (
         torch.no_grad()
     ):  # shows the parameters of plain functions, and whether program and guide fit
         check_match(*Objective().traces(program, guide, draw(0)))
-        estimator.prepare(program, guide, draw(0))
-    trainer = Trainer(p, program, guide, estimator)
+        gradients.prepare(program, guide, draw(0))
+    trainer = Trainer(p, program, guide, gradients)
     path = out / "checkpoint.ckpt"
     if run.resume and path.exists():
         trainer.restore(checkpoint.load(path, p.device))
@@ -459,7 +459,8 @@ def parser() -> argparse.ArgumentParser:
     source = a.add_mutually_exclusive_group()
     source.add_argument("--world", metavar="W", help="simulator in programs/worlds to learn from")
     source.add_argument("--images", metavar="DIR", type=Path, help="folder of images to learn from")
-    a.add_argument("--estimator", metavar="E", help=f"one of {', '.join(ESTIMATORS)}")
+    a.add_argument("--estimator", metavar="E", help=f"one of {', '.join(ESTIMATORS)}, or "
+                   "PATTERN=E,… by names of sites")  # fmt: skip
     a.add_argument("--steps", type=int, metavar="N", help="the step to reach")
     a.add_argument(
         "--minutes", type=float, default=math.inf, metavar="M", help="stop cleanly after M"

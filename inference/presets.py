@@ -1,16 +1,16 @@
 """How a program is trained, as data: one `Recipe` a program and preset.
 
-`quick` is made for two CPU cores and ten minutes, `paper` is the paper's configuration for a GPU. A
-program without an entry (a user's own) trains with `DEFAULT`. Schedules are written in steps; the keys
-of `schedules` are ``learning_rate``, ``estimator.BUFFER`` (``estimator.temperature``) and
-``program.BUFFER`` (any buffer the program declares).
+`quick` is made for two CPU cores and ten minutes, `long` trains the same networks on more scenes for two
+hours, `paper` is the paper's configuration for a GPU. A program without an entry (a user's own) trains
+with `DEFAULT`. Schedules are written in steps; the keys of `schedules` are ``learning_rate``,
+``estimator.BUFFER`` (``estimator.temperature``) and ``program.BUFFER`` (any buffer the program declares).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from inference.objectives import Gaussian, Mixture, Prior, Sparse
@@ -90,6 +90,17 @@ GSGN_QUICK = Recipe(
     evaluate_every=500,
 )
 
+GSGN_LONG = replace(
+    GSGN_QUICK,
+    steps=22_000,
+    scenes=64_000,
+    schedules={
+        **GSGN_QUICK.schedules,
+        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=2500, hold=10_000),
+    },
+    evaluate_every=1000,
+)
+
 EPOCH = 1000  # steps of 64 out of 64,000 scenes
 GSGN_PAPER = Recipe(
     steps=500 * EPOCH,
@@ -106,7 +117,7 @@ GSGN_PAPER = Recipe(
 )
 
 PRESETS: dict[str, dict[str, Recipe]] = {
-    "gsgn": {"quick": GSGN_QUICK, "paper": GSGN_PAPER},
+    "gsgn": {"quick": GSGN_QUICK, "long": GSGN_LONG, "paper": GSGN_PAPER},
 }
 
 

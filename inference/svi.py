@@ -455,7 +455,11 @@ def parser() -> argparse.ArgumentParser:
     a.add_argument(
         "--variant", metavar="V", help="entry of the program's VARIANTS (default: the first)"
     )
-    a.add_argument("--preset", default="quick", help="quick (two CPU cores, ten minutes) or paper")
+    a.add_argument(
+        "--preset",
+        default="quick",
+        help="recipe: quick (two CPU cores, ten minutes), paper (a GPU), …",
+    )
     source = a.add_mutually_exclusive_group()
     source.add_argument("--world", metavar="W", help="simulator in programs/worlds to learn from")
     source.add_argument("--images", metavar="DIR", type=Path, help="folder of images to learn from")

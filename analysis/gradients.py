@@ -83,9 +83,8 @@ class Learner:
         objective = Objective(self.plan.recipe.weights, self.plan.recipe.auxiliary)
         loss, _ = method(self.program, self.guide, x, objective)
         found = torch.autograd.grad(loss / len(x), parameters, allow_unused=True)
-        return torch.cat(
-            [(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(parameters, found, strict=True)]
-        )  # fmt: skip
+        pairs = zip(parameters, found, strict=True)
+        return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in pairs])
 
 
 class Moments:
@@ -221,7 +220,9 @@ def summary(rows: list[dict]) -> list[dict]:
         curves.setdefault((row["estimator"], row["seed"]), []).append(row)
     budget = {k: min(c[-1][k] for c in curves.values()) for k in ("seconds", "step", "evaluations")}
     names = list(dict.fromkeys(row["estimator"] for row in rows))
-    best = max(_median(c[-1].get("object_count_accuracy", 0.0) for c in _of(curves, n)) for n in names)
+    best = max(
+        _median(c[-1].get("object_count_accuracy", 0.0) for c in _of(curves, n)) for n in names
+    )
     table = []
     for name in names:
         line: dict[str, Any] = {"estimator": name, "seeds": len(_of(curves, name))}
@@ -293,18 +294,31 @@ def _cell(value: Any) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    a = argparse.ArgumentParser(prog="python -m analysis.gradients", description=__doc__.split("\n")[0])
+    a = argparse.ArgumentParser(
+        prog="python -m analysis.gradients", description=__doc__.split("\n")[0]
+    )
     a.add_argument("program", metavar="PROGRAM.py")
-    a.add_argument("--estimators", default="reinforce,nvil,rloo,gumbel,gumbel_st,reinmax",
-                   help="names as of inference.svi --estimator, separated by commas; mixtures by semicolons")  # fmt: skip
+    a.add_argument(
+        "--estimators",
+        default="reinforce,nvil,rloo,gumbel,gumbel_st,reinmax",
+        help="separated by commas, or by semicolons if there are mixtures",
+    )
     a.add_argument("--variant", metavar="V")
     a.add_argument("--preset", default="quick")
     a.add_argument("--world", metavar="W")
     a.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
-    a.add_argument("--points", default="0,200,1000", help="training steps at which gradients are compared")
-    a.add_argument("--images", type=int, default=16, metavar="N", help="images of a compared gradient")
-    a.add_argument("--draws", type=int, default=100, metavar="N", help="gradients an estimator and point")
-    a.add_argument("--minutes", type=float, default=1.0, metavar="M", help="of every training; 0 for none")
+    a.add_argument(
+        "--points", default="0,200,1000", help="training steps at which gradients are compared"
+    )
+    a.add_argument(
+        "--images", type=int, default=16, metavar="N", help="images of a compared gradient"
+    )
+    a.add_argument(
+        "--draws", type=int, default=100, metavar="N", help="gradients an estimator and point"
+    )
+    a.add_argument(
+        "--minutes", type=float, default=1.0, metavar="M", help="of every training; 0 for none"
+    )
     a.add_argument("--seeds", type=int, default=5, metavar="N", help="trainings an estimator")
     a.add_argument("--device", default="auto")
     a.add_argument("--out", type=Path, default=Path("runs/gradients"), metavar="DIR")
@@ -359,7 +373,6 @@ def study(o: argparse.Namespace) -> None:
         print(show(summary(training)))
     for path in figures(gradients, training, o.out):
         print(f"  {path}")
-
 
 
 if __name__ == "__main__":

@@ -227,7 +227,9 @@ def _boxes(nodes: Nodes, image: int) -> Tensor:
     sides = []
     for axis in (1, 2):  # columns, rows
         some = inside.any(axis)
-        sides.append((torch.where(some, place, size).amin(1), torch.where(some, place, -1).amax(1) + 1))
+        sides.append(
+            (torch.where(some, place, size).amin(1), torch.where(some, place, -1).amax(1) + 1)
+        )
     (left, right), (top, bottom) = sides
     return torch.stack([left, top, right, bottom], -1)
 

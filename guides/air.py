@@ -28,10 +28,10 @@ class Guide(PyroModule):
         # a reference, not a submodule: decoder and prior belong to the program
         object.__setattr__(self, "program", program)
         self.config = c = program.config
-        pixels = c.channels * c.size**2
+        pixels = c.colours * c.size**2
         self.cell = RecurrentCell(pixels, 1 + 3 + c.z_what, c.memory)
         self.where_head = mlp(c.memory, c.hidden, 1 + 2 * 3)
-        self.what_head = mlp(c.channels * c.window**2, c.hidden, 2 * c.z_what)
+        self.what_head = mlp(c.colours * c.window**2, c.hidden, 2 * c.z_what)
 
     def forward(self, images: Tensor, batch: int = 1) -> None:
         """Sample every latent of the program given `images` (B, C, H, W) in [0, 1]."""

@@ -28,13 +28,13 @@ class Guide(PyroModule):
         # a reference, not a submodule: decoder and prior belong to the program
         object.__setattr__(self, "program", program)
         self.config = c = program.config
-        self.embed = embedding(c.channels, c.embedding)
+        self.embed = embedding(c.colours, c.embedding)
         with torch.no_grad():
-            features = self.embed(torch.zeros(1, c.channels, c.size, c.size)).shape[1]
+            features = self.embed(torch.zeros(1, c.colours, c.size, c.size)).shape[1]
         self.inputs = 1 + c.where + c.categories + c.attributes
         self.cell = RecurrentCell(features, self.inputs, c.memory)
         self.where_head = mlp(c.memory, [c.hidden], 1 + 2 * c.where)
-        self.read = strided(c.channels, c.encoder)
+        self.read = strided(c.colours, c.encoder)
         pixels = c.encoder[-1] * (c.window // 2 ** len(c.encoder)) ** 2
         self.what_head = mlp(pixels, [c.hidden], c.categories + 2 * c.attributes)
 

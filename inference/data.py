@@ -223,10 +223,13 @@ class FolderConfig:
     """How the pictures of a folder are read."""
 
     size: int = 64  # pixels a side
+    colours: int = 3  # or 1, for shades of grey
 
     def __post_init__(self) -> None:
         if self.size < 1:
             raise ValueError(f"size={self.size}: expected at least 1 pixel a side")
+        if self.colours not in (1, 3):
+            raise ValueError(f"colours={self.colours}: expected 1 or 3")
 
 
 def image_folder(path: str | Path, config: FolderConfig = FolderConfig()) -> Dataset:
@@ -245,14 +248,16 @@ def image_folder(path: str | Path, config: FolderConfig = FolderConfig()) -> Dat
         raise ValueError(
             f"no pictures in {str(path)!r}; expected files ending in {', '.join(SUFFIXES)}"
         )
-    images = torch.empty(len(files), 3, config.size, config.size, dtype=torch.uint8)
+    mode = "RGB" if config.colours == 3 else "L"
+    images = torch.empty(len(files), config.colours, config.size, config.size, dtype=torch.uint8)
     for i, file in enumerate(tqdm(files, desc="reading", unit="image", disable=None)):
         try:
             with Image.open(file) as picture:
-                square = ImageOps.fit(picture.convert("RGB"), (config.size, config.size))
+                square = ImageOps.fit(picture.convert(mode), (config.size, config.size))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise ValueError(f"cannot read the picture {str(file)!r}: {error}") from error
-        images[i] = torch.from_numpy(np.array(square)).permute(2, 0, 1)
+        pixels = torch.from_numpy(np.array(square)).view(config.size, config.size, -1)
+        images[i] = pixels.permute(2, 0, 1)
     return Dataset(images, {"images": str(path), "number": len(files), "size": config.size})
 
 

@@ -348,8 +348,8 @@ class VIMCO(Bound):
         without = torch.where(own, mean, log_w).logsumexp(1) - math.log(self.copies)
         signal = (bound - without).detach()
         log_q = [
-            per_image(Term(site["cond_indep_stack"], site["log_prob"]))
-            for site in traces[1].nodes.values()
+            per_image(Term(name, site["cond_indep_stack"], site["log_prob"]))
+            for name, site in traces[1].nodes.items()
             if is_discrete(site)
         ]
         score = sum(log_q).view_as(signal) if log_q else 0.0

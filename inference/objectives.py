@@ -141,6 +141,7 @@ class Objective:
 class Term(NamedTuple):
     """One term of the negative ELBO, elementwise."""
 
+    name: str
     frames: tuple[CondIndepStackFrame, ...]
     """the plates it lies in"""
     cost: Tensor
@@ -165,7 +166,7 @@ def cost_terms(program_trace: Trace, guide_trace: Trace) -> dict[str, Term]:
             name, site, prior = f"kl/{name}", guide_trace.nodes[name], site["fn"]
             cost = _kl(site, prior)
         cost = scale_and_mask(cost, site["scale"], site["mask"])
-        terms[name] = Term(site["cond_indep_stack"], cost)
+        terms[name] = Term(name, site["cond_indep_stack"], cost)
     return terms
 
 
@@ -185,8 +186,8 @@ def per_image(term: Term) -> Tensor:
     dims = [frame.dim for frame in term.frames if frame.name == "batch"]
     if not dims:
         raise ValueError(
-            "a site lies outside the plate 'batch', so it has no value per image: open "
-            "pyro.plate('batch', number, dim=...) around all sites"
+            f"site {term.name!r} is outside the plate 'batch', so it has no value per image: open "
+            "pyro.plate('batch', number, dim=...) around it"
         )
     cost = term.cost.movedim(dims[0], 0)
     return cost.reshape(len(cost), -1).sum(1)
@@ -199,6 +200,6 @@ def log_prob_per_image(trace: Trace) -> Tensor:
         ValueError: a site lies outside that plate.
     """
     trace.compute_log_prob(lambda _, site: not isinstance(site["fn"], _Subsample))
-    sites = [s for s in trace.nodes.values() if s["type"] == "sample"]
-    sites = [s for s in sites if not isinstance(s["fn"], _Subsample)]
-    return sum(per_image(Term(s["cond_indep_stack"], s["log_prob"])) for s in sites)
+    sites = [(n, s) for n, s in trace.nodes.items() if s["type"] == "sample"]
+    sites = [(n, s) for n, s in sites if not isinstance(s["fn"], _Subsample)]
+    return sum(per_image(Term(n, s["cond_indep_stack"], s["log_prob"])) for n, s in sites)

@@ -41,6 +41,11 @@ class Relaxed(dist.TorchDistribution):
         super().__init__(base.batch_shape, base.event_shape, validate_args=False)
 
     @property
+    def logits(self) -> Tensor:
+        """Of the original."""
+        return self.base.logits
+
+    @property
     def support(self) -> constraints.Constraint:
         """[0, 1], or the simplex."""
         return constraints.simplex if self.event_shape else constraints.unit_interval

@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,9 @@ def plan(run: Run) -> Plan:
     """
     source = load(run.program)
     tables = settings(run.set)
-    chosen = recipe(source.name, run.preset)
+    variant = run.variant or next(iter(source.variants))
+    config = choose(source.variants, variant, "variant")
+    chosen = recipe(source.name, variant, run.preset)
     named = {"steps": run.steps, "batch": run.batch, "estimator": run.estimator, "world": run.world}
     chosen = replace(chosen, **{k: v for k, v in named.items() if v is not None})
     chosen = override(chosen, tables["train"], "the training recipe")
@@ -96,16 +98,13 @@ def plan(run: Run) -> Plan:
             raise ValueError(f"{name}={getattr(chosen, name)} must be at least 1")
     estimator(chosen.estimator)
 
-    variant = run.variant or next(iter(source.variants))
-    config = choose(source.variants, variant, "variant")
     config = override(config, {**chosen.program, **tables["program"]}, f"program {source.name}")
-    size = getattr(config, "size", None)
-    options = {**chosen.options, **({"size": size} if size else {}), **tables["world"]}
-    if run.images:
-        world_config = override(FolderConfig(), options, "a folder of images")
-    else:
-        world_config = load_world(chosen.world).Config()
-        world_config = override(world_config, options, f"world {chosen.world}")
+    world_config = FolderConfig() if run.images else load_world(chosen.world).Config()
+    shared = {f.name: getattr(config, f.name, None) for f in fields(world_config)}
+    shared = {k: v for k, v in shared.items() if k in ("size", "colours") and v is not None}
+    options = {**chosen.options, **shared, **tables["world"]}
+    what = "a folder of images" if run.images else f"world {chosen.world}"
+    world_config = override(world_config, options, what)
 
     if run.device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"unknown device {run.device!r}; known are auto, cpu, cuda")
@@ -154,6 +153,7 @@ def train(run: Run) -> Path:
     pyro.clear_param_store()
     program, guide = (module.to(p.device) for module in p.source.build(p.config))
     data, validation = datasets(p)
+    check_colours(p, data)
     batch = min(p.recipe.batch, len(data.images))
     sampler = Sampler(len(data.images), batch, p.seed)
     images = data.images.to(p.device) if p.device.type == "cuda" else data.images
@@ -267,6 +267,20 @@ class Trainer:
             ) from error
         self.step = state["step"]
         checkpoint.set_random_state(state["random"])
+
+
+def check_colours(p: Plan, data: Dataset) -> None:
+    """A program that says how many colours it draws must be given as many.
+
+    Raises:
+        ValueError: it is not.
+    """
+    wanted, there = getattr(p.config, "colours", None), data.images.shape[1]
+    if wanted not in (None, there):
+        raise ValueError(
+            f"the images have {there} colours, {p.source.name} draws {wanted}: choose another --world, or "
+            f"--set colours={there}"
+        )
 
 
 def check_match(program_trace: pyro.poutine.Trace, guide_trace: pyro.poutine.Trace) -> None:
@@ -488,7 +502,7 @@ def parse(arguments: list[str] | None = None) -> Run:
     if options["out"] is None:
         stem = options["variant"] or Path(options["program"]).stem
         source = options["images"].name if options["images"] else options["world"]
-        source = source or recipe(Path(options["program"]).stem, "quick").world
+        source = source or recipe(Path(options["program"]).stem, stem, "quick").world
         options["out"] = Path("runs") / f"{stem}-{source}"
     return Run(**options)
 

@@ -36,7 +36,7 @@ class Config:
     """Architecture of Pyro's example, 50 x 50 images of up to three objects."""
 
     size: int = 50  # pixels a side of the image
-    channels: int = 1
+    colours: int = 1  # C
     steps: int = 3  # T
     window: int = 28  # h, w
     z_what: int = 50
@@ -77,7 +77,7 @@ class Program(PyroModule):
         self.register_buffer("where_sd", torch.tensor(c.where_sd))
         self.register_buffer("go_on", torch.tensor(math.log(c.presence / (1 - c.presence))))
         self.register_buffer("sigma", torch.tensor(c.sigma))
-        self.decoder = mlp(c.z_what, c.hidden, c.channels * c.window**2)
+        self.decoder = mlp(c.z_what, c.hidden, c.colours * c.window**2)
 
     def forward(self, images: Tensor | None = None, batch: int = 1) -> Scene:
         """Run the process.
@@ -116,7 +116,7 @@ class Program(PyroModule):
     def decode(self, what: Tensor) -> Tensor:
         """f_dec: (..., D) -> (..., C, h, w) in [0, 1], dark to begin with."""
         c = self.config
-        return (self.decoder(what) - 2).sigmoid().unflatten(-1, (c.channels, c.window, c.window))
+        return (self.decoder(what) - 2).sigmoid().unflatten(-1, (c.colours, c.window, c.window))
 
     def pose(self, where: Tensor) -> Tensor:
         """(..., 3) -> (..., 2, 3)."""
@@ -128,4 +128,5 @@ class Program(PyroModule):
         absent = torch.zeros_like(objects.exists)
         patch = torch.cat([torch.ones_like(patches), patches.mean(-3, keepdim=True)], -3)
         pose = self.pose(objects.where)
-        return Scene(canvas, (Nodes(objects.exists, pose, absent, absent.long(), patch=patch),))
+        nodes = Nodes(objects.exists, pose, absent, absent.long(), patch=patch)
+        return Scene(canvas.clamp(max=1), (nodes,))

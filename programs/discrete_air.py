@@ -36,10 +36,10 @@ from programs.scene import Nodes, Scene
 
 @dataclass(frozen=True)
 class Config:
-    """Multi-Sprites; `mnist` in VARIANTS is the paper's other set."""
+    """Multi-Sprites; `discrete_air_mnist` in VARIANTS is for the paper's other set."""
 
     size: int = 64  # pixels a side of the image
-    channels: int = 1
+    colours: int = 1  # C
     steps: int = 3  # T
     window: int = 32  # h, w
     categories: int = 3  # K
@@ -79,7 +79,9 @@ class Config:
 
 VARIANTS: dict[str, Config] = {
     "discrete_air": Config(),
-    "mnist": Config(size=50, categories=10, attributes=1, shear=True, scale=0.35, embedding=()),
+    "discrete_air_mnist": Config(
+        size=50, categories=10, attributes=1, shear=True, scale=0.35, embedding=()
+    ),
 }
 
 
@@ -108,7 +110,7 @@ class Program(PyroModule):
         self.register_buffer("sigma", torch.tensor(c.sigma))
         self.template = nn.Linear(c.categories, c.hidden)
         self.attribute = nn.Linear(c.attributes, c.hidden) if c.attributes else None
-        self.decoder = nn.Sequential(nn.CELU(), SubpixelDecoder(c.hidden, c.window, 64, c.channels))
+        self.decoder = nn.Sequential(nn.CELU(), SubpixelDecoder(c.hidden, c.window, 64, c.colours))
 
     def forward(self, images: Tensor | None = None, batch: int = 1) -> Scene:
         """Run the process.
@@ -175,8 +177,11 @@ class Program(PyroModule):
         patch = torch.cat([torch.ones_like(patches), patches.mean(-3, keepdim=True)], -3)
         category = objects.cat.argmax(-1).where(objects.exists > 0.5, -1)
         pose = self.pose(objects.where)
-        nodes = Nodes(objects.exists, pose, absent, absent.long(), category, patch=patch)
-        return Scene(canvas, (nodes,))
+        attributes = objects.attr if self.config.attributes else None
+        nodes = Nodes(
+            objects.exists, pose, absent, absent.long(), category, attributes, patch=patch
+        )
+        return Scene(canvas.clamp(max=1), (nodes,))
 
 
 def _matrix(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:

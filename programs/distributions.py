@@ -16,7 +16,7 @@ import pyro.distributions as dist
 import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import constraints, register_kl
 from torch.nn import functional as F
 
 PRESENCE_BOUND = 8.8
@@ -53,6 +53,12 @@ def product(p: dist.TorchDistribution, q: dist.TorchDistribution) -> dist.TorchD
         loc = (p.loc * p_precision + q.loc * q_precision) / precision
         return dist.Normal(loc, precision**-0.5)
     raise TypeError(f"product of {type(p).__name__} and {type(q).__name__} is not implemented")
+
+
+@register_kl(dist.Bernoulli, dist.Bernoulli)
+def _kl_bernoulli(q: dist.Bernoulli, p: dist.Bernoulli) -> Tensor:
+    """In logit space; torch's own is infinite where a probability rounds to 0 or 1 (a logit of 17)."""
+    return q.probs * (q.logits - p.logits) + F.softplus(p.logits) - F.softplus(q.logits)
 
 
 class gate(Messenger):

@@ -270,7 +270,7 @@ class Estimator(nn.Module):
     def forward(
         self, program: Callable, guide: Callable, images: Tensor, objective: Objective
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """A surrogate whose gradient estimates the loss's, and the loss's terms, in nats a batch."""
+        """A surrogate whose gradient estimates the loss's, and the loss's terms (detached), in nats a batch."""
         copies = max(method.copies for method in self.methods.values())
         x = images.repeat(copies * self.states, 1, 1, 1)
 
@@ -287,8 +287,10 @@ class Estimator(nn.Module):
             if isinstance(method, Score):
                 extra = method.surrogate(see(name, trace, terms, x, run)) * reachable(node)
                 surrogate = surrogate + extra.sum() / copies
-        terms = {name: (weight.detach() * per_image(term)).sum() for name, term in terms.items()}
-        return detach_provenance(surrogate), {n: detach_provenance(t) for n, t in terms.items()}
+        terms = {name: (weight * per_image(term)).sum() for name, term in terms.items()}
+        return detach_provenance(surrogate), {
+            n: detach_provenance(t).detach() for n, t in terms.items()
+        }
 
     def values(self, rows: int) -> dict[str, Tensor]:
         """All joint values of the enumerated sites, each for `rows` images: (states · rows, *S[, A])."""

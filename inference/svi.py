@@ -221,7 +221,7 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.learned, self.clip, norm_type=math.inf)
         self.optimiser.step()
         self.step += 1
-        terms = {name: term.detach() / len(x) for name, term in terms.items()}
+        terms = {name: term / len(x) for name, term in terms.items()}
         return sum(terms.values()), terms
 
     def apply_schedules(self) -> None:

@@ -35,7 +35,7 @@ without its batch dimension, A alternatives of a discrete choice (2 for a Bernou
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import pyro.distributions as dist
@@ -43,7 +43,7 @@ import torch
 from pyro import poutine
 from pyro.infer.tracegraph_elbo import TrackNonReparam
 from pyro.infer.util import MultiFrameTensor
-from pyro.ops.provenance import detach_provenance, get_provenance
+from pyro.ops.provenance import get_provenance
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
@@ -229,6 +229,7 @@ class Estimator(nn.Module):
         self.methods = nn.ModuleDict(methods)
         self.register_buffer("temperature", torch.tensor(1.0))
         self.enumerated: dict[str, tuple[torch.Size, int, int]] = {}
+        self.origins: dict[str, frozenset[str]] = {}
 
     def prepare(self, program: Callable, guide: Callable, images: Tensor) -> None:
         """Run the guide once to see its discrete sites.
@@ -275,22 +276,23 @@ class Estimator(nn.Module):
         x = images.repeat(copies * self.states, 1, 1, 1)
 
         def run(x: Tensor, values: dict[str, Tensor]) -> tuple[Trace, dict[str, Term]]:
-            with Fix(values), TrackNonReparam(), Relax(self.methods, self.temperature):
+            with Fix(values), Relax(self.methods, self.temperature):
                 traces = objective.traces(program, guide, x)
             return traces[1], cost_terms(*traces)
 
         trace, terms = run(x, self.values(copies * len(images)))
+        if terms.keys() != self.origins.keys():
+            self.origins = provenance(lambda: run(images, {})[1])
         weight = self.weight(trace, len(x)) / copies
         surrogate = sum((weight * per_image(term)).sum() for term in terms.values())
         for name, node in trace.nodes.items():
             method = lookup(self.methods, name) if is_discrete(node) else None
             if isinstance(method, Score):
-                extra = method.surrogate(see(name, trace, terms, x, run)) * reachable(node)
+                below = [term for term, sites in self.origins.items() if name in sites]
+                extra = method.surrogate(see(name, trace, terms, below, x, run)) * reachable(node)
                 surrogate = surrogate + extra.sum() / copies
         terms = {name: (weight * per_image(term)).sum() for name, term in terms.items()}
-        return detach_provenance(surrogate), {
-            n: detach_provenance(t).detach() for n, t in terms.items()
-        }
+        return surrogate, {name: term.detach() for name, term in terms.items()}
 
     def values(self, rows: int) -> dict[str, Tensor]:
         """All joint values of the enumerated sites, each for `rows` images: (states · rows, *S[, A])."""
@@ -497,19 +499,27 @@ def reachable(site: dict) -> Tensor:
     return ((scale != 0) & torch.as_tensor(mask, device=scale.device)).to(torch.get_default_dtype())
 
 
-def downstream(name: str, trace: Trace, terms: Mapping[str, Term]) -> Tensor:
-    """(K·B, *S) the cost that depends on a site, elementwise where plates allow."""
-    costs = MultiFrameTensor()
-    for term in terms.values():
-        if name in get_provenance(term.cost):
-            costs.add((term.frames, term.cost))
-    total = costs.sum_to(trace.nodes[name]["cond_indep_stack"])
-    shape = trace.nodes[name]["fn"].batch_shape
-    return detach_provenance(torch.as_tensor(total)).detach().expand(shape)
+def provenance(run: Callable[[], dict[str, Term]]) -> dict[str, frozenset[str]]:
+    """Names of the discrete sites that every term of a run depends on (Wingate et al., 2011).
+
+    Followed once and remembered: values that carry their origins make every operation slow.
+    """
+    devices = range(torch.cuda.device_count())
+    with torch.no_grad(), torch.random.fork_rng(devices), TrackNonReparam():
+        return {name: get_provenance(term.cost) for name, term in run().items()}
 
 
-def see(name: str, trace: Trace, terms: dict[str, Term], x: Tensor, run: Callable) -> Site:
-    """A site of a run, for its method."""
+def downstream(site: dict, terms: Iterable[Term]) -> Tensor:
+    """(K·B, *S) a site's share of terms that depend on it, elementwise where plates allow."""
+    costs = MultiFrameTensor(*((term.frames, term.cost.detach()) for term in terms))
+    total = torch.as_tensor(costs.sum_to(site["cond_indep_stack"]), device=site["value"].device)
+    return total.expand(site["fn"].batch_shape)
+
+
+def see(
+    name: str, trace: Trace, terms: dict[str, Term], below: list[str], x: Tensor, run: Callable
+) -> Site:
+    """A site of a run, for its method; `below` are the terms that depend on it."""
     site, names = trace.nodes[name], list(trace.nodes)
 
     @torch.no_grad()
@@ -517,15 +527,16 @@ def see(name: str, trace: Trace, terms: dict[str, Term], x: Tensor, run: Callabl
         number, before = len(values), names[: names.index(name)]
         nodes = {n: trace.nodes[n] for n in before if trace.nodes[n]["type"] == "sample"}
         fixed = {
-            n: detach_provenance(node["value"]).repeat(number, *[1] * (node["value"].ndim - 1))
+            n: node["value"].repeat(number, *[1] * (node["value"].ndim - 1))
             for n, node in nodes.items()
             if not isinstance(node["fn"], _Subsample)
         }
         again, costs = run(x.repeat(number, 1, 1, 1), {**fixed, name: values.flatten(0, 1)})
-        return downstream(name, again, costs).unflatten(0, (number, -1))
+        cost = downstream(again.nodes[name], [costs[term] for term in below])
+        return cost.unflatten(0, (number, -1))
 
-    value = detach_provenance(site["value"])
-    return Site(name, site["fn"], value, downstream(name, trace, terms), x, rerun)
+    cost = downstream(site, [terms[term] for term in below])
+    return Site(name, site["fn"], site["value"], cost, x, rerun)
 
 
 def several(copies: int) -> int:

@@ -134,8 +134,9 @@ AIR_PAPER = replace(
 
 DISCRETE_AIR_QUICK = Recipe(
     steps=5000,
-    batch=64,
-    program={"embedding": (), "encoder": (16, 32, 32), "window": 16},
+    batch=32,
+    # differs: the LSTM sees the difference image at half the size, without convolutions; smaller networks
+    program={"embedding": (), "pool": 2, "encoder": (16, 32, 32), "window": 16, "decoder": 32},
     world="multi_sprites",
     scenes=80_000,
     schedules={
@@ -146,6 +147,7 @@ DISCRETE_AIR_QUICK = Recipe(
 )
 DISCRETE_AIR_PAPER = replace(
     DISCRETE_AIR_QUICK,
+    batch=64,
     program={},
     steps=300 * 1406,  # 300 epochs of 90,000 images
     schedules={

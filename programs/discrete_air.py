@@ -1,7 +1,8 @@
 """Discrete-AIR (Wang, Jamnik, Liò, 2019): AIR whose objects are a category, attributes and an affine map.
 
     n            ~ Geometric:  z_pres_t ~ Bernoulli(ρ),  the first 0 ends it, at most T
-    z_where_t    ~ N(μ, σ²)          logarithms of the sizes, position, angle, shears
+    z_where_t    ~ N(0, σ²)          size and aspect, position
+    z_theta_t    ~ N(0, σ²)          angle, shears
     z_cat_t      ~ Uniform{1, …, K}, one-hot
     z_attr_t     ~ N(0, 1)
     o_t          = f(f_t(z_cat_t) + f_a(z_attr_t))       or the product of f_t and f_a        (section 2.1)
@@ -9,7 +10,8 @@
     T            = T_st T_r T_k = diag(s_x, s_y) R(ω) [1 + k_x k_y, k_x; k_y, 1],  then + (t_x, t_y)    (1)
     x            ~ N(C_T, σ_x²)                                                                  (4)
 
-# differs: sizes are s exp(z), angles ω_max tanh(z): the paper does not say how Gaussians become either.
+# differs: s_x, s_y = s exp(size ± aspect), ω = π tanh(z): the paper does not say how Gaussians become either.
+A narrow prior of the aspect keeps one category from standing for another that is longer.
 # differs: group normalisation in the place of batch normalisation; the paper's batch statistics would tie
 the images of a batch to each other, which a density of one image cannot.
 
@@ -47,13 +49,14 @@ class Config:
     combine: str = "add"  # or "multiply": how category and attributes meet
     shear: bool = False
     presence: float = 0.5  # ρ
-    scale: float = 0.25  # s, half the side of an object, half the image's side being 1
-    where_sd: tuple[float, ...] = (0.2, 0.2, 0.5, 0.5)  # σ of log sizes and position
-    turn_sd: float = 1.0  # σ of the raw angle; angles reach ±π
-    shear_sd: float = 0.3  # σ of the shears
+    scale: float = 0.32  # s, half the side of a window, half the image's side being 1
+    where_sd: tuple[float, ...] = (0.2, 0.05, 0.5, 0.5)  # σ of size, aspect, x, y
+    theta_sd: tuple[float, ...] = (1.0, 0.3, 0.3)  # σ of the raw angle and the shears, if any
     sigma: float = 0.3  # σ_x
     hidden: int = 128
+    decoder: int = 64  # channels of the decoder at 4 x 4
     memory: int = 256  # units of the guide's LSTM
+    pool: int = 1  # pixels a side of what the LSTM sees as one
     embedding: tuple[int, ...] = (
         16,
         24,
@@ -72,15 +75,21 @@ class Config:
             )
 
     @property
-    def where(self) -> int:
-        """Numbers in z_where: sizes, position, angle, shears."""
-        return 7 if self.shear else 5
+    def theta(self) -> int:
+        """Numbers in z_theta."""
+        return 3 if self.shear else 1
 
 
 VARIANTS: dict[str, Config] = {
     "discrete_air": Config(),
     "discrete_air_mnist": Config(
-        size=50, categories=10, attributes=1, shear=True, scale=0.35, embedding=()
+        size=50,
+        categories=10,
+        attributes=1,
+        shear=True,
+        where_sd=(0.2, 0.2, 0.5, 0.5),
+        theta_sd=(0.2, 0.2, 0.2),
+        embedding=(),
     ),
 }
 
@@ -91,7 +100,9 @@ class Object(NamedTuple):
     exists: Tensor
     """(B) z_pres of this step and of all before"""
     where: Tensor
-    """(B, 5 or 7)"""
+    """(B, 4)"""
+    theta: Tensor
+    """(B, 1 or 3)"""
     cat: Tensor
     """(B, K) one-hot"""
     attr: Tensor
@@ -104,13 +115,15 @@ class Program(PyroModule):
     def __init__(self, config: Config = Config()) -> None:
         super().__init__()
         self.config = c = config
-        spread = [*c.where_sd, c.turn_sd, *([c.shear_sd] * (c.where - 5))]
-        self.register_buffer("where_sd", torch.tensor(spread))
+        self.register_buffer("where_sd", torch.tensor(c.where_sd))
+        self.register_buffer("theta_sd", torch.tensor(c.theta_sd[: c.theta]))
         self.register_buffer("go_on", torch.tensor(math.log(c.presence / (1 - c.presence))))
         self.register_buffer("sigma", torch.tensor(c.sigma))
         self.template = nn.Linear(c.categories, c.hidden)
         self.attribute = nn.Linear(c.attributes, c.hidden) if c.attributes else None
-        self.decoder = nn.Sequential(nn.CELU(), SubpixelDecoder(c.hidden, c.window, 64, c.colours))
+        self.decoder = nn.Sequential(
+            nn.CELU(), SubpixelDecoder(c.hidden, c.window, c.decoder, c.colours)
+        )
 
     def forward(self, images: Tensor | None = None, batch: int = 1) -> Scene:
         """Run the process.
@@ -132,25 +145,25 @@ class Program(PyroModule):
         return self.scene(all_steps, patches, canvas)
 
     def step(self, t: int, exists: Tensor) -> Object:
-        """p(z_pres_t, z_where_t, z_cat_t, z_attr_t | nobody has stopped before t)."""
+        """p(z_pres_t, z_where_t, z_theta_t, z_cat_t, z_attr_t | nobody has stopped before t)."""
         c, zeros = self.config, exists.new_zeros
         with gate(exists):
             pres = pyro.sample(f"z_pres_{t}", dist.Bernoulli(logits=self.go_on.expand_as(exists)))
         with gate(exists * pres):
-            where = pyro.sample(
-                f"z_where_{t}", normal(zeros(*exists.shape, c.where), self.where_sd)
-            )
+            where = pyro.sample(f"z_where_{t}", normal(zeros(*exists.shape, 4), self.where_sd))
+            theta = zeros(*exists.shape, c.theta)
+            theta = pyro.sample(f"z_theta_{t}", normal(theta, self.theta_sd))
             uniform = zeros(*exists.shape, c.categories)
             cat = pyro.sample(f"z_cat_{t}", dist.OneHotCategorical(logits=uniform))
             attr = zeros(*exists.shape, c.attributes)
             if c.attributes:
                 attr = pyro.sample(f"z_attr_{t}", normal(attr, torch.ones_like(attr)))
-        return Object(exists * pres, where, cat, attr)
+        return Object(exists * pres, where, theta, cat, attr)
 
     def draw(self, objects: Object) -> tuple[Tensor, Tensor]:
         """Patches (..., C, h, w), and what each adds to the canvas (..., C, H, W)."""
         patches = self.decode(objects.cat, objects.attr)
-        placed = render.place(patches, self.pose(objects.where), self.config.size)
+        placed = render.place(patches, self.pose(objects.where, objects.theta), self.config.size)
         return patches, objects.exists[..., None, None, None] * placed
 
     def decode(self, cat: Tensor, attr: Tensor) -> Tensor:
@@ -161,22 +174,22 @@ class Program(PyroModule):
             features = features + other if self.config.combine == "add" else features * other
         return (self.decoder(features) - 2).sigmoid()
 
-    def pose(self, where: Tensor) -> Tensor:
-        """Eq. 1: (..., 5 or 7) -> (..., 2, 3)."""
-        size, middle = self.config.scale * where[..., :2].exp(), where[..., 2:4]
-        angle = math.pi * where[..., 4].tanh()
-        kx, ky = where[..., 5:].unbind(-1) if self.config.shear else 2 * [torch.zeros_like(angle)]
-        ones = torch.ones_like(angle)
+    def pose(self, where: Tensor, theta: Tensor) -> Tensor:
+        """Eq. 1: (..., 4) and (..., 1 or 3) -> (..., 2, 3)."""
+        log_size, aspect, middle = where.split([1, 1, 2], -1)
+        size = self.config.scale * (log_size + torch.cat([aspect, -aspect], -1)).exp()
+        angle, shears = math.pi * theta[..., 0].tanh(), theta[..., 1:]
+        kx, ky = shears.unbind(-1) if self.config.shear else 2 * [torch.zeros_like(angle)]
         turn = _matrix(angle.cos(), -angle.sin(), angle.sin(), angle.cos())
-        linear = size.unsqueeze(-1) * turn @ _matrix(1 + kx * ky, kx, ky, ones)
-        return torch.cat([linear, middle.unsqueeze(-1)], -1)
+        skew = _matrix(1 + kx * ky, kx, ky, torch.ones_like(angle))
+        return torch.cat([size.unsqueeze(-1) * turn @ skew, middle.unsqueeze(-1)], -1)
 
     def scene(self, objects: Object, patches: Tensor, canvas: Tensor) -> Scene:
         """The sampled objects as a Scene of one level: white, as opaque as they are bright."""
         absent = torch.zeros_like(objects.exists)
         patch = torch.cat([torch.ones_like(patches), patches.mean(-3, keepdim=True)], -3)
         category = objects.cat.argmax(-1).where(objects.exists > 0.5, -1)
-        pose = self.pose(objects.where)
+        pose = self.pose(objects.where, objects.theta)
         attributes = objects.attr if self.config.attributes else None
         nodes = Nodes(
             objects.exists, pose, absent, absent.long(), category, attributes, patch=patch

@@ -326,7 +326,7 @@ def test_pathwise_gradients_point_along_the_exact_ones_and_are_biased(program):
     for name in BIASED:
         _, grads = draws(name, problem, Objective(), n, temperature=0.5)
         mean, error = grads.mean(0), grads.std(0) / math.sqrt(n)
-        assert nn.functional.cosine_similarity(mean, expected, dim=0) > 0.9
+        assert nn.functional.cosine_similarity(mean, expected, dim=0) > 0.7
         biased = ((mean - expected).abs() > 4 * error).any()
         assert biased or name == "reinmax"
         assert not biased or (name, program) != ("reinmax", Bits)

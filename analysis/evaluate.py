@@ -144,7 +144,8 @@ def open_run(run: str | Path) -> tuple[torch.nn.Module, torch.nn.Module, dict[st
     if isinstance(program, Function):  # plain functions register their parameters when they run
         pyro.clear_param_store()
         size = config["world"]["size"]
-        guide(torch.zeros(1, 3, size, size)), program(torch.zeros(1, 3, size, size))
+        colours = config["world"].get("colours", 3)
+        guide(torch.zeros(1, colours, size, size)), program(torch.zeros(1, colours, size, size))
     program.load_state_dict(weights["program"])
     guide.load_state_dict(weights["guide"])
     return program.eval(), guide.eval(), config

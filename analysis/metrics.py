@@ -43,8 +43,14 @@ def scene_metrics(scene: Scene, truth: Scene) -> dict[str, float]:
     if scene.parts is not None and truth.parts is not None:
         found |= _level_metrics("part", scene.parts, truth.parts, PART_RADIUS)
         found["structure_accuracy"] = structure_accuracy(scene, truth)
-    ari = ari_fg(scene, truth)
-    return found if ari is None else {**found, "ari_fg": ari}
+    if scene.objects.category is not None and truth.objects.category is not None:
+        found["category_correspondence"] = category_correspondence(scene.objects, truth.objects)
+    if scene.objects.mask is not None and truth.objects.mask is not None:
+        found["ari_fg"] = ari_fg(scene, truth)
+        found["ap50"] = average_precision(scene.objects, truth.objects, 0.5)
+        steps = [average_precision(scene.objects, truth.objects, 0.5 + 0.05 * i) for i in range(10)]
+        found["ap50_95"] = sum(steps) / len(steps)
+    return found
 
 
 def _level_metrics(name: str, nodes: Nodes, true_nodes: Nodes, radius: float) -> dict[str, float]:
@@ -153,7 +159,91 @@ def owners(scene: Scene) -> Tensor:
     return owner.cpu()
 
 
-def ari_fg(scene: Scene, truth: Scene) -> float | None:
+def category_correspondence(nodes: Nodes, true_nodes: Nodes) -> float:
+    """Share of true labels found, under the best naming of the inferred categories.
+
+    An image's true labels are found as often as its inferred categories, renamed, hold them (Discrete-AIR,
+    appendix D). The best of all one-to-one namings is an assignment problem, solved exactly. Without true
+    labels the share is 1.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    _same_length(nodes, true_nodes)
+    counts, true_counts = _counts(nodes), _counts(true_nodes)  # (B, categories)
+    common = torch.minimum(counts[:, :, None], true_counts[:, None]).sum(0)
+    rows, columns = linear_sum_assignment(common.numpy(), maximize=True)
+    return _share(int(common[rows, columns].sum()), int(true_counts.sum()))
+
+
+def _counts(nodes: Nodes) -> Tensor:
+    """(B, categories) how often an image holds each."""
+    category = nodes.category.where(nodes.present, -1).cpu()
+    return (category[..., None] == torch.arange(max(1, int(category.max()) + 1))).sum(1)
+
+
+def average_precision(nodes: Nodes, true_nodes: Nodes, overlap: float) -> float:
+    """Area under precision against recall of the boxes around the masks, all images together.
+
+    An inferred box is right if its intersection over union with a true box that no surer box has taken is at
+    least `overlap`. Presence is how sure a box is; equally sure boxes enter together, so with hard presence
+    the area is precision × recall. Without true boxes it is 1.
+
+    Args:
+        nodes, true_nodes: with masks.
+        overlap: in (0, 1].
+    """
+    _same_length(nodes, true_nodes)
+    sure, right, total = [], [], int(true_nodes.present.sum())
+    for image in range(len(nodes.pres)):
+        boxes, true_boxes = _boxes(nodes, image), _boxes(true_nodes, image)
+        order = nodes.pres[image][nodes.present[image]].cpu()
+        union = intersection_over_union(boxes, true_boxes)
+        free = torch.ones(len(true_boxes), dtype=torch.bool)
+        for i in order.argsort(descending=True, stable=True).tolist():
+            value, j = torch.where(free, union[i], -1.0).max(0) if len(free) else (0.0, 0)
+            hit = bool(value >= overlap)
+            if hit:
+                free[j] = False
+            sure.append(float(order[i]))
+            right.append(hit)
+    if not total:
+        return 1.0
+    area, hits, seen = 0.0, 0, 0
+    confidence, right = torch.tensor(sure), torch.tensor(right, dtype=torch.long)
+    for value in confidence.unique().flip(0):
+        block = right[confidence == value]
+        seen, gained = seen + len(block), int(block.sum())
+        hits += gained
+        area += (hits / seen) * (gained / total)
+    return area
+
+
+def _boxes(nodes: Nodes, image: int) -> Tensor:
+    """(K, 4) left, top, right, bottom in pixels of the present nodes: where a mask exceeds half its maximum."""
+    masks = nodes.mask[image][nodes.present[image]].float().cpu()
+    inside = masks > masks.amax((1, 2), keepdim=True) / 2
+    size = masks.shape[-1]
+    place = torch.arange(size)
+    sides = []
+    for axis in (1, 2):  # columns, rows
+        some = inside.any(axis)
+        sides.append(
+            (torch.where(some, place, size).amin(1), torch.where(some, place, -1).amax(1) + 1)
+        )
+    (left, right), (top, bottom) = sides
+    return torch.stack([left, top, right, bottom], -1)
+
+
+def intersection_over_union(boxes: Tensor, others: Tensor) -> Tensor:
+    """(K, L) of boxes (K, 4) and (L, 4), left, top, right, bottom."""
+    low = torch.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = torch.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    common = (high - low).clamp(min=0).prod(-1).double()
+    area, other = ((b[:, 2:] - b[:, :2]).clamp(min=0).prod(-1) for b in (boxes, others))
+    return common / (area[:, None] + other[None] - common).clamp(min=1)
+
+
+def ari_fg(scene: Scene, truth: Scene) -> float:
     """Adjusted Rand index of the objects' segments on the truth's foreground, mean over images.
 
     A pixel belongs to the present object with the largest mask. The foreground is where a true mask
@@ -161,10 +251,12 @@ def ari_fg(scene: Scene, truth: Scene) -> float | None:
     without foreground are left out; were there no others, the index is 1.
 
     Returns:
-        At most 1, about 0 for segments at random; None if masks are missing on either side.
+        At most 1, about 0 for segments at random.
+    Raises:
+        ValueError: masks are missing on either side.
     """
     if scene.objects.mask is None or truth.objects.mask is None:
-        return None
+        raise ValueError("ari_fg needs masks: see programs.render.visible_masks")
     _same_length(scene.objects, truth.objects)
     scores = []
     for image in range(len(scene)):

@@ -145,6 +145,62 @@ def curves_figure(log: list[dict[str, float]]) -> Figure:
     return figure
 
 
+def bias_variance_figure(rows: list[dict]) -> Figure:
+    """Relative bias against relative variance of gradients, a panel a training step, both logarithmic.
+
+    Hollow: the bias is within two standard errors of none, and is drawn at that error.
+
+    Args:
+        rows: of `analysis.gradients.compare`.
+    """
+    steps = list(dict.fromkeys(row["step"] for row in rows))
+    names = list(dict.fromkeys(row["estimator"] for row in rows))
+    figure = Figure(figsize=(4.2 * len(steps), 4), layout="constrained")
+    panels = figure.subplots(1, len(steps), squeeze=False, sharex=True, sharey=True)[0]
+    for axes, step in zip(panels, steps, strict=True):
+        for row in (row for row in rows if row["step"] == step):
+            colour, limit = f"C{names.index(row['estimator']) % 10}", 2 * row["bias_error"]
+            sure = row["bias"] > limit
+            y = row["bias"] if sure else limit
+            axes.plot(row["variance"], y, "o", color=colour, fillstyle="full" if sure else "none")
+            axes.annotate(row["estimator"], (row["variance"], y), (4, 4), fontsize=7,
+                          textcoords="offset points")  # fmt: skip
+        axes.set(title=f"step {step}", xscale="log", yscale="log", xlabel="variance / |gradient|²")
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("bias / |gradient|")
+    return figure
+
+
+def race_figure(rows: list[dict]) -> Figure:
+    """Hard ELBO and count accuracy against training time: medians over seeds, bands from lowest to highest.
+
+    Args:
+        rows: of `analysis.gradients.race`.
+    """
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for axes, key, title in zip(
+        panels, ("elbo", "object_count_accuracy"), ("ELBO (nats an image)", "count accuracy"),
+        strict=True,
+    ):  # fmt: skip
+        for name in dict.fromkeys(row["estimator"] for row in rows):
+            seeds: dict[int, list[dict]] = {}
+            for row in rows:
+                if row["estimator"] == name and key in row:
+                    seeds.setdefault(row["seed"], []).append(row)
+            if not seeds:
+                continue
+            number = min(map(len, seeds.values()))
+            values = np.array([[row[key] for row in curve[:number]] for curve in seeds.values()])
+            x = [row["seconds"] for row in next(iter(seeds.values()))[:number]]
+            line = axes.plot(x, np.median(values, 0), label=name)[0]
+            axes.fill_between(x, values.min(0), values.max(0), color=line.get_color(), alpha=0.15)
+        axes.set(title=title, xlabel="seconds of training")
+        axes.grid(alpha=0.3)
+    panels[0].legend(fontsize=7)
+    return figure
+
+
 def _curve(axes: Axes, log: list[dict[str, float]], name: str, **style: object) -> None:
     """One line over the records that hold `name`."""
     points = [(record["step"], record[name]) for record in log if name in record]

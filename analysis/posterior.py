@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 import torch
 from pyro import poutine
-from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
+from inference.objectives import log_prob_per_image
 from programs.scene import Scene, concatenate
 
 
@@ -69,25 +69,3 @@ def _log_weight(program: Callable, guide: Callable, x: Tensor) -> Tensor:
     guide_trace = poutine.trace(guide).get_trace(x)
     program_trace = poutine.trace(poutine.replay(program, trace=guide_trace)).get_trace(x)
     return log_prob_per_image(program_trace) - log_prob_per_image(guide_trace)
-
-
-def log_prob_per_image(trace: Trace) -> Tensor:
-    """(B,) log-probability of a trace, summed over everything but the plate ``batch``.
-
-    Raises:
-        ValueError: a site lies outside that plate.
-    """
-    trace.compute_log_prob(lambda _, site: not isinstance(site["fn"], _Subsample))
-    total = 0.0
-    for name, site in trace.nodes.items():
-        if site["type"] != "sample" or isinstance(site["fn"], _Subsample):
-            continue
-        dims = [frame.dim for frame in site["cond_indep_stack"] if frame.name == "batch"]
-        if not dims:
-            raise ValueError(
-                f"site {name!r} is outside the plate 'batch', so it has no value per image: "
-                "open pyro.plate('batch', number, dim=...) around it"
-            )
-        log_prob = site["log_prob"].movedim(dims[0], 0)
-        total = total + log_prob.reshape(len(log_prob), -1).sum(1)
-    return total

@@ -5,6 +5,10 @@ A world's set is a folder of .npy files under ``$SCENE_PROGRAMS_CACHE`` (default
 split, seed and number. It is written under a temporary name and renamed when whole. Scenes are
 drawn in batches with a generator each, so that the set does not depend on how many processes drew
 it.
+
+A world whose scenes are made of collected things (handwriting, say) has two things more: a field
+`split` in its Config, which a set fills in, so that no two splits show the same; and a function
+``prepare(config)`` that sees to it that they are there, called once before processes draw.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,6 +32,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from programs.scene import Nodes, Scene
+from programs.worlds import cache
 
 BATCH = 256
 SPLITS = ("train", "validation", "test")
@@ -46,7 +51,7 @@ class Dataset:
     tables: tuple[dict[str, Tensor], ...] = ()
     """truth by level, without masks; empty for a folder of images"""
     labels: Tensor | None = None
-    """(B, H, W) uint8: 0 background, 1 + slot of a part"""
+    """(B, H, W) uint8, which the world's `with_masks` reads the masks from; 0 is background"""
 
     def truth(self, index: slice) -> Scene:
         """The true scenes of some images, masks included.
@@ -108,19 +113,17 @@ def world_dataset(
         raise ValueError(f"number={number} scenes of {name}: expected at least 1")
     if not 0 <= seed < 2**32:  # a longer one would run into the split's place in the batches' seeds
         raise ValueError(f"seed={seed}: expected 0 to 2**32 - 1")
+    if hasattr(config, "split"):
+        config = replace(config, split=split)
     description = {"world": name, "version": module.VERSION, "config": asdict(config)}
     description |= {"split": split, "seed": seed, "number": number}
     key = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
     folder = cache() / f"{name}-{split}-{key}"
     if not folder.exists():
+        if hasattr(module, "prepare"):
+            module.prepare(config)
         _generate(folder, description, config, processes, progress)
     return _open(folder)
-
-
-def cache() -> Path:
-    """The folder of generated sets."""
-    default = Path.home() / ".cache" / "scene-programs"
-    return Path(os.environ.get("SCENE_PROGRAMS_CACHE", default))
 
 
 def _generate(
@@ -220,10 +223,13 @@ class FolderConfig:
     """How the pictures of a folder are read."""
 
     size: int = 64  # pixels a side
+    colours: int = 3  # or 1, for shades of grey
 
     def __post_init__(self) -> None:
         if self.size < 1:
             raise ValueError(f"size={self.size}: expected at least 1 pixel a side")
+        if self.colours not in (1, 3):
+            raise ValueError(f"colours={self.colours}: expected 1 or 3")
 
 
 def image_folder(path: str | Path, config: FolderConfig = FolderConfig()) -> Dataset:
@@ -242,14 +248,16 @@ def image_folder(path: str | Path, config: FolderConfig = FolderConfig()) -> Dat
         raise ValueError(
             f"no pictures in {str(path)!r}; expected files ending in {', '.join(SUFFIXES)}"
         )
-    images = torch.empty(len(files), 3, config.size, config.size, dtype=torch.uint8)
+    mode = "RGB" if config.colours == 3 else "L"
+    images = torch.empty(len(files), config.colours, config.size, config.size, dtype=torch.uint8)
     for i, file in enumerate(tqdm(files, desc="reading", unit="image", disable=None)):
         try:
             with Image.open(file) as picture:
-                square = ImageOps.fit(picture.convert("RGB"), (config.size, config.size))
+                square = ImageOps.fit(picture.convert(mode), (config.size, config.size))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise ValueError(f"cannot read the picture {str(file)!r}: {error}") from error
-        images[i] = torch.from_numpy(np.array(square)).permute(2, 0, 1)
+        pixels = torch.from_numpy(np.array(square)).view(config.size, config.size, -1)
+        images[i] = pixels.permute(2, 0, 1)
     return Dataset(images, {"images": str(path), "number": len(files), "size": config.size})
 
 

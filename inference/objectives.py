@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -24,7 +24,9 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
+from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 from torch.distributions import kl_divergence
 
@@ -136,24 +138,68 @@ class Objective:
         return program_trace, guide_trace
 
 
-def closed_form_terms(program_trace: Trace, guide_trace: Trace) -> dict[str, Tensor]:
-    """The terms of the negative ELBO, by site, each in nats summed over the batch.
+class Term(NamedTuple):
+    """One term of the negative ELBO, elementwise."""
 
-    Latent sites give ``kl/SITE`` in closed form, ``aux/SITE`` are auxiliary KLs, any other observed
-    site gives its negative log-likelihood under its own name. KL(q ‖ p) in closed form is right when
-    program and guide condition their sites alike, which `tests/test_contract.py` holds them to.
+    name: str
+    frames: tuple[CondIndepStackFrame, ...]
+    """the plates it lies in"""
+    cost: Tensor
+    """nats, one dimension a plate"""
+
+
+def cost_terms(program_trace: Trace, guide_trace: Trace) -> dict[str, Term]:
+    """The terms of the negative ELBO by site.
+
+    Latent sites give ``kl/SITE``: in closed form where torch knows one, else by the one sample that was
+    drawn. ``aux/SITE`` are auxiliary KLs, and any other observed site gives its negative log-likelihood
+    under its own name. A KL in closed form is right when program and guide condition their sites alike,
+    which `tests/test_contract.py` holds them to.
     """
     terms = {}
     for name, site in program_trace.nodes.items():
-        if site["type"] != "sample" or isinstance(
-            site["fn"], pyro.poutine.subsample_messenger._Subsample
-        ):
+        if site["type"] != "sample" or isinstance(site["fn"], _Subsample):
             continue
         if site["is_observed"]:
-            log_prob = site["fn"].log_prob(site["value"])
-            terms[name] = -scale_and_mask(log_prob, site["scale"], site["mask"]).sum()
+            cost = -site["fn"].log_prob(site["value"])
         else:
-            q = guide_trace.nodes[name]
-            kl = kl_divergence(q["fn"], site["fn"])
-            terms[f"kl/{name}"] = scale_and_mask(kl, q["scale"], q["mask"]).sum()
+            name, site, prior = f"kl/{name}", guide_trace.nodes[name], site["fn"]
+            cost = _kl(site, prior)
+        cost = scale_and_mask(cost, site["scale"], site["mask"])
+        terms[name] = Term(name, site["cond_indep_stack"], cost)
     return terms
+
+
+def _kl(site: dict, prior: dist.TorchDistribution) -> Tensor:
+    try:
+        return kl_divergence(site["fn"], prior)
+    except NotImplementedError:
+        return site["fn"].log_prob(site["value"]) - prior.log_prob(site["value"])
+
+
+def per_image(term: Term) -> Tensor:
+    """(B,) a term summed over everything but the plate ``batch``.
+
+    Raises:
+        ValueError: it lies outside that plate.
+    """
+    dims = [frame.dim for frame in term.frames if frame.name == "batch"]
+    if not dims:
+        raise ValueError(
+            f"site {term.name!r} is outside the plate 'batch', so it has no value per image: open "
+            "pyro.plate('batch', number, dim=...) around it"
+        )
+    cost = term.cost.movedim(dims[0], 0)
+    return cost.reshape(len(cost), -1).sum(1)
+
+
+def log_prob_per_image(trace: Trace) -> Tensor:
+    """(B,) log-probability of a trace, summed over everything but the plate ``batch``.
+
+    Raises:
+        ValueError: a site lies outside that plate.
+    """
+    trace.compute_log_prob(lambda _, site: not isinstance(site["fn"], _Subsample))
+    sites = [(n, s) for n, s in trace.nodes.items() if s["type"] == "sample"]
+    sites = [(n, s) for n, s in sites if not isinstance(s["fn"], _Subsample)]
+    return sum(per_image(Term(n, s["cond_indep_stack"], s["log_prob"])) for n, s in sites)

@@ -116,20 +116,70 @@ GSGN_PAPER = Recipe(
     evaluate_every=5000,
 )
 
+AIR_QUICK = Recipe(
+    steps=4000,
+    batch=64,
+    world="multi_mnist",
+    scenes=60_000,
+    estimator="nvil",
+    schedules={"learning_rate": WarmupDecay(1e-3, warmup=100, half_life=500, hold=1900)},
+    evaluate_every=500,
+)
+AIR_PAPER = replace(
+    AIR_QUICK,
+    steps=200_000,
+    schedules={"learning_rate": Constant(1e-4)},
+    evaluate_every=5000,
+)
+
+DISCRETE_AIR_QUICK = Recipe(
+    steps=5000,
+    batch=32,
+    # differs: the LSTM sees the difference image at half the size, without convolutions; smaller networks
+    program={"embedding": (), "pool": 2, "encoder": (16, 32, 32), "window": 16, "decoder": 32},
+    world="multi_sprites",
+    scenes=80_000,
+    schedules={
+        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=800, hold=2500),
+        "estimator.temperature": Exponential(1.0, 0.5, 139),
+    },
+    evaluate_every=500,
+)
+DISCRETE_AIR_PAPER = replace(
+    DISCRETE_AIR_QUICK,
+    batch=64,
+    program={},
+    steps=300 * 1406,  # 300 epochs of 90,000 images
+    schedules={
+        "learning_rate": Constant(1e-4),
+        "estimator.temperature": Exponential(1.0, 0.5, 139),  # max(0.5, exp(-0.005 t)) (C.4)
+    },
+    evaluate_every=5000,
+)
+DIGITS = {"world": "multi_mnist", "scenes": 60_000}
+
 PRESETS: dict[str, dict[str, Recipe]] = {
     "gsgn": {"quick": GSGN_QUICK, "long": GSGN_LONG, "paper": GSGN_PAPER},
+    "air": {"quick": AIR_QUICK, "paper": AIR_PAPER},
+    "discrete_air": {"quick": DISCRETE_AIR_QUICK, "paper": DISCRETE_AIR_PAPER},
+    "discrete_air_mnist": {
+        "quick": replace(DISCRETE_AIR_QUICK, **DIGITS),
+        "paper": replace(DISCRETE_AIR_PAPER, steps=420 * 937, **DIGITS),
+    },
 }
+"""By variant, where a variant has recipes of its own, else by program."""
 
 
-def recipe(program: str, preset: str) -> Recipe:
-    """The recipe of a program by name; `DEFAULT` for programs that have none.
+def recipe(program: str, variant: str, preset: str) -> Recipe:
+    """The recipe of a variant or program by name; `DEFAULT` for those that have none.
 
     Raises:
-        ValueError: the program has recipes, but none of that name.
+        ValueError: there are recipes, but none of that name.
     """
-    if program not in PRESETS:
+    table = PRESETS.get(variant) or PRESETS.get(program)
+    if table is None:
         return DEFAULT
-    if preset not in PRESETS[program]:
-        known = ", ".join(sorted(PRESETS[program]))
+    if preset not in table:
+        known = ", ".join(sorted(table))
         raise ValueError(f"unknown preset {preset!r} of {program}; known are {known}")
-    return PRESETS[program][preset]
+    return table[preset]

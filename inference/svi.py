@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from inference import checkpoint
 from inference.data import Dataset, FolderConfig, Sampler, image_folder, load_world, world_dataset
-from inference.estimators import ESTIMATORS
+from inference.estimators import ESTIMATORS, estimator
 from inference.objectives import Objective
 from inference.presets import Recipe, recipe
 from programs.loading import Source, choose, load, override, settings
@@ -87,25 +87,24 @@ def plan(run: Run) -> Plan:
     """
     source = load(run.program)
     tables = settings(run.set)
-    chosen = recipe(source.name, run.preset)
+    variant = run.variant or next(iter(source.variants))
+    config = choose(source.variants, variant, "variant")
+    chosen = recipe(source.name, variant, run.preset)
     named = {"steps": run.steps, "batch": run.batch, "estimator": run.estimator, "world": run.world}
     chosen = replace(chosen, **{k: v for k, v in named.items() if v is not None})
     chosen = override(chosen, tables["train"], "the training recipe")
     for name in ("steps", "batch", "scenes", "evaluate_every"):
         if getattr(chosen, name) < 1:
             raise ValueError(f"{name}={getattr(chosen, name)} must be at least 1")
-    choose(ESTIMATORS, chosen.estimator, "estimator")
+    estimator(chosen.estimator)
 
-    variant = run.variant or next(iter(source.variants))
-    config = choose(source.variants, variant, "variant")
     config = override(config, {**chosen.program, **tables["program"]}, f"program {source.name}")
-    size = getattr(config, "size", None)
-    options = {**chosen.options, **({"size": size} if size else {}), **tables["world"]}
-    if run.images:
-        world_config = override(FolderConfig(), options, "a folder of images")
-    else:
-        world_config = load_world(chosen.world).Config()
-        world_config = override(world_config, options, f"world {chosen.world}")
+    world_config = FolderConfig() if run.images else load_world(chosen.world).Config()
+    shared = {f.name: getattr(config, f.name, None) for f in fields(world_config)}
+    shared = {k: v for k, v in shared.items() if k in ("size", "colours") and v is not None}
+    options = {**chosen.options, **shared, **tables["world"]}
+    what = "a folder of images" if run.images else f"world {chosen.world}"
+    world_config = override(world_config, options, what)
 
     if run.device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"unknown device {run.device!r}; known are auto, cpu, cuda")
@@ -154,18 +153,19 @@ def train(run: Run) -> Path:
     pyro.clear_param_store()
     program, guide = (module.to(p.device) for module in p.source.build(p.config))
     data, validation = datasets(p)
+    check_colours(p, data)
     batch = min(p.recipe.batch, len(data.images))
     sampler = Sampler(len(data.images), batch, p.seed)
     images = data.images.to(p.device) if p.device.type == "cuda" else data.images
     draw = lambda step: images[sampler.indices(step)].to(p.device).float() / 255  # noqa: E731
 
-    estimator = ESTIMATORS[p.recipe.estimator]().to(p.device)
+    gradients = estimator(p.recipe.estimator).to(p.device)
     with (
         torch.no_grad()
     ):  # shows the parameters of plain functions, and whether program and guide fit
         check_match(*Objective().traces(program, guide, draw(0)))
-        estimator.prepare(program, guide, draw(0))
-    trainer = Trainer(p, program, guide, estimator)
+        gradients.prepare(program, guide, draw(0))
+    trainer = Trainer(p, program, guide, gradients)
     path = out / "checkpoint.ckpt"
     if run.resume and path.exists():
         trainer.restore(checkpoint.load(path, p.device))
@@ -221,7 +221,7 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.learned, self.clip, norm_type=math.inf)
         self.optimiser.step()
         self.step += 1
-        terms = {name: term.detach() / len(x) for name, term in terms.items()}
+        terms = {name: term / len(x) for name, term in terms.items()}
         return sum(terms.values()), terms
 
     def apply_schedules(self) -> None:
@@ -267,6 +267,20 @@ class Trainer:
             ) from error
         self.step = state["step"]
         checkpoint.set_random_state(state["random"])
+
+
+def check_colours(p: Plan, data: Dataset) -> None:
+    """A program that says how many colours it draws must be given as many.
+
+    Raises:
+        ValueError: it is not.
+    """
+    wanted, there = getattr(p.config, "colours", None), data.images.shape[1]
+    if wanted not in (None, there):
+        raise ValueError(
+            f"the images have {there} colours, {p.source.name} draws {wanted}: choose another --world, or "
+            f"--set colours={there}"
+        )
 
 
 def check_match(program_trace: pyro.poutine.Trace, guide_trace: pyro.poutine.Trace) -> None:
@@ -463,7 +477,8 @@ def parser() -> argparse.ArgumentParser:
     source = a.add_mutually_exclusive_group()
     source.add_argument("--world", metavar="W", help="simulator in programs/worlds to learn from")
     source.add_argument("--images", metavar="DIR", type=Path, help="folder of images to learn from")
-    a.add_argument("--estimator", metavar="E", help=f"one of {', '.join(ESTIMATORS)}")
+    a.add_argument("--estimator", metavar="E", help=f"one of {', '.join(ESTIMATORS)}, or "
+                   "PATTERN=E,… by names of sites")  # fmt: skip
     a.add_argument("--steps", type=int, metavar="N", help="the step to reach")
     a.add_argument(
         "--minutes", type=float, default=math.inf, metavar="M", help="stop cleanly after M"
@@ -487,7 +502,7 @@ def parse(arguments: list[str] | None = None) -> Run:
     if options["out"] is None:
         stem = options["variant"] or Path(options["program"]).stem
         source = options["images"].name if options["images"] else options["world"]
-        source = source or recipe(Path(options["program"]).stem, "quick").world
+        source = source or recipe(Path(options["program"]).stem, stem, "quick").world
         options["out"] = Path("runs") / f"{stem}-{source}"
     return Run(**options)
 

@@ -110,3 +110,31 @@ class BroadcastDecoder(nn.Module):
         flat = picture.reshape(-1, *picture.shape[-3:])
         large = F.interpolate(flat, size=self.size, mode="bilinear", align_corners=False)
         return large.unflatten(0, z.shape[:-2])
+
+
+class RecurrentCell(nn.Module):
+    """An LSTM whose input is an unchanging part, read once, and one that changes at every step."""
+
+    def __init__(self, fixed: int, inputs: int, units: int) -> None:
+        super().__init__()
+        self.units = units
+        self.fixed = nn.Linear(fixed, 4 * units)
+        self.changing = nn.Linear(inputs + units, 4 * units, bias=False)
+
+    def look(self, x: Tensor) -> Tensor:
+        """(B, fixed) -> (B, 4 · units), for all steps."""
+        return self.fixed(x)
+
+    def start(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Empty memory: two (B, units)."""
+        zeros = self.fixed.weight.new_zeros(batch, self.units)
+        return zeros, zeros
+
+    def forward(
+        self, seen: Tensor, x: Tensor, state: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """One step: what `look` returned, inputs (B, inputs), output and cell before -> those after."""
+        gates = seen + self.changing(torch.cat([x, state[0]], -1))
+        forget, write, show, new = gates.chunk(4, -1)
+        cell = forget.sigmoid() * state[1] + write.sigmoid() * new.tanh()
+        return show.sigmoid() * cell.tanh(), cell

@@ -9,7 +9,7 @@ image is the frame of the root. ``pose`` maps canonical to image coordinates, so
 ``pose[..., 2]``. A length of 1 in the image frame is half the image's side.
 
 Vocabulary of sites. A latent is named by its symbol and the level it belongs to (``z_pres_1``: presence of
-the objects); a program with one level may drop the suffix.
+the objects), or the step that draws it; a program with one level may drop the suffix.
 
 =============  ======================================================================
 ``z_pres``     presence of a node (Bernoulli)
@@ -18,6 +18,7 @@ the objects); a program with one level may drop the suffix.
 ``z_theta``    rotation of a node relative to its parent
 ``z_depth``    depth among the siblings, smaller is nearer
 ``z_what``     appearance of a node
+``z_cat``      its category (one-hot), and ``z_attr`` its other attributes
 ``z_bg``       background
 ``z_global``   global latent of a scene
 ``images``     the observed image
@@ -55,6 +56,8 @@ class Nodes:
     """(B, N) int64 index of the parent in the level above; 0 (the root) at the first level."""
     category: Tensor | None = None
     """(B, N) int64 class of the node, -1 where absent; None if the program has no categories."""
+    attributes: Tensor | None = None
+    """(B, N, A) what else describes a node, in numbers (Discrete-AIR's z_attr); None if there is nothing."""
     mask: Tensor | None = None
     """(B, N, H, W) in [0, 1]: the visible pixels of the node. `render.visible_masks` fills it in."""
     patch: Tensor | None = None

@@ -8,9 +8,10 @@ import torch
 from pyro import poutine
 from pyro.infer import SVI, Trace_ELBO, TraceGraph_ELBO
 
-from analysis.posterior import infer, log_prob_per_image, log_weights
+from analysis.posterior import infer, log_weights
 from inference.estimators import ESTIMATORS
-from inference.objectives import Objective, closed_form_terms
+from inference.estimators import estimator as make_estimator
+from inference.objectives import Objective, cost_terms, log_prob_per_image, per_image
 from inference.presets import PRESETS
 from inference.svi import check_match
 from programs import render
@@ -19,6 +20,8 @@ from programs.loading import load, override, own_programs
 SMALL = {
     "gsgn": {"size": 32, "z_what": (12, 10, 8), "z_bg": 3, "crops": (16, 8), "hidden": 24}
     | {"channels": (8, 16), "decoder": 16},
+    "air": {"size": 32, "window": 16, "z_what": 6, "hidden": (24,), "memory": 16},
+    "discrete_air": {"size": 32, "window": 16, "hidden": 24, "memory": 16, "encoder": (8, 8)},
 }
 FOUR_LEVELS = {
     "children": (4, 4, 4),
@@ -50,8 +53,8 @@ def pair(request):
     return build(*request.param)
 
 
-def images(number, size=32):
-    return torch.rand(number, 3, size, size)
+def images(number, program):
+    return torch.rand(number, getattr(program.config, "colours", 3), 32, 32)
 
 
 def test_every_program_has_a_guide_small_settings_and_presets():
@@ -59,7 +62,7 @@ def test_every_program_has_a_guide_small_settings_and_presets():
 
     import programs
 
-    library = {"__init__", "scene", "render", "nets", "distributions", "loading"}
+    library = {"__init__", "scene", "render", "nets", "distributions", "loading", "digits"}
     files = {p.stem for p in pathlib.Path(programs.__file__).parent.glob("*.py")} - library
     assert files == set(own_programs()) == set(SMALL)
     assert all(set(PRESETS[name]) >= {"quick", "paper"} for name in files)
@@ -77,7 +80,7 @@ def test_the_prior_runs_without_images_and_repeats_with_its_seed(pair):
 
 
 def test_guide_and_program_sample_the_same_sites_in_the_same_order(pair):
-    traces = Objective().traces(*pair, images(2))
+    traces = Objective().traces(*pair, images(2, pair[0]))
     check_match(*traces)
     a, b = (
         [
@@ -94,7 +97,7 @@ def test_guide_and_program_sample_the_same_sites_in_the_same_order(pair):
 def test_the_scene_is_finite_in_range_and_a_tree(pair):
     program, _ = pair
     scene = program(batch=4)
-    assert scene.image.shape == (4, 3, 32, 32)
+    assert scene.image.shape == images(4, program).shape
     assert scene.image.min() >= 0 and scene.image.max() <= 1 + 1e-5
     above = torch.ones(4, 1)
     for nodes in scene.levels:
@@ -108,11 +111,17 @@ def test_the_scene_is_finite_in_range_and_a_tree(pair):
         assert (masks.amax((2, 3))[nodes.pres == 0] == 0).all()
 
 
+MIXED = {  # what a method cannot do alone in every program, and is for one kind of site
+    "disarm": "z_pres*=disarm,*=rloo:2",
+    "enumerate": "z_pres_1=enumerate,*=gumbel",
+}
+
+
 @pytest.mark.parametrize("estimator", sorted(ESTIMATORS))
 def test_every_parameter_gets_a_finite_gradient_that_is_somewhere_not_zero(pair, estimator):
     program, guide = pair
-    x = images(6)
-    estimator = ESTIMATORS[estimator]()
+    x = images(6, program)
+    estimator = make_estimator(MIXED.get(estimator, estimator))
     estimator.prepare(program, guide, x)
     loss, _ = estimator(program, guide, x, Objective(auxiliary=PRESETS["gsgn"]["quick"].auxiliary))
     loss.backward()
@@ -127,7 +136,7 @@ def test_every_parameter_gets_a_finite_gradient_that_is_somewhere_not_zero(pair,
 
 def test_log_probability_is_per_image_and_follows_the_images(pair):
     program, guide = pair
-    x = images(3)
+    x = images(3, program)
     trace = poutine.trace(guide).get_trace(x)
     order = torch.tensor([2, 0, 1])
     moved = trace.copy()
@@ -145,7 +154,7 @@ def test_log_probability_is_per_image_and_follows_the_images(pair):
 
 def test_infer_gives_hard_scenes_and_the_same_ones_every_time(pair):
     program, guide = pair
-    x = images(5)
+    x = images(5, program)
     a, b = infer(program, guide, x, chunk=2), infer(program, guide, x)
     torch.testing.assert_close(a.image, b.image, atol=1e-4, rtol=0)
     for nodes in a.levels:
@@ -154,7 +163,7 @@ def test_infer_gives_hard_scenes_and_the_same_ones_every_time(pair):
 
 def test_float32_agrees_with_float64(pair):
     program, guide = pair
-    x = images(2)
+    x = images(2, program)
     trace = poutine.trace(guide).get_trace(x)
     single = closed_form_or_sampled(program, trace, x)
     for name in trace.stochastic_nodes:
@@ -176,7 +185,7 @@ def test_program_and_guide_train_under_pyros_own_svi(elbo):
         program, guide = build("gsgn", "gsgn")
         pyro.clear_param_store()
         svi = SVI(program, guide, pyro.optim.Adam({"lr": 3e-3}), elbo())
-        x = images(4)
+        x = images(4, program)
         losses = [svi.step(x) for _ in range(20)]
     assert len(pyro.get_param_store()) > 50
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
@@ -186,7 +195,7 @@ def test_variants_differ_in_parameters_or_sites():
     counts = {}
     for name, variant in cases():
         program, guide = build(name, variant)
-        sites = Objective().traces(program, guide, images(1))[1].nodes
+        sites = Objective().traces(program, guide, images(1, program))[1].nodes
         shapes = tuple(
             (n, tuple(s["value"].shape)) for n, s in sites.items() if s["type"] == "sample"
         )
@@ -198,7 +207,7 @@ def test_closed_form_terms_average_to_the_sampled_bound():
     """KL in closed form against the draws' log-ratio, hard presence: the same expectation."""
     pyro.enable_validation(False)
     program, guide = build("gsgn", "gsgn")
-    x = images(2)
+    x = images(2, program)
     n = 400
     with torch.no_grad():
         weights = log_weights(program, guide, x, n).sum(1)
@@ -208,13 +217,14 @@ def test_closed_form_terms_average_to_the_sampled_bound():
 
 
 def hard_terms(program, guide, x):
-    terms = closed_form_terms(*Objective().traces(program, guide, x))
+    terms = cost_terms(*Objective().traces(program, guide, x))
+    terms = {name: per_image(term).sum() for name, term in terms.items()}
     return sum(terms.values())
 
 
 def test_particles_in_a_plate_to_the_left_are_independent_draws():
     program, guide = build("gsgn", "gsgn")
-    x = images(2)
+    x = images(2, program)
 
     def particles(fn):
         def run(x):
@@ -237,7 +247,7 @@ def test_one_level_is_a_flat_model_written_independently():
     changes |= {"scale": ((0.3, 0.29),), "scale_axes": (2,), "scale_start": (0.0,)}
     config = dataclasses.replace(load("programs/gsgn.py").variants["gsgn"], **changes)
     program, guide = load("programs/gsgn.py").build(config)
-    x = images(2)
+    x = images(2, program)
     trace = poutine.trace(guide).get_trace(x)
     z = {n: trace.nodes[n]["value"] for n in trace.stochastic_nodes}
     got = log_prob_per_image(poutine.trace(poutine.replay(program, trace=trace)).get_trace(x))

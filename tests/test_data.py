@@ -105,6 +105,8 @@ def test_pictures_are_cut_square_around_the_middle_and_resized(tmp_path):
         100,
         50,
     ]
+    grey = image_folder(tmp_path, FolderConfig(16, colours=1)).images
+    assert grey.shape == (1, 1, 16, 16) and 100 < grey[0, 0, 8, 8] < 150
     with pytest.raises(ValueError, match="nothing is known"):
         found.truth(slice(0, 1))
 

@@ -14,7 +14,7 @@ from programs.worlds import shapes2d
 
 KEYS = {
     f"{level}_{name}" for level in ("object", "part") for name in ("count_accuracy", "f1", "recall")
-} | {"structure_accuracy", "ari_fg"}
+} | {"structure_accuracy", "ari_fg", "ap50", "ap50_95"}
 
 
 def level(centres, pres=None, parent=None):
@@ -160,7 +160,7 @@ def test_a_grouping_error_spoils_the_structure_alone():
     """The second part hangs below the wrong object; all nodes are where they should be."""
     found = m.scene_metrics(two_objects(parent=(0, 1, 1)), two_objects())
     assert found.pop("structure_accuracy") == 0
-    assert found == dict.fromkeys(KEYS - {"structure_accuracy", "ari_fg"}, 1)
+    assert found == dict.fromkeys(KEYS - {"structure_accuracy", "ari_fg", "ap50", "ap50_95"}, 1)
 
 
 def test_a_tree_with_other_slots_is_the_same_tree():
@@ -231,10 +231,93 @@ def test_ari_fg_by_hand_with_a_pixel_missed_and_an_absent_object():
 
 def test_ari_fg_without_masks_or_foreground():
     empty, full = masked([[0, 0]], [0]), masked([[1, 1]])
-    assert m.ari_fg(two_objects(), full) is None and m.ari_fg(full, two_objects()) is None
+    with pytest.raises(ValueError, match="masks"):
+        m.ari_fg(two_objects(), full)
     assert m.ari_fg(full, empty) == 1
     truth = concatenate([empty, masked([[1, 0]])])
     assert m.ari_fg(concatenate([full, full]), truth) == 1
+
+
+def labelled(*categories):
+    """An image's objects of these categories, -1 where absent."""
+    nodes = level([(0.1 * i, 0.0) for i in range(len(categories))], [c >= 0 for c in categories])
+    return replace(nodes, category=torch.tensor([categories]))
+
+
+def both(*nodes):
+    """A batch of the images' nodes."""
+    return concatenate([graph(n) for n in nodes]).objects
+
+
+def test_category_correspondence_of_the_papers_example():
+    assert m.category_correspondence(labelled(1, 4, 2, 2, 3), labelled(4, 0, 1, 1, 5)) == 1
+
+
+def test_category_correspondence_by_hand():
+    """Images of true (0, 1), (0, 0), (1): naming 0 → 0, 1 → 1 finds 2 + 1 + 1, the other way 2 + 1."""
+    found = both(labelled(0, 1), labelled(0, 1), labelled(1, -1))
+    truth = both(labelled(0, 1), labelled(0, 0), labelled(1, -1))
+    assert m.category_correspondence(found, truth) == pytest.approx(4 / 5)
+    # a category that was never inferred finds nothing, and one name serves one label only
+    assert m.category_correspondence(labelled(0, 0), labelled(0, 1)) == pytest.approx(1 / 2)
+    assert m.category_correspondence(labelled(0, 0), labelled(-1, -1)) == 1
+
+
+def test_category_correspondence_is_the_best_of_all_permutations():
+    generator = torch.Generator().manual_seed(0)
+    truth, found = (torch.randint(-1, 4, (30, 3), generator=generator) for _ in range(2))
+    nodes = [both(*(labelled(*row) for row in t.tolist())) for t in (found, truth)]
+
+    def score(names):
+        renamed = [[names[c] for c in row if c >= 0] for row in found.tolist()]
+        hits = 0
+        for mine, true in zip(renamed, truth.tolist(), strict=True):
+            for label in set(mine):
+                hits += min(mine.count(label), true.count(label))
+        return hits / int((truth >= 0).sum())
+
+    best = max(map(score, itertools.permutations(range(4))))
+    assert m.category_correspondence(*nodes) == pytest.approx(best)
+
+
+def square(left, top, side, size=20):
+    mask = torch.zeros(size, size)
+    mask[top : top + side, left : left + side] = 1
+    return mask
+
+
+def boxes(*masks, pres=None):
+    nodes = level([(0.0, 0.0)] * len(masks), pres)
+    return replace(nodes, mask=torch.stack(masks)[None])
+
+
+def test_intersection_over_union_by_hand():
+    a = torch.tensor([[0, 0, 4, 4], [0, 0, 2, 2]])
+    b = torch.tensor([[2, 0, 6, 4], [10, 10, 12, 12]])
+    expected = torch.tensor([[8 / 24, 0], [0, 0]], dtype=torch.float64)
+    torch.testing.assert_close(m.intersection_over_union(a, b), expected)
+
+
+def test_average_precision_by_hand():
+    """Sure and right, less sure and wrong, least sure and right: 1/2 · 1 + 1/2 · 2/3."""
+    truth = boxes(square(0, 0, 8), square(10, 10, 8))
+    found = boxes(square(0, 0, 8), square(10, 0, 8), square(10, 10, 8), pres=[0.9, 0.8, 0.7])
+    assert m.average_precision(found, truth, 0.5) == pytest.approx(0.5 + 0.5 * 2 / 3)
+    # equally sure: precision 2/3 at recall 1
+    assert m.average_precision(replace(found, pres=torch.ones(1, 3)), truth, 0.5) == pytest.approx(
+        2 / 3
+    )
+
+
+def test_average_precision_asks_for_overlap_and_takes_a_true_box_once():
+    truth = boxes(square(0, 0, 8))
+    shifted = boxes(square(2, 0, 8))  # 48 of 80 pixels
+    assert m.average_precision(shifted, truth, 0.6) == 1
+    assert m.average_precision(shifted, truth, 0.65) == 0
+    twice = boxes(square(0, 0, 8), square(0, 0, 8), pres=[0.9, 0.8])
+    assert m.average_precision(twice, truth, 0.5) == 1  # the second comes when recall is 1 already
+    assert m.average_precision(boxes(square(0, 0, 8), pres=[0]), truth, 0.5) == 0
+    assert m.average_precision(shifted, boxes(square(0, 0, 8), pres=[0]), 0.5) == 1
 
 
 def test_mse_is_a_mean_over_pixels_and_channels():
@@ -251,7 +334,7 @@ def test_mse_is_a_mean_over_pixels_and_channels():
 
 def test_truth_scores_one_and_another_images_truth_does_not():
     truth = world()
-    assert m.scene_metrics(truth, truth) == dict.fromkeys(KEYS, 1.0)
+    assert m.scene_metrics(truth, truth) == dict.fromkeys(KEYS | {"category_correspondence"}, 1.0)
     assert m.mse(truth, truth.image) == 0
     other = m.scene_metrics(truth[torch.roll(torch.arange(16), 1)], truth)
     assert all(other[key] < 0.6 for key in KEYS), other
@@ -271,7 +354,7 @@ def test_no_metric_depends_on_the_order_of_slots(seed):
 def test_metrics_are_those_that_scene_and_truth_allow():
     whole, flat = two_objects(), graph(level([(-0.5, 0.0), (0.5, 0.0)]))
     objects = {"object_count_accuracy", "object_f1", "object_recall"}
-    assert set(m.scene_metrics(whole, whole)) == KEYS - {"ari_fg"}
+    assert set(m.scene_metrics(whole, whole)) == KEYS - {"ari_fg", "ap50", "ap50_95"}
     assert set(m.scene_metrics(flat, whole)) == set(m.scene_metrics(whole, flat)) == objects
     with pytest.raises(ValueError, match="one level"):
         m.structure_accuracy(flat, whole)

@@ -1,0 +1,379 @@
+"""Compare gradient estimators: bias, variance and cost of a gradient, then what short trainings reach.
+
+    python -m analysis.gradients PROGRAM.py --estimators nvil,gumbel,rloo:4 [--minutes M] [--seeds N] …
+
+First, one training (of the recipe's own estimator) is stopped at several points. There every estimator
+draws many gradients of the same images at the same weights; their mean is held against a reference, by
+enumeration where the discrete space is small enough, else by many draws of `rloo`. Then every estimator
+trains from the same starts for the same time, and is measured with hard draws as it goes, so that
+trainings can be compared at equal time, equal steps and equal evaluations of the program.
+
+Written to --out: gradients.csv, training.csv, bias_variance.png, training.png; the tables are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from analysis.evaluate import floats, graph_metrics
+from analysis.posterior import iwae, log_weights
+from inference.data import Dataset, Sampler
+from inference.estimators import LIMIT, estimator
+from inference.objectives import Objective
+from inference.svi import Plan, Run, Trainer, datasets, plan
+
+REFERENCE = "rloo:8"
+SCENES = 100
+"""Validation scenes on which trainings are measured."""
+COLLAPSED = 0.5
+"""A run whose count accuracy ends below this share of the best estimator's median has collapsed."""
+
+
+class Learner:
+    """A program, its guide and an estimator, as a training has them, and how often the program ran."""
+
+    def __init__(self, p: Plan, name: str, seed: int, data: Dataset) -> None:
+        pyro.clear_param_store()
+        pyro.set_rng_seed(seed)
+        self.plan = replace(p, recipe=replace(p.recipe, estimator=name), seed=seed)
+        self.program, self.guide = (m.to(p.device) for m in p.source.build(p.config))
+        self.data, self.evaluations = data, 0
+        self.sampler = Sampler(len(data.images), min(p.recipe.batch, len(data.images)), seed)
+        self.estimator = estimator(name).to(p.device)
+        with torch.no_grad():
+            self.estimator.prepare(self.program, self.guide, self.images(0))
+        self.trainer = Trainer(self.plan, self.program, self.guide, self.estimator)
+        self.program.register_forward_pre_hook(self._count)
+
+    def _count(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self.evaluations += len(inputs[0])
+
+    def images(self, step: int) -> Tensor:
+        """The batch of a step."""
+        chosen = self.data.images[self.sampler.indices(step)]
+        return torch.as_tensor(chosen).to(self.plan.device).float() / 255
+
+    def update(self) -> None:
+        """One training step."""
+        self.trainer.update(self.images(self.trainer.step))
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters by the submodule they belong to: ``program.decoder``, ``guide.cell``."""
+        found: dict[str, list[nn.Parameter]] = {}
+        for owner, module in (("program", self.program), ("guide", self.guide)):
+            for name, parameter in module.named_parameters():
+                found.setdefault(f"{owner}.{name.split('.')[0]}", []).append(parameter)
+        return found
+
+    def gradient(self, method: nn.Module, x: Tensor) -> Tensor:
+        """(P,) of the loss an image, by all parameters in the order of `groups`."""
+        parameters = [p for group in self.groups().values() for p in group]
+        objective = Objective(self.plan.recipe.weights, self.plan.recipe.auxiliary)
+        loss, _ = method(self.program, self.guide, x, objective)
+        found = torch.autograd.grad(loss / len(x), parameters, allow_unused=True)
+        pairs = zip(parameters, found, strict=True)
+        return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in pairs])
+
+
+class Moments:
+    """Running mean and summed squares of vectors."""
+
+    def __init__(self) -> None:
+        self.number, self.mean, self.square = 0, torch.zeros(()), torch.zeros(())
+
+    def add(self, x: Tensor) -> None:
+        """Take in a vector (Welford's update)."""
+        self.number += 1
+        change = x - self.mean
+        self.mean = self.mean + change / self.number
+        self.square = self.square + change * (x - self.mean)
+
+    @property
+    def variance(self) -> Tensor:
+        """(P,) unbiased."""
+        return self.square / (self.number - 1)
+
+
+def compare(learner: Learner, names: list[str], draws: int, fit: int, x: Tensor) -> Iterator[dict]:
+    """A row for every estimator at the learner's present weights.
+
+    Columns: `bias` and `variance` relative to the reference's norm and squared norm, `bias_error` the
+    standard error of the former, `snr` the norm of the mean over the standard deviation, by group too,
+    `seconds` and `evaluations` (images run through the program, of each in `x`) a gradient.
+
+    Args:
+        draws: gradients an estimator.
+        fit: steps for which what an estimator learns (baselines) is fitted before, at fixed weights.
+    """
+    reference, kind = exact(learner, x, draws)
+    scale = reference.mean.norm()
+    for name in names:
+        method = estimator(name).to(x.device)
+        method.prepare(learner.program, learner.guide, x)
+        if hasattr(learner.estimator, "temperature") and hasattr(method, "temperature"):
+            method.temperature.copy_(learner.estimator.temperature)
+        settle(method, learner, x, fit)
+        moments, before, started = Moments(), learner.evaluations, time.perf_counter()
+        for _ in range(draws):
+            moments.add(learner.gradient(method, x))
+        seconds = (time.perf_counter() - started) / draws
+        off = moments.mean - reference.mean
+        noise = moments.variance.sum() / draws + reference.variance.sum() / reference.number
+        row = {
+            "step": learner.trainer.step,
+            "estimator": name,
+            "reference": kind,
+            "bias": math.sqrt(max(float(off.square().sum() - noise), 0.0)) / float(scale),
+            "bias_error": math.sqrt(float(noise)) / float(scale),
+            "variance": float(moments.variance.sum() / scale.square()),
+            "cosine": float(torch.cosine_similarity(moments.mean, reference.mean, dim=0)),
+            "snr": float(moments.mean.norm() / moments.variance.sum().sqrt()),
+            "seconds": seconds,
+            "evaluations": (learner.evaluations - before) / draws / len(x),
+        }
+        start = 0
+        for group, parameters in learner.groups().items():
+            part = slice(start, start := start + sum(p.numel() for p in parameters))
+            spread = moments.variance[part].sum().sqrt().clamp(min=1e-12)
+            row[f"snr {group}"] = float(moments.mean[part].norm() / spread)
+        yield row
+
+
+def exact(learner: Learner, x: Tensor, draws: int) -> tuple[Moments, str]:
+    """The reference gradient: by enumeration (continuous latents averaged over), else by `REFERENCE`."""
+    name = "enumerate"
+    try:
+        method = estimator(name)
+        method.prepare(learner.program, learner.guide, x)
+        if method.states > LIMIT // 16:
+            raise ValueError
+    except ValueError:
+        name, method = REFERENCE, estimator(REFERENCE)
+        method.prepare(learner.program, learner.guide, x)
+    moments = Moments()
+    for _ in range(4 * draws if name == REFERENCE else draws):
+        moments.add(learner.gradient(method, x))
+    return moments, name
+
+
+def settle(method: nn.Module, learner: Learner, x: Tensor, steps: int) -> None:
+    """Fit what an estimator learns while program and guide stand still."""
+    if not list(method.parameters()):
+        return
+    optimiser = torch.optim.Adam(method.parameters(), 1e-3)
+    objective = Objective(learner.plan.recipe.weights, learner.plan.recipe.auxiliary)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        (method(learner.program, learner.guide, x, objective)[0] / len(x)).backward()
+        optimiser.step()
+
+
+def race(
+    p: Plan, name: str, seed: int, data: Dataset, validation: Dataset, minutes: float, points: int
+) -> Iterator[dict]:
+    """Train, and measure `points` times at equal distances of time; measuring does not count."""
+    learner, spent = Learner(p, name, seed, data), 0.0
+    for point in range(1, points + 1):
+        while spent < 60 * minutes * point / points:
+            started = time.perf_counter()
+            learner.update()
+            spent += time.perf_counter() - started
+        seen = learner.evaluations
+        yield {
+            "estimator": name,
+            "seed": seed,
+            "step": learner.trainer.step,
+            "seconds": spent,
+            "evaluations": seen,
+            **measure(learner, validation),
+        }
+        learner.evaluations = seen
+
+
+def measure(learner: Learner, validation: Dataset) -> dict[str, float]:
+    """Hard-draw ELBO and IWAE (10 draws) in nats an image, and count accuracy."""
+    state = torch.get_rng_state()
+    images = floats(validation, learner.plan.device)
+    weights = log_weights(learner.program, learner.guide, images, 10).cpu()
+    found = graph_metrics(learner.program, learner.guide, validation, learner.plan.device)
+    torch.set_rng_state(state)
+    chosen = {k: v for k, v in found.items() if k in ("object_count_accuracy", "mse")}
+    return {"elbo": float(weights.mean()), "iwae": float(iwae(weights).mean()), **chosen}
+
+
+def summary(rows: list[dict]) -> list[dict]:
+    """A row an estimator: medians over seeds at equal time, steps and evaluations; share of collapsed runs."""
+    curves: dict[tuple[str, int], list[dict]] = {}
+    for row in rows:
+        curves.setdefault((row["estimator"], row["seed"]), []).append(row)
+    budget = {k: min(c[-1][k] for c in curves.values()) for k in ("seconds", "step", "evaluations")}
+    names = list(dict.fromkeys(row["estimator"] for row in rows))
+    best = max(
+        _median(c[-1].get("object_count_accuracy", 0.0) for c in _of(curves, n)) for n in names
+    )
+    table = []
+    for name in names:
+        line: dict[str, Any] = {"estimator": name, "seeds": len(_of(curves, name))}
+        for axis, limit in budget.items():
+            values = sorted(_read(curve, axis, limit, "elbo") for curve in _of(curves, name))
+            line[f"elbo at equal {axis}"] = _median(values)
+            line[f"lowest, highest at equal {axis}"] = f"{values[0]:.1f}, {values[-1]:.1f}"
+        counts = [c[-1].get("object_count_accuracy", math.nan) for c in _of(curves, name)]
+        line["count accuracy"] = _median(counts)
+        line["collapsed"] = sum(c < COLLAPSED * best for c in counts) / len(counts)
+        table.append(line)
+    return table
+
+
+def _of(curves: dict[tuple[str, int], list[dict]], name: str) -> list[list[dict]]:
+    return [curve for (who, _), curve in curves.items() if who == name]
+
+
+def _read(curve: list[dict], axis: str, limit: float, key: str) -> float:
+    """The curve's value where `axis` reaches `limit`, by linear interpolation."""
+    before = curve[0]
+    for row in curve:
+        if row[axis] >= limit:
+            span = row[axis] - before[axis]
+            share = 1.0 if span == 0 else (limit - before[axis]) / span
+            return before[key] + min(max(share, 0.0), 1.0) * (row[key] - before[key])
+        before = row
+    return curve[-1][key]
+
+
+def _median(values: Any) -> float:
+    return float(torch.tensor(sorted(values), dtype=torch.float64).quantile(0.5))
+
+
+def figures(gradients: list[dict], training: list[dict], out: Path) -> list[Path]:
+    """Bias against variance (a panel a point of the trajectory), ELBO against time."""
+    from analysis import plots
+
+    drawn = {}
+    if gradients:
+        drawn["bias_variance.png"] = plots.bias_variance_figure(gradients)
+    if training:
+        drawn["training.png"] = plots.race_figure(training)
+    for name, figure in drawn.items():
+        plots.save(figure, out / name)
+    return [out / name for name in drawn]
+
+
+def write(path: Path, rows: list[dict]) -> None:
+    """A CSV file."""
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(k for row in rows for k in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def show(rows: list[dict]) -> str:
+    """Rows as an aligned table, without the columns by group."""
+    columns = [c for c in rows[0] if not c.startswith("snr ")]
+    cells = [[_cell(row.get(c)) for c in columns] for row in rows]
+    widths = [max(len(c), *(len(line[i]) for line in cells)) for i, c in enumerate(columns)]
+    line = lambda words: "  ".join(w.rjust(n) for w, n in zip(words, widths, strict=True))  # noqa: E731
+    return "\n".join([line(columns), *map(line, cells)])
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    a = argparse.ArgumentParser(
+        prog="python -m analysis.gradients", description=__doc__.split("\n")[0]
+    )
+    a.add_argument("program", metavar="PROGRAM.py")
+    a.add_argument(
+        "--estimators",
+        default="reinforce,nvil,rloo,gumbel,gumbel_st,reinmax",
+        help="separated by commas, or by semicolons if there are mixtures",
+    )
+    a.add_argument("--variant", metavar="V")
+    a.add_argument("--preset", default="quick")
+    a.add_argument("--world", metavar="W")
+    a.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
+    a.add_argument(
+        "--points", default="0,200,1000", help="training steps at which gradients are compared"
+    )
+    a.add_argument(
+        "--images", type=int, default=16, metavar="N", help="images of a compared gradient"
+    )
+    a.add_argument(
+        "--draws", type=int, default=100, metavar="N", help="gradients an estimator and point"
+    )
+    a.add_argument(
+        "--minutes", type=float, default=1.0, metavar="M", help="of every training; 0 for none"
+    )
+    a.add_argument("--seeds", type=int, default=5, metavar="N", help="trainings an estimator")
+    a.add_argument("--device", default="auto")
+    a.add_argument("--out", type=Path, default=Path("runs/gradients"), metavar="DIR")
+    return a
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point."""
+    options = parser().parse_args(arguments)
+    try:
+        study(options)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def study(o: argparse.Namespace) -> None:
+    """Both halves, written as they come."""
+    names = [n.strip() for n in o.estimators.split(";" if ";" in o.estimators else ",")]
+    points = sorted(int(step) for step in o.points.split(","))
+    run = Run(o.program, o.out, o.variant, o.preset, o.world, device=o.device, set=tuple(o.set))
+    p = plan(run)
+    for name in names:
+        estimator(name)
+    o.out.mkdir(parents=True, exist_ok=True)
+    pyro.enable_validation(False)
+    pyro.settings.set(module_local_params=hasattr(p.source.program, "Program"))
+    data, validation = datasets(p)
+    if validation is None:
+        raise ValueError("analysis.gradients needs a world with its truth: give --world")
+    validation = replace(validation, images=validation.images[:SCENES])
+    gradients: list[dict] = []
+    learner = Learner(p, p.recipe.estimator, 0, data)
+    for point in points:
+        while learner.trainer.step < point:
+            learner.update()
+        x = learner.images(10**6)[: o.images]
+        rows = list(compare(learner, names, o.draws, o.draws, x))
+        gradients += rows
+        write(o.out / "gradients.csv", gradients)
+        print(f"gradients at step {point}, {o.draws} draws of {len(x)} images")
+        print(show(rows), flush=True)
+    training: list[dict] = []
+    for seed in range(o.seeds if o.minutes else 0):
+        for name in names:
+            for row in race(p, name, seed, data, validation, o.minutes, points=8):
+                training.append(row)
+            print(show([training[-1]]).split("\n")[1], flush=True)
+            write(o.out / "training.csv", training)
+    if training:
+        print(show(summary(training)))
+    for path in figures(gradients, training, o.out):
+        print(f"  {path}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""Guide of AIR: a recurrent network looks at the image, says where, crops, says what (Discrete-AIR, eq. 3).
+
+    q(z | x) = q(z_pres_n+1 = 0 | z_1:n, x) Π_t q(z_pres_t = 1, z_where_t | z_<t, x) q(z_what_t | x_t)
+    x_t      = ST(x, z_where_t): the window of step t
+
+Shape legend as in `programs.air`.
+"""
+
+from __future__ import annotations
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor
+
+from programs import render
+from programs.air import Object, Program
+from programs.distributions import gate, normal, positive
+from programs.nets import RecurrentCell, mlp
+
+
+class Guide(PyroModule):
+    """The amortized posterior; ``Guide(program)(images)`` draws the objects of every image."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__()
+        # a reference, not a submodule: decoder and prior belong to the program
+        object.__setattr__(self, "program", program)
+        self.config = c = program.config
+        pixels = c.colours * c.size**2
+        self.cell = RecurrentCell(pixels, 1 + 3 + c.z_what, c.memory)
+        self.where_head = mlp(c.memory, c.hidden, 1 + 2 * 3)
+        self.what_head = mlp(c.colours * c.window**2, c.hidden, 2 * c.z_what)
+
+    def forward(self, images: Tensor, batch: int = 1) -> None:
+        """Sample every latent of the program given `images` (B, C, H, W) in [0, 1]."""
+        if images is None:
+            raise ValueError(
+                "a guide infers from images; call the program alone to sample the prior"
+            )
+        seen, state = self.cell.look(images.flatten(1)), self.cell.start(len(images))
+        exists = images.new_ones(len(images))
+        last = images.new_zeros(len(images), 1 + 3 + self.config.z_what)
+        with pyro.plate("batch", len(images), dim=-1):
+            for t in range(1, self.config.steps + 1):
+                state = self.cell(seen, last, state)
+                step = self.step(t, exists, images, state[0])
+                exists = step.exists
+                last = torch.cat([exists.unsqueeze(-1), step.where, step.what], -1)
+
+    def step(self, t: int, exists: Tensor, images: Tensor, memory: Tensor) -> Object:
+        """Whether there is one more object, where, and what it looks like."""
+        go_on, loc, raw = self.where_head(memory).split([1, 3, 3], -1)
+        with gate(exists):
+            pres = pyro.sample(f"z_pres_{t}", dist.Bernoulli(logits=go_on.squeeze(-1)))
+        with gate(exists * pres):
+            q = normal(loc, self.program.where_sd * positive(raw))
+            where = pyro.sample(f"z_where_{t}", q)
+            pose = self.program.pose(where)[:, None, None]
+            window = render.crop(images.unsqueeze(1), pose, self.config.window)
+            loc, raw = self.what_head(window.flatten(1)).chunk(2, -1)
+            what = pyro.sample(f"z_what_{t}", normal(loc, positive(raw)))
+        return Object(exists * pres, where, what)

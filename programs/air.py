@@ -1,0 +1,132 @@
+"""AIR: Attend, Infer, Repeat (Eslami et al., NeurIPS 2016), as appendix A of Discrete-AIR states it.
+
+Objects are drawn one after the other until a coin says stop, and add up on the canvas.
+
+    n            ~ Geometric:  z_pres_t ~ Bernoulli(ρ),  the first 0 ends it, at most T
+    z_where_t    ~ N(μ, σ²)                        logarithm of the size, position
+    z_what_t     ~ N(0, 1)
+    y            = Σ_t z_pres_t ST(f_dec(z_what_t), z_where_t)                                     (5)
+    x            ~ N(y, σ_x²)                                                                      (4)
+
+# differs: the size is s exp(z_where[0]), never zero or negative; Pyro's example has an inverse size N(3, 0.2²).
+
+Shape legend: B images, T steps, C channels, H x W pixels, h x w of a window.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor
+
+from programs import render
+from programs.distributions import gate, normal
+from programs.nets import mlp
+from programs.scene import Nodes, Scene
+
+
+@dataclass(frozen=True)
+class Config:
+    """Architecture of Pyro's example, 50 x 50 images of up to three objects."""
+
+    size: int = 50  # pixels a side of the image
+    colours: int = 1  # C
+    steps: int = 3  # T
+    window: int = 28  # h, w
+    z_what: int = 50
+    presence: float = 0.01  # ρ, the probability of one more object
+    scale: float = 1 / 3  # s, half the side of an object, half the image's side being 1
+    where_sd: tuple[float, ...] = (0.2, 1.0, 1.0)  # σ of the logarithm of the size, of x and y
+    sigma: float = 0.3  # σ_x
+    hidden: tuple[int, ...] = (200,)  # of encoder and decoder
+    memory: int = 256  # units of the guide's LSTM
+
+    def __post_init__(self) -> None:
+        if not 0 < self.presence < 1:
+            raise ValueError(f"presence={self.presence}: expected a probability between 0 and 1")
+        if self.steps < 1:
+            raise ValueError(f"steps={self.steps}: expected at least 1")
+
+
+VARIANTS: dict[str, Config] = {"air": Config()}
+
+
+class Object(NamedTuple):
+    """What one step sampled, of every image."""
+
+    exists: Tensor
+    """(B) z_pres of this step and of all before"""
+    where: Tensor
+    """(B, 3)"""
+    what: Tensor
+    """(B, D)"""
+
+
+class Program(PyroModule):
+    """The generative process. ``Program(config)(images)`` conditions, ``(batch=16)`` samples the prior."""
+
+    def __init__(self, config: Config = Config()) -> None:
+        super().__init__()
+        self.config = c = config
+        self.register_buffer("where_sd", torch.tensor(c.where_sd))
+        self.register_buffer("go_on", torch.tensor(math.log(c.presence / (1 - c.presence))))
+        self.register_buffer("sigma", torch.tensor(c.sigma))
+        self.decoder = mlp(c.z_what, c.hidden, c.colours * c.window**2)
+
+    def forward(self, images: Tensor | None = None, batch: int = 1) -> Scene:
+        """Run the process.
+
+        Args:
+            images: (B, C, H, W) in [0, 1] to condition on; None samples the prior.
+            batch: number of scenes when `images` is None.
+        """
+        batch = batch if images is None else images.shape[0]
+        with pyro.plate("batch", batch, dim=-1):
+            exists, objects = torch.ones(batch, device=self.sigma.device), []
+            for t in range(1, self.config.steps + 1):
+                objects.append(self.step(t, exists))
+                exists = objects[-1].exists
+            all_steps = Object(*(torch.stack(values, 1) for values in zip(*objects, strict=True)))
+            patches, canvas = self.render(all_steps)
+            pyro.sample("images", dist.Normal(canvas, self.sigma).to_event(3), obs=images)
+        return self.scene(all_steps, patches, canvas)
+
+    def step(self, t: int, exists: Tensor) -> Object:
+        """p(z_pres_t, z_where_t, z_what_t | nobody has stopped before t)."""
+        zeros = exists.new_zeros(*exists.shape, self.config.z_what)
+        with gate(exists):
+            pres = pyro.sample(f"z_pres_{t}", dist.Bernoulli(logits=self.go_on.expand_as(exists)))
+        with gate(exists * pres):
+            where = pyro.sample(f"z_where_{t}", normal(zeros[..., :3], self.where_sd))
+            what = pyro.sample(f"z_what_{t}", normal(zeros, torch.ones_like(zeros)))
+        return Object(exists * pres, where, what)
+
+    def render(self, objects: Object) -> tuple[Tensor, Tensor]:
+        """Eq. 5, all steps at once: patches (B, T, C, h, w) and the canvas (B, C, H, W)."""
+        patches = self.decode(objects.what)
+        placed = render.place(patches, self.pose(objects.where), self.config.size)
+        return patches, (objects.exists[..., None, None, None] * placed).sum(-4)
+
+    def decode(self, what: Tensor) -> Tensor:
+        """f_dec: (..., D) -> (..., C, h, w) in [0, 1], dark to begin with."""
+        c = self.config
+        return (self.decoder(what) - 2).sigmoid().unflatten(-1, (c.colours, c.window, c.window))
+
+    def pose(self, where: Tensor) -> Tensor:
+        """(..., 3) -> (..., 2, 3)."""
+        extent = self.config.scale * where[..., :1].exp()
+        return render.pose(where[..., 1:], extent, torch.zeros_like(where[..., 0]))
+
+    def scene(self, objects: Object, patches: Tensor, canvas: Tensor) -> Scene:
+        """The sampled objects as a Scene of one level: white, as opaque as they are bright."""
+        absent = torch.zeros_like(objects.exists)
+        patch = torch.cat([torch.ones_like(patches), patches.mean(-3, keepdim=True)], -3)
+        pose = self.pose(objects.where)
+        nodes = Nodes(objects.exists, pose, absent, absent.long(), patch=patch)
+        return Scene(canvas.clamp(max=1), (nodes,))

@@ -1,0 +1,201 @@
+"""Discrete-AIR (Wang, Jamnik, Liò, 2019): AIR whose objects are a category, attributes and an affine map.
+
+    n            ~ Geometric:  z_pres_t ~ Bernoulli(ρ),  the first 0 ends it, at most T
+    z_where_t    ~ N(0, σ²)          size and aspect, position
+    z_theta_t    ~ N(0, σ²)          angle, shears
+    z_cat_t      ~ Uniform{1, …, K}, one-hot
+    z_attr_t     ~ N(0, 1)
+    o_t          = f(f_t(z_cat_t) + f_a(z_attr_t))       or the product of f_t and f_a        (section 2.1)
+    C_t          = C_t-1 + z_pres_t ST(o_t, T_t)                                                (C.1)
+    T            = T_st T_r T_k = diag(s_x, s_y) R(ω) [1 + k_x k_y, k_x; k_y, 1],  then + (t_x, t_y)    (1)
+    x            ~ N(C_T, σ_x²)                                                                  (4)
+
+# differs: s_x, s_y = s exp(size ± aspect), ω = π tanh(z): the paper does not say how Gaussians become either.
+A narrow prior of the aspect keeps one category from standing for another that is longer.
+# differs: group normalisation in the place of batch normalisation; the paper's batch statistics would tie
+the images of a batch to each other, which a density of one image cannot.
+
+Shape legend: B images, T steps, K categories, A attributes, C channels, H x W pixels, h x w of a window.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from programs import render
+from programs.distributions import gate, normal
+from programs.nets import SubpixelDecoder
+from programs.scene import Nodes, Scene
+
+
+@dataclass(frozen=True)
+class Config:
+    """Multi-Sprites; `discrete_air_mnist` in VARIANTS is for the paper's other set."""
+
+    size: int = 64  # pixels a side of the image
+    colours: int = 1  # C
+    steps: int = 3  # T
+    window: int = 32  # h, w
+    categories: int = 3  # K
+    attributes: int = 0  # A
+    combine: str = "add"  # or "multiply": how category and attributes meet
+    shear: bool = False
+    presence: float = 0.5  # ρ
+    scale: float = 0.32  # s, half the side of a window, half the image's side being 1
+    where_sd: tuple[float, ...] = (0.2, 0.05, 0.5, 0.5)  # σ of size, aspect, x, y
+    theta_sd: tuple[float, ...] = (1.0, 0.3, 0.3)  # σ of the raw angle and the shears, if any
+    sigma: float = 0.3  # σ_x
+    hidden: int = 128
+    decoder: int = 64  # channels of the decoder at 4 x 4
+    memory: int = 256  # units of the guide's LSTM
+    pool: int = 1  # pixels a side of what the LSTM sees as one
+    embedding: tuple[int, ...] = (
+        16,
+        24,
+        32,
+    )  # channels that embed the difference image; () for none
+    encoder: tuple[int, ...] = (48, 64, 96)  # channels that read a window
+
+    def __post_init__(self) -> None:
+        if self.combine not in ("add", "multiply"):
+            raise ValueError(f"combine={self.combine!r}: expected add or multiply")
+        if not 0 < self.presence < 1:
+            raise ValueError(f"presence={self.presence}: expected a probability between 0 and 1")
+        if self.steps < 1 or self.categories < 2:
+            raise ValueError(
+                f"steps={self.steps}, categories={self.categories}: expected at least 1 and 2"
+            )
+
+    @property
+    def theta(self) -> int:
+        """Numbers in z_theta."""
+        return 3 if self.shear else 1
+
+
+VARIANTS: dict[str, Config] = {
+    "discrete_air": Config(),
+    "discrete_air_mnist": Config(
+        size=50,
+        categories=10,
+        attributes=1,
+        shear=True,
+        where_sd=(0.2, 0.2, 0.5, 0.5),
+        theta_sd=(0.2, 0.2, 0.2),
+        embedding=(),
+    ),
+}
+
+
+class Object(NamedTuple):
+    """What one step sampled, of every image."""
+
+    exists: Tensor
+    """(B) z_pres of this step and of all before"""
+    where: Tensor
+    """(B, 4)"""
+    theta: Tensor
+    """(B, 1 or 3)"""
+    cat: Tensor
+    """(B, K) one-hot"""
+    attr: Tensor
+    """(B, A)"""
+
+
+class Program(PyroModule):
+    """The generative process. ``Program(config)(images)`` conditions, ``(batch=16)`` samples the prior."""
+
+    def __init__(self, config: Config = Config()) -> None:
+        super().__init__()
+        self.config = c = config
+        self.register_buffer("where_sd", torch.tensor(c.where_sd))
+        self.register_buffer("theta_sd", torch.tensor(c.theta_sd[: c.theta]))
+        self.register_buffer("go_on", torch.tensor(math.log(c.presence / (1 - c.presence))))
+        self.register_buffer("sigma", torch.tensor(c.sigma))
+        self.template = nn.Linear(c.categories, c.hidden)
+        self.attribute = nn.Linear(c.attributes, c.hidden) if c.attributes else None
+        self.decoder = nn.Sequential(
+            nn.CELU(), SubpixelDecoder(c.hidden, c.window, c.decoder, c.colours)
+        )
+
+    def forward(self, images: Tensor | None = None, batch: int = 1) -> Scene:
+        """Run the process.
+
+        Args:
+            images: (B, C, H, W) in [0, 1] to condition on; None samples the prior.
+            batch: number of scenes when `images` is None.
+        """
+        batch = batch if images is None else images.shape[0]
+        with pyro.plate("batch", batch, dim=-1):
+            exists, objects = torch.ones(batch, device=self.sigma.device), []
+            for t in range(1, self.config.steps + 1):
+                objects.append(self.step(t, exists))
+                exists = objects[-1].exists
+            all_steps = Object(*(torch.stack(values, 1) for values in zip(*objects, strict=True)))
+            patches, drawn = self.draw(all_steps)
+            canvas = drawn.sum(1)
+            pyro.sample("images", dist.Normal(canvas, self.sigma).to_event(3), obs=images)
+        return self.scene(all_steps, patches, canvas)
+
+    def step(self, t: int, exists: Tensor) -> Object:
+        """p(z_pres_t, z_where_t, z_theta_t, z_cat_t, z_attr_t | nobody has stopped before t)."""
+        c, zeros = self.config, exists.new_zeros
+        with gate(exists):
+            pres = pyro.sample(f"z_pres_{t}", dist.Bernoulli(logits=self.go_on.expand_as(exists)))
+        with gate(exists * pres):
+            where = pyro.sample(f"z_where_{t}", normal(zeros(*exists.shape, 4), self.where_sd))
+            theta = zeros(*exists.shape, c.theta)
+            theta = pyro.sample(f"z_theta_{t}", normal(theta, self.theta_sd))
+            uniform = zeros(*exists.shape, c.categories)
+            cat = pyro.sample(f"z_cat_{t}", dist.OneHotCategorical(logits=uniform))
+            attr = zeros(*exists.shape, c.attributes)
+            if c.attributes:
+                attr = pyro.sample(f"z_attr_{t}", normal(attr, torch.ones_like(attr)))
+        return Object(exists * pres, where, theta, cat, attr)
+
+    def draw(self, objects: Object) -> tuple[Tensor, Tensor]:
+        """Patches (..., C, h, w), and what each adds to the canvas (..., C, H, W)."""
+        patches = self.decode(objects.cat, objects.attr)
+        placed = render.place(patches, self.pose(objects.where, objects.theta), self.config.size)
+        return patches, objects.exists[..., None, None, None] * placed
+
+    def decode(self, cat: Tensor, attr: Tensor) -> Tensor:
+        """f: (..., K) and (..., A) -> (..., C, h, w) in [0, 1], dark to begin with."""
+        features = self.template(cat)
+        if self.attribute is not None:
+            other = self.attribute(attr)
+            features = features + other if self.config.combine == "add" else features * other
+        return (self.decoder(features) - 2).sigmoid()
+
+    def pose(self, where: Tensor, theta: Tensor) -> Tensor:
+        """Eq. 1: (..., 4) and (..., 1 or 3) -> (..., 2, 3)."""
+        log_size, aspect, middle = where.split([1, 1, 2], -1)
+        size = self.config.scale * (log_size + torch.cat([aspect, -aspect], -1)).exp()
+        angle, shears = math.pi * theta[..., 0].tanh(), theta[..., 1:]
+        kx, ky = shears.unbind(-1) if self.config.shear else 2 * [torch.zeros_like(angle)]
+        turn = _matrix(angle.cos(), -angle.sin(), angle.sin(), angle.cos())
+        skew = _matrix(1 + kx * ky, kx, ky, torch.ones_like(angle))
+        return torch.cat([size.unsqueeze(-1) * turn @ skew, middle.unsqueeze(-1)], -1)
+
+    def scene(self, objects: Object, patches: Tensor, canvas: Tensor) -> Scene:
+        """The sampled objects as a Scene of one level: white, as opaque as they are bright."""
+        absent = torch.zeros_like(objects.exists)
+        patch = torch.cat([torch.ones_like(patches), patches.mean(-3, keepdim=True)], -3)
+        category = objects.cat.argmax(-1).where(objects.exists > 0.5, -1)
+        pose = self.pose(objects.where, objects.theta)
+        attributes = objects.attr if self.config.attributes else None
+        nodes = Nodes(
+            objects.exists, pose, absent, absent.long(), category, attributes, patch=patch
+        )
+        return Scene(canvas.clamp(max=1), (nodes,))
+
+
+def _matrix(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+    return torch.stack([torch.stack([a, b], -1), torch.stack([c, d], -1)], -2)

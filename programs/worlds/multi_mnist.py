@@ -1,0 +1,142 @@
+"""Multi-MNIST: handwritten digits on black (AIR, NeurIPS 2016; Discrete-AIR, section 3.2).
+
+The rules are those of the generator in the package `observations`, which Discrete-AIR used, and of
+Pyro's copy of it. Pixels are integers from 0 to 255.
+
+    number ~ Uniform{min, …, max}, 0 to 2 in the papers; digit by digit:
+    image  ~ Uniform{digits of the split}, 28 x 28
+    scale  ~ N(1.3, 0.1)        side = ⌊28 / scale⌋ pixels, resized bilinearly (anti-aliased)
+    offset ~ Uniform{0, …, size - side - 1}² of the image's left upper corner
+    image  = the sum of all digits; all of them again, but their number, where it exceeds 255
+
+Scenes whose strokes meet are drawn again, of those with two digits a third. So digits of much ink
+are rarer where there are several.
+
+# differs: where MNIST is not at hand, the digits are the embedded ones (see `programs/digits.py`).
+The last 5,000 of MNIST's training digits are kept for validation.
+
+Digits keep their pixels whatever the image's size, as in `observations`. They are in the order
+drawn, from slot 0. A digit's mask is where its own ink is a tenth of white or more (a pixel may be in
+two masks, as digits are added), and its pose is the tight upright box around that, along the edges of
+pixels. None is in front: `depth` is 1.
+
+Shape legend: B images, N = max_objects slots, S pixels a side, M scenes drawn at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from programs.digits import SIDE, SPLITS, announce, digits, resolve
+from programs.scene import Nodes, Scene
+from programs.worlds import pack, unpack
+
+VERSION = "1"
+"""To be raised with every change of what is drawn: cached sets are found by it."""
+MOST = 4
+"""Digits a scene at most: of more, hardly a draw would pass (of 4, 6 % do at 50 pixels, 0.2 % at 40)."""
+SCALE = 1.3, 0.1
+"""Mean and standard deviation."""
+WHITE = 255
+INK = 26
+"""Least brightness of a digit's mask, a tenth of white."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What may be varied; the defaults are the papers'."""
+
+    size: int = 50  # pixels a side
+    min_objects: int = 0
+    max_objects: int = 2
+    digits: str = "auto"  # mnist or embedded; auto becomes one of them here, see programs/digits.py
+    split: str = "train"  # whose digits: a data set puts its own split here
+
+    def __post_init__(self) -> None:
+        if self.size < 40:
+            raise ValueError(f"size={self.size}: expected at least 40 pixels a side")
+        if not 0 <= self.min_objects <= self.max_objects or not 1 <= self.max_objects <= MOST:
+            raise ValueError(
+                f"min_objects={self.min_objects}, max_objects={self.max_objects}: "
+                f"expected 0 <= min_objects <= max_objects, which is 1 to {MOST}"
+            )
+        if self.split not in SPLITS:
+            raise ValueError(f"unknown split {self.split!r}; known are {', '.join(SPLITS)}")
+        object.__setattr__(self, "digits", resolve(self.digits))
+
+
+def world(batch: int, generator: torch.Generator, config: Config | None = None) -> Scene:
+    """Draw `batch` scenes with their truth, a Scene of one level; `category` is -1 where absent."""
+    return with_masks(*draw(batch, generator, config or Config()))
+
+
+def prepare(config: Config) -> None:
+    """Say whose digits are drawn, and see to it that they are there and whole."""
+    announce(config.digits)
+    digits(config.digits, config.split)
+
+
+def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene, Tensor]:
+    """The same without masks, but with a label map (B, S, S) uint8, bit k of slot k's pixels."""
+    slots = config.max_objects
+    number = torch.randint(config.min_objects, slots + 1, (batch, 1), generator=generator)
+    pres = torch.arange(slots) < number
+    source = digits(config.digits, config.split)
+    which = torch.zeros(batch, slots, dtype=torch.long)
+    ink = torch.zeros(batch, slots, config.size, config.size)
+    todo = torch.arange(batch)
+    while len(todo):
+        which[todo] = torch.randint(len(source.images), (len(todo), slots), generator=generator)
+        placed = _place(source.images[which[todo]].float(), config.size, generator)
+        ink[todo] = placed * pres[todo, :, None, None]
+        todo = todo[ink[todo].sum(1).flatten(1).amax(1) > WHITE]
+
+    image, masks = ink.sum(1, keepdim=True) / WHITE, ink >= INK
+    depth, root = torch.ones(batch, slots), torch.zeros_like(which)
+    category = source.labels[which].where(pres, -1)
+    objects = Nodes(pres.float(), _boxes(masks), depth, root, category)
+    return Scene(image, (objects,), torch.zeros_like(image)), pack(masks)
+
+
+def with_masks(scene: Scene, labels: Tensor) -> Scene:
+    """Add the masks (bool) that a label map describes."""
+    return scene.with_masks((unpack(labels, scene.objects.pres.shape[1]),))
+
+
+def _place(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Resize digits (M, N, 28, 28) and put them anywhere on canvases (M, N, S, S) of their own."""
+    mean, deviation = SCALE
+    scale = mean + deviation * torch.randn(images.shape[:2], generator=generator)
+    side = (SIDE / scale).long().clamp(max=size - 1)
+    u = torch.rand((2, *side.shape), generator=generator)
+    rows, columns = (_resize(side, (v * (size - side)).long(), size) for v in u)
+    return (rows @ images @ columns.mT).round()
+
+
+def _resize(side: Tensor, offset: Tensor, size: int) -> Tensor:
+    """(..., S, 28): what each of 28 pixels in a line gives to each of S, where the line is resized
+    to `side` (...) pixels that begin at `offset` (...): a triangle as wide as two pixels of the coarser
+    grid, normalised, as in Pillow's bilinear resizing."""
+    side, place = side[..., None, None], torch.arange(size)[:, None] - offset[..., None, None]
+    step = SIDE / side
+    reach = ((place + 0.5) * step - (torch.arange(SIDE) + 0.5)).abs() / step.clamp(min=1)
+    weight = (1 - reach).clamp(min=0)
+    inside = (place >= 0) & (place < side)
+    return torch.where(inside, weight / weight.sum(-1, keepdim=True).clamp(min=1e-6), 0.0)
+
+
+def _boxes(masks: Tensor) -> Tensor:
+    """(B, N, 2, 3) poses of the tight boxes around masks (B, N, S, S); where empty, of the image."""
+    size = masks.shape[-1]
+    edge = torch.arange(size)
+    masks = masks | ~masks.any((-2, -1), keepdim=True)
+    pose = torch.zeros(*masks.shape[:2], 2, 3)
+    for axis, line in enumerate((masks.any(-2), masks.any(-1))):  # columns, rows
+        low = torch.where(line, edge, size).amin(-1)
+        high = torch.where(line, edge + 1, 0).amax(-1)
+        pose[..., axis, axis] = (high - low) / size
+        pose[..., axis, 2] = (high + low) / size - 1
+    return pose

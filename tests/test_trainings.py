@@ -1,0 +1,21 @@
+"""The quick presets learn what the README says. Ten minutes each: `python -m pytest -m slow`."""
+
+import json
+
+import pytest
+
+from inference.svi import Run, train
+
+PROMISED = {
+    "gsgn": {"object_count_accuracy": 0.95, "object_f1": 0.92, "part_count_accuracy": 0.75, "part_f1": 0.90},
+    "air": {"object_count_accuracy": 0.95},
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", PROMISED)
+def test_the_quick_preset_learns(program, tmp_path):
+    out = train(Run(f"programs/{program}.py", tmp_path, seed=7))
+    metrics = json.loads((out / "metrics.json").read_text())
+    for name, least in PROMISED[program].items():
+        assert metrics[name] >= least, metrics

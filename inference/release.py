@@ -10,15 +10,19 @@ import shutil
 import sys
 from pathlib import Path
 
+import torch
+
 from inference import checkpoint
 
 LIMIT = 8 * 2**20
 KEPT = ("config.json", "metrics.json", "log.jsonl", "scene_graphs.png", "prior_scenes.png")
 
 
-def release(run: Path, target: Path) -> int:
+def release(run: Path, target: Path, half: bool = False) -> int:
     """Copy what others need of a run folder; returns the size in bytes.
 
+    Args:
+        half: store weights in 16 bits. Measure again what is shipped, with `analysis.evaluate --json`.
     Raises:
         ValueError: `run` has no checkpoint, or what would be shipped exceeds 8 MiB.
     """
@@ -29,6 +33,8 @@ def release(run: Path, target: Path) -> int:
         raise ValueError(f"{run} has no checkpoint.ckpt: give a folder that inference.svi wrote")
     modules = checkpoint.load(path)["modules"]
     flat = {f"{m}/{k}": v.contiguous() for m in ("program", "guide") for k, v in modules[m].items()}
+    if half:
+        flat = {k: v.half() if v.dtype == torch.float32 else v for k, v in flat.items()}
     target.mkdir(parents=True, exist_ok=True)
     (target / "weights.safetensors").write_bytes(save(flat))
     for name in KEPT:
@@ -45,9 +51,10 @@ def main(arguments: list[str] | None = None) -> int:
     a = argparse.ArgumentParser(prog="python -m inference.release")
     a.add_argument("run", type=Path, help="folder that inference.svi wrote")
     a.add_argument("target", type=Path, help="programs/trained/VARIANT-WORLD")
+    a.add_argument("--half", action="store_true", help="weights in 16 bits: half the size")
     options = a.parse_args(arguments)
     try:
-        size = release(options.run, options.target)
+        size = release(options.run, options.target, options.half)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -14,6 +14,7 @@ import argparse
 import json
 import math
 import platform
+import shlex
 import signal
 import sys
 import time
@@ -117,9 +118,20 @@ def plan(run: Run) -> Plan:
     return Plan(source, config, variant, chosen, world_config, run.images, run.seed, device)
 
 
-def describe(p: Plan) -> dict[str, Any]:
+def command(run: Run) -> str:
+    """The command line of a run, without --resume."""
+    words = ["python -m inference.svi", run.program, "--out", str(run.out)]
+    for f in fields(Run):
+        value = getattr(run, f.name)
+        if f.name not in ("program", "out", "resume", "set") and value != f.default:
+            words += [f"--{f.name}", str(value)]
+    return " ".join([*words, *(f"--set {shlex.quote(pair)}" for pair in run.set)])
+
+
+def describe(p: Plan, run: Run) -> dict[str, Any]:
     """The plan as plain values for config.json."""
     return {
+        "command": command(run),
         "program": str(p.source.path),
         "variant": p.variant,
         "config": asdict(p.config) if p.config is not None else {},
@@ -169,7 +181,7 @@ def train(run: Run) -> Path:
     path = out / "checkpoint.ckpt"
     if run.resume and path.exists():
         trainer.restore(checkpoint.load(path, p.device))
-    (out / "config.json").write_text(json.dumps(describe(p), indent=2) + "\n")
+    (out / "config.json").write_text(json.dumps(describe(p, run), indent=2) + "\n")
 
     log = Log(out / "log.jsonl", trainer.step, p.recipe.steps, batch)
     started = saved = time.monotonic()

@@ -116,7 +116,9 @@ def test_nested_gates_multiply():
 
 def test_the_kl_of_presences_is_finite_and_right_at_any_logit():
     """Against the sum over both values in double precision; torch's is infinite from a logit of 17."""
-    q, p = torch.meshgrid(*[torch.tensor([-120.0, -17, -8.8, -1, 0, 2, 17, 120])] * 2, indexing="ij")
+    q, p = torch.meshgrid(
+        *[torch.tensor([-120.0, -17, -8.8, -1, 0, 2, 17, 120])] * 2, indexing="ij"
+    )
     got = kl_divergence(dist.Bernoulli(logits=q), dist.Bernoulli(logits=p))
     q, p = q.double(), p.double()
     log = torch.nn.functional.logsigmoid

@@ -131,6 +131,11 @@ def test_a_released_run_gives_the_same_scenes(run, tmp_path):
     scenes = [infer(*open_run(r)[:2], x) for r in (run, tmp_path / "shipped")]
     assert torch.equal(scenes[0].image, scenes[1].image)
     assert not (tmp_path / "shipped" / "checkpoint.ckpt").exists()
+    assert release_main([str(run), str(tmp_path / "half"), "--half"]) == 0
+    half = infer(*open_run(tmp_path / "half")[:2], x)
+    torch.testing.assert_close(half.image, scenes[0].image, atol=0.02, rtol=0)
+    sizes = [(tmp_path / n / "weights.safetensors").stat().st_size for n in ("half", "shipped")]
+    assert sizes[0] < 0.6 * sizes[1]
 
 
 def test_unknown_runs_and_worlds_are_refused(run, capsys):

@@ -3,10 +3,12 @@
 import json
 import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from analysis import evaluate
 from inference import checkpoint, svi
 from inference.presets import Recipe
 from inference.schedules import Exponential, Linear, Until, WarmupDecay
-from inference.svi import Run, keep_until, main, parse, plan, read_log, train
+from inference.svi import Run, command, keep_until, main, parse, plan, read_log, train
 
 SMALL = (
     "size=32",
@@ -290,6 +292,7 @@ def test_the_command_line_is_what_is_promised():
     with pytest.raises(SystemExit):
         parse(["p.py", "--world", "w", "--images", "d"])
     assert parse([GSGN]).out == Path("runs/gsgn-shapes2d")
+    assert parse(shlex.split(command(run))[3:]) == replace(run, resume=False)
 
 
 def test_schedules_take_their_values_at_the_corners():

@@ -125,6 +125,7 @@ def compare(learner: Learner, names: list[str], draws: int, fit: int, x: Tensor)
         if hasattr(learner.estimator, "temperature") and hasattr(method, "temperature"):
             method.temperature.copy_(learner.estimator.temperature)
         settle(method, learner, x, fit)
+        learner.gradient(method, x)  # the first one costs more
         moments, before, started = Moments(), learner.evaluations, time.perf_counter()
         for _ in range(draws):
             moments.add(learner.gradient(method, x))

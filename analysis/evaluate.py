@@ -122,11 +122,11 @@ def pictures(
     return [out / name for name in figures]
 
 
-def open_run(run: str | Path) -> tuple[torch.nn.Module, torch.nn.Module, dict[str, Any]]:
-    """A trained program, its guide and its config.json, from a run folder or a shipped run's name.
+def find_run(run: str | Path) -> Path:
+    """The folder of a run, given itself or the name of a shipped one.
 
     Raises:
-        ValueError: no such run, or weights that do not fit the program.
+        ValueError: no such run.
     """
     shipped = ROOT / "programs" / "trained"
     folder = Path(run) if (Path(run) / "config.json").is_file() else shipped / str(run)
@@ -135,6 +135,16 @@ def open_run(run: str | Path) -> tuple[torch.nn.Module, torch.nn.Module, dict[st
         raise ValueError(
             f"{str(run)!r} is no run: give a folder with config.json, or one of {names}"
         )
+    return folder
+
+
+def open_run(run: str | Path) -> tuple[torch.nn.Module, torch.nn.Module, dict[str, Any]]:
+    """A trained program, its guide and its config.json, from a run folder or a shipped run's name.
+
+    Raises:
+        ValueError: no such run, or weights that do not fit the program.
+    """
+    folder = find_run(run)
     config = json.loads((folder / "config.json").read_text())
     source = load(config["program"])
     changes = {k: _tuples(v) for k, v in config["config"].items()}
@@ -149,6 +159,13 @@ def open_run(run: str | Path) -> tuple[torch.nn.Module, torch.nn.Module, dict[st
     program.load_state_dict(weights["program"])
     guide.load_state_dict(weights["guide"])
     return program.eval(), guide.eval(), config
+
+
+def steps(run: str | Path) -> dict[str, int]:
+    """How long a run was trained, as its own metrics.json says."""
+    file = find_run(run) / "metrics.json"
+    measured = json.loads(file.read_text()) if file.is_file() else {}
+    return {k: v for k, v in measured.items() if k == "step"}
 
 
 def unseen(config: dict[str, Any], world: str | None, number: int, seed: int) -> Dataset:
@@ -201,7 +218,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         program, guide, config = open_run(options.run)
         data = unseen(config, options.world, options.scenes, options.seed)
-        found = evaluate(program, guide, data, "cpu", options.seed)
+        found = steps(options.run) | evaluate(program, guide, data, "cpu", options.seed)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -31,7 +31,6 @@ from analysis.evaluate import floats, graph_metrics
 from analysis.posterior import iwae, log_weights
 from inference.data import Dataset, Sampler
 from inference.estimators import LIMIT, estimator
-from inference.objectives import Objective
 from inference.svi import Plan, Run, Trainer, datasets, plan
 
 REFERENCE = "rloo:8"
@@ -80,8 +79,7 @@ class Learner:
     def gradient(self, method: nn.Module, x: Tensor) -> Tensor:
         """(P,) of the loss an image, by all parameters in the order of `groups`."""
         parameters = [p for group in self.groups().values() for p in group]
-        objective = Objective(self.plan.recipe.weights, self.plan.recipe.auxiliary)
-        loss, _ = method(self.program, self.guide, x, objective)
+        loss, _ = method(self.program, self.guide, x, self.trainer.objective)
         found = torch.autograd.grad(loss / len(x), parameters, allow_unused=True)
         pairs = zip(parameters, found, strict=True)
         return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in pairs])
@@ -174,10 +172,10 @@ def settle(method: nn.Module, learner: Learner, x: Tensor, steps: int) -> None:
     if not list(method.parameters()):
         return
     optimiser = torch.optim.Adam(method.parameters(), 1e-3)
-    objective = Objective(learner.plan.recipe.weights, learner.plan.recipe.auxiliary)
     for _ in range(steps):
         optimiser.zero_grad()
-        (method(learner.program, learner.guide, x, objective)[0] / len(x)).backward()
+        loss, _ = method(learner.program, learner.guide, x, learner.trainer.objective)
+        (loss / len(x)).backward()
         optimiser.step()
 
 

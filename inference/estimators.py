@@ -284,15 +284,15 @@ class Estimator(nn.Module):
         if terms.keys() != self.origins.keys():
             self.origins = provenance(lambda: run(images, {})[1])
         weight = self.weight(trace, len(x)) / copies
-        surrogate = sum((weight * per_image(term)).sum() for term in terms.values())
+        losses = {name: (weight * per_image(term)).sum() for name, term in terms.items()}
+        surrogate = sum(losses.values())
         for name, node in trace.nodes.items():
             method = lookup(self.methods, name) if is_discrete(node) else None
             if isinstance(method, Score):
                 below = [term for term, sites in self.origins.items() if name in sites]
                 extra = method.surrogate(see(name, trace, terms, below, x, run)) * reachable(node)
                 surrogate = surrogate + extra.sum() / copies
-        terms = {name: (weight * per_image(term)).sum() for name, term in terms.items()}
-        return surrogate, {name: term.detach() for name, term in terms.items()}
+        return surrogate, {name: loss.detach() for name, loss in losses.items()}
 
     def values(self, rows: int) -> dict[str, Tensor]:
         """All joint values of the enumerated sites, each for `rows` images: (states · rows, *S[, A])."""

@@ -172,9 +172,8 @@ def train(run: Run) -> Path:
     draw = lambda step: images[sampler.indices(step)].to(p.device).float() / 255  # noqa: E731
 
     gradients = estimator(p.recipe.estimator).to(p.device)
-    with (
-        torch.no_grad()
-    ):  # shows the parameters of plain functions, and whether program and guide fit
+    # shows the parameters of plain functions, and whether program and guide fit
+    with torch.no_grad():
         check_match(*Objective().traces(program, guide, draw(0)))
         gradients.prepare(program, guide, draw(0))
     trainer = Trainer(p, program, guide, gradients)

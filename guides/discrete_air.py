@@ -1,12 +1,16 @@
 """Guide of Discrete-AIR: explain what the canvas still lacks, one object a step (section 2.2).
 
-    h_t              = LSTM(x - C_t-1, z_t-1)
-    q(z_pres_t, z_where_t | h_t),    q(z_theta_t | ST(x, T_st⁻¹)),    q(z_cat_t, z_attr_t | ST(x, T⁻¹))
+    h_t                                 = LSTM(x - C_t-1, z_t-1)
+    q(z_pres_t, z_where_t | h_t)
+    q(z_cat_t | ST(x, T_st⁻¹))          by matching: softmax over k of the best log-likelihood, over angles ω,
+                                        of what the window shows under template k turned by ω
+    q(z_theta_t, z_attr_t | ST(x, T⁻¹)) T at the best angle of z_cat_t, from which z_theta_t differs little
 
-# differs: the paper's LSTM says angle and shears too. Seen in the upright window they are the same wherever the
-object is.
+# differs: in the paper the LSTM says angle and shears, and an encoder reads the category from ST(x, T⁻¹). A
+template that is still round gives angles no gradient, and without angles all templates stay round: that took
+its 420,000 steps. Trying angles and templates, as class averaging in microscopy does, needs none.
 
-Shape legend as in `programs.discrete_air`.
+Shape legend as in `programs.discrete_air`; Ω angles that are tried.
 """
 
 from __future__ import annotations
@@ -16,11 +20,15 @@ import pyro.distributions as dist
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from programs import render
 from programs.discrete_air import Object, Program
 from programs.distributions import gate, normal, positive
 from programs.nets import RecurrentCell, groups, mlp
+
+START = 3.0
+"""Logit of one more object to begin with: templates learn before presence is given up."""
 
 
 class Guide(PyroModule):
@@ -31,16 +39,17 @@ class Guide(PyroModule):
         # a reference, not a submodule: decoder and prior belong to the program
         object.__setattr__(self, "program", program)
         self.config = c = program.config
-        self.embed = nn.Sequential(nn.AvgPool2d(c.pool), embedding(c.colours, c.embedding))
-        with torch.no_grad():
-            features = self.embed(torch.zeros(1, c.colours, c.size, c.size)).shape[1]
+        self.embed = nn.Sequential(nn.AvgPool2d(c.pool), strided(c.colours, c.embedding))
+        self.salience = nn.Conv2d(c.embedding[-1] + 2, 1, 1, bias=False)
         self.inputs = 1 + 4 + c.theta + c.categories + c.attributes
-        self.cell = RecurrentCell(features, self.inputs, c.memory)
+        self.cell = RecurrentCell(2 * c.embedding[-1] + 2, self.inputs, c.memory)
         self.where_head = mlp(c.memory, [c.hidden], 1 + 2 * 4)
-        self.glance, self.read = (strided(c.colours, c.encoder) for _ in range(2))
+        shares = (torch.arange(c.angles) + 0.5) / c.angles
+        self.register_buffer("angles", dist.Normal(0, program.theta_sd[0]).icdf(shares))
+        self.sharpness = nn.Parameter(torch.tensor(-2.0))
+        self.read = strided(c.colours, c.encoder)
         pixels = c.encoder[-1] * (c.window // 2 ** len(c.encoder)) ** 2
-        self.theta_head = mlp(pixels, [c.hidden], 2 * c.theta)
-        self.what_head = mlp(pixels, [c.hidden], c.categories + 2 * c.attributes)
+        self.fine_head = mlp(pixels, [c.hidden], 2 * (c.theta + c.attributes))
 
     def forward(self, images: Tensor, batch: int = 1) -> None:
         """Sample every latent of the program given `images` (B, C, H, W) in [0, 1]."""
@@ -50,50 +59,84 @@ class Guide(PyroModule):
             )
         state, exists = self.cell.start(len(images)), images.new_ones(len(images))
         last, canvas = images.new_zeros(len(images), self.inputs), torch.zeros_like(images)
+        templates = self.turned_templates()
         with pyro.plate("batch", len(images), dim=-1):
             for t in range(1, self.config.steps + 1):
-                seen = self.cell.look(self.embed(images - canvas))
-                state = self.cell(seen, last, state)
-                step = self.step(t, exists, images, state[0])
+                seen, place = self.look(images - canvas)
+                state = self.cell(self.cell.look(seen), last, state)
+                step = self.step(t, exists, images, state[0], place, templates)
                 exists = step.exists
                 canvas = canvas + self.program.draw(step)[1]
                 last = torch.cat([exists.unsqueeze(-1), *step[1:]], -1)
 
-    def step(self, t: int, exists: Tensor, images: Tensor, memory: Tensor) -> Object:
+    def look(self, difference: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, 2 F + 2) of what is salient and of the whole, and its place (B, 2)."""
+        features = self.embed(difference)
+        side = features.shape[-1]
+        axis = (2 * torch.arange(side, device=features.device) + 1) / side - 1
+        grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy")).expand(len(features), -1, -1, -1)
+        everywhere = torch.cat([features, grid], 1)
+        share = self.salience(everywhere).flatten(1).softmax(-1)
+        salient = (everywhere.flatten(2) * share.unsqueeze(1)).sum(-1)
+        return torch.cat([salient, features.mean((-2, -1))], -1), salient[:, -2:]
+
+    def step(
+        self,
+        t: int,
+        exists: Tensor,
+        images: Tensor,
+        memory: Tensor,
+        place: Tensor,
+        templates: Tensor,
+    ) -> Object:
         """Whether there is one more object, where, of which category, with which attributes."""
         c = self.config
         go_on, loc, raw = self.where_head(memory).split([1, 4, 4], -1)
+        go_on, loc = go_on + START, loc + F.pad(place, (2, 0))
         with gate(exists):
             pres = pyro.sample(f"z_pres_{t}", dist.Bernoulli(logits=go_on.squeeze(-1)))
         with gate(exists * pres):
-            q = normal(loc, self.program.where_sd * positive(raw))
+            q = normal(loc, self.program.where_sd * positive(raw - 2))
             where = pyro.sample(f"z_where_{t}", q)
-            upright = self.window(images, where, loc.new_zeros(len(loc), c.theta))
-            loc, raw = self.theta_head(self.glance(upright).flatten(1)).chunk(2, -1)
-            q = normal(loc, self.program.theta_sd * positive(raw))
-            theta = pyro.sample(f"z_theta_{t}", q)
-            what = self.what_head(self.read(self.window(images, where, theta)).flatten(1))
-            logits, loc, raw = what.split([c.categories, c.attributes, c.attributes], -1)
+            fits = self.match(images, where, templates)
+            logits = F.softplus(self.sharpness) * fits.amax(-1)
             cat = pyro.sample(f"z_cat_{t}", dist.OneHotCategorical(logits=logits))
-            attr = loc
+            angle = (cat * self.angles[fits.argmax(-1)]).sum(-1, keepdim=True)
+            turn = F.pad(angle, (0, c.theta - 1))
+            fine = self.fine_head(self.read(self.window(images, where, turn)).flatten(1))
+            loc, raw, attr, attr_raw = fine.split([c.theta] * 2 + [c.attributes] * 2, -1)
+            q = normal(turn + 0.1 * self.program.theta_sd * loc, self.program.theta_sd * positive(raw - 3))
+            theta = pyro.sample(f"z_theta_{t}", q)
             if c.attributes:
-                attr = pyro.sample(f"z_attr_{t}", normal(loc, positive(raw)))
+                attr = pyro.sample(f"z_attr_{t}", normal(attr, positive(attr_raw)))
         return Object(exists * pres, where, theta, cat, attr)
+
+    @torch.no_grad()
+    def turned_templates(self) -> Tensor:
+        """(K, Ω, C, h, w) every category's mean object at every angle."""
+        c, number = self.config, self.config.categories
+        cat = torch.eye(number, device=self.angles.device)
+        patches = self.program.decode(cat, cat.new_zeros(number, c.attributes))
+        theta = F.pad(self.angles.unsqueeze(-1), (0, c.theta - 1))
+        turns = self.program.pose(cat.new_zeros(c.angles, 4), theta) / c.scale
+        pairs = patches.unsqueeze(1).expand(-1, c.angles, -1, -1, -1)
+        return render.place(pairs, turns.expand(number, -1, -1, -1), c.window)
+
+    @torch.no_grad()
+    def match(self, images: Tensor, where: Tensor, templates: Tensor) -> Tensor:
+        """(B, K, Ω) log-likelihood of what the upright window shows, in nats of the image's pixels."""
+        upright = where.new_zeros(len(where), self.config.theta)
+        seen = self.window(images, where, upright).flatten(1)
+        expected = templates.flatten(2)
+        squares = expected.square().sum(-1) - 2 * torch.einsum("bp,kap->bka", seen, expected)
+        linear = self.program.pose(where, upright)[..., :2]
+        area = torch.linalg.det(linear).abs() * (self.config.size / self.config.window) ** 2
+        return -0.5 * area[:, None, None] * squares / self.program.sigma**2
 
     def window(self, images: Tensor, where: Tensor, theta: Tensor) -> Tensor:
         """(B, C, h, w) what the inverse of T shows."""
         pose = self.program.pose(where, theta)[:, None, None]
         return render.crop(images.unsqueeze(1), pose, self.config.window)[:, 0, 0]
-
-
-def embedding(channels: int, widths: tuple[int, ...]) -> nn.Sequential:
-    """Convolutions of 5 x 5 with pooling, flattened; without widths the pixels themselves (C.1)."""
-    layers: list[nn.Module] = []
-    for width in widths:
-        layers += [nn.Conv2d(channels, width, 5, padding=2), nn.GroupNorm(groups(width), width)]
-        layers += [nn.CELU(), nn.MaxPool2d(2)]
-        channels = width
-    return nn.Sequential(*layers, nn.Flatten())
 
 
 def strided(channels: int, widths: tuple[int, ...]) -> nn.Sequential:

@@ -3,7 +3,8 @@
 `quick` is made for two CPU cores and ten minutes, `long` trains the same networks on more scenes for two
 hours, `paper` is the paper's configuration for a GPU. A program without an entry (a user's own) trains
 with `DEFAULT`. Schedules are written in steps; the keys of `schedules` are ``learning_rate``,
-``estimator.BUFFER`` (``estimator.temperature``) and ``program.BUFFER`` (any buffer the program declares).
+``estimator.BUFFER`` (``estimator.temperature``), ``program.BUFFER`` (any buffer the program declares)
+and ``weight.PATTERN`` (KL weights by site name: ``weight.z_cat*``).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from inference.objectives import Gaussian, Mixture, Prior, Sparse
-from inference.schedules import Constant, Exponential, Schedule, Until, WarmupDecay
+from inference.schedules import Constant, Exponential, Linear, Schedule, Until, WarmupDecay
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,6 @@ class Recipe:
     schedules: Mapping[str, Schedule] = field(
         default_factory=lambda: {"learning_rate": Constant(1e-3)}
     )
-    weights: Mapping[str, float] = field(default_factory=dict)
-    """KL weights by site-name pattern"""
     auxiliary: Mapping[str, Prior] = field(default_factory=dict)
     """fixed priors of auxiliary KLs by site-name pattern; ``{}`` is No-Aux"""
     clip: float = 1.0
@@ -136,7 +135,7 @@ DISCRETE_AIR_QUICK = Recipe(
     steps=5000,
     batch=32,
     # differs: the LSTM sees the difference image at half the size, without convolutions; smaller networks
-    program={"embedding": (), "pool": 2, "encoder": (16, 32, 32), "window": 16, "decoder": 32},
+    program={"pool": 2, "embedding": (24, 48), "encoder": (16, 32, 32), "window": 16, "decoder": 32},
     world="multi_sprites",
     scenes=80_000,
     schedules={

@@ -213,7 +213,9 @@ class Trainer:
 
     def __init__(self, p: Plan, program: nn.Module, guide: nn.Module, estimator: nn.Module) -> None:
         self.schedules, self.clip = p.recipe.schedules, p.recipe.clip
-        self.objective = Objective(p.recipe.weights, p.recipe.auxiliary)
+        patterns = [name.partition(".")[2] for name in self.schedules if name.startswith("weight.")]
+        self.weights = {pattern: torch.tensor(1.0, device=p.device) for pattern in patterns}
+        self.objective = Objective(self.weights, p.recipe.auxiliary)
         self.modules = {"program": program, "guide": guide, "estimator": estimator}
         self.learned = list(dict.fromkeys([*program.parameters(), *guide.parameters()]))
         groups = [{"params": self.learned, "lr": 0.0}]
@@ -242,10 +244,11 @@ class Trainer:
             if name == "learning_rate":
                 self.optimiser.param_groups[0]["lr"] = value
                 continue
-            owner, _, buffer = name.partition(".")
-            module = self.modules[owner]
-            if hasattr(module, buffer):
-                getattr(module, buffer).fill_(value)
+            owner, _, key = name.partition(".")
+            if owner == "weight":
+                self.weights[key].fill_(value)
+            elif hasattr(self.modules[owner], key):
+                getattr(self.modules[owner], key).fill_(value)
 
     def rates(self) -> dict[str, float]:
         """Scheduled numbers now, for the log."""

@@ -99,12 +99,12 @@ class Program(PyroModule):
 
     def step(self, t: int, exists: Tensor) -> Object:
         """p(z_pres_t, z_where_t, z_what_t | nobody has stopped before t)."""
-        zeros = exists.new_zeros(*exists.shape, self.config.z_what)
+        where, what = (exists.new_zeros(*exists.shape, n) for n in (3, self.config.z_what))
         with gate(exists):
             pres = pyro.sample(f"z_pres_{t}", dist.Bernoulli(logits=self.go_on.expand_as(exists)))
         with gate(exists * pres):
-            where = pyro.sample(f"z_where_{t}", normal(zeros[..., :3], self.where_sd))
-            what = pyro.sample(f"z_what_{t}", normal(zeros, torch.ones_like(zeros)))
+            where = pyro.sample(f"z_where_{t}", normal(where, self.where_sd))
+            what = pyro.sample(f"z_what_{t}", normal(what, torch.ones_like(what)))
         return Object(exists * pres, where, what)
 
     def render(self, objects: Object) -> tuple[Tensor, Tensor]:

@@ -46,22 +46,20 @@ class Config:
     window: int = 32  # h, w
     categories: int = 3  # K
     attributes: int = 0  # A
+    disc: float = 4.0  # logit in the middle of what all templates begin as, dark towards the edge
     combine: str = "add"  # or "multiply": how category and attributes meet
     shear: bool = False
     presence: float = 0.5  # ρ
     scale: float = 0.32  # s, half the side of a window, half the image's side being 1
-    where_sd: tuple[float, ...] = (0.2, 0.05, 0.5, 0.5)  # σ of size, aspect, x, y
+    where_sd: tuple[float, ...] = (0.1, 0.01, 0.5, 0.5)  # σ of size, aspect, x, y
     theta_sd: tuple[float, ...] = (1.0, 0.3, 0.3)  # σ of the raw angle and the shears, if any
     sigma: float = 0.3  # σ_x
     hidden: int = 128
     decoder: int = 64  # channels of the decoder at 4 x 4
     memory: int = 256  # units of the guide's LSTM
+    angles: int = 24  # Ω, that the guide tries, equally likely stretches of the prior apart
     pool: int = 1  # pixels a side of what the LSTM sees as one
-    embedding: tuple[int, ...] = (
-        16,
-        24,
-        32,
-    )  # channels that embed the difference image; () for none
+    embedding: tuple[int, ...] = (16, 24, 32)  # channels that embed the difference image
     encoder: tuple[int, ...] = (48, 64, 96)  # channels that read a window
 
     def __post_init__(self) -> None:
@@ -72,6 +70,10 @@ class Config:
         if self.steps < 1 or self.categories < 2:
             raise ValueError(
                 f"steps={self.steps}, categories={self.categories}: expected at least 1 and 2"
+            )
+        if not self.embedding or not self.encoder:
+            raise ValueError(
+                f"embedding={self.embedding}, encoder={self.encoder}: expected channels of at least one layer"
             )
 
     @property
@@ -87,9 +89,11 @@ VARIANTS: dict[str, Config] = {
         categories=10,
         attributes=1,
         shear=True,
-        where_sd=(0.2, 0.2, 0.5, 0.5),
-        theta_sd=(0.2, 0.2, 0.2),
-        embedding=(),
+        scale=0.36,
+        disc=1.0,
+        where_sd=(0.1, 0.1, 0.5, 0.5),
+        theta_sd=(0.1, 0.1, 0.1),
+        angles=8,
     ),
 }
 
@@ -121,6 +125,9 @@ class Program(PyroModule):
         self.register_buffer("sigma", torch.tensor(c.sigma))
         self.template = nn.Linear(c.categories, c.hidden)
         self.attribute = nn.Linear(c.attributes, c.hidden) if c.attributes else None
+        axis = (2 * torch.arange(c.window) + 1) / c.window - 1
+        disc = c.disc - (c.disc + 4) * (axis[:, None].square() + axis.square())
+        self.register_buffer("disc", disc, persistent=False)
         self.decoder = nn.Sequential(
             nn.CELU(), SubpixelDecoder(c.hidden, c.window, c.decoder, c.colours)
         )
@@ -151,10 +158,10 @@ class Program(PyroModule):
             pres = pyro.sample(f"z_pres_{t}", dist.Bernoulli(logits=self.go_on.expand_as(exists)))
         with gate(exists * pres):
             where = pyro.sample(f"z_where_{t}", normal(zeros(*exists.shape, 4), self.where_sd))
-            theta = zeros(*exists.shape, c.theta)
-            theta = pyro.sample(f"z_theta_{t}", normal(theta, self.theta_sd))
             uniform = zeros(*exists.shape, c.categories)
             cat = pyro.sample(f"z_cat_{t}", dist.OneHotCategorical(logits=uniform))
+            theta = zeros(*exists.shape, c.theta)
+            theta = pyro.sample(f"z_theta_{t}", normal(theta, self.theta_sd))
             attr = zeros(*exists.shape, c.attributes)
             if c.attributes:
                 attr = pyro.sample(f"z_attr_{t}", normal(attr, torch.ones_like(attr)))
@@ -167,12 +174,12 @@ class Program(PyroModule):
         return patches, objects.exists[..., None, None, None] * placed
 
     def decode(self, cat: Tensor, attr: Tensor) -> Tensor:
-        """f: (..., K) and (..., A) -> (..., C, h, w) in [0, 1], dark to begin with."""
+        """f: (..., K) and (..., A) -> (..., C, h, w) in [0, 1], a disc to begin with."""
         features = self.template(cat)
         if self.attribute is not None:
             other = self.attribute(attr)
             features = features + other if self.config.combine == "add" else features * other
-        return (self.decoder(features) - 2).sigmoid()
+        return (self.disc + self.decoder(features)).sigmoid()
 
     def pose(self, where: Tensor, theta: Tensor) -> Tensor:
         """Eq. 1: (..., 4) and (..., 1 or 3) -> (..., 2, 3)."""

@@ -16,6 +16,7 @@ import torch
 
 from analysis import evaluate
 from inference import checkpoint, svi
+from inference.estimators import estimator
 from inference.presets import Recipe
 from inference.schedules import Exponential, Linear, Until, WarmupDecay
 from inference.svi import Run, command, keep_until, main, parse, plan, read_log, train
@@ -345,3 +346,21 @@ def test_an_interrupted_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         checkpoint.save(path, {"step": 2})
     assert checkpoint.load(path) == {"step": 1}
+
+
+def test_a_weight_on_a_schedule_multiplies_the_kl_of_the_sites_it_names(tmp_path):
+    p = plan(small(tmp_path))
+    plain = {**p.recipe.schedules, "learning_rate": Linear(0.0, 0.0, 1)}
+    weighed = {**plain, "weight.z_what*": Linear(0.0, 3.0, 1)}
+    found = {}
+    for name, schedules in (("plain", plain), ("weighed", weighed)):
+        torch.manual_seed(0)
+        modules = p.source.build(p.config)
+        gradients = estimator("gumbel")
+        chosen = replace(p, recipe=replace(p.recipe, schedules=schedules))
+        trainer, x = svi.Trainer(chosen, *modules, gradients), torch.rand(2, 3, 32, 32)
+        found[name] = [(torch.manual_seed(1), trainer.update(x)[1])[1] for _ in range(2)]
+    for before, after, factor in zip(found["plain"], found["weighed"], (0, 3), strict=True):
+        for term, value in before.items():
+            wanted = factor * value if term.startswith("kl/z_what") else value
+            torch.testing.assert_close(after[term], wanted)

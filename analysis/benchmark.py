@@ -121,7 +121,9 @@ def parser() -> argparse.ArgumentParser:
     a.add_argument("--batch", type=int, metavar="B")
     a.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     a.add_argument("--device", default="auto")
-    a.add_argument("--threads", type=int, metavar="N", help="of the CPU; torch's choice if not given")
+    a.add_argument(
+        "--threads", type=int, metavar="N", help="of the CPU; torch's choice if not given"
+    )
     a.add_argument("--against", metavar="MODULE:CALLABLE", help="another implementation to time")
     a.add_argument("--json", type=Path, metavar="FILE")
     return a

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from analysis.evaluate import floats, graph_metrics
 from analysis.posterior import iwae, log_weights
 from inference.data import Dataset, Sampler
-from inference.estimators import LIMIT, estimator
+from inference.estimators import LIMIT, Bound, estimator
 from inference.svi import Plan, Run, Trainer, datasets, plan
 
 REFERENCE = "rloo:8"
@@ -107,9 +107,10 @@ class Moments:
 def compare(learner: Learner, names: list[str], draws: int, fit: int, x: Tensor) -> Iterator[dict]:
     """A row for every estimator at the learner's present weights.
 
-    Columns: `bias` and `variance` relative to the reference's norm and squared norm, `bias_error` the
-    standard error of the former, `snr` the norm of the mean over the standard deviation, by group too,
-    `seconds` and `evaluations` (images run through the program, of each in `x`) a gradient.
+    Columns: `objective`, the ELBO or a bound on several samples, whose gradient is another; `bias` and
+    `variance` relative to the reference's norm and squared norm, `bias_error` the standard error of the
+    former, `snr` the norm of the mean over the standard deviation, by group too, `seconds` and `evaluations`
+    (images run through the program, of each in `x`) a gradient.
 
     Args:
         draws: gradients an estimator.
@@ -133,6 +134,7 @@ def compare(learner: Learner, names: list[str], draws: int, fit: int, x: Tensor)
         row = {
             "step": learner.trainer.step,
             "estimator": name,
+            "objective": "bound" if isinstance(method, Bound) else "ELBO",
             "reference": kind,
             "bias": math.sqrt(max(float(off.square().sum() - noise), 0.0)) / float(scale),
             "bias_error": math.sqrt(float(noise)) / float(scale),
@@ -152,19 +154,24 @@ def compare(learner: Learner, names: list[str], draws: int, fit: int, x: Tensor)
 
 def exact(learner: Learner, x: Tensor, draws: int) -> tuple[Moments, str]:
     """The reference gradient: by enumeration (continuous latents averaged over), else by `REFERENCE`."""
-    name = "enumerate"
-    try:
-        method = estimator(name)
-        method.prepare(learner.program, learner.guide, x)
-        if method.states > LIMIT // 16:
-            raise ValueError
-    except ValueError:
-        name, method = REFERENCE, estimator(REFERENCE)
+    name, method = "enumerate", enumeration(learner, x)
+    if method is None:
+        name, method, draws = REFERENCE, estimator(REFERENCE), 4 * draws
         method.prepare(learner.program, learner.guide, x)
     moments = Moments()
-    for _ in range(4 * draws if name == REFERENCE else draws):
+    for _ in range(draws):
         moments.add(learner.gradient(method, x))
     return moments, name
+
+
+def enumeration(learner: Learner, x: Tensor) -> nn.Module | None:
+    """The exact estimator, where it takes so few runs of an image that many draws can be had."""
+    method = estimator("enumerate")
+    try:
+        method.prepare(learner.program, learner.guide, x)
+    except ValueError:
+        return None
+    return method if method.states <= LIMIT // 16 else None
 
 
 def settle(method: nn.Module, learner: Learner, x: Tensor, steps: int) -> None:

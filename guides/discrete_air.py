@@ -1,14 +1,15 @@
 """Guide of Discrete-AIR: explain what the canvas still lacks, one object a step (section 2.2).
 
-    h_t                                 = LSTM(x - C_t-1, z_t-1)
+    h_t                                 = LSTM(what is salient in x - C_t-1, z_t-1)
     q(z_pres_t, z_where_t | h_t)
     q(z_cat_t | ST(x, T_st⁻¹))          by matching: softmax over k of the best log-likelihood, over angles ω,
                                         of what the window shows under template k turned by ω
     q(z_theta_t, z_attr_t | ST(x, T⁻¹)) T at the best angle of z_cat_t, from which z_theta_t differs little
 
-# differs: in the paper the LSTM says angle and shears, and an encoder reads the category from ST(x, T⁻¹). A
-template that is still round gives angles no gradient, and without angles all templates stay round: that took
-its 420,000 steps. Trying angles and templates, as class averaging in microscopy does, needs none.
+# differs: in the paper an embedding of the whole difference goes into the LSTM, which says place, angle and
+shears, and an encoder reads the category from ST(x, T⁻¹); it trains for 420,000 steps. Here the LSTM sees
+what is salient (a spatial softmax, Finn et al., 2016) and starts from its place, and angles are tried: while
+templates are round, angles have no gradient, and without angles all templates stay round (`analysis/LOG.md`).
 
 Shape legend as in `programs.discrete_air`; Ω angles that are tried.
 """
@@ -46,7 +47,7 @@ class Guide(PyroModule):
         self.where_head = mlp(c.memory, [c.hidden], 1 + 2 * 4)
         shares = (torch.arange(c.angles) + 0.5) / c.angles
         self.register_buffer("angles", dist.Normal(0, program.theta_sd[0]).icdf(shares))
-        self.sharpness = nn.Parameter(torch.tensor(-2.0))
+        self.sharpness = nn.Parameter(torch.tensor(0.0))
         self.read = strided(c.colours, c.encoder)
         pixels = c.encoder[-1] * (c.window // 2 ** len(c.encoder)) ** 2
         self.fine_head = mlp(pixels, [c.hidden], 2 * (c.theta + c.attributes))
@@ -74,8 +75,8 @@ class Guide(PyroModule):
         features = self.embed(difference)
         side = features.shape[-1]
         axis = (2 * torch.arange(side, device=features.device) + 1) / side - 1
-        grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy")).expand(len(features), -1, -1, -1)
-        everywhere = torch.cat([features, grid], 1)
+        grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"))
+        everywhere = torch.cat([features, grid.expand(len(features), -1, -1, -1)], 1)
         share = self.salience(everywhere).flatten(1).softmax(-1)
         salient = (everywhere.flatten(2) * share.unsqueeze(1)).sum(-1)
         return torch.cat([salient, features.mean((-2, -1))], -1), salient[:, -2:]
@@ -105,8 +106,10 @@ class Guide(PyroModule):
             turn = F.pad(angle, (0, c.theta - 1))
             fine = self.fine_head(self.read(self.window(images, where, turn)).flatten(1))
             loc, raw, attr, attr_raw = fine.split([c.theta] * 2 + [c.attributes] * 2, -1)
-            q = normal(turn + 0.1 * self.program.theta_sd * loc, self.program.theta_sd * positive(raw - 3))
-            theta = pyro.sample(f"z_theta_{t}", q)
+            sd = self.program.theta_sd
+            theta = pyro.sample(
+                f"z_theta_{t}", normal(turn + 0.1 * sd * loc, sd * positive(raw - 3))
+            )
             if c.attributes:
                 attr = pyro.sample(f"z_attr_{t}", normal(attr, positive(attr_raw)))
         return Object(exists * pres, where, theta, cat, attr)

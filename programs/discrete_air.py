@@ -91,6 +91,7 @@ VARIANTS: dict[str, Config] = {
         shear=True,
         scale=0.36,
         disc=1.0,
+        presence=1e-4,
         where_sd=(0.1, 0.1, 0.5, 0.5),
         theta_sd=(0.1, 0.1, 0.1),
         angles=8,
@@ -124,6 +125,7 @@ class Program(PyroModule):
         self.register_buffer("go_on", torch.tensor(math.log(c.presence / (1 - c.presence))))
         self.register_buffer("sigma", torch.tensor(c.sigma))
         self.template = nn.Linear(c.categories, c.hidden)
+        nn.init.normal_(self.template.weight)  # templates that begin alike part late, or never
         self.attribute = nn.Linear(c.attributes, c.hidden) if c.attributes else None
         axis = (2 * torch.arange(c.window) + 1) / c.window - 1
         disc = c.disc - (c.disc + 4) * (axis[:, None].square() + axis.square())

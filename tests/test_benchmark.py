@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from itertools import pairwise
 
 import pytest
 import torch
@@ -65,4 +66,4 @@ def test_the_examples_prior_makes_every_object_less_probable_by_one_factor():
     p = [1 - stay[0], stay[0] * (1 - stay[1]), stay[0] * stay[1] * (1 - stay[2])]
     p.append(stay[0] * stay[1] * stay[2])
     assert sum(p) == pytest.approx(1)
-    assert [b / a for a, b in zip(p, p[1:], strict=False)] == pytest.approx([PRESENCE] * 3)
+    assert [b / a for a, b in pairwise(p)] == pytest.approx([PRESENCE] * 3)

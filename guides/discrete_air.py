@@ -127,7 +127,7 @@ class Guide(PyroModule):
 
     @torch.no_grad()
     def match(self, images: Tensor, where: Tensor, templates: Tensor) -> Tensor:
-        """(B, K, Ω) log-likelihood of what the upright window shows, in nats of the image's pixels."""
+        """(B, K, Ω) log-likelihood of what the upright window shows, up to a constant, in nats."""
         upright = where.new_zeros(len(where), self.config.theta)
         seen = self.window(images, where, upright).flatten(1)
         expected = templates.flatten(2)

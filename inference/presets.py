@@ -134,14 +134,8 @@ AIR_PAPER = replace(
 DISCRETE_AIR_QUICK = Recipe(
     steps=4000,
     batch=32,
-    # differs: the difference image is embedded at half its size; smaller networks
-    program={
-        "pool": 2,
-        "embedding": (24, 48),
-        "encoder": (16, 32, 32),
-        "window": 16,
-        "decoder": 32,
-    },
+    # differs: smaller networks; two layers embed the difference, so that touching objects stay apart
+    program={"embedding": (16, 32), "encoder": (16, 32, 32), "window": 16, "decoder": 32},
     world="multi_sprites",
     scenes=80_000,
     schedules={
@@ -170,7 +164,10 @@ CATEGORIES_FIRST = {
     "weight.z_attr*": Exponential(100.0, 1.0, 2500),
 }
 DIGITS_QUICK = replace(
-    DISCRETE_AIR_QUICK, **DIGITS, schedules={**DISCRETE_AIR_QUICK.schedules, **CATEGORIES_FIRST}
+    DISCRETE_AIR_QUICK,
+    **DIGITS,
+    program={**DISCRETE_AIR_QUICK.program, "pool": 2, "embedding": (24, 48)},
+    schedules={**DISCRETE_AIR_QUICK.schedules, **CATEGORIES_FIRST},
 )
 DIGITS_PAPER = replace(
     DISCRETE_AIR_PAPER,
@@ -182,7 +179,10 @@ DIGITS_PAPER = replace(
 PRESETS: dict[str, dict[str, Recipe]] = {
     "gsgn": {"quick": GSGN_QUICK, "long": GSGN_LONG, "paper": GSGN_PAPER},
     "air": {"quick": AIR_QUICK, "paper": AIR_PAPER},
-    "discrete_air": {"quick": DISCRETE_AIR_QUICK, "paper": DISCRETE_AIR_PAPER},
+    "discrete_air": {
+        "quick": DISCRETE_AIR_QUICK,
+        "paper": DISCRETE_AIR_PAPER,
+    },
     "discrete_air_mnist": {"quick": DIGITS_QUICK, "paper": DIGITS_PAPER},
 }
 """By variant, where a variant has recipes of its own, else by program."""

@@ -2,8 +2,8 @@
 
     n            ~ Geometric:  z_pres_t ~ Bernoulli(ρ),  the first 0 ends it, at most T
     z_where_t    ~ N(0, σ²)          size and aspect, position
-    z_theta_t    ~ N(0, σ²)          angle, shears
     z_cat_t      ~ Uniform{1, …, K}, one-hot
+    z_theta_t    ~ N(0, σ²)          angle, shears
     z_attr_t     ~ N(0, 1)
     o_t          = f(f_t(z_cat_t) + f_a(z_attr_t))       or the product of f_t and f_a        (section 2.1)
     C_t          = C_t-1 + z_pres_t ST(o_t, T_t)                                                (C.1)
@@ -12,6 +12,8 @@
 
 # differs: s_x, s_y = s exp(size ± aspect), ω = π tanh(z): the paper does not say how Gaussians become either.
 A narrow prior of the aspect keeps one category from standing for another that is longer.
+# differs: all templates begin as discs. A digit is given up for a bright one, so digits begin with a dim one;
+dim ones are stacked on a digit, so one more digit is improbable (ρ = 0.0001, 9 nats an object).
 # differs: group normalisation in the place of batch normalisation; the paper's batch statistics would tie
 the images of a batch to each other, which a density of one image cannot.
 

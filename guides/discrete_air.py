@@ -47,7 +47,7 @@ class Guide(PyroModule):
         self.where_head = mlp(c.memory, [c.hidden], 1 + 2 * 4)
         shares = (torch.arange(c.angles) + 0.5) / c.angles
         self.register_buffer("angles", dist.Normal(0, program.theta_sd[0]).icdf(shares))
-        self.sharpness = nn.Parameter(torch.tensor(0.0))
+        self.sharpness = nn.Parameter(torch.tensor(-2.0))
         self.read = strided(c.colours, c.encoder)
         pixels = c.encoder[-1] * (c.window // 2 ** len(c.encoder)) ** 2
         self.fine_head = mlp(pixels, [c.hidden], 2 * (c.theta + c.attributes))

@@ -132,15 +132,16 @@ AIR_PAPER = replace(
 )
 
 DISCRETE_AIR_QUICK = Recipe(
-    steps=4000,
+    steps=3500,
     batch=32,
     # differs: smaller networks; two layers embed the difference, so that touching objects stay apart
     program={"embedding": (16, 32), "encoder": (16, 32, 32), "window": 16, "decoder": 32},
     world="multi_sprites",
     scenes=80_000,
     schedules={
-        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=600, hold=1900),
+        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=500, hold=1600),
         "estimator.temperature": Exponential(1.0, 0.5, 139),  # max(0.5, exp(-0.005 t)) (C.4)
+        "weight.z_cat*": Exponential(10.0, 1.0, 1000),  # differs: or a category may never be used
     },
     evaluate_every=500,
 )
@@ -149,20 +150,13 @@ DISCRETE_AIR_PAPER = replace(
     batch=64,
     program={},
     steps=300 * 1406,  # 300 epochs of 90,000 images
-    schedules={
-        "learning_rate": Constant(1e-4),
-        "estimator.temperature": Exponential(1.0, 0.5, 139),  # max(0.5, exp(-0.005 t)) (C.4)
-    },
+    schedules={**DISCRETE_AIR_QUICK.schedules, "learning_rate": Constant(1e-4)},
     evaluate_every=5000,
 )
 
 DIGITS = {"world": "multi_mnist", "scenes": 60_000}
-CATEGORIES_FIRST = {
-    # differs: every category is used before any is preferred, and attributes, which could
-    # stand for categories, come last
-    "weight.z_cat*": Exponential(10.0, 1.0, 1000),
-    "weight.z_attr*": Exponential(100.0, 1.0, 2500),
-}
+# differs: attributes, which could stand for categories, come last
+CATEGORIES_FIRST = {"weight.z_attr*": Exponential(100.0, 1.0, 2500)}
 DIGITS_QUICK = replace(
     DISCRETE_AIR_QUICK,
     **DIGITS,
@@ -179,10 +173,7 @@ DIGITS_PAPER = replace(
 PRESETS: dict[str, dict[str, Recipe]] = {
     "gsgn": {"quick": GSGN_QUICK, "long": GSGN_LONG, "paper": GSGN_PAPER},
     "air": {"quick": AIR_QUICK, "paper": AIR_PAPER},
-    "discrete_air": {
-        "quick": DISCRETE_AIR_QUICK,
-        "paper": DISCRETE_AIR_PAPER,
-    },
+    "discrete_air": {"quick": DISCRETE_AIR_QUICK, "paper": DISCRETE_AIR_PAPER},
     "discrete_air_mnist": {"quick": DIGITS_QUICK, "paper": DIGITS_PAPER},
 }
 """By variant, where a variant has recipes of its own, else by program."""

@@ -48,6 +48,7 @@ class Config:
     window: int = 32  # h, w
     categories: int = 3  # K
     attributes: int = 0  # A
+    spread: float = 0.3  # σ between the templates' first embeddings: wide ones may stay unused
     disc: float = 4.0  # logit in the middle of what all templates begin as, dark towards the edge
     combine: str = "add"  # or "multiply": how category and attributes meet
     shear: bool = False
@@ -92,6 +93,7 @@ VARIANTS: dict[str, Config] = {
         attributes=1,
         shear=True,
         scale=0.36,
+        spread=1.0,
         disc=1.0,
         presence=1e-4,
         where_sd=(0.1, 0.1, 0.5, 0.5),
@@ -127,7 +129,7 @@ class Program(PyroModule):
         self.register_buffer("go_on", torch.tensor(math.log(c.presence / (1 - c.presence))))
         self.register_buffer("sigma", torch.tensor(c.sigma))
         self.template = nn.Linear(c.categories, c.hidden)
-        nn.init.normal_(self.template.weight)  # templates that begin alike part late, or never
+        nn.init.normal_(self.template.weight, std=c.spread)
         self.attribute = nn.Linear(c.attributes, c.hidden) if c.attributes else None
         axis = (2 * torch.arange(c.window) + 1) / c.window - 1
         disc = c.disc - (c.disc + 4) * (axis[:, None].square() + axis.square())

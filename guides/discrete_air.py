@@ -2,8 +2,8 @@
 
     h_t                                 = LSTM(what is salient in x - C_t-1, z_t-1)
     q(z_pres_t, z_where_t | h_t)
-    q(z_cat_t | ST(x, T_st⁻¹))          by matching: softmax over k of the best log-likelihood, over angles ω,
-                                        of what the window shows under template k turned by ω
+    q(z_cat_t | ST(x, T_st⁻¹))          by matching: softmax over k of β times the best log-likelihood, over
+                                        angles ω, of what the window shows under template k turned by ω
     q(z_theta_t, z_attr_t | ST(x, T⁻¹)) T at the best angle of z_cat_t, from which z_theta_t differs little
 
 # differs: in the paper an embedding of the whole difference goes into the LSTM, which says place, angle and
@@ -30,6 +30,9 @@ from programs.nets import RecurrentCell, groups, mlp
 
 START = 3.0
 """Logit of one more object to begin with: templates learn before presence is given up."""
+SHARPNESS = 0.3
+"""Of the log-likelihood's differences, what decides the category. Below 1, for the place is not exact; recipes
+raise it from almost 0, so that all templates learn before any is preferred (deterministic annealing)."""
 
 
 class Guide(PyroModule):
@@ -47,7 +50,7 @@ class Guide(PyroModule):
         self.where_head = mlp(c.memory, [c.hidden], 1 + 2 * 4)
         shares = (torch.arange(c.angles) + 0.5) / c.angles
         self.register_buffer("angles", dist.Normal(0, program.theta_sd[0]).icdf(shares))
-        self.sharpness = nn.Parameter(torch.tensor(-2.0))
+        self.register_buffer("sharpness", torch.tensor(SHARPNESS))
         self.read = strided(c.colours, c.encoder)
         pixels = c.encoder[-1] * (c.window // 2 ** len(c.encoder)) ** 2
         self.fine_head = mlp(pixels, [c.hidden], 2 * (c.theta + c.attributes))
@@ -100,7 +103,7 @@ class Guide(PyroModule):
             q = normal(loc, self.program.where_sd * positive(raw - 2))
             where = pyro.sample(f"z_where_{t}", q)
             fits = self.match(images, where, templates)
-            logits = F.softplus(self.sharpness) * fits.amax(-1)
+            logits = self.sharpness * fits.amax(-1)
             cat = pyro.sample(f"z_cat_{t}", dist.OneHotCategorical(logits=logits))
             angle = (cat * self.angles[fits.argmax(-1)]).sum(-1, keepdim=True)
             turn = F.pad(angle, (0, c.theta - 1))

@@ -3,7 +3,7 @@
 `quick` is made for two CPU cores and ten minutes, `long` trains the same networks on more scenes for two
 hours, `paper` is the paper's configuration for a GPU. A program without an entry (a user's own) trains
 with `DEFAULT`. Schedules are written in steps; the keys of `schedules` are ``learning_rate``,
-``estimator.BUFFER`` (``estimator.temperature``), ``program.BUFFER`` (any buffer the program declares)
+``estimator.BUFFER`` (``estimator.temperature``), ``program.BUFFER``, ``guide.BUFFER`` (any they declare)
 and ``weight.PATTERN`` (KL weights by site name: ``weight.z_cat*``).
 """
 
@@ -141,7 +141,7 @@ DISCRETE_AIR_QUICK = Recipe(
     schedules={
         "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=500, hold=1600),
         "estimator.temperature": Exponential(1.0, 0.5, 139),  # max(0.5, exp(-0.005 t)) (C.4)
-        "weight.z_cat*": Exponential(10.0, 1.0, 1000),  # differs: or a category may never be used
+        "guide.sharpness": Exponential(0.003, 0.3, 1500),  # differs: no category is left unused
     },
     evaluate_every=500,
 )

@@ -75,15 +75,31 @@ def test_what_is_salient_moves_with_the_object(pair):
     assert moved[1][0] - moved[0][0] > 0.2 and moved[1][1] - moved[0][1] > 0.1
 
 
-def test_the_category_that_was_sampled_brings_its_own_angle(pair):
+@pytest.mark.parametrize("sharpness, most", [(0.0, 1 / 3), (1.0, 1.0)])
+def test_sharpness_says_how_much_the_match_decides(pair, sharpness, most):
     program, guide = pair
+    guide.sharpness.fill_(sharpness)
+    where = torch.zeros(1, 4)
+    image = drawn(program, [2], where, torch.tensor([[0.25]]))
+    conditioned = pyro.condition(guide, data={"z_where_1": where})
+    trace = pyro.poutine.trace(conditioned).get_trace(image)
+    probabilities = trace.nodes["z_cat_1"]["fn"].probs[0].detach()
+    assert float(probabilities[2]) == pytest.approx(most, abs=1e-3)
+
+
+def test_the_angle_begins_at_the_best_one_of_the_category_that_was_sampled(pair):
+    program, guide = pair
+    with torch.no_grad():
+        guide.fine_head[-1].weight.zero_()
+        guide.fine_head[-1].bias.zero_()
     where = torch.tensor([[0.1, 0.0, 0.0, 0.0]])
     image = drawn(program, [2], where, torch.tensor([[0.25]]))
-    fits = guide.match(image, where, guide.turned_templates())
-    trace = pyro.poutine.trace(guide).get_trace(image)
-    cat, fn = trace.nodes["z_cat_1"]["value"], trace.nodes["z_theta_1"]["fn"]
-    assert fn.event_shape == (1,) and cat.sum() == 1
-    assert fits.shape[-1] == program.config.angles
+    best = guide.angles[guide.match(image, where, guide.turned_templates()).argmax(-1)][0]
+    for k in range(3):
+        values = {"z_where_1": where, "z_cat_1": torch.eye(3)[k : k + 1]}
+        trace = pyro.poutine.trace(pyro.condition(guide, data=values)).get_trace(image)
+        loc = trace.nodes["z_theta_1"]["fn"].base_dist.loc.detach()
+        assert float(loc) == pytest.approx(float(best[k]), abs=1e-5)
 
 
 def test_digits_have_attributes_and_shears_that_sprites_have_not():

@@ -15,6 +15,7 @@ import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 from torch import Tensor
 
@@ -29,6 +30,8 @@ CROP = 48
 MOST = 6
 """Columns of objects; with more slots than this, only the present objects are shown."""
 SHARES = ("object_count_accuracy", "object_f1", "part_count_accuracy", "part_f1")
+MARKERS = "osD^v<>pPX*"
+"""One an estimator, over again after the last."""
 INCH, DPI = 1.4, 110
 """Size of a picture in inches, and dots an inch in files."""
 
@@ -159,20 +162,30 @@ def bias_variance_figure(rows: list[dict]) -> Figure:
     panels = figure.subplots(1, len(steps), squeeze=False, sharex=True, sharey=True)[0]
     for axes, step in zip(panels, steps, strict=True):
         for row in (row for row in rows if row["step"] == step):
-            colour, limit = f"C{names.index(row['estimator']) % 10}", 2 * row["bias_error"]
+            index, limit = names.index(row["estimator"]), 2 * row["bias_error"]
             sure = row["bias"] > limit
+            style = {
+                "color": f"C{index % 10}",
+                "marker": MARKERS[index % len(MARKERS)],
+                "linestyle": "",
+            }
             y = row["bias"] if sure else limit
-            axes.plot(row["variance"], y, "o", color=colour, fillstyle="full" if sure else "none")
-            axes.annotate(row["estimator"], (row["variance"], y), (4, 4), fontsize=7,
-                          textcoords="offset points")  # fmt: skip
+            axes.plot(row["variance"], y, fillstyle="full" if sure else "none", **style)
         axes.set(title=f"step {step}", xscale="log", yscale="log", xlabel="variance / |gradient|²")
         axes.grid(alpha=0.3)
+    handles = [
+        Line2D(
+            [], [], color=f"C{i % 10}", marker=MARKERS[i % len(MARKERS)], linestyle="", label=name
+        )
+        for i, name in enumerate(names)
+    ]
+    figure.legend(handles=handles, loc="outside right center")
     panels[0].set_ylabel("bias / |gradient|")
     return figure
 
 
 def race_figure(rows: list[dict]) -> Figure:
-    """Hard ELBO and count accuracy against training time: medians over seeds, bands from lowest to highest.
+    """Hard ELBO and count accuracy against training time: thin a line a seed, thick their median.
 
     Args:
         rows: of `analysis.gradients.race`.
@@ -193,11 +206,11 @@ def race_figure(rows: list[dict]) -> Figure:
             number = min(map(len, seeds.values()))
             values = np.array([[row[key] for row in curve[:number]] for curve in seeds.values()])
             x = [row["seconds"] for row in next(iter(seeds.values()))[:number]]
-            line = axes.plot(x, np.median(values, 0), label=name)[0]
-            axes.fill_between(x, values.min(0), values.max(0), color=line.get_color(), alpha=0.15)
+            line = axes.plot(x, np.median(values, 0), linewidth=2.5, label=name)[0]
+            axes.plot(x, values.T, color=line.get_color(), linewidth=0.7, alpha=0.5)
         axes.set(title=title, xlabel="seconds of training")
         axes.grid(alpha=0.3)
-    panels[0].legend(fontsize=7)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
     return figure
 
 

@@ -23,8 +23,9 @@ import pyro
 import torch
 from torch import Tensor
 
+from analysis.evaluate import floats
 from analysis.gradients import Learner
-from inference.data import Dataset, world_dataset
+from inference.data import world_dataset
 from inference.svi import Run, plan
 
 ROUNDS, STEPS = 7, 5
@@ -38,11 +39,6 @@ def learner(run: Run) -> Learner:
     world, batch = p.recipe.world, p.recipe.batch
     data = world_dataset(world, batch, "validation", seed=0, config=p.world_config)
     return Learner(p, p.recipe.estimator, run.seed, data)
-
-
-def images(data: Dataset, device: torch.device) -> Tensor:
-    """(B, C, H, W) in [0, 1]."""
-    return torch.as_tensor(data.images).to(device).float() / 255
 
 
 def found(name: str) -> Callable[[Tensor], Callable[[], object]]:
@@ -88,7 +84,7 @@ def measure(run: Run, against: str | None = None) -> dict[str, float | str]:
     device, batch = ours.plan.device, ours.plan.recipe.batch
     steps: dict[str, Callable[[], object]] = {"ours": ours.update}
     if against:
-        steps["theirs"] = found(against)(images(ours.data, device))
+        steps["theirs"] = found(against)(floats(ours.data, device))
     pyro.enable_validation(False)
     times = alternate(steps, device)
     median = float(times["ours"].median())
@@ -139,7 +135,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         row = measure(Run(out=Path(), **options), against)
     except ValueError as error:
-        print(f"{Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     for name, value in row.items():
         print(f"{name:26}", f"{value:.4g}" if isinstance(value, float) else value)

@@ -134,8 +134,8 @@ AIR_PAPER = replace(
 DISCRETE_AIR_QUICK = Recipe(
     steps=4000,
     batch=32,
-    # differs: the difference image is embedded at half its size, and networks are smaller. What embeds it must
-    # see whole objects: at full size these two layers see corners, and one template learns to stand beside them
+    # differs: the difference image is embedded at half its size, and networks are smaller. At full size, where
+    # these two layers see less than an object, one template often stayed unused (`analysis/LOG.md`)
     program={
         "pool": 2,
         "embedding": (24, 48),

@@ -1,20 +1,43 @@
-"""What a trained guide says of images: its mode as a Scene, and importance weights per image.
+"""What a trained guide says of images: its mode as a Scene, hard draws, importance weights, and ArviZ's form.
 
-Everything here uses hard draws and probability-mass scoring, whatever estimator trained the guide.
+Everything here uses hard draws and probability-mass scoring, whatever estimator trained the guide. Draws of
+an image are more rows of the batch: any program with a plate ``batch`` is vectorised over draws and images.
+
+The primitive is a table of log-weights log p(x, z) - log q(z | x), (draws, images), in nats. Its mean over
+draws is the ELBO, its log-mean-exp the IWAE bound; `ess` and `khat` say whether the weights can be trusted.
+
+Shape legend: S draws, B images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.ops.stats import fit_generalized_pareto
+from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
+from torch.distributions import constraints
 
+from analysis import quantities
 from inference.objectives import log_prob_per_image
 from programs.scene import Scene, concatenate
+
+VALUES = 2**20
+"""Pixels times channels of a pass: 85 rows of 3 by 64 by 64. Memory grows with it."""
+PRIOR_ROWS = 100
+"""Scenes of the prior a pass."""
+SHORTEST = 25
+"""Draws that have a tail."""
+EXACT = 1e-4
+"""Log-weights (nats) that differ by less are called equal."""
 
 
 class Mode(Messenger):
@@ -26,46 +49,355 @@ class Mode(Messenger):
             msg["done"] = True
 
 
-def infer(program: Callable, guide: Callable, images: Tensor, chunk: int = 100) -> Scene | None:
+def infer(
+    program: Callable, guide: Callable, images: Tensor, rows: int | None = None
+) -> Scene | None:
     """The scene at the guide's mode, site by site from the root down, presence by probability 1/2.
 
     None if the program returns no Scene.
 
     Args:
         images: (B, C, H, W) in [0, 1], on the program's device.
-        chunk: images a pass.
+        rows: images a pass; as many as have `VALUES` if not given.
     """
     scenes = []
     with torch.no_grad():
-        for x in images.split(chunk):
+        for x in images.split(rows or _rows(images)):
             with Mode():
                 trace = poutine.trace(guide).get_trace(x)
             scenes.append(poutine.replay(program, trace=trace)(x))
     return concatenate(scenes) if isinstance(scenes[0], Scene) else None
 
 
-def log_weights(
-    program: Callable, guide: Callable, images: Tensor, draws: int, chunk: int = 100
-) -> Tensor:
-    """log p(x, z) - log q(z | x) of `draws` independent draws z ~ q for every image.
+def passes(
+    program: Callable, guide: Callable, images: Tensor, draws: int, rows: int | None = None
+) -> Iterator[tuple[Tensor, Trace, Trace]]:
+    """S draws of every image, `rows` at a time, all images before the next draw.
 
-    Returns:
-        (draws, B) in nats. Its mean over draws is the ELBO, its log-mean-exp the IWAE bound.
+    Yields:
+        Which images these rows are of, and the traces of program and guide.
     """
+    index = torch.arange(draws * len(images), device=images.device) % len(images)
     with torch.no_grad():
-        columns = [
-            torch.stack([_log_weight(program, guide, x) for _ in range(draws)])
-            for x in images.split(chunk)
-        ]
-    return torch.cat(columns, 1)
+        for part in index.split(rows or _rows(images)):
+            x = images[part]
+            q = poutine.trace(guide).get_trace(x)
+            yield part, poutine.trace(poutine.replay(program, trace=q)).get_trace(x), q
+
+
+def _rows(images: Tensor) -> int:
+    return max(1, VALUES // images[0].numel())
+
+
+def log_weights(
+    program: Callable, guide: Callable, images: Tensor, draws: int, rows: int | None = None
+) -> Tensor:
+    """log p(x, z) - log q(z | x) of independent draws z ~ q for every image.
+
+    Args:
+        images: (B, C, H, W) in [0, 1], on the program's device.
+        draws: S.
+        rows: draws of images a pass; as many as have `VALUES` if not given.
+    Returns:
+        (S, B) in nats.
+    """
+    traces = passes(program, guide, images, draws, rows)
+    parts = [log_prob_per_image(p) - log_prob_per_image(q) for _, p, q in traces]
+    return torch.cat(parts).view(draws, len(images))
 
 
 def iwae(weights: Tensor) -> Tensor:
-    """(B,) log-mean-exp over draws (Burda et al., 2016) of log-weights (draws, B)."""
-    return torch.logsumexp(weights, 0) - torch.tensor(float(len(weights))).log()
+    """(B,) log-mean-exp over draws (Burda et al., 2016) of log-weights (S, B), in nats."""
+    return torch.logsumexp(weights, 0) - math.log(len(weights))
 
 
-def _log_weight(program: Callable, guide: Callable, x: Tensor) -> Tensor:
-    guide_trace = poutine.trace(guide).get_trace(x)
-    program_trace = poutine.trace(poutine.replay(program, trace=guide_trace)).get_trace(x)
-    return log_prob_per_image(program_trace) - log_prob_per_image(guide_trace)
+def ess(weights: Tensor) -> Tensor:
+    """(B,) effective number of draws (Kong, 1992), between 1 and S, of log-weights (S, B)."""
+    return 1 / weights.softmax(0).square().sum(0)
+
+
+def khat(weights: Tensor) -> Tensor:
+    """Shape of the upper tail of each image's importance weights (PSIS; Yao et al., 2018).
+
+    Below 0.5 guide and weights are good, above min(1 - 1 / log10 S, 0.7) not to be relied on. At the same error
+    of each latent it grows with their number: look at its distribution over images, not at 0.7 alone.
+    -inf where the largest weights are all alike, as they are when the guide is the posterior; NaN where fewer
+    than 5 stand out from others that are alike, as with a few discrete latents: that is no tail, see `ess`.
+
+    Args:
+        weights: (S, B) log-weights in nats; S of 1,000 or more for a steady value.
+    Returns:
+        (B,).
+    Raises:
+        ValueError: there are fewer than `SHORTEST` draws.
+    """
+    draws = len(weights)
+    if draws < SHORTEST:
+        raise ValueError(
+            f"{draws} draws have no tail to fit: give {SHORTEST}, better 1,000, or more"
+        )
+    tail = math.ceil(min(0.2 * draws, 3 * draws**0.5))
+    return weights.new_tensor([_khat(column, tail) for column in weights.double().cpu().T])
+
+
+def _khat(column: Tensor, tail: int) -> float:
+    ordered = (column - column.max()).sort().values
+    cut = ordered[-tail - 1]
+    above = ordered[ordered > cut + EXACT]
+    if cut > -EXACT:
+        return -math.inf
+    if len(above) < 5:
+        return math.nan
+    return float(fit_generalized_pareto(above.exp() - cut.exp())[0])
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Hard draws of the guide for every image, how program and guide score them, and what they predict."""
+
+    latents: dict[str, Tensor]
+    """site -> (S, B, *plates, *event); discrete ones as integers"""
+    plates: dict[str, tuple[str, ...]]
+    """site -> names of its plates within an image, outermost first"""
+    quantities: dict[str, Tensor]
+    """test quantity of the scenes -> (S, B, ...)"""
+    replicated: dict[str, Tensor]
+    """test quantity of the replicated images -> (S, B, ...)"""
+    pictures: Tensor
+    """(S, P, C, H, W) replicates of the first P images"""
+    log_likelihood: Tensor
+    """(S, B) log p(x | z), nats"""
+    log_p: Tensor
+    """(S, B) log p(x, z), nats"""
+    log_q: Tensor
+    """(S, B) log q(z | x), nats"""
+
+    @property
+    def log_weights(self) -> Tensor:
+        """(S, B) log p(x, z) - log q(z | x), nats."""
+        return self.log_p - self.log_q
+
+
+def draw(
+    program: Callable,
+    guide: Callable,
+    images: Tensor,
+    draws: int,
+    of: Mapping[str, Callable[[Scene], Tensor]] = quantities.OF_SCENES,
+    pictures: int = 0,
+    rows: int | None = None,
+) -> Draws:
+    """Independent draws of the guide for each of `images`, kept, and a replicated image for each.
+
+    A replicate is drawn from the distribution of the site ``images`` given the latents: image and noise.
+    Memory grows with draws times images times latents; for weights alone take `log_weights`.
+
+    Args:
+        images: (B, C, H, W) in [0, 1], on the program's device.
+        draws: S.
+        of: test quantities to measure on the program's scenes, if it returns any.
+        pictures: of how many images, from the first, to keep the replicates.
+        rows: draws of images a pass; as many as have `VALUES` if not given.
+    """
+    parts, plates = [], {}
+    for index, p, q in passes(program, guide, images, draws, rows):
+        plates |= {name: plate_names(site) for name, site in latent_sites(q).items()}
+        log_p, log_q = log_prob_per_image(p), log_prob_per_image(q)
+        likelihood = log_prob_per_image(p, observed_sites(p))
+        scores = {"log_likelihood": likelihood, "log_p": log_p, "log_q": log_q}
+        replicates = replicate(p).view(-1, *images.shape[1:])
+        parts.append(
+            _table(q, p, replicates, of) | scores | {"pictures": replicates[index < pictures]}
+        )
+    return Draws(plates=plates, **_join(parts, draws))
+
+
+def draw_prior(
+    program: Callable,
+    number: int,
+    of: Mapping[str, Callable[[Scene], Tensor]] = quantities.OF_SCENES,
+    rows: int = PRIOR_ROWS,
+) -> Draws:
+    """Scenes and images from the program itself, as `Draws` of one image: S = `number`, B = P = 1.
+
+    `pictures` are the images drawn, and `log_q` is log p(z).
+    """
+    parts, plates = [], {}
+    for part in torch.arange(number).split(rows):
+        with torch.no_grad():
+            p = poutine.trace(program).get_trace(batch=len(part))
+        if "images" not in latent_sites(p):
+            raise ValueError(f"no site 'images'; this program samples {list(latent_sites(p))}")
+        pixels = within_batch(p.nodes["images"])
+        pixels = pixels.view(len(pixels), *pixels.shape[-3:])
+        log_p, likelihood = log_prob_per_image(p), log_prob_per_image(p, ["images"])
+        scores = {"log_likelihood": likelihood, "log_p": log_p, "log_q": log_p - likelihood}
+        p.remove_node("images")
+        plates |= {name: plate_names(site) for name, site in latent_sites(p).items()}
+        parts.append(_table(p, p, pixels, of) | scores | {"pictures": pixels})
+    return Draws(plates=plates, **_join(parts, number))
+
+
+def _table(latent: Trace, program: Trace, pixels: Tensor, of: Mapping) -> dict[str, dict]:
+    """Rows of `Draws`: latents of one trace, what the program's returned, and its pictures."""
+    scene, sites = program.nodes["_RETURN"]["value"], latent_sites(latent).items()
+    return {
+        "latents": {name: _compact(site, within_batch(site)) for name, site in sites},
+        "quantities": quantities.measure(scene, of) if isinstance(scene, Scene) else {},
+        "replicated": {name: fn(pixels) for name, fn in quantities.OF_IMAGES.items()},
+    }
+
+
+def _join(parts: list[dict], draws: int) -> dict[str, Any]:
+    """Rows one below the other, (S, rows / S, …), in tables of tables too."""
+    joined = {}
+    for name, first in parts[0].items():
+        column = [part[name] for part in parts]
+        if isinstance(first, dict):
+            joined[name] = _join(column, draws)
+        else:
+            rows = torch.cat(column)
+            joined[name] = rows.view(draws, len(rows) // draws, *rows.shape[1:])
+    return joined
+
+
+def _compact(site: dict, value: Tensor) -> Tensor:
+    """Whole numbers as whole numbers."""
+    support = site["fn"].support
+    if not support.is_discrete:
+        return value
+    return value.to(torch.int32 if support is constraints.nonnegative_integer else torch.int8)
+
+
+def replicate(program_trace: Trace) -> Tensor:
+    """(B, …) images drawn anew given a trace's latents.
+
+    Raises:
+        ValueError: the program observes no site ``images``.
+    """
+    observed = observed_sites(program_trace)
+    if "images" not in observed:
+        raise ValueError(
+            f"replicated images need an observed site 'images'; this program observes {list(observed)}"
+        )
+    site = observed["images"]
+    return within_batch({**site, "value": site["fn"].sample()})
+
+
+def latent_sites(trace: Trace) -> dict[str, dict]:
+    """The sample sites of a trace that were drawn, by name."""
+    return {name: site for name, site in _sites(trace).items() if not site["is_observed"]}
+
+
+def observed_sites(trace: Trace) -> dict[str, dict]:
+    """The sample sites of a trace whose values were given, by name."""
+    return {name: site for name, site in _sites(trace).items() if site["is_observed"]}
+
+
+def _sites(trace: Trace) -> dict[str, dict]:
+    samples = ((n, s) for n, s in trace.nodes.items() if s["type"] == "sample")
+    return {name: site for name, site in samples if not isinstance(site["fn"], _Subsample)}
+
+
+def plate_names(site: dict) -> tuple[str, ...]:
+    """Plates of a site within an image, outermost first."""
+    return tuple(frame.name for frame in _plates(site)[1:])
+
+
+def within_batch(site: dict) -> Tensor:
+    """A site's value as (B, *plates, *event), whichever dimensions its plates have."""
+    value, event = site["value"], site["fn"].event_dim
+    order = [frame.dim - event for frame in _plates(site)] + list(range(-event, 0))
+    rest = [d for d in range(-value.ndim, 0) if d not in order]  # of no plate, so of size 1
+    return value.permute(*rest, *order).reshape([value.shape[d] for d in order])
+
+
+def _plates(site: dict) -> list:
+    """The plate ``batch``, then the others from left to right."""
+    frames = sorted(site["cond_indep_stack"], key=lambda frame: frame.dim)
+    return sorted((f for f in frames if f.vectorized), key=lambda frame: frame.name != "batch")
+
+
+BUDGET = {"posterior": 0.5, "pictures": 0.3, "prior": 0.2}
+"""Shares of a file's bytes."""
+
+
+def to_inference_data(
+    program: Callable,
+    guide: Callable,
+    images: Tensor,
+    *,
+    num_samples: int = 100,
+    prior: bool = True,
+    posterior_predictive: bool = True,
+    log_likelihood: bool = True,
+    truth: Scene | None = None,
+    coords: Mapping[str, Sequence] = {},
+    dims: Mapping[str, Sequence[str]] = {},
+    attrs: Mapping[str, Any] = {},
+    max_megabytes: float = 100.0,
+    rows: int | None = None,
+) -> Any:
+    """The guide's posterior of images in ArviZ's form: InferenceData (ArviZ 0.x) or DataTree (1.x).
+
+    ====================  ============================================================================
+    posterior             latents by site, steps stacked; quantities of the scenes, which do not
+                          depend on slots: read those first, slots may switch labels between draws
+    sample_stats          lp, log_q, log_weight (chain, draw, image); elbo, iwae, ess, khat (image)
+    posterior_predictive  replicates of the first images, and their quantities; observed_data has the
+                          same of the images themselves
+    log_likelihood        log p(x | z), a number an image. Each image has latents of its own, so loo
+                          on it is not the evidence: held-out iwae is
+    prior                 latents and quantities of scenes from the program; prior_predictive
+    constant_data         quantities of the truth
+    ====================  ============================================================================
+
+    Latents are raw: slots that are absent hold what the guide drew for them.
+
+    Args:
+        images: (B, C, H, W) in [0, 1], on the program's device.
+        num_samples: draws an image.
+        prior, posterior_predictive, log_likelihood: whether to make these groups.
+        truth: the true Scene of the same images.
+        coords: dimension -> labels.
+        dims: site -> names of the dimensions of one value of it.
+        attrs: what else to write down: run, seed, step.
+        max_megabytes: of the arrays. As many images, and replicates of as many of them, as fit are kept, from
+            the first; a warning says when images are left out.
+        rows: draws of images a pass; as many as have `VALUES` if not given.
+    Raises:
+        ValueError: not even one image fits.
+    """
+    from analysis import to_arviz
+
+    size, limit = images[0].numel() * images.element_size(), 1e6 * max_megabytes
+    one = draw(program, guide, images[:1], 1)
+    room = int(limit * BUDGET["posterior"] / (num_samples * _bytes(one)))
+    if not room:
+        raise ValueError(
+            f"{num_samples} draws of an image take {num_samples * _bytes(one) / 1e6:.0f} MB of latents; "
+            f"max_megabytes={max_megabytes} leaves {limit * BUDGET['posterior'] / 1e6:.0f}: raise it, or "
+            "give a smaller num_samples"
+        )
+    if room < len(images):
+        warnings.warn(
+            f"kept the first {room} of {len(images)} images, to stay below {max_megabytes:g} MB; "
+            "max_megabytes and num_samples decide how many",
+            stacklevel=2,
+        )
+        images, truth = images[:room], truth[:room] if truth is not None else None
+    fit = max(1, int(limit * BUDGET["pictures"] / (num_samples * size)))
+    fit = min(fit, len(images)) if posterior_predictive else 0
+    drawn = draw(program, guide, images, num_samples, pictures=fit, rows=rows)
+    groups = to_arviz.posterior_groups(drawn, images, log_likelihood, coords, dims)
+    if truth is not None:
+        groups["constant_data"] = to_arviz.truth_group(quantities.measure(truth), coords)
+    if prior:
+        number = min(num_samples, max(1, int(limit * BUDGET["prior"] / (size + _bytes(one)))))
+        groups |= to_arviz.prior_groups(draw_prior(program, number), coords, dims)
+    return to_arviz.container(groups, to_arviz.attributes(program, guide, attrs))
+
+
+def _bytes(drawn: Draws) -> int:
+    tables = drawn.latents, drawn.quantities, drawn.replicated
+    return sum(t.numel() * t.element_size() for table in tables for t in table.values())

@@ -12,7 +12,7 @@ Without tables the objective is the plain ELBO (GSGN eq. 11); the paper's No-Aux
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -193,8 +193,8 @@ def per_image(term: Term) -> Tensor:
     return cost.reshape(len(cost), -1).sum(1)
 
 
-def log_prob_per_image(trace: Trace) -> Tensor:
-    """(B,) log-probability of a trace, summed over everything but the plate ``batch``.
+def log_prob_per_image(trace: Trace, names: Collection[str] | None = None) -> Tensor:
+    """(B,) log-probability of a trace, or of its sites of these names, summed over all but the plate ``batch``.
 
     Raises:
         ValueError: a site lies outside that plate.
@@ -202,4 +202,5 @@ def log_prob_per_image(trace: Trace) -> Tensor:
     trace.compute_log_prob(lambda _, site: not isinstance(site["fn"], _Subsample))
     sites = [(n, s) for n, s in trace.nodes.items() if s["type"] == "sample"]
     sites = [(n, s) for n, s in sites if not isinstance(s["fn"], _Subsample)]
-    return sum(per_image(Term(n, s["cond_indep_stack"], s["log_prob"])) for n, s in sites)
+    chosen = [(n, s) for n, s in sites if names is None or n in names]
+    return sum(per_image(Term(n, s["cond_indep_stack"], s["log_prob"])) for n, s in chosen)

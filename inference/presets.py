@@ -124,6 +124,13 @@ AIR_QUICK = Recipe(
     schedules={"learning_rate": WarmupDecay(1e-3, warmup=100, half_life=500, hold=1900)},
     evaluate_every=500,
 )
+AIR_LONG = replace(
+    AIR_QUICK,
+    steps=15_000,
+    estimator="gumbel",
+    schedules={"learning_rate": WarmupDecay(1e-3, warmup=100, half_life=1500, hold=6000)},
+    evaluate_every=1000,
+)
 AIR_PAPER = replace(
     AIR_QUICK,
     steps=200_000,
@@ -152,6 +159,13 @@ DISCRETE_AIR_QUICK = Recipe(
     },
     evaluate_every=500,
 )
+LONGER = {"learning_rate": WarmupDecay(1e-3, warmup=100, half_life=1500, hold=4500)}
+DISCRETE_AIR_LONG = replace(
+    DISCRETE_AIR_QUICK,
+    steps=12_000,
+    schedules={**DISCRETE_AIR_QUICK.schedules, **LONGER},
+    evaluate_every=1000,
+)
 DISCRETE_AIR_PAPER = replace(
     DISCRETE_AIR_QUICK,
     batch=64,
@@ -169,6 +183,11 @@ DIGITS_QUICK = replace(
     **DIGITS,
     schedules={**DISCRETE_AIR_QUICK.schedules, **CATEGORIES_FIRST},
 )
+DIGITS_LONG = replace(
+    DISCRETE_AIR_LONG,
+    **DIGITS,
+    schedules={**DISCRETE_AIR_LONG.schedules, **CATEGORIES_FIRST},
+)
 DIGITS_PAPER = replace(
     DISCRETE_AIR_PAPER,
     **DIGITS,
@@ -178,9 +197,13 @@ DIGITS_PAPER = replace(
 
 PRESETS: dict[str, dict[str, Recipe]] = {
     "gsgn": {"quick": GSGN_QUICK, "long": GSGN_LONG, "paper": GSGN_PAPER},
-    "air": {"quick": AIR_QUICK, "paper": AIR_PAPER},
-    "discrete_air": {"quick": DISCRETE_AIR_QUICK, "paper": DISCRETE_AIR_PAPER},
-    "discrete_air_mnist": {"quick": DIGITS_QUICK, "paper": DIGITS_PAPER},
+    "air": {"quick": AIR_QUICK, "long": AIR_LONG, "paper": AIR_PAPER},
+    "discrete_air": {
+        "quick": DISCRETE_AIR_QUICK,
+        "long": DISCRETE_AIR_LONG,
+        "paper": DISCRETE_AIR_PAPER,
+    },
+    "discrete_air_mnist": {"quick": DIGITS_QUICK, "long": DIGITS_LONG, "paper": DIGITS_PAPER},
 }
 """By variant, where a variant has recipes of its own, else by program."""
 

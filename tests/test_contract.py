@@ -155,7 +155,7 @@ def test_log_probability_is_per_image_and_follows_the_images(pair):
 def test_infer_gives_hard_scenes_and_the_same_ones_every_time(pair):
     program, guide = pair
     x = images(5, program)
-    a, b = infer(program, guide, x, chunk=2), infer(program, guide, x)
+    a, b = infer(program, guide, x, rows=2), infer(program, guide, x)
     torch.testing.assert_close(a.image, b.image, atol=1e-4, rtol=0)
     for nodes in a.levels:
         assert set(nodes.pres.unique().tolist()) <= {0.0, 1.0}

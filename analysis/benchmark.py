@@ -16,7 +16,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from pathlib import Path
 
 import pyro
@@ -27,6 +26,7 @@ from analysis.evaluate import floats
 from analysis.gradients import Learner
 from inference.data import world_dataset
 from inference.svi import Run, plan
+from programs.loading import imported
 
 ROUNDS, STEPS = 7, 5
 """Turns, the first of which is not counted, and steps in each."""
@@ -39,19 +39,6 @@ def learner(run: Run) -> Learner:
     world, batch = p.recipe.world, p.recipe.batch
     data = world_dataset(world, batch, "validation", seed=0, config=p.world_config)
     return Learner(p, p.recipe.estimator, run.seed, data)
-
-
-def found(name: str) -> Callable[[Tensor], Callable[[], object]]:
-    """The callable ``module:callable``.
-
-    Raises:
-        ValueError: there is none.
-    """
-    module, _, attribute = name.partition(":")
-    try:
-        return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"--against {name!r}: expected MODULE:CALLABLE ({error})") from error
 
 
 def alternate(steps: dict[str, Callable[[], object]], device: torch.device) -> dict[str, Tensor]:
@@ -84,7 +71,7 @@ def measure(run: Run, against: str | None = None) -> dict[str, float | str]:
     device, batch = ours.plan.device, ours.plan.recipe.batch
     steps: dict[str, Callable[[], object]] = {"ours": ours.update}
     if against:
-        steps["theirs"] = found(against)(floats(ours.data, device))
+        steps["theirs"] = imported(against, "--against")(floats(ours.data, device))
     pyro.enable_validation(False)
     times = alternate(steps, device)
     median = float(times["ours"].median())

@@ -21,11 +21,13 @@ import pyro
 import torch
 
 from analysis import metrics as m
+from analysis.features import random_convolutions
 from analysis.posterior import infer, iwae, log_weights
 from inference import checkpoint
 from inference.data import Dataset, FolderConfig, image_folder, load_world, world_dataset
 from programs import render
-from programs.loading import ROOT, Function, load, override
+from programs.loading import ROOT, Function, imported, load, override
+from programs.scene import Scene
 
 DRAWS = 10
 """draws an image for ELBO and IWAE"""
@@ -45,16 +47,36 @@ def graph_metrics(
     Only what can be measured: nothing for a program that returns no Scene, only `mse` without truth.
     """
     images = floats(data, device)
-    scene = infer(program, guide, images)
+    scene, soft = (infer(program, guide, images, soft) for soft in (False, True))
     if scene is None:
         return {}
+    scene, soft = with_masks(scene), with_masks(soft)
+    found = {"mse": m.mse(scene, images.cpu())}
+    if data.labels is not None and scene.levels:
+        found = m.scene_metrics(scene, data.truth(slice(0, len(images))), soft) | found
+    return found
+
+
+def with_masks(scene: Scene) -> Scene:
+    """The scene on the CPU, with the masks that its patches make, if it has patches."""
     scene = scene.map(lambda t: t.cpu())
     if scene.levels and scene.levels[-1].patch is not None:
         scene = scene.with_masks(render.visible_masks(scene))
-    found = {"mse": m.mse(scene, images.cpu())}
-    if data.labels is not None and scene.levels:
-        found = m.scene_metrics(scene, data.truth(slice(0, len(images)))) | found
-    return found
+    return scene
+
+
+def fid_like(
+    program: Callable, images: torch.Tensor, features: Callable[[torch.Tensor], torch.Tensor]
+) -> float:
+    """Fréchet distance between as many scenes of the prior as there are images, and the images.
+
+    Args:
+        images: (B, C, H, W) in [0, 1].
+        features: images -> (B, F).
+    """
+    with torch.no_grad():
+        prior = [program(batch=len(part)).image for part in images.split(100)]
+    return m.frechet_distance(features(torch.cat(prior)), features(images))
 
 
 def evaluate(
@@ -63,8 +85,13 @@ def evaluate(
     data: Dataset,
     device: torch.device | str,
     seed: int,
+    features: Callable[[torch.Tensor], torch.Tensor] = random_convolutions,
 ) -> dict[str, Any]:
-    """All metrics on `data`, with the number of scenes and the seed that made them."""
+    """All metrics on `data`, with the number of scenes and the seed that made them.
+
+    Args:
+        features: the net of `fid_like`.
+    """
     pyro.set_rng_seed(seed)
     program.eval(), guide.eval()
     started = time.monotonic()
@@ -73,6 +100,8 @@ def evaluate(
     images = floats(data, device)
     weights = log_weights(program, guide, images, DRAWS).cpu()
     elbo = float(weights.mean())
+    if "mse" in found:  # the program returns Scenes
+        found["fid_like"] = fid_like(program, images, features)
     return {
         **found,
         "elbo": elbo,
@@ -213,12 +242,17 @@ def main(arguments: list[str] | None = None) -> int:
     a.add_argument("--world", metavar="W", help="another world than the run's, at the run's size")
     a.add_argument("--scenes", type=int, default=500, metavar="N")
     a.add_argument("--seed", type=int, default=0, metavar="S")
+    a.add_argument(
+        "--features", default="analysis.features:random_convolutions", metavar="MODULE:CALLABLE",
+        help="net of the Fréchet distance: images (B, C, H, W) in [0, 1] -> (B, F)",
+    )  # fmt: skip
     a.add_argument("--json", type=Path, metavar="FILE", help="write the metrics there too")
     options = a.parse_args(arguments)
     try:
         program, guide, config = open_run(options.run)
         data = unseen(config, options.world, options.scenes, options.seed)
-        found = steps(options.run) | evaluate(program, guide, data, "cpu", options.seed)
+        features = imported(options.features, "--features")
+        found = steps(options.run) | evaluate(program, guide, data, "cpu", options.seed, features)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -34,10 +34,15 @@ class Detection(NamedTuple):
     """Of inferred and true nodes together, those matched: the harmonic mean of the two."""
 
 
-def scene_metrics(scene: Scene, truth: Scene) -> dict[str, float]:
+def scene_metrics(scene: Scene, truth: Scene, soft: Scene | None = None) -> dict[str, float]:
     """Every metric that scene and truth allow: shares in [0, 1], and `ari_fg`, which is at most 1.
 
     Objects are the first level; parts are the last, where both scenes have at least two.
+
+    Args:
+        scene: inferred.
+        truth: of the same images.
+        soft: the same with probabilities of presence, for average precision; else `scene` is taken.
     """
     found = _level_metrics("object", scene.objects, truth.objects, OBJECT_RADIUS)
     if scene.parts is not None and truth.parts is not None:
@@ -47,9 +52,9 @@ def scene_metrics(scene: Scene, truth: Scene) -> dict[str, float]:
         found["category_correspondence"] = category_correspondence(scene.objects, truth.objects)
     if scene.objects.mask is not None and truth.objects.mask is not None:
         found["ari_fg"] = ari_fg(scene, truth)
-        found["ap50"] = average_precision(scene.objects, truth.objects, 0.5)
-        steps = [average_precision(scene.objects, truth.objects, 0.5 + 0.05 * i) for i in range(10)]
-        found["ap50_95"] = sum(steps) / len(steps)
+        boxes = (soft or scene).objects
+        steps = [average_precision(boxes, truth.objects, 0.5 + 0.05 * i) for i in range(10)]
+        found |= {"ap50": steps[0], "ap50_95": sum(steps) / len(steps)}
     return found
 
 
@@ -182,11 +187,12 @@ def _counts(nodes: Nodes) -> Tensor:
 
 
 def average_precision(nodes: Nodes, true_nodes: Nodes, overlap: float) -> float:
-    """Area under precision against recall of the boxes around the masks, all images together.
+    """Precision against recall of the boxes around the masks, all images together, at 11 points of recall.
 
-    An inferred box is right if its intersection over union with a true box that no surer box has taken is at
-    least `overlap`. Presence is how sure a box is; equally sure boxes enter together, so with hard presence
-    the area is precision × recall. Without true boxes it is 1.
+    The mean over recalls 0, 0.1, …, 1 of the best precision at that recall or above (PASCAL VOC 2007). A box is
+    right if its intersection over union with a true box that no surer box has taken is at least `overlap`.
+    Presence is how sure a box is, so give presences as probabilities; slots of presence 0 have no box. Equally
+    sure boxes enter together. Without true boxes it is 1.
 
     Args:
         nodes, true_nodes: with masks.
@@ -195,9 +201,10 @@ def average_precision(nodes: Nodes, true_nodes: Nodes, overlap: float) -> float:
     _same_length(nodes, true_nodes)
     sure, right, total = [], [], int(true_nodes.present.sum())
     for image in range(len(nodes.pres)):
-        boxes, true_boxes = _boxes(nodes, image), _boxes(true_nodes, image)
-        order = nodes.pres[image][nodes.present[image]].cpu()
-        union = intersection_over_union(boxes, true_boxes)
+        some = nodes.pres[image] > 0
+        order = nodes.pres[image][some].cpu()
+        true_boxes = _boxes(true_nodes.mask[image][true_nodes.present[image]])
+        union = intersection_over_union(_boxes(nodes.mask[image][some]), true_boxes)
         free = torch.ones(len(true_boxes), dtype=torch.bool)
         for i in order.argsort(descending=True, stable=True).tolist():
             value, j = torch.where(free, union[i], -1.0).max(0) if len(free) else (0.0, 0)
@@ -208,19 +215,26 @@ def average_precision(nodes: Nodes, true_nodes: Nodes, overlap: float) -> float:
             right.append(hit)
     if not total:
         return 1.0
-    area, hits, seen = 0.0, 0, 0
-    confidence, right = torch.tensor(sure), torch.tensor(right, dtype=torch.long)
-    for value in confidence.unique().flip(0):
-        block = right[confidence == value]
-        seen, gained = seen + len(block), int(block.sum())
-        hits += gained
-        area += (hits / seen) * (gained / total)
-    return area
+    if not sure:
+        return 0.0
+    confidence, order = torch.tensor(sure).sort(descending=True)
+    hits = torch.tensor(right)[order].cumsum(0)
+    last = torch.cat([confidence[1:] != confidence[:-1], torch.tensor([True])])  # of equally sure
+    precision = (hits / torch.arange(1, len(hits) + 1))[last].tolist()
+    reached = hits[last].tolist()  # compared as whole numbers: 0.3 · 10 is not 3
+    best = [
+        max(
+            (p for p, r in zip(precision, reached, strict=True) if 10 * r >= tenths * total),
+            default=0.0,
+        )
+        for tenths in range(11)
+    ]
+    return sum(best) / len(best)
 
 
-def _boxes(nodes: Nodes, image: int) -> Tensor:
-    """(K, 4) left, top, right, bottom in pixels of the present nodes: where a mask exceeds half its maximum."""
-    masks = nodes.mask[image][nodes.present[image]].float().cpu()
+def _boxes(masks: Tensor) -> Tensor:
+    """(K, 4) left, top, right, bottom in pixels: where a mask (K, H, W) exceeds half its maximum."""
+    masks = masks.float().cpu()
     inside = masks > masks.amax((1, 2), keepdim=True) / 2
     size = masks.shape[-1]
     place = torch.arange(size)
@@ -293,6 +307,33 @@ def adjusted_rand_index(labels: Tensor, other: Tensor) -> float:
 def _pairs(number: Tensor) -> float:
     """How many pairs can be drawn, summed over all entries."""
     return float((number * (number - 1) // 2).sum())
+
+
+def frechet_distance(features: Tensor, others: Tensor) -> float:
+    """Squared Fréchet distance of two Gaussians with the samples' means and covariances (Heusel et al., 2017).
+
+    Called FID when the features are Inception's, FID-like when they are another net's.
+
+    Args:
+        features: (N, F), N at least 2.
+        others: (M, F).
+    """
+    (mean, root), (other_mean, other) = map(_moments, (features, others))
+    # tr (Σ₁ Σ₂)^½ = tr (Σ₁^½ Σ₂ Σ₁^½)^½, the latter symmetric
+    values, vectors = torch.linalg.eigh(root)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    common = torch.linalg.eigvalsh(root @ other @ root).clamp(min=0).sqrt().sum()
+    distance = (mean - other_mean).square().sum() + values.sum() + other.trace() - 2 * common
+    return float(distance)
+
+
+def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    if features.ndim != 2 or len(features) < 2:
+        raise ValueError(
+            f"features of shape {tuple(features.shape)}: expected (N, F) of at least 2 images"
+        )
+    features = features.detach().cpu().double()
+    return features.mean(0), features.T.cov()
 
 
 def mse(scene: Scene, images: Tensor) -> float:

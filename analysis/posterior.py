@@ -24,12 +24,14 @@ from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import Bernoulli, constraints
 
 from analysis import quantities
 from inference.objectives import log_prob_per_image
 from programs.scene import Scene, concatenate
 
+Quantities = Mapping[str, Callable[..., Tensor]]
+"""Test quantities by name (`analysis.quantities`)."""
 VALUES = 2**20
 """Pixels times channels of a pass: 85 rows of 3 by 64 by 64. Memory grows with it."""
 PRIOR_ROWS = 100
@@ -41,16 +43,25 @@ EXACT = 1e-4
 
 
 class Mode(Messenger):
-    """Every latent takes the most likely value of its own distribution instead of a draw."""
+    """Every latent takes the most likely value of its own distribution instead of a draw.
+
+    Args:
+        soft: Bernoullis take their probability.
+    """
+
+    def __init__(self, soft: bool = False) -> None:
+        super().__init__()
+        self.soft = soft
 
     def _pyro_sample(self, msg: dict) -> None:
         if not msg["is_observed"] and not isinstance(msg["fn"], _Subsample):
-            msg["value"] = msg["fn"].mode
+            soft = self.soft and isinstance(msg["fn"], Bernoulli)
+            msg["value"] = msg["fn"].mean if soft else msg["fn"].mode
             msg["done"] = True
 
 
 def infer(
-    program: Callable, guide: Callable, images: Tensor, rows: int | None = None
+    program: Callable, guide: Callable, images: Tensor, soft: bool = False, rows: int | None = None
 ) -> Scene | None:
     """The scene at the guide's mode, site by site from the root down, presence by probability 1/2.
 
@@ -58,12 +69,13 @@ def infer(
 
     Args:
         images: (B, C, H, W) in [0, 1], on the program's device.
+        soft: presence is its probability, not 0 or 1: how sure the guide is of an object.
         rows: images a pass; as many as have `VALUES` if not given.
     """
     scenes = []
     with torch.no_grad():
         for x in images.split(rows or _rows(images)):
-            with Mode():
+            with Mode(soft):
                 trace = poutine.trace(guide).get_trace(x)
             scenes.append(poutine.replay(program, trace=trace)(x))
     return concatenate(scenes) if isinstance(scenes[0], Scene) else None
@@ -183,7 +195,8 @@ def draw(
     guide: Callable,
     images: Tensor,
     draws: int,
-    of: Mapping[str, Callable[[Scene], Tensor]] = quantities.OF_SCENES,
+    of: Quantities = quantities.OF_SCENES,
+    of_images: Quantities = quantities.OF_IMAGES,
     pictures: int = 0,
     rows: int | None = None,
 ) -> Draws:
@@ -196,6 +209,7 @@ def draw(
         images: (B, C, H, W) in [0, 1], on the program's device.
         draws: S.
         of: test quantities to measure on the program's scenes, if it returns any.
+        of_images: test quantities to measure on the replicates.
         pictures: of how many images, from the first, to keep the replicates.
         rows: draws of images a pass; as many as have `VALUES` if not given.
     """
@@ -207,7 +221,9 @@ def draw(
         scores = {"log_likelihood": likelihood, "log_p": log_p, "log_q": log_q}
         replicates = replicate(p).view(-1, *images.shape[1:])
         parts.append(
-            _table(q, p, replicates, of) | scores | {"pictures": replicates[index < pictures]}
+            _table(q, p, replicates, of, of_images)
+            | scores
+            | {"pictures": replicates[index < pictures]}
         )
     return Draws(plates=plates, **_join(parts, draws))
 
@@ -215,7 +231,8 @@ def draw(
 def draw_prior(
     program: Callable,
     number: int,
-    of: Mapping[str, Callable[[Scene], Tensor]] = quantities.OF_SCENES,
+    of: Quantities = quantities.OF_SCENES,
+    of_images: Quantities = quantities.OF_IMAGES,
     rows: int = PRIOR_ROWS,
 ) -> Draws:
     """Scenes and images from the program itself, as `Draws` of one image: S = `number`, B = P = 1.
@@ -234,17 +251,19 @@ def draw_prior(
         scores = {"log_likelihood": likelihood, "log_p": log_p, "log_q": log_p - likelihood}
         p.remove_node("images")
         plates |= {name: plate_names(site) for name, site in latent_sites(p).items()}
-        parts.append(_table(p, p, pixels, of) | scores | {"pictures": pixels})
+        parts.append(_table(p, p, pixels, of, of_images) | scores | {"pictures": pixels})
     return Draws(plates=plates, **_join(parts, number))
 
 
-def _table(latent: Trace, program: Trace, pixels: Tensor, of: Mapping) -> dict[str, dict]:
+def _table(
+    latent: Trace, program: Trace, pixels: Tensor, of: Quantities, of_images: Quantities
+) -> dict[str, dict]:
     """Rows of `Draws`: latents of one trace, what the program's returned, and its pictures."""
     scene, sites = program.nodes["_RETURN"]["value"], latent_sites(latent).items()
     return {
         "latents": {name: _compact(site, within_batch(site)) for name, site in sites},
         "quantities": quantities.measure(scene, of) if isinstance(scene, Scene) else {},
-        "replicated": {name: fn(pixels) for name, fn in quantities.OF_IMAGES.items()},
+        "replicated": {name: fn(pixels) for name, fn in of_images.items()},
     }
 
 

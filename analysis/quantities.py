@@ -10,6 +10,7 @@ Shape legend: B images, N slots, C channels, H x W pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import product
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -93,6 +94,20 @@ def measure(scene: Scene, which: Mapping[str, Callable] = OF_SCENES) -> dict[str
         else:
             scene = scene.with_masks(render.visible_masks(scene))
     return {name: which[name](scene) for name in which if name in names}
+
+
+def scalars(measured: Mapping[str, Tensor], lead: int) -> dict[str, Tensor]:
+    """Arrays taken apart: (*lead, 2) named ``centroid`` becomes ``centroid[0]`` and ``centroid[1]``, (*lead).
+
+    Args:
+        lead: dimensions that count images and draws.
+    """
+    found = {}
+    for name, value in measured.items():
+        for index in product(*map(range, value.shape[lead:])):
+            label = f"{name}[{','.join(map(str, index))}]" if index else name
+            found[label] = value[(..., *index)]
+    return found
 
 
 def _cover(scene: Scene) -> Tensor:

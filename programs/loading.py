@@ -201,3 +201,18 @@ def override(config: Any, changes: Mapping[str, Any], what: str) -> Any:
             )
         checked[name] = value
     return replace(config, **checked)
+
+
+def imported(name: str, option: str) -> Callable:
+    """The callable ``module:callable``.
+
+    Args:
+        option: that asked for it, named in the error.
+    Raises:
+        ValueError: there is none.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{option} {name!r}: expected MODULE:CALLABLE ({error})") from error

@@ -9,13 +9,15 @@ import pytest
 import torch
 
 from analysis import evaluate as module
-from analysis.evaluate import evaluate, main, open_run
+from analysis.evaluate import evaluate, fid_like, main, open_run
+from analysis.features import random_convolutions
 from analysis.posterior import infer, iwae, log_weights
 from inference import svi
 from inference.data import world_dataset
 from inference.release import main as release_main
 from inference.svi import Run, train
 from programs.loading import ROOT
+from programs.scene import Scene
 from programs.worlds.shapes2d import Config
 
 SMALL = ("size=32", "z_what=(12, 10, 8)", "crops=(16, 8)", "hidden=16", "channels=(8, 16)")
@@ -73,6 +75,8 @@ class Truthful(torch.nn.Module):
         self.data = data
 
     def forward(self, images=None, batch=1):
+        if images is None:
+            images = self.data.images[:batch].float() / 255
         conjugate(images.mean((1, 2, 3)))
         number = [
             int((self.data.images.float() / 255 - x).abs().sum((1, 2, 3)).argmin()) for x in images
@@ -91,6 +95,8 @@ def test_perfect_inference_scores_one_everywhere():
     shares = ("object_count_accuracy", "object_f1", "object_recall", "part_count_accuracy")
     for key in (*shares, "part_f1", "part_recall", "structure_accuracy", "ari_fg"):
         assert found[key] == 1.0, key
+    assert found["ap50"] == found["ap50_95"] == 1.0
+    assert found["fid_like"] == pytest.approx(0, abs=1e-6)
     assert found["mse"] == 0.0 and found["scenes"] == 20 and found["seed"] == 3
 
 
@@ -163,3 +169,24 @@ def test_a_shipped_run_is_what_its_metrics_say(folder):
         error = math.sqrt(max(p * (1 - p), 0.01) / number)
         assert abs(found[key] - p) < 4 * error, key
     assert sum(p.stat().st_size for p in folder.iterdir()) < 8 * 2**20
+
+
+def test_the_frechet_distance_ranks_priors_and_takes_any_net():
+    images = world_dataset("shapes2d", 60, "test", config=Config(size=32)).images.float() / 255
+
+    def same(batch):
+        return Scene(images[:batch].flip(0), ())
+
+    def grey(batch):
+        return Scene(torch.full((batch, 3, 32, 32), 0.5) + 0.1 * torch.rand(batch, 3, 32, 32), ())
+
+    distances = [fid_like(program, images, random_convolutions) for program in (same, grey)]
+    assert distances[0] < 0.01 * distances[1]
+    assert fid_like(same, images, lambda x: x.mean((2, 3))) == pytest.approx(0, abs=1e-5)
+
+
+def test_a_net_that_is_not_there_is_refused(capsys):
+    assert main(["gsgn-shapes2d", "--scenes", "2", "--features", "analysis.features:inception"]) == 2
+    assert "--features 'analysis.features:inception': expected MODULE:CALLABLE" in (
+        capsys.readouterr().err
+    )

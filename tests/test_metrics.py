@@ -299,10 +299,13 @@ def test_intersection_over_union_by_hand():
 
 
 def test_average_precision_by_hand():
-    """Sure and right, less sure and wrong, least sure and right: 1/2 · 1 + 1/2 · 2/3."""
+    """Sure and right, less sure and wrong, least sure and right: 1 up to recall 1/2, then 2/3."""
     truth = boxes(square(0, 0, 8), square(10, 10, 8))
     found = boxes(square(0, 0, 8), square(10, 0, 8), square(10, 10, 8), pres=[0.9, 0.8, 0.7])
-    assert m.average_precision(found, truth, 0.5) == pytest.approx(0.5 + 0.5 * 2 / 3)
+    assert m.average_precision(found, truth, 0.5) == pytest.approx((6 + 5 * 2 / 3) / 11)
+    # an unsure box is a box
+    unsure = replace(found, pres=torch.tensor([[0.9, 0.2, 0.3]]))
+    assert m.average_precision(unsure, truth, 0.5) == 1
     # equally sure: precision 2/3 at recall 1
     assert m.average_precision(replace(found, pres=torch.ones(1, 3)), truth, 0.5) == pytest.approx(
         2 / 3
@@ -318,6 +321,25 @@ def test_average_precision_asks_for_overlap_and_takes_a_true_box_once():
     assert m.average_precision(twice, truth, 0.5) == 1  # the second comes when recall is 1 already
     assert m.average_precision(boxes(square(0, 0, 8), pres=[0]), truth, 0.5) == 0
     assert m.average_precision(shifted, boxes(square(0, 0, 8), pres=[0]), 0.5) == 1
+
+
+def test_frechet_distance_of_gaussians():
+    """Between N(0, 1) and N(m, s²), feature by feature: m² + (1 - s)²; correlated, by brute force."""
+    from scipy.linalg import sqrtm
+
+    x = torch.randn(4000, 3, dtype=torch.float64)
+    x = (x - x.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky(x.T.cov())).T
+    assert m.frechet_distance(x, x) == pytest.approx(0, abs=1e-9)
+    assert m.frechet_distance(x, 2 * x + 0.5) == pytest.approx(3 * (0.25 + 1))
+    y = x @ torch.tensor([[1.0, 0.5, 0], [0, 2, 0.3], [0.1, 0, 0.7]], dtype=torch.float64) + 0.2
+    x = x @ torch.tensor([[2.0, 0, 0.4], [0, 1, 0], [0.3, 0, 1]], dtype=torch.float64)
+    one, other = x.T.cov(), y.T.cov()
+    means = (x.mean(0) - y.mean(0)).square().sum()
+    root = sqrtm((one @ other).numpy()).real.trace()
+    expected = float(means + one.trace() + other.trace()) - 2 * root
+    assert m.frechet_distance(x, y) == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(ValueError, match=r"\(3,\): expected \(N, F\)"):
+        m.frechet_distance(x[0], y)
 
 
 def test_mse_is_a_mean_over_pixels_and_channels():

@@ -8,6 +8,7 @@ Shape legend: B images, N slots, C channels, H x W pixels of an image, h x w of 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,21 @@ def object_figure(scene: Scene, columns: int = 12, count: int = 48) -> Figure:
     figure, rows = _grid(max(1, math.ceil(len(patches) / columns)), [1] * columns)
     for patch, axes in zip(patches, rows.flat, strict=False):
         _show(axes, patch)
+    return figure
+
+
+def edit_figure(scenes: Mapping[str, Scene]) -> Figure:
+    """A batch edited in several ways, side by side with titles, a row an image (after GSGN figure 4).
+
+    Args:
+        scenes: by title, as many images in each, drawn already by `analysis.edit.render`.
+    """
+    drawn = [_first(scene, len(scene)) for scene in scenes.values()]
+    figure, rows = _grid(len(drawn[0]), [1] * len(drawn), title=True)
+    for title, scene, column in zip(scenes, drawn, rows.T, strict=True):
+        column[0].set_title(title, fontsize=9)
+        for b, axes in enumerate(column):
+            _show(axes, scene.image[b])
     return figure
 
 

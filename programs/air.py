@@ -16,7 +16,7 @@ Shape legend: B images, T steps, C channels, H x W pixels, h x w of a window.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import pyro
@@ -108,10 +108,14 @@ class Program(PyroModule):
         return Object(exists * pres, where, what)
 
     def render(self, objects: Object) -> tuple[Tensor, Tensor]:
-        """Eq. 5, all steps at once: patches (B, T, C, h, w) and the canvas (B, C, H, W)."""
+        """All steps at once: patches (B, T, C, h, w) and the canvas (B, C, H, W)."""
         patches = self.decode(objects.what)
-        placed = render.place(patches, self.pose(objects.where), self.config.size)
-        return patches, (objects.exists[..., None, None, None] * placed).sum(-4)
+        return patches, self.canvas(patches, self.pose(objects.where), objects.exists)
+
+    def canvas(self, patches: Tensor, pose: Tensor, exists: Tensor) -> Tensor:
+        """Eq. 5: patches (B, T, C, h, w) at their poses (B, T, 2, 3) add up to (B, C, H, W)."""
+        placed = render.place(patches, pose, self.config.size)
+        return (exists[..., None, None, None] * placed).sum(-4)
 
     def decode(self, what: Tensor) -> Tensor:
         """f_dec: (..., D) -> (..., C, h, w) in [0, 1], dark to begin with."""
@@ -124,9 +128,25 @@ class Program(PyroModule):
         return render.pose(where[..., 1:], extent, torch.zeros_like(where[..., 0]))
 
     def scene(self, objects: Object, patches: Tensor, canvas: Tensor) -> Scene:
-        """The sampled objects as a Scene of one level: white, as opaque as they are bright."""
-        absent = torch.zeros_like(objects.exists)
-        patch = torch.cat([torch.ones_like(patches), patches.mean(-3, keepdim=True)], -3)
-        pose = self.pose(objects.where)
-        nodes = Nodes(objects.exists, pose, absent, absent.long(), patch=patch)
+        """The sampled objects as a Scene of one level, all of the same depth: they add up."""
+        zeros = torch.zeros_like(objects.exists)
+        pose, patch = self.pose(objects.where), with_opacity(patches)
+        nodes = Nodes(objects.exists, pose, zeros, zeros.long(), patch=patch)
         return Scene(canvas.clamp(max=1), (nodes,))
+
+    def redraw(self, scene: Scene) -> Scene:
+        """The image of a Scene, perhaps an edited one, from its patches, poses and presences."""
+        nodes = scene.objects
+        patches = nodes.patch[..., :-1, :, :] * nodes.patch[..., -1:, :, :]
+        canvas = self.canvas(patches, nodes.pose, nodes.pres)
+        return replace(scene, image=canvas.clamp(max=1))
+
+
+def with_opacity(patches: Tensor) -> Tensor:
+    """Colours and opacity (..., C + 1, h, w) whose product is `patches` (..., C, h, w) in [0, 1].
+
+    A pixel is as opaque as its brightest channel; one channel alone is white.
+    """
+    opacity = patches.amax(-3, keepdim=True)
+    colours = patches / opacity.clamp(min=torch.finfo(patches.dtype).tiny)
+    return torch.cat([colours, opacity], -3)

@@ -23,7 +23,7 @@ Shape legend: B images, T steps, K categories, A attributes, C channels, H x W p
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import pyro
@@ -33,6 +33,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from programs import render
+from programs.air import with_opacity
 from programs.distributions import gate, normal
 from programs.nets import SubpixelDecoder
 from programs.scene import Nodes, Scene
@@ -176,8 +177,12 @@ class Program(PyroModule):
     def draw(self, objects: Object) -> tuple[Tensor, Tensor]:
         """Patches (..., C, h, w), and what each adds to the canvas (..., C, H, W)."""
         patches = self.decode(objects.cat, objects.attr)
-        placed = render.place(patches, self.pose(objects.where, objects.theta), self.config.size)
-        return patches, objects.exists[..., None, None, None] * placed
+        pose = self.pose(objects.where, objects.theta)
+        return patches, self.place(patches, pose, objects.exists)
+
+    def place(self, patches: Tensor, pose: Tensor, exists: Tensor) -> Tensor:
+        """z_pres_t ST(o_t, T_t) of eq. C.1: patches (..., C, h, w) on the canvas, (..., C, H, W)."""
+        return exists[..., None, None, None] * render.place(patches, pose, self.config.size)
 
     def decode(self, cat: Tensor, attr: Tensor) -> Tensor:
         """f: (..., K) and (..., A) -> (..., C, h, w) in [0, 1], a disc to begin with."""
@@ -198,16 +203,20 @@ class Program(PyroModule):
         return torch.cat([size.unsqueeze(-1) * turn @ skew, middle.unsqueeze(-1)], -1)
 
     def scene(self, objects: Object, patches: Tensor, canvas: Tensor) -> Scene:
-        """The sampled objects as a Scene of one level: white, as opaque as they are bright."""
-        absent = torch.zeros_like(objects.exists)
-        patch = torch.cat([torch.ones_like(patches), patches.mean(-3, keepdim=True)], -3)
+        """The sampled objects as a Scene of one level, all of the same depth: they add up."""
+        zeros = torch.zeros_like(objects.exists)
         category = objects.cat.argmax(-1).where(objects.exists > 0.5, -1)
-        pose = self.pose(objects.where, objects.theta)
+        pose, patch = self.pose(objects.where, objects.theta), with_opacity(patches)
         attributes = objects.attr if self.config.attributes else None
-        nodes = Nodes(
-            objects.exists, pose, absent, absent.long(), category, attributes, patch=patch
-        )
+        nodes = Nodes(objects.exists, pose, zeros, zeros.long(), category, attributes, patch=patch)
         return Scene(canvas.clamp(max=1), (nodes,))
+
+    def redraw(self, scene: Scene) -> Scene:
+        """The image of a Scene, perhaps an edited one, from its patches, poses and presences."""
+        nodes = scene.objects
+        patches = nodes.patch[..., :-1, :, :] * nodes.patch[..., -1:, :, :]
+        canvas = self.place(patches, nodes.pose, nodes.pres).sum(1)
+        return replace(scene, image=canvas.clamp(max=1))
 
 
 def _matrix(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:

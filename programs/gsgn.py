@@ -24,7 +24,10 @@ D features, C = 3 colours, H x W pixels, h x w of a patch. A particle plate may 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
+from operator import mul
 from typing import NamedTuple
 
 import pyro
@@ -174,16 +177,26 @@ class Program(PyroModule):
         return self.background_decoder(z_bg).sigmoid()
 
     def render(self, tree: list[Branch], background: Tensor) -> tuple[list[Tensor], PixelMixture]:
-        """Compose from the leaves to the root (eqs. 5, 6), and mix with the background (eq. 7).
+        """Decode the leaves, and compose from them to the root."""
+        leaves = self.leaf_decoder(tree[-1].what).sigmoid()
+        return self.compose(leaves, tree[1:], background)
 
+    def compose(
+        self, patch: Tensor, levels: Sequence[Branch | Nodes], background: Tensor
+    ) -> tuple[list[Tensor], PixelMixture]:
+        """From the leaves' patches to the root (eqs. 5, 6), then mixed with the background (eq. 7).
+
+        Args:
+            patch: (..., N, 4, h, w) of the leaves, the mask last.
+            levels: nodes with presence and pose relative to the parent, objects first.
+            background: (..., 1, 3, H, W).
         Returns:
-            Patches (..., N, 4, h, w) with the mask last, objects first, and the image's distribution.
+            Patches of all levels, objects first, and the image's distribution.
         """
-        patch = self.leaf_decoder(tree[-1].what).sigmoid()
         patches = [patch]
         sizes = (self.config.size, *self.config.crops)
-        for level in range(len(tree) - 1, 0, -1):
-            node = tree[level]
+        for level in range(len(levels), 0, -1):
+            node = levels[level - 1]
             placed = render.place(patch, node.pose, sizes[level - 1])
             placed, pres, depth = (
                 t.unflatten(node.pres.ndim - 1, (-1, self.config.children[level - 1]))
@@ -238,6 +251,34 @@ class Program(PyroModule):
             parent = parent.expand(node.pres.shape)
             levels.append(Nodes(node.exists, pose, node.depth, parent, patch=patch))
         return Scene(pixels.mean.squeeze(-4), tuple(levels), background.squeeze(-4))
+
+    def redraw(self, scene: Scene) -> Scene:
+        """The image of a Scene, perhaps an edited one, and its inner nodes' patches, composed anew.
+
+        Raises:
+            ValueError: its tree is not this program's.
+        """
+        slots = [nodes.pres.shape[1] for nodes in scene.levels]
+        expected = list(accumulate(self.config.children, mul))
+        if slots != expected:
+            raise ValueError(
+                f"the Scene has {slots} slots by level, this program {expected}: draw it by the "
+                "program that it comes from"
+            )
+        background = scene.background.unsqueeze(-4)
+        patches, pixels = self.compose(scene.levels[-1].patch, self.relative(scene), background)
+        levels = tuple(replace(n, patch=p) for n, p in zip(scene.levels, patches, strict=True))
+        return replace(scene, image=pixels.mean.squeeze(-4), levels=levels)
+
+    def relative(self, scene: Scene) -> list[Nodes]:
+        """A Scene's levels with presence and pose relative to the parent, as `scene` was given them."""
+        levels = [scene.objects]
+        for level, (above, nodes) in enumerate(pairwise(scene.levels), start=2):
+            pres = self.per_child(level, above.pres).clamp(min=1e-12)
+            pose = above.pose.repeat_interleave(self.config.children[level - 1], -3)
+            pose = render.chain(render.inverse(pose), nodes.pose)
+            levels.append(replace(nodes, pres=nodes.pres / pres, pose=pose))
+        return levels
 
 
 class ChildrenPrior(nn.Module):

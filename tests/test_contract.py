@@ -111,6 +111,28 @@ def test_the_scene_is_finite_in_range_and_a_tree(pair):
         assert (masks.amax((2, 3))[nodes.pres == 0] == 0).all()
 
 
+@torch.no_grad()
+def test_a_scene_drawn_again_is_the_same(pair):
+    program, guide = pair
+    if not hasattr(program, "redraw"):
+        pytest.skip("the program has no redraw")
+    x = images(6, program)
+    trace = poutine.trace(guide).get_trace(x)
+    for name, site in trace.nodes.items():
+        if name.startswith("z_pres"):
+            site["value"] = torch.bernoulli(torch.full_like(site["value"], 0.7))
+    scene = poutine.replay(program, trace=trace)(x)
+    assert all(0 < nodes.pres.mean() < 1 for nodes in scene.levels)
+    *inner, leaves = scene.levels
+    inner = [dataclasses.replace(n, patch=torch.zeros_like(n.patch)) for n in inner]
+    blank = dataclasses.replace(scene, image=torch.zeros_like(scene.image), levels=(*inner, leaves))
+    again = program.redraw(blank)
+    torch.testing.assert_close(again.image, scene.image, rtol=0, atol=1e-4)
+    for new, old in zip(again.levels, scene.levels, strict=True):
+        there = old.present
+        torch.testing.assert_close(new.patch[there], old.patch[there], rtol=0, atol=1e-4)
+
+
 MIXED = {  # what a method cannot do alone in every program, and is for one kind of site
     "disarm": "z_pres*=disarm,*=rloo:2",
     "enumerate": "z_pres_1=enumerate,*=gumbel",

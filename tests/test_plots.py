@@ -135,3 +135,13 @@ def test_curves_draw_what_the_log_has(log, tmp_path):
 def test_a_curve_skips_the_records_without_it():
     line = plots.curves_figure(RECORDS["all"]).axes[1].lines[0]
     assert line.get_xydata().tolist() == [[2, 0.5], [3, 0.7]]
+
+
+def test_edits_stand_side_by_side_under_their_titles(tmp_path):
+    before, after = truth(2), replace(truth(2), image=torch.rand(2, 3, 32, 32))
+    figure = plots.edit_figure({"before": before, "after": after})
+    assert [axes.get_title() for axes in figure.axes] == ["before", "after", "", ""]
+    shown = [torch.tensor(axes.images[0].get_array()).permute(2, 0, 1) for axes in figure.axes]
+    expected = [before.image[0], after.image[0], before.image[1], after.image[1]]
+    assert all(torch.equal(a, b) for a, b in zip(shown, expected, strict=True))
+    assert pixels(figure, tmp_path / "edits.png").std() > 0.1

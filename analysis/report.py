@@ -1,0 +1,289 @@
+"""One page about a run: what it is, how good it is, what it sees, and how far its posterior can be trusted.
+
+    python -m analysis.report RUN [--out DIR] [--images N] [--draws S]
+
+writes ``report/index.html``, one file with all pictures in it, and ``posterior.nc`` for ArviZ beside it.
+RUN is a run folder, whose report goes into it, or the name of a shipped run. The metrics are those of
+its metrics.json; pictures, posterior and checks are made anew from unseen images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import html
+import inspect
+import io
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from matplotlib.figure import Figure
+
+from analysis import calibration, edit, plots, predictive, quantities
+from analysis.evaluate import find_run, floats, open_run, unseen
+from analysis.posterior import infer, to_inference_data
+from analysis.published import PUBLISHED
+from inference.data import Dataset
+from inference.svi import read_log
+from programs.scene import Scene
+
+IMAGES, DRAWS = 32, 50
+"""Images, and draws of each, for the posterior."""
+SIMULATIONS, RANKED = 100, 39
+"""Scenes simulated for the calibration, and draws of each."""
+OF_SCENES = {name: fn for name, fn in quantities.OF_SCENES.items() if name != "occupancy"}
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 0 auto; padding: 1rem }
+h1 { line-height: 1.2 } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd }
+img { width: max(100%, 38rem); max-width: none; height: auto; display: block; margin: 1rem 0 }
+figure { margin: 0 }
+pre, .wide { overflow-x: auto } pre { background: #f6f6f4; padding: 1rem; font-size: .8rem; line-height: 1.4 }
+table { border-collapse: collapse } td, th { padding: .2rem .8rem .2rem 0; text-align: left }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }
+tr:nth-child(even) { background: #f6f6f4 } figcaption, .note { color: #555; font-size: .9rem }
+"""
+
+
+class Page:
+    """An HTML page in the making: nothing in it comes from the network."""
+
+    def __init__(self, title: str) -> None:
+        self.title, self.parts = title, [f"<h1>{html.escape(title)}</h1>"]
+
+    def heading(self, text: str) -> None:
+        """Begin a section."""
+        self.parts.append(f"<h2>{html.escape(text)}</h2>")
+
+    def text(self, text: str) -> None:
+        """A paragraph."""
+        self.parts.append(f"<p>{html.escape(text)}</p>")
+
+    def code(self, text: str) -> None:
+        """Lines as they are."""
+        self.parts.append(f"<pre>{html.escape(text)}</pre>")
+
+    def table(self, head: list[str], rows: list[list[str | float]]) -> None:
+        """Words to the left, numbers to the right."""
+        cells = "".join(f"<th>{html.escape(name)}</th>" for name in head)
+        body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+        self.parts.append(f'<div class="wide"><table><tr>{cells}</tr>{body}</table></div>')
+
+    def figure(self, figure: Figure, caption: str) -> None:
+        """A picture, inside the page."""
+        data = io.BytesIO()
+        figure.savefig(data, format="png", dpi=plots.DPI)
+        picture = base64.b64encode(data.getvalue()).decode()
+        text = html.escape(caption)
+        self.parts.append(
+            f'<figure><div class="wide"><img src="data:image/png;base64,{picture}" alt="{text}"></div>'
+            f"<figcaption>{text}</figcaption></figure>"
+        )
+
+    def write(self, path: Path) -> None:
+        """The whole page into a file."""
+        path.write_text(
+            f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(self.title)}'
+            '</title><meta name="viewport" content="width=device-width, initial-scale=1">'
+            f'<link rel="icon" href="data:,"><style>{STYLE}</style></head><body>'
+            + "\n".join(self.parts)
+            + "</body></html>\n"
+        )
+
+
+def _cell(value: str | float) -> str:
+    if isinstance(value, str):
+        return f"<td>{html.escape(value)}</td>"
+    return f'<td class="number">{value:.4g}</td>'
+
+
+def report(run: str | Path, out: Path, images: int = IMAGES, draws: int = DRAWS) -> Path:
+    """Write the report of a run into a folder.
+
+    Args:
+        run: folder, or name of a shipped run.
+        out: for index.html and posterior.nc.
+        images: unseen images whose posterior is drawn.
+        draws: of each.
+    Returns:
+        The page.
+    """
+    pyro.enable_validation(False)
+    pyro.set_rng_seed(0)
+    program, guide, config = open_run(run)
+    data = unseen(config, None, images, 0)
+    world = "pictures" if config["images"] else config["recipe"]["world"]
+    page = Page(f"{config['variant']} on {world}")
+    out.mkdir(parents=True, exist_ok=True)
+    about(page, find_run(run), config, world)
+    x = floats(data, "cpu", images)
+    scene = infer(program, guide, x)
+    if scene is not None:
+        pictures(page, program, x, scene)
+        edits(page, program, guide, x, scene)
+    checks(page, program, guide, x)
+    if scene is not None:
+        calibrated(page, program, guide)
+    posterior(page, program, guide, x, data, draws, out / "posterior.nc", config)
+    curves(page, find_run(run))
+    page.write(out / "index.html")
+    return out / "index.html"
+
+
+def about(page: Page, folder: Path, config: Mapping[str, Any], world: str) -> None:
+    """The program's own words, the command, and metrics beside the paper's."""
+    page.code(config["command"])
+    page.heading("The program")
+    program = sys.modules.get(f"programs.{Path(config['program']).stem}")
+    if program is not None:
+        page.code(inspect.cleandoc(program.__doc__ or ""))
+    file = folder / "metrics.json"
+    if not file.is_file():
+        return
+    page.heading("Metrics")
+    measured = json.loads(file.read_text())
+    published = PUBLISHED.get(f"{config['variant']}-{world}")
+    numbers = {k: v for k, v in measured.items() if isinstance(v, float)}
+    if published is None:
+        page.table(["", "this run"], [[k.replace("_", " "), v] for k, v in numbers.items()])
+    else:
+        rows = [[k.replace("_", " "), v, published.metrics.get(k, "")] for k, v in numbers.items()]
+        page.table(["", "this run", "paper"], rows)
+        page.text(f"Paper: {published.source}. The data are not the paper's own.")
+    page.text(
+        f"At step {measured.get('step', '?')}, on {measured['scenes']} unseen scenes, seed "
+        f"{measured['seed']}: hard draws, the program's own densities, no auxiliary term."
+    )
+
+
+def pictures(page: Page, program: Callable, x: torch.Tensor, scene: Scene) -> None:
+    """What the guide sees in images, and what the program dreams."""
+    page.heading("What it sees")
+    if scene.levels:
+        figure, what = plots.scene_graph_figure(x, scene, 5), "objects (solid) and parts (dashed)"
+        page.figure(figure, f"Input with boxes of {what}, reconstruction, patches of every slot.")
+    else:
+        page.figure(plots.reconstruction_figure(x, scene), "Inputs above, reconstructions below.")
+    page.heading("What it dreams")
+    with torch.no_grad():
+        prior = program(batch=24)
+    page.figure(plots.sample_figure(prior), "Scenes of the prior.")
+    if prior.levels and prior.objects.patch is not None and prior.objects.present.any():
+        page.figure(plots.object_figure(prior, count=24), "Their objects, each in its own frame.")
+
+
+def edits(page: Page, program: Callable, guide: Callable, x: torch.Tensor, scene: Scene) -> None:
+    """One object of some scenes moved, enlarged, removed, replaced, and drawn anew."""
+    if not hasattr(program, "redraw") or not scene.levels:
+        return
+    slot = int(scene.objects.present.sum(0).argmax())
+    chosen = scene.objects.present[:, slot].nonzero()[:5, 0]
+    if len(chosen) < 2:
+        return
+    some, others = scene[chosen], scene[chosen.roll(1)]
+    page.heading("Edits")
+    middle = -0.5 * some.objects.centre[:, slot]
+    changed = {
+        "inferred": some,
+        "moved": edit.bring_to_front(edit.move(some, slot, middle), slot),
+        "enlarged": edit.bring_to_front(edit.scale(some, slot, 1.5), slot),
+        "removed": edit.remove(some, slot),
+        "replaced": edit.graft(some, slot, others, slot),
+    }
+    drawn = {title: edit.render(program, s) for title, s in changed.items()}
+    drawn["drawn anew"] = edit.resample(program, guide, x[chosen], slot)
+    page.figure(plots.edit_figure(drawn), f"Object {slot + 1} of each scene, changed in its graph.")
+
+
+def checks(page: Page, program: Callable, guide: Callable, x: torch.Tensor) -> None:
+    """Predictive checks."""
+    page.heading("Predictive checks")
+    found = [
+        predictive.prior_check(program, x, 100),
+        predictive.posterior_check(program, guide, x, 30),
+        *predictive.aggregate_checks(program, guide, x, of_scenes=OF_SCENES),
+    ]
+    found = [check for check in found if check.p_value]
+    page.figure(
+        plots.predictive_figure(found),
+        "Observed (black) on replicated (blue). prior: images of the program. posterior: where each "
+        "image lies among its own replicates; piles at 0 or 1 are misfits. aggregate: replicates of "
+        "all images. scenes: what the guide finds (black) on what the program expects (blue).",
+    )
+
+
+def calibrated(page: Page, program: Callable, guide: Callable) -> None:
+    """Simulation-based calibration."""
+    page.heading("Calibration")
+    images, truth = calibration.simulate(program, SIMULATIONS)
+    found = calibration.calibration(program, guide, images, truth, RANKED, OF_SCENES)
+    page.figure(
+        plots.calibration_figure(found),
+        f"{SIMULATIONS} scenes of the program itself, {RANKED} draws of each: where the truth ranks "
+        "among them, whether probabilities come true, how often intervals hold the truth.",
+    )
+    page.table(["", "value"], [[k.replace("_", " "), v] for k, v in found.summary().items()])
+
+
+def posterior(
+    page: Page,
+    program: Callable,
+    guide: Callable,
+    x: torch.Tensor,
+    data: Dataset,
+    draws: int,
+    path: Path,
+    config: Mapping[str, Any],
+) -> None:
+    """The file for ArviZ, and how far its weights can be trusted."""
+    page.heading("Posterior")
+    truth = data.truth(slice(0, len(x))) if data.labels is not None else None
+    attrs = {"run": config["command"], "data": json.dumps(data.description)}
+    found = to_inference_data(
+        program, guide, x, num_samples=draws, truth=truth, attrs=attrs, max_megabytes=50
+    )
+    found.to_netcdf(str(path))
+    stats = found["sample_stats"]
+    khat = torch.as_tensor(stats["khat"].values)
+    caption = f"PSIS k-hat of {len(khat)} images, {draws} draws of each: below 0.5 is good."
+    page.figure(plots.khat_figure(khat), caption)
+    names = ("elbo", "iwae", "ess")
+    page.table(["", "mean over images"], [[n, float(stats[n].mean())] for n in names])
+    page.text("k-hat grows with the number of latents; 1,000 draws and more make it steady.")
+    page.code(f'import arviz\ndata = arviz.from_netcdf("{path.name}")')
+
+
+def curves(page: Page, folder: Path) -> None:
+    """Training, from the log."""
+    if (folder / "log.jsonl").is_file():
+        page.heading("Training")
+        page.figure(plots.curves_figure(read_log(folder / "log.jsonl")), "By step.")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point."""
+    a = argparse.ArgumentParser(
+        prog="python -m analysis.report", description=__doc__.split("\n")[0]
+    )
+    a.add_argument("run", metavar="RUN", help="run folder, or name of a run in programs/trained")
+    a.add_argument("--out", type=Path, metavar="DIR", help="RUN/report, or runs/NAME/report")
+    a.add_argument("--images", type=int, default=IMAGES, metavar="N", help="of the posterior")
+    a.add_argument("--draws", type=int, default=DRAWS, metavar="S", help="of each image")
+    options = a.parse_args(arguments)
+    try:
+        folder = find_run(options.run)
+        own = Path(options.run) if Path(options.run) == folder else Path("runs") / options.run
+        page = report(options.run, options.out or own / "report", options.images, options.draws)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{page}, and posterior.nc beside it")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -240,19 +240,32 @@ def draw_prior(
     `pictures` are the images drawn, and `log_q` is log p(z).
     """
     parts, plates = [], {}
-    for part in torch.arange(number).split(rows):
-        with torch.no_grad():
-            p = poutine.trace(program).get_trace(batch=len(part))
-        if "images" not in latent_sites(p):
-            raise ValueError(f"no site 'images'; this program samples {list(latent_sites(p))}")
-        pixels = within_batch(p.nodes["images"])
-        pixels = pixels.view(len(pixels), *pixels.shape[-3:])
+    for p, pixels in simulations(program, number, rows):
         log_p, likelihood = log_prob_per_image(p), log_prob_per_image(p, ["images"])
         scores = {"log_likelihood": likelihood, "log_p": log_p, "log_q": log_p - likelihood}
         p.remove_node("images")
         plates |= {name: plate_names(site) for name, site in latent_sites(p).items()}
         parts.append(_table(p, p, pixels, of, of_images) | scores | {"pictures": pixels})
     return Draws(plates=plates, **_join(parts, number))
+
+
+def simulations(
+    program: Callable, number: int, rows: int = PRIOR_ROWS
+) -> Iterator[tuple[Trace, Tensor]]:
+    """Scenes and images from the program itself, `rows` at a time.
+
+    Yields:
+        The trace, and the image with its noise, (rows, C, H, W): pixels may lie outside [0, 1].
+    Raises:
+        ValueError: the program has no site ``images``.
+    """
+    for part in torch.arange(number).split(rows):
+        with torch.no_grad():
+            trace = poutine.trace(program).get_trace(batch=len(part))
+        if "images" not in trace:
+            raise ValueError(f"no site 'images'; this program samples {list(latent_sites(trace))}")
+        pixels = within_batch(trace.nodes["images"])
+        yield trace, pixels.view(len(pixels), *pixels.shape[-3:])
 
 
 def _table(

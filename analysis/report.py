@@ -34,7 +34,7 @@ from programs.scene import Scene
 
 IMAGES, DRAWS = 32, 50
 """Images, and draws of each, for the posterior."""
-SIMULATIONS, RANKED = 100, 39
+SIMULATIONS, RANKED = 60, 39
 """Scenes simulated for the calibration, and draws of each."""
 OF_SCENES = {name: fn for name, fn in quantities.OF_SCENES.items() if name != "occupancy"}
 STYLE = """
@@ -127,7 +127,7 @@ def report(run: str | Path, out: Path, images: int = IMAGES, draws: int = DRAWS)
         edits(page, program, guide, x, scene)
     checks(page, program, guide, x)
     if scene is not None:
-        calibrated(page, program, guide)
+        calibrated(page, program, guide, x, data)
     posterior(page, program, guide, x, data, draws, out / "posterior.nc", config)
     curves(page, find_run(run))
     page.write(out / "index.html")
@@ -216,17 +216,28 @@ def checks(page: Page, program: Callable, guide: Callable, x: torch.Tensor) -> N
     )
 
 
-def calibrated(page: Page, program: Callable, guide: Callable) -> None:
-    """Simulation-based calibration."""
+def calibrated(
+    page: Page, program: Callable, guide: Callable, x: torch.Tensor, data: Dataset
+) -> None:
+    """Draws against the truth: of scenes of the program itself, and of the world's where it is known."""
     page.heading("Calibration")
-    images, truth = calibration.simulate(program, SIMULATIONS)
-    found = calibration.calibration(program, guide, images, truth, RANKED, OF_SCENES)
-    page.figure(
-        plots.calibration_figure(found),
-        f"{SIMULATIONS} scenes of the program itself, {RANKED} draws of each: where the truth ranks "
-        "among them, whether probabilities come true, how often intervals hold the truth.",
-    )
-    page.table(["", "value"], [[k.replace("_", " "), v] for k, v in found.summary().items()])
+    truths = {"the program's own": calibration.simulate(program, SIMULATIONS)}
+    if data.labels is not None:
+        truths["the world's"] = x, data.truth(slice(0, len(x)))
+    columns = {}
+    for whose, (images, truth) in truths.items():
+        found = calibration.calibration(program, guide, images, truth, RANKED, OF_SCENES)
+        columns[whose] = found.summary()
+        page.figure(
+            plots.calibration_figure(found),
+            f"{len(images)} of {whose} scenes, {RANKED} draws of each: where the truth ranks among "
+            "them, whether probabilities come true, how often intervals hold the truth.",
+        )
+    names = dict.fromkeys(name for column in columns.values() for name in column)
+    rows = [
+        [name.replace("_", " "), *(c.get(name, "") for c in columns.values())] for name in names
+    ]
+    page.table(["", *columns], rows)
 
 
 def posterior(

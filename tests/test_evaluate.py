@@ -186,7 +186,9 @@ def test_the_frechet_distance_ranks_priors_and_takes_any_net():
 
 
 def test_a_net_that_is_not_there_is_refused(capsys):
-    assert main(["gsgn-shapes2d", "--scenes", "2", "--features", "analysis.features:inception"]) == 2
+    assert (
+        main(["gsgn-shapes2d", "--scenes", "2", "--features", "analysis.features:inception"]) == 2
+    )
     assert "--features 'analysis.features:inception': expected MODULE:CALLABLE" in (
         capsys.readouterr().err
     )

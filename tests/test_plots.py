@@ -4,7 +4,7 @@ import matplotlib.image
 import pytest
 import torch
 
-from analysis import plots
+from analysis import calibration, plots
 from programs.scene import Nodes, Scene
 from programs.worlds import shapes2d
 
@@ -145,3 +145,42 @@ def test_edits_stand_side_by_side_under_their_titles(tmp_path):
     expected = [before.image[0], after.image[0], before.image[1], after.image[1]]
     assert all(torch.equal(a, b) for a, b in zip(shown, expected, strict=True))
     assert pixels(figure, tmp_path / "edits.png").std() > 0.1
+
+
+def judged(presence=True):
+    """Made up: a number, a map of nine cells, events, intervals."""
+
+    def some_ranks():
+        return calibration.RankStatistics(torch.randint(20, (50,)), draws=19)
+
+    events = calibration.reliability(torch.rand(50, 2) < 0.5, torch.rand(19, 50, 2) < 0.5)
+    names = ["n_objects", *(f"occupancy[{y},{x}]" for y in range(3) for x in range(3))]
+    names, boxes = {name: some_ranks() for name in names}, ["n_objects", *calibration.BOX]
+    return calibration.Calibration(
+        ranks=names,
+        tarp=some_ranks(),
+        presence=events if presence else None,
+        count=events,
+        rps=0.1,
+        coverage={name: calibration.coverage(torch.rand(50)) for name in boxes},
+    )
+
+
+@pytest.mark.parametrize("presence", [True, False])
+def test_calibration_has_a_curve_a_quantity_and_a_mark_a_level(presence, tmp_path):
+    found = judged(presence)
+    figure = plots.calibration_figure(found)
+    ranks, events, intervals = figure.axes
+    assert len(ranks.lines) == 1 + len(found.ranks) + 1  # zero, TARP
+    labels = [text.get_text() for text in ranks.get_legend().get_texts()]
+    assert labels == ["95 % band", "n_objects", "occupancy (9 cells)", "TARP"]
+    curve = torch.as_tensor(ranks.lines[-1].get_ydata())
+    torch.testing.assert_close(curve, found.tarp.coverage - found.tarp.levels)
+    assert len(events.containers) == 1 + presence
+    low, high = found.tarp.band()
+    corners = torch.as_tensor(ranks.collections[0].get_paths()[0].vertices[:, 1])
+    assert corners.min() == pytest.approx(float((low - found.tarp.levels).min()))
+    assert corners.max() == pytest.approx(float((high - found.tarp.levels).max()))
+    for marks, covered in zip(intervals.containers, found.coverage.values(), strict=True):
+        assert list(marks.lines[0].get_ydata()) == covered.shares.tolist()
+    assert pixels(figure, tmp_path / "calibration.png").std() > 0.05

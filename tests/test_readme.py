@@ -13,7 +13,7 @@ from inference.svi import Run, parse, read_log, train
 from programs.loading import ROOT
 
 TEXT = (ROOT / "README.md").read_text()
-READING, INFERRING, OWN = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+READING, INFERRING, TRUSTING, OWN = re.findall(r"```python\n(.*?)```", TEXT, re.S)
 COMMANDS = re.findall(r"^python -m inference\.svi (?!PROGRAM)(.*?)$", TEXT, re.M)
 
 
@@ -33,6 +33,11 @@ def test_the_shipped_run_infers_as_shown(tmp_path, monkeypatch, capsys):
     assert names["bound"].shape == (20,) and names["fantasy"].shape[:2] == (16, 3)
     assert names["scene"].image.sub(names["images"]).square().mean() < 0.01
     assert "part_f1" in capsys.readouterr().out
+    exec(TRUSTING, names)
+    assert (tmp_path / "posterior.nc").exists() and names["weights"].shape == (50, 4)
+    assert names["moved"].image.shape == names["dreamt"].image.shape == (1, 3, 64, 64)
+    out = capsys.readouterr().out
+    assert "n_parts[3]" in out and "edge_energy" in out and "coverage80_n_objects" in out
 
 
 @pytest.mark.parametrize("estimator", ["nvil", "gumbel"])

@@ -1,35 +1,69 @@
-"""Time training steps, beside another implementation's where one is named.
+"""Time training steps: by phase, as a share of what the machine can do, beside another implementation's.
 
-    python -m analysis.benchmark PROGRAM.py [--preset P] [--batch B] [--against MODULE:CALLABLE] …
+    python -m analysis.benchmark [PROGRAM.py …] [--preset P] [--batch B] [--against MODULE:CALLABLE] …
 
-A step is all that `inference.svi` does for one: objective, gradient, clipping, optimiser. The other
+A step is all that `inference.svi` does for one: images, objective, gradient, clipping, optimiser. The other
 implementation is a callable that is given the same images (B, C, H, W) in [0, 1] and returns a function
 of no arguments that trains one step on them. The two take turns, so a busy machine slows both down.
 
-``--against analysis.pyro_air:step`` is AIR as Pyro's own examples have it.
+``--against analysis.pyro_air:step`` is AIR as Pyro's own examples have it. ``--scaling FILE.png`` draws the
+time of a step against batch, image size, nodes and levels, as far as the program has them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyro
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
+from analysis import plots
 from analysis.evaluate import floats
 from analysis.gradients import Learner
 from inference.data import world_dataset
 from inference.svi import Run, plan
 from programs.loading import imported
 
+PROGRAMS = ("programs/gsgn.py", "programs/air.py", "programs/discrete_air.py")
 ROUNDS, STEPS = 7, 5
 """Turns, the first of which is not counted, and steps in each."""
+MATRIX = 1024
+"""Rows and columns of the matrices whose product says what the machine can do."""
+SCALING: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {
+    "gsgn": {
+        "nodes": {"4+16": (), "9+81": ("children=(9,9)", "reach=0.75")},
+        "levels": {
+            "1": ("children=(4,)", "z_what=(64,32)", "crops=(32,)", "scale=((0.3,0.29),)",
+                  "scale_axes=(2,)", "scale_start=(-0.4,)"),
+            "2": (),
+            "3": ("children=(4,4,4)", "z_what=(64,32,16,16)", "crops=(32,16,8)",
+                  "scale=((0.3,0.29),(0.5,0.49),(0.5,0.49))", "scale_axes=(2,1,1)",
+                  "scale_start=(-0.4,-0.3,-0.3)"),
+        },
+        "image size": {"32": ("size=32",), "64": ("size=64",), "128": ("size=128",)},
+    },
+    "air": {
+        "nodes": {str(n): (f"steps={n}",) for n in (1, 2, 3, 5)},
+        "image size": {str(n): (f"size={n}",) for n in (50, 75, 100)},
+    },
+    "discrete_air": {
+        "nodes": {str(n): (f"steps={n}",) for n in (1, 2, 3, 5)},
+        "image size": {str(n): (f"size={n}",) for n in (32, 64, 128)},
+    },
+}  # fmt: skip
+"""What may be varied: program -> axis -> label -> settings."""
 
 
 def learner(run: Run) -> Learner:
@@ -55,18 +89,130 @@ def alternate(steps: dict[str, Callable[[], object]], device: torch.device) -> d
     return {name: torch.tensor(values[1:]) for name, values in times.items()}
 
 
-def _numbers(ours: Learner) -> Iterator[int]:
-    for group in ours.trainer.optimiser.param_groups:
-        yield from (p.numel() for p in group["params"])
-
-
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
 
 
+class Phases:
+    """Milliseconds a step by phase, taken by hooks, so that the step timed is the one trained with.
+
+    data: images to floats on the device; guide, program: their forward passes; objective: densities, KLs, the
+    estimator's own work, schedules; backward: gradient and clipping; optimiser: Adam.
+    """
+
+    NAMES = ("data", "guide", "program", "objective", "backward", "optimiser")
+
+    def __init__(self, ours: Learner) -> None:
+        self.ours, self.device = ours, ours.plan.device
+        self.total = dict.fromkeys(self.NAMES, 0.0)
+        self.last, self.phase, self.stack = 0.0, "data", []
+        modules = {"objective": ours.estimator, "guide": ours.guide, "program": ours.program}
+        self.handles = []
+        for name, module in modules.items():
+            begin, end = self._hooks(name)
+            self.handles.append(module.register_forward_pre_hook(begin))
+            self.handles.append(module.register_forward_hook(end))
+        optimiser = ours.trainer.optimiser
+        self.handles.append(optimiser.register_step_pre_hook(lambda *_: self.turn("optimiser")))
+        self.handles.append(optimiser.register_step_post_hook(lambda *_: self.turn("data")))
+
+    def _hooks(self, name: str) -> tuple[Callable, Callable]:
+        def begin(*_: object) -> None:
+            self.stack.append(self.phase)
+            self.turn(name)
+
+        def end(*_: object) -> None:
+            before = self.stack.pop()
+            self.turn("backward" if name == "objective" else before)
+
+        return begin, end
+
+    def turn(self, phase: str) -> None:
+        """What took place since the last turn was of the phase before; now begins another."""
+        _wait(self.device)
+        now = time.perf_counter()
+        self.total[self.phase] += now - self.last
+        self.last, self.phase = now, phase
+
+    def measure(self, steps: int) -> dict[str, float]:
+        """Run `steps` steps, and remove the hooks."""
+        self.last = time.perf_counter()
+        for _ in range(steps):
+            images = self.ours.images(self.ours.trainer.step)
+            self.turn("objective")  # schedules
+            self.ours.trainer.update(images)
+        self.turn("data")
+        for handle in self.handles:
+            handle.remove()
+        return {f"ms {name}": 1000 * self.total[name] / steps for name in self.NAMES}
+
+
+class Operators(TorchDispatchMode):
+    """Counts the tensor operations that reach a device; on CUDA most are one kernel each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def work(step: Callable[[], object], device: torch.device) -> dict[str, float]:
+    """Operations, floating-point operations and Python's share of the time of a step.
+
+    Python's share is the time in which no tensor operation runs on the CPU: its own, Pyro's and
+    autograd's bookkeeping, as the profiler, which slows them down, sees it.
+    """
+    with Operators() as operators:
+        step()
+    with FlopCounterMode(display=False) as flops:
+        step()
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
+    with profile(activities=activities) as profiled:
+        started = time.perf_counter()
+        step()
+        _wait(device)
+        seconds = time.perf_counter() - started
+    events = profiled.key_averages()
+    busy = sum(e.self_cpu_time_total for e in events if e.key.startswith("aten::")) / 1e6
+    found = {
+        "operations": operators.count,
+        "gigaflop": flops.get_total_flops() / 1e9,
+        "python share": max(0.0, 1 - busy / seconds),
+    }
+    if device.type == "cuda":
+        kernels = [e for e in profiled.events() if e.device_type == torch.autograd.DeviceType.CUDA]
+        found["kernels"] = len(kernels)
+    return found
+
+
+def product_rate(device: torch.device) -> float:
+    """Gigaflop a second of a product of two float32 matrices, the best of 20."""
+    a = torch.randn(MATRIX, MATRIX, device=device)
+    best = float("inf")
+    for _ in range(20):
+        _wait(device)
+        started = time.perf_counter()
+        a @ a
+        _wait(device)
+        best = min(best, time.perf_counter() - started)
+    return 2 * MATRIX**3 / best / 1e9
+
+
+def peak_memory(device: torch.device) -> float:
+    """MiB: of the process on a CPU, of tensors on CUDA, since it began."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
 def measure(run: Run, against: str | None = None) -> dict[str, float | str]:
-    """Median milliseconds a step, images a second, parameters, and the other's share where there is one."""
+    """All that is known of a step: see README for the units."""
     ours = learner(run)
     device, batch = ours.plan.device, ours.plan.recipe.batch
     steps: dict[str, Callable[[], object]] = {"ours": ours.update}
@@ -77,14 +223,22 @@ def measure(run: Run, against: str | None = None) -> dict[str, float | str]:
     median = float(times["ours"].median())
     row: dict[str, float | str] = {
         "program": ours.plan.variant,
+        "preset": run.preset,
         "estimator": ours.plan.recipe.estimator,
         "batch": batch,
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "parameters": sum(p.numel() for p in ours.trainer.learned),
-        "parameters with baselines": sum(_numbers(ours)),
+        "parameters with baselines": _numbers(ours.trainer.optimiser),
         "milliseconds": median,
+        "steps_per_second": 1000 / median,
         "images_per_second": 1000 * batch / median,
+        **Phases(ours).measure(STEPS),
+        **work(ours.update, device),
+        "peak MiB": peak_memory(device),
     }
+    rate = row["gigaflop"] / median * 1000
+    row |= {"gigaflop/s": rate, "share of a matrix product": rate / product_rate(device)}
     if against:
         row["against"] = against
         row["their milliseconds"] = float(times["theirs"].median())
@@ -92,12 +246,33 @@ def measure(run: Run, against: str | None = None) -> dict[str, float | str]:
     return row
 
 
+def _numbers(optimiser: torch.optim.Optimizer) -> int:
+    return sum(p.numel() for group in optimiser.param_groups for p in group["params"])
+
+
+def scaling(run: Run) -> dict[str, dict[str, float]]:
+    """Milliseconds of a step by axis (batch, image size, nodes, levels) and label."""
+    p = plan(run)
+    batches = [max(1, round(p.recipe.batch * factor)) for factor in (0.25, 0.5, 1, 2)]
+    runs = {"batch": {str(b): replace(run, batch=b) for b in batches}}
+    for axis, labels in SCALING.get(p.source.name, {}).items():
+        runs[axis] = {x: replace(run, set=(*run.set, *set_)) for x, set_ in labels.items()}
+    pyro.enable_validation(False)
+    found: dict[str, dict[str, float]] = {}
+    for axis, labels in runs.items():
+        for label, one in labels.items():
+            ours = learner(one)
+            times = alternate({"ours": ours.update}, ours.plan.device)["ours"]
+            found.setdefault(axis, {})[label] = float(times.median())
+    return found
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     a = argparse.ArgumentParser(
         prog="python -m analysis.benchmark", description=__doc__.split("\n")[0]
     )
-    a.add_argument("program", metavar="PROGRAM.py")
+    a.add_argument("programs", metavar="PROGRAM.py", nargs="*", default=PROGRAMS)
     a.add_argument("--variant", metavar="V")
     a.add_argument("--preset", default="quick")
     a.add_argument("--estimator", metavar="E")
@@ -108,26 +283,36 @@ def parser() -> argparse.ArgumentParser:
         "--threads", type=int, metavar="N", help="of the CPU; torch's choice if not given"
     )
     a.add_argument("--against", metavar="MODULE:CALLABLE", help="another implementation to time")
-    a.add_argument("--json", type=Path, metavar="FILE")
+    a.add_argument("--scaling", type=Path, metavar="FILE.png", help="vary what can be varied, too")
+    a.add_argument("--json", type=Path, metavar="FILE", help="a list of rows, a row a program")
     return a
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point."""
     options = vars(parser().parse_args(arguments))
-    threads, against, target = (options.pop(name) for name in ("threads", "against", "json"))
+    names = ("programs", "threads", "against", "scaling", "json")
+    programs, threads, against, figure, target = (options.pop(name) for name in names)
     if threads:
         torch.set_num_threads(threads)
     options["set"] = tuple(options["set"])
+    rows = []
     try:
-        row = measure(Run(out=Path(), **options), against)
+        for program in programs:
+            run = Run(program, Path(), **options)
+            rows.append(measure(run, against))
+            for name, value in rows[-1].items():
+                print(f"{name:26}", f"{value:.4g}" if isinstance(value, float) else value)
+            print(flush=True)
+            if figure:
+                rows[-1]["scaling"] = scaling(run)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    for name, value in row.items():
-        print(f"{name:26}", f"{value:.4g}" if isinstance(value, float) else value)
+    if figure:
+        plots.save(plots.scaling_figure(rows), figure)
     if target:
-        target.write_text(json.dumps(row, indent=2) + "\n")
+        target.write_text(json.dumps(rows, indent=2) + "\n")
     return 0
 
 

@@ -275,6 +275,27 @@ def _histograms(axes: Axes, observed: Tensor, replicated: Tensor) -> None:
         axes.hist(value, edges, density=True, **style)
 
 
+def scaling_figure(rows: Sequence[dict]) -> Figure:
+    """Time of a training step against batch, image size, nodes and levels, a line a program.
+
+    Args:
+        rows: of `analysis.benchmark`, with "program" and "scaling", axis -> label -> milliseconds.
+    """
+    axes_names = list(dict.fromkeys(axis for row in rows for axis in row["scaling"]))
+    figure = Figure(figsize=(3.2 * len(axes_names), 3), layout="constrained")
+    panels = figure.subplots(1, len(axes_names), squeeze=False)[0]
+    for axis, panel in zip(axes_names, panels, strict=True):
+        for k, row in enumerate(rows):
+            times = row["scaling"].get(axis, {})
+            x = [sum(map(int, label.split("+"))) for label in times]
+            panel.plot(x, list(times.values()), marker="o", color=f"C{k}", label=row["program"])
+        panel.set(xlabel=axis, xscale="log", yscale="log")
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("milliseconds a step")
+    panels[0].legend(fontsize=7)
+    return figure
+
+
 def khat_figure(khat: Tensor) -> Figure:
     """Histogram over images of PSIS k-hat (B,), with the limits of Yao et al. (2018)."""
     figure = Figure(figsize=(5, 2.6), layout="constrained")

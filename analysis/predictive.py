@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from analysis.posterior import Quantities, draw, draw_prior
-from analysis.quantities import OF_IMAGES, OF_SCENES, scalars
+from analysis.quantities import NUMBERS, OF_IMAGES, scalars
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def aggregate_checks(
     images: Tensor,
     draws: int = 1,
     of: Quantities = OF_IMAGES,
-    of_scenes: Quantities = OF_SCENES,
+    of_scenes: Quantities = NUMBERS,
 ) -> tuple[Check, Check]:
     """All replicates against all images; and scenes of the program against those the guide finds.
 

@@ -76,6 +76,8 @@ def edge_energy(images: Tensor) -> Tensor:
 OF_SCENES: dict[str, Callable[[Scene], Tensor]] = {
     f.__name__: f for f in (n_objects, n_parts, covered_area, occupancy, centroid, object_size)
 }
+NUMBERS = {name: fn for name, fn in OF_SCENES.items() if name != "occupancy"}
+"""Those of Scenes that are a few numbers, not a map."""
 OF_IMAGES: dict[str, Callable[[Tensor], Tensor]] = {
     f.__name__: f for f in (brightness, contrast, colour, edge_energy)
 }

@@ -36,7 +36,6 @@ IMAGES, DRAWS = 32, 50
 """Images, and draws of each, for the posterior."""
 SIMULATIONS, RANKED = 60, 39
 """Scenes simulated for the calibration, and draws of each."""
-OF_SCENES = {name: fn for name, fn in quantities.OF_SCENES.items() if name != "occupancy"}
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 0 auto; padding: 1rem }
 h1 { line-height: 1.2 } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd }
@@ -205,7 +204,7 @@ def checks(page: Page, program: Callable, guide: Callable, x: torch.Tensor) -> N
     found = [
         predictive.prior_check(program, x, 100),
         predictive.posterior_check(program, guide, x, 30),
-        *predictive.aggregate_checks(program, guide, x, of_scenes=OF_SCENES),
+        *predictive.aggregate_checks(program, guide, x),
     ]
     found = [check for check in found if check.p_value]
     page.figure(
@@ -226,7 +225,7 @@ def calibrated(
         truths["the world's"] = x, data.truth(slice(0, len(x)))
     columns = {}
     for whose, (images, truth) in truths.items():
-        found = calibration.calibration(program, guide, images, truth, RANKED, OF_SCENES)
+        found = calibration.calibration(program, guide, images, truth, RANKED, quantities.NUMBERS)
         columns[whose] = found.summary()
         page.figure(
             plots.calibration_figure(found),

@@ -183,11 +183,6 @@ DIGITS_QUICK = replace(
     **DIGITS,
     schedules={**DISCRETE_AIR_QUICK.schedules, **CATEGORIES_FIRST},
 )
-DIGITS_LONG = replace(
-    DISCRETE_AIR_LONG,
-    **DIGITS,
-    schedules={**DISCRETE_AIR_LONG.schedules, **CATEGORIES_FIRST},
-)
 DIGITS_PAPER = replace(
     DISCRETE_AIR_PAPER,
     **DIGITS,
@@ -203,7 +198,7 @@ PRESETS: dict[str, dict[str, Recipe]] = {
         "long": DISCRETE_AIR_LONG,
         "paper": DISCRETE_AIR_PAPER,
     },
-    "discrete_air_mnist": {"quick": DIGITS_QUICK, "long": DIGITS_LONG, "paper": DIGITS_PAPER},
+    "discrete_air_mnist": {"quick": DIGITS_QUICK, "paper": DIGITS_PAPER},
 }
 """By variant, where a variant has recipes of its own, else by program."""
 

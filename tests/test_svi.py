@@ -19,7 +19,7 @@ from inference import checkpoint, svi
 from inference.estimators import estimator
 from inference.presets import Recipe
 from inference.schedules import Exponential, Linear, Until, WarmupDecay
-from inference.svi import Run, command, keep_until, main, parse, plan, read_log, train
+from inference.svi import Run, command, keep_until, largest, main, parse, plan, read_log, train
 
 SMALL = (
     "size=32",
@@ -364,3 +364,12 @@ def test_a_weight_on_a_schedule_multiplies_the_kl_of_the_sites_it_names(tmp_path
         for term, value in before.items():
             wanted = factor * value if term.startswith("kl/z_what") else value
             torch.testing.assert_close(after[term], wanted)
+
+
+def test_gradients_are_clipped_by_their_largest_number():
+    parameters = [torch.nn.Parameter(torch.randn(n)) for n in (15, 7, 2)]
+    for p in parameters[:2]:
+        p.grad = 3 * torch.randn_like(p)
+    assert largest(parameters) == torch.cat([p.grad for p in parameters[:2]]).abs().max()
+    parameters[1].grad[3] = math.nan
+    assert largest(parameters).isnan()

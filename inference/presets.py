@@ -159,13 +159,6 @@ DISCRETE_AIR_QUICK = Recipe(
     },
     evaluate_every=500,
 )
-LONGER = {"learning_rate": WarmupDecay(1e-3, warmup=100, half_life=1500, hold=4500)}
-DISCRETE_AIR_LONG = replace(
-    DISCRETE_AIR_QUICK,
-    steps=12_000,
-    schedules={**DISCRETE_AIR_QUICK.schedules, **LONGER},
-    evaluate_every=1000,
-)
 DISCRETE_AIR_PAPER = replace(
     DISCRETE_AIR_QUICK,
     batch=64,
@@ -193,11 +186,7 @@ DIGITS_PAPER = replace(
 PRESETS: dict[str, dict[str, Recipe]] = {
     "gsgn": {"quick": GSGN_QUICK, "long": GSGN_LONG, "paper": GSGN_PAPER},
     "air": {"quick": AIR_QUICK, "long": AIR_LONG, "paper": AIR_PAPER},
-    "discrete_air": {
-        "quick": DISCRETE_AIR_QUICK,
-        "long": DISCRETE_AIR_LONG,
-        "paper": DISCRETE_AIR_PAPER,
-    },
+    "discrete_air": {"quick": DISCRETE_AIR_QUICK, "paper": DISCRETE_AIR_PAPER},
     "discrete_air_mnist": {"quick": DIGITS_QUICK, "paper": DIGITS_PAPER},
 }
 """By variant, where a variant has recipes of its own, else by program."""

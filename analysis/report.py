@@ -34,7 +34,7 @@ from programs.scene import Scene
 
 IMAGES, DRAWS = 32, 50
 """Images, and draws of each, for the posterior."""
-SIMULATIONS, RANKED = 60, 39
+SIMULATIONS, RANKED = 60, 19
 """Scenes simulated for the calibration, and draws of each."""
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 0 auto; padding: 1rem }
@@ -203,7 +203,7 @@ def checks(page: Page, program: Callable, guide: Callable, x: torch.Tensor) -> N
     page.heading("Predictive checks")
     found = [
         predictive.prior_check(program, x, 100),
-        predictive.posterior_check(program, guide, x, 30),
+        predictive.posterior_check(program, guide, x, 20),
         *predictive.aggregate_checks(program, guide, x),
     ]
     found = [check for check in found if check.p_value]

@@ -5,7 +5,9 @@
 A run is one value, `Run`; `train(run)` reads top to bottom and can be called from Python. The run folder
 holds config.json, log.jsonl, checkpoint.ckpt, metrics.json and pictures. Stopping (Ctrl-C, SIGTERM,
 ``--minutes``) finishes the step, writes the checkpoint and exits; ``--resume`` continues as if nothing
-had happened, bit for bit on CPU.
+had happened, bit for bit on CPU. On several GPUs or cores:
+
+    torchrun --nproc-per-node 2 -m inference.svi programs/gsgn.py
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from inference import checkpoint
+from inference import checkpoint, distributed
 from inference.data import Dataset, FolderConfig, Sampler, image_folder, load_world, world_dataset
 from inference.estimators import ESTIMATORS, estimator
 from inference.objectives import Objective
@@ -141,6 +143,7 @@ def describe(p: Plan, run: Run) -> dict[str, Any]:
         "world": asdict(p.world_config),
         "images": str(p.images) if p.images else None,
         "seed": p.seed,
+        "processes": distributed.world(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__}
         | {"pyro": pyro.__version__},
     }
@@ -157,19 +160,27 @@ def datasets(p: Plan) -> tuple[Dataset, Dataset | None]:
 
 
 def train(run: Run) -> Path:
-    """Train, and leave weights, log, metrics and pictures in the run folder, which is returned."""
+    """Train, and leave weights, log, metrics and pictures in the run folder, which is returned.
+
+    Under torchrun its processes train together, and the first of them writes.
+    """
     p = plan(run)
-    out = open_folder(run)
+    distributed.start(p.device)
+    check_split(p)
+    first, processes = distributed.rank() == 0, distributed.world()
+    out = open_folder(run) if first else run.out
     pyro.settings.set(module_local_params=hasattr(p.source.program, "Program"))
     pyro.set_rng_seed(p.seed)
     pyro.clear_param_store()
     program, guide = (module.to(p.device) for module in p.source.build(p.config))
-    data, validation = datasets(p)
+    with distributed.one_first():
+        data, validation = datasets(p)
     check_colours(p, data)
-    batch = min(p.recipe.batch, len(data.images))
+    batch = min(p.recipe.batch, len(data.images) // processes * processes)
     sampler = Sampler(len(data.images), batch, p.seed)
     images = data.images.to(p.device) if p.device.type == "cuda" else data.images
-    draw = lambda step: images[sampler.indices(step)].to(p.device).float() / 255  # noqa: E731
+    mine = lambda step: distributed.part(sampler.indices(step))  # noqa: E731
+    draw = lambda step: images[mine(step)].to(p.device).float() / 255  # noqa: E731
 
     gradients = estimator(p.recipe.estimator).to(p.device)
     # shows the parameters of plain functions, and whether program and guide fit
@@ -177,10 +188,13 @@ def train(run: Run) -> Path:
         check_match(*Objective().traces(program, guide, draw(0)))
         gradients.prepare(program, guide, draw(0))
     trainer = Trainer(p, program, guide, gradients)
+    trainer.begin()
     path = out / "checkpoint.ckpt"
-    if run.resume and path.exists():
-        trainer.restore(checkpoint.load(path, p.device))
-    (out / "config.json").write_text(json.dumps(describe(p, run), indent=2) + "\n")
+    state = checkpoint.load(path) if first and run.resume and path.exists() else None
+    if state := distributed.share(state):
+        trainer.restore(state)
+    if first:
+        (out / "config.json").write_text(json.dumps(describe(p, run), indent=2) + "\n")
 
     log = Log(out / "log.jsonl", trainer.step, p.recipe.steps, batch)
     started = saved = time.monotonic()
@@ -190,21 +204,25 @@ def train(run: Run) -> Path:
             log.add(*trainer.update(draw(trainer.step)))
             now = time.monotonic()
             last = trainer.step == p.recipe.steps
-            stop = interrupted() or (now - started) / 60 > run.minutes
+            stop, due = distributed.agree(
+                interrupted() > 0 or (now - started) / 60 > run.minutes, now - saved > SAVE_SECONDS
+            )
             if trainer.step % LOG_EVERY == 0 or last or stop:
                 log.write(trainer.step, trainer.rates())
-                if now - saved > SAVE_SECONDS or last or stop:
-                    checkpoint.save(path, trainer.state())
+                if due or last or stop:
+                    trainer.save(path)
                     saved = now
-            if validation and (trainer.step % p.recipe.evaluate_every == 0 or last):
+            if first and validation and (trainer.step % p.recipe.evaluate_every == 0 or last):
                 log.note(trainer.step, evaluate_briefly(p, program, guide, validation))
             if stop:
                 break
     log.close()
-    if interrupted():
+    (stopped,) = distributed.agree(interrupted() > 0)
+    if first and stopped:
         print(f"stopped at step {trainer.step}; continue with --resume --out {out}")
-        return out
-    finish(run, p, program, guide, out, trainer.step)
+    elif first:
+        finish(run, p, program, guide, out, trainer.step)
+    distributed.wait()
     return out
 
 
@@ -222,15 +240,22 @@ class Trainer:
         if baselines := list(estimator.parameters()):
             groups.append({"params": baselines, "lr": BASELINE_RATE})
         self.optimiser = torch.optim.Adam(groups, fused=True)
-        self.step = 0
+        self.seed, self.step = p.seed, 0
+
+    def begin(self) -> None:
+        """Several processes begin alike, with noise of their own."""
+        if distributed.world() > 1:
+            distributed.copy_first(self.modules.values())
+            distributed.reseed(self.seed, self.step)
 
     def update(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """One step on images x (B, C, H, W). Returns the loss and its terms, in nats an image."""
+        """One step on this process's images x (B, C, H, W). Returns its loss and terms, in nats an image."""
         self.apply_schedules()
         m = self.modules
         loss, terms = m["estimator"](m["program"], m["guide"], x, self.objective)
         self.optimiser.zero_grad()
         (loss / len(x)).backward()
+        distributed.average(m.values())
         nn.utils.clip_grads_with_norm_(self.learned, self.clip, largest(self.learned))
         self.optimiser.step()
         self.step += 1
@@ -255,17 +280,25 @@ class Trainer:
         values = {name: schedule(self.step) for name, schedule in self.schedules.items()}
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
+    def save(self, path: Path) -> None:
+        """Write a checkpoint, on the first process."""
+        state = self.state()
+        if distributed.rank() == 0:
+            checkpoint.save(path, state)
+
     def state(self) -> dict[str, Any]:
-        """All that resuming needs."""
+        """All that resuming needs; "others" are the random states of other processes than the first."""
+        random, *others = distributed.gather(checkpoint.random_state())
         return {
             "step": self.step,
             "modules": {name: module.state_dict() for name, module in self.modules.items()},
             "optimiser": self.optimiser.state_dict(),
-            "random": checkpoint.random_state(),
+            "random": random,
+            "others": others,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue where `state` was taken.
+        """Continue where `state` was taken; with noise from seed, step and rank if by more or fewer processes.
 
         Raises:
             ValueError: the checkpoint is of another program, variant, preset or estimator.
@@ -280,7 +313,25 @@ class Trainer:
                 f"--estimator as before, or another --out ({str(error).splitlines()[0]})"
             ) from error
         self.step = state["step"]
-        checkpoint.set_random_state(state["random"])
+        random = [state["random"], *state.get("others", [])]
+        if len(random) == distributed.world():
+            checkpoint.set_random_state(random[distributed.rank()])
+        else:
+            distributed.reseed(self.seed, self.step)
+
+
+def check_split(p: Plan) -> None:
+    """The batch must be divisible by the number of processes.
+
+    Raises:
+        ValueError: it is not.
+    """
+    batch, number = p.recipe.batch, distributed.world()
+    if batch % number:
+        raise ValueError(
+            f"a batch of {batch} images cannot be split evenly over {number} processes: give --batch "
+            f"{max(batch // number, 1) * number}, or torchrun another --nproc-per-node"
+        )
 
 
 def largest(parameters: list[nn.Parameter]) -> Tensor:
@@ -329,8 +380,10 @@ class Log:
         self.sums: dict[str, Tensor] = {}
         self.count, self.steps = 0, steps
         self.since = self.noted = time.monotonic()
-        keep_until(path, step)
-        if sys.stderr.isatty():
+        self.shown = distributed.rank() == 0
+        if self.shown:
+            keep_until(path, step)
+        if self.shown and sys.stderr.isatty():
             self.bar = tqdm(total=steps, initial=step, unit="step", dynamic_ncols=True)
 
     def add(self, loss: Tensor, terms: dict[str, Tensor]) -> None:
@@ -340,11 +393,12 @@ class Log:
         self.count += 1
 
     def write(self, step: int, rates: dict[str, float]) -> None:
-        """Write the averages since the last call.
+        """Write the averages since the last call, over all processes.
 
         Raises:
             FloatingPointError: a term is not finite; the message names its site.
         """
+        distributed.average_tensors(list(self.sums.values()))
         means = {name: float(total) / self.count for name, total in self.sums.items()}
         bad = [name for name, value in means.items() if not math.isfinite(value)]
         if bad:
@@ -353,6 +407,11 @@ class Log:
                 f"the loss is not finite at step {step}: {named} is {means[bad[-1]]}; the last good "
                 "checkpoint is kept. A lower learning rate or --set train.clip=0.1 may help"
             )
+        if self.shown:
+            self._show(step, means, rates)
+        self.sums, self.count, self.since = {}, 0, time.monotonic()
+
+    def _show(self, step: int, means: dict[str, float], rates: dict[str, float]) -> None:
         now = time.monotonic()
         rate = self.count * self.batch / (now - self.since)
         self._append({"step": step, **means, **rates, "images_per_second": rate})
@@ -362,7 +421,6 @@ class Log:
         elif now - self.noted > 15 or step == self.steps:
             self.noted = now
             print(f"step {step}/{self.steps}  {_summary(means, rate)}", flush=True)
-        self.sums, self.count, self.since = {}, 0, now
 
     def note(self, step: int, metrics: dict[str, float]) -> None:
         """Write metrics on validation scenes."""
@@ -532,9 +590,12 @@ def main(arguments: list[str] | None = None) -> int:
     run = parse(arguments)
     try:
         train(run)
-    except (ValueError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ValueError, FloatingPointError, distributed.Lost) as error:
+        if distributed.local_rank() == 0:
+            print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
+    finally:
+        distributed.leave()
     return 0
 
 

@@ -1,0 +1,181 @@
+"""One training on several processes, as ``torchrun --nproc-per-node N -m inference.svi …`` starts them.
+
+Every process holds the whole model, takes its part of every batch and draws noise of its own. After each
+backward pass gradients, and buffers that follow statistics of the batch, become their means over the
+processes. So a step is the step of one process on the whole batch, and all processes hold the same numbers,
+bit for bit. With one process nothing here does anything.
+
+Processes on CPUs talk by gloo; those on GPUs, one each, by NCCL, and by gloo about the rest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor, distributed, nn
+
+PATIENCE = timedelta(days=1)
+"""How long processes wait while the first draws scenes or evaluates; one that dies is noticed at once."""
+
+
+class Lost(RuntimeError):
+    """Another process has ended before its time."""
+
+
+def world() -> int:
+    """Number of processes."""
+    return distributed.get_world_size() if _started() else 1
+
+
+def rank() -> int:
+    """Number of this process; 0 is the one that writes."""
+    return distributed.get_rank() if _started() else 0
+
+
+def local_rank() -> int:
+    """Number of this process on its machine."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def _started() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def start(device: torch.device) -> None:
+    """Let the processes that torchrun started know each other, if it did.
+
+    Raises:
+        ValueError: more processes on this machine than GPUs.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or _started():
+        return
+    if device.type == "cuda":
+        here, there = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        if here > there:
+            raise ValueError(
+                f"{here} processes on a machine where torch finds {there} GPUs: give torchrun "
+                f"--nproc-per-node {there}, or --device cpu"
+            )
+        torch.cuda.set_device(local_rank())
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, timeout=PATIENCE)
+
+
+def leave() -> None:
+    """End what `start` began; processes that still wait for this one are told."""
+    if _started():
+        distributed.destroy_process_group()
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise Lost(
+            f"process {rank()} has lost the others; the first to end says why "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+
+
+def agree(*flags: bool) -> list[bool]:
+    """Each flag, true on all processes where it is true on any."""
+    if world() == 1:
+        return list(flags)
+    votes = torch.tensor(flags, dtype=torch.uint8)
+    with _together():
+        distributed.all_reduce(votes, distributed.ReduceOp.MAX)
+    return votes.bool().tolist()
+
+
+def wait() -> None:
+    """Until all processes are here."""
+    agree(True)
+
+
+@contextmanager
+def one_first() -> Iterator[None]:
+    """One process a machine runs the block before the others: what it leaves in a cache is there for them."""
+    if local_rank() > 0:
+        wait()
+    try:
+        yield
+    finally:
+        if local_rank() == 0:
+            wait()
+
+
+def gather(value: Any) -> list[Any]:
+    """A plain value of every process, by rank."""
+    values = [value] * world()
+    if world() > 1:
+        with _together():
+            distributed.all_gather_object(values, value)
+    return values
+
+
+def share(value: Any) -> Any:
+    """The first process's value, whatever the others give: plain values and tensors on the CPU."""
+    values = [value]
+    if world() > 1:
+        with _together():
+            distributed.broadcast_object_list(values)
+    return values[0]
+
+
+def part(rows: Tensor) -> Tensor:
+    """This process's part of a batch whose length the number of processes divides."""
+    return rows.chunk(world())[rank()]
+
+
+def reseed(seed: int, step: int) -> None:
+    """Noise that differs from process to process, from a run's seed and step."""
+    words = np.random.SeedSequence((seed, step, rank())).generate_state(1, np.uint32)
+    pyro.set_rng_seed(int(words[0]))
+
+
+def average(modules: Iterable[nn.Module]) -> None:
+    """Gradients and buffers of modules become their means over the processes.
+
+    A parameter without a gradient counts as one whose gradient is zero.
+    """
+    if world() == 1:
+        return
+    modules = list(modules)
+    parameters = dict.fromkeys(p for m in modules for p in m.parameters())
+    for p in parameters:
+        p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+    average_tensors([p.grad for p in parameters])
+    buffers = dict.fromkeys(b for m in modules for b in m.buffers() if b.is_floating_point())
+    average_tensors(list(buffers), torch.float64)  # where constants stay what they are, bit for bit
+
+
+@torch.no_grad()
+def average_tensors(tensors: list[Tensor], precision: torch.dtype | None = None) -> None:
+    """Tensors become their means over the processes, in one message."""
+    if world() == 1 or not tensors:
+        return
+    flat = torch.cat([t.flatten() for t in tensors]).to(precision)
+    with _together():
+        distributed.all_reduce(flat)
+    for t, mean in zip(tensors, (flat / world()).split([t.numel() for t in tensors]), strict=True):
+        t.copy_(mean.view_as(t))
+
+
+@torch.no_grad()
+def copy_first(modules: Iterable[nn.Module]) -> None:
+    """Give parameters and buffers of modules the first process's values."""
+    if world() == 1:
+        return
+    for tensor in dict.fromkeys(t for m in modules for t in (*m.parameters(), *m.buffers())):
+        value = tensor.detach().contiguous()
+        with _together():
+            distributed.broadcast(value, 0)
+        tensor.copy_(value)

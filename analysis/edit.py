@@ -32,7 +32,7 @@ from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from analysis.posterior import Mode
+from analysis.posterior import Mode, check_images
 from programs.render import chain, inverse, pose
 from programs.scene import Nodes, Scene
 
@@ -203,8 +203,9 @@ def resample(
         keep_presence: draw what the node is like, not whether it is there. (In a program of steps, an object
             that is drawn absent takes the later ones with it.)
     Raises:
-        ValueError: no such node, or none of its sites matches.
+        ValueError: no such node, or none of its sites matches; `images` are not what is expected.
     """
+    check_images(images)
     with torch.no_grad():
         with Mode():
             trace = poutine.trace(guide).get_trace(images)

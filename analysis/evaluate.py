@@ -26,9 +26,11 @@ from analysis.posterior import infer, iwae, log_weights
 from inference import checkpoint
 from inference.data import Dataset, FolderConfig, image_folder, load_world, world_dataset
 from programs import render
-from programs.loading import ROOT, Function, imported, load, override
+from programs.loading import ROOT, Function, Source, choose, imported, load, override
 from programs.scene import Scene
 
+CONFIG = {"program": str, "variant": str, "config": dict, "world": dict, "recipe": dict}
+"""What a config.json must have to be read."""
 DRAWS = 10
 """draws an image for ELBO and IWAE"""
 
@@ -170,30 +172,79 @@ def find_run(run: str | Path) -> Path:
 def open_run(run: str | Path) -> tuple[torch.nn.Module, torch.nn.Module, dict[str, Any]]:
     """A trained program, its guide and its config.json, from a run folder or a shipped run's name.
 
+    Nothing in the folder is run as code; the program file that config.json names is imported.
+
     Raises:
-        ValueError: no such run, or weights that do not fit the program.
+        ValueError: no such run, files that are damaged or of a newer version, or weights that do not fit the
+            program; the message names the file.
     """
     folder = find_run(run)
-    config = json.loads((folder / "config.json").read_text())
+    config = read_config(folder)
     source = load(config["program"])
-    changes = {k: _tuples(v) for k, v in config["config"].items()}
-    base = source.variants[config["variant"]]
-    program, guide = source.build(override(base, changes, f"program {source.name}"))
+    try:
+        base = choose(source.variants, config["variant"], "variant")
+        program, guide = source.build(override(base, config["config"], f"program {source.name}"))
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise _unfit(folder / "config.json", source, error) from error
     weights = read_weights(folder)
-    if isinstance(program, Function):  # plain functions register their parameters when they run
-        pyro.clear_param_store()
-        size = config["world"]["size"]
-        colours = config["world"].get("colours", 3)
-        guide(torch.zeros(1, colours, size, size)), program(torch.zeros(1, colours, size, size))
-    program.load_state_dict(weights["program"])
-    guide.load_state_dict(weights["guide"])
+    try:
+        if isinstance(program, Function):  # plain functions register their parameters when they run
+            pyro.clear_param_store()
+            size, colours = config["world"]["size"], config["world"].get("colours", 3)
+            guide(torch.zeros(1, colours, size, size)), program(torch.zeros(1, colours, size, size))
+        program.load_state_dict(weights["program"])
+        guide.load_state_dict(weights["guide"])
+    except (ValueError, RuntimeError, TypeError, KeyError) as error:
+        raise _unfit(folder, source, error) from error
     return program.eval(), guide.eval(), config
+
+
+def _unfit(path: Path, source: Source, error: Exception) -> ValueError:
+    reason = str(error).replace("\n\t", " ")
+    return ValueError(
+        f"{path} does not fit {source.path} ({reason}): it may be of a newer version of scene-programs; "
+        "update, or train again"
+    )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a run folder.
+
+    Raises:
+        ValueError: it is damaged, or not a run's.
+    """
+    path = folder / "config.json"
+    config = read_json(path)
+    for name, kind in CONFIG.items():
+        if not isinstance(config.get(name), kind):
+            raise ValueError(
+                f"{path} is not the config.json of a run: it has no {name}; restore a copy of it, or begin "
+                "the run again with --resume"
+            )
+    return config
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The table in a file.
+
+    Raises:
+        ValueError: there is none, or it is damaged.
+    """
+    try:
+        table = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"cannot read {path} ({error}); restore a copy of it") from error
+    if not isinstance(table, dict):
+        raise ValueError(
+            f"{path} holds a {type(table).__name__}, expected a table; restore a copy of it"
+        )
+    return table
 
 
 def steps(run: str | Path) -> dict[str, int]:
     """How long a run was trained, as its own metrics.json says."""
     file = find_run(run) / "metrics.json"
-    measured = json.loads(file.read_text()) if file.is_file() else {}
+    measured = read_json(file) if file.is_file() else {}
     return {k: v for k, v in measured.items() if k == "step"}
 
 
@@ -205,31 +256,37 @@ def unseen(config: dict[str, Any], world: str | None, number: int, seed: int) ->
     Raises:
         ValueError: unknown world, or a folder that is no longer there.
     """
-    if config["images"] and not world:
-        return image_folder(config["images"], FolderConfig(**config["world"]))
-    name = world or config["recipe"]["world"]
-    options = load_world(name).Config
+    if config.get("images") and not world:
+        options = override(FolderConfig(), config["world"], "a folder of images")
+        return image_folder(config["images"], options)
+    name = world or config["recipe"].get("world")
+    options = load_world(name).Config()
     known = {f.name for f in fields(options)}
-    same = options(**{k: _tuples(v) for k, v in config["world"].items() if k in known})
+    same = {k: v for k, v in config["world"].items() if k in known}
+    same = override(options, same, f"world {name}")
     return world_dataset(name, number, "test", seed=seed, config=same)
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
-
-
 def read_weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
-    """State dictionaries of program and guide, from weights.safetensors (shipped) or the checkpoint."""
+    """State dictionaries of program and guide, from weights.safetensors (shipped) or the checkpoint.
+
+    Raises:
+        ValueError: the file is missing, damaged or another.
+    """
     released = folder / "weights.safetensors"
     if not released.is_file():
-        return checkpoint.load(folder / "checkpoint.ckpt")["modules"]
+        return checkpoint.load(folder / "checkpoint.ckpt").get("modules", {})
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    flat = load_file(released)
+    try:
+        flat = load_file(released)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"cannot read {released} ({error}); restore a copy of it") from error
     parts: dict[str, dict[str, torch.Tensor]] = {"program": {}, "guide": {}}
     for name, tensor in flat.items():
         owner, _, key = name.partition("/")
-        parts[owner][key] = tensor
+        parts.setdefault(owner, {})[key] = tensor
     return parts
 
 
@@ -253,12 +310,12 @@ def main(arguments: list[str] | None = None) -> int:
         data = unseen(config, options.world, options.scenes, options.seed)
         features = imported(options.features, "--features")
         found = steps(options.run) | evaluate(program, guide, data, "cpu", options.seed, features)
+        print(table(found))
+        if options.json:
+            checkpoint.write(options.json, (json.dumps(found, indent=2) + "\n").encode())
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(table(found))
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
     return 0
 
 

@@ -7,6 +7,7 @@ Shape legend: B images, N slots, C channels, H x W pixels of an image, h x w of 
 
 from __future__ import annotations
 
+import io
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from matplotlib.patches import Polygon
 from torch import Tensor
 
 from analysis.metrics import owners
+from inference import checkpoint
 from programs import render
 from programs.scene import Nodes, Scene
 
@@ -47,7 +49,9 @@ INCH, DPI = 1.4, 110
 
 def save(figure: Figure, path: str | Path) -> None:
     """Write the figure in the format that the name ends in."""
-    figure.savefig(path, dpi=DPI)
+    path, data = Path(path), io.BytesIO()
+    figure.savefig(data, format=path.suffix[1:] or None, dpi=DPI)
+    checkpoint.write(path, data.getvalue())
 
 
 def scene_graph_figure(images: Tensor, scene: Scene, count: int = 6) -> Figure:

@@ -38,6 +38,8 @@ PRIOR_ROWS = 100
 """Scenes of the prior a pass."""
 SHORTEST = 25
 """Draws that have a tail."""
+FAR = 100
+"""No noise takes pixels of [0, 1] as far as this, but pixels of 0 to 255 are."""
 EXACT = 1e-4
 """Log-weights (nats) that differ by less are called equal."""
 
@@ -71,7 +73,10 @@ def infer(
         images: (B, C, H, W) in [0, 1], on the program's device.
         soft: presence is its probability, not 0 or 1: how sure the guide is of an object.
         rows: images a pass; as many as have `VALUES` if not given.
+    Raises:
+        ValueError: `images` are not what is expected.
     """
+    check_images(images)
     scenes = []
     with torch.no_grad():
         for x in images.split(rows or _rows(images)):
@@ -88,13 +93,30 @@ def passes(
 
     Yields:
         Which images these rows are of, and the traces of program and guide.
+    Raises:
+        ValueError: `images` are not what is expected.
     """
+    check_images(images)
     index = torch.arange(draws * len(images), device=images.device) % len(images)
     with torch.no_grad():
         for part in index.split(rows or _rows(images)):
             x = images[part]
             q = poutine.trace(guide).get_trace(x)
             yield part, poutine.trace(poutine.replay(program, trace=q)).get_trace(x), q
+
+
+def check_images(images: Tensor) -> None:
+    """See that `images` can be ones: (B, C, H, W) finite floats in [0, 1], give or take noise.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    expected = "expected (B, C, H, W) floats in [0, 1]"
+    if images.ndim != 4 or not images.numel() or not images.is_floating_point():
+        raise ValueError(f"images of shape {tuple(images.shape)} and {images.dtype}: {expected}")
+    low, high = map(float, images.aminmax())
+    if not -FAR < low <= high < FAR:
+        raise ValueError(f"pixels go from {low:g} to {high:g}: {expected}")
 
 
 def _rows(images: Tensor) -> int:

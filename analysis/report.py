@@ -25,7 +25,7 @@ import torch
 from matplotlib.figure import Figure
 
 from analysis import calibration, edit, plots, predictive, quantities
-from analysis.evaluate import find_run, floats, open_run, unseen
+from analysis.evaluate import find_run, floats, open_run, read_json, unseen
 from analysis.posterior import infer, to_inference_data
 from analysis.published import PUBLISHED
 from inference.data import Dataset
@@ -144,7 +144,7 @@ def about(page: Page, folder: Path, config: Mapping[str, Any], world: str) -> No
     if not file.is_file():
         return
     page.heading("Metrics")
-    measured = json.loads(file.read_text())
+    measured = read_json(file)
     published = PUBLISHED.get(f"{config['variant']}-{world}")
     numbers = {k: v for k, v in measured.items() if isinstance(v, float)}
     if published is None:

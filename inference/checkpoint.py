@@ -1,7 +1,9 @@
 """Checkpoints that cannot be half-written, and that restore a run bit for bit.
 
 A checkpoint is a dictionary of tensors and plain values (weights, optimiser, step, random state,
-configuration, versions), written to a temporary file, synced and renamed. Nothing is unpickled.
+configuration, versions) behind a line that names its format and a SHA-256 sum, so that any changed bit is
+noticed. It is written to a temporary file, synced and renamed, and the one before it is kept in
+checkpoint.previous.ckpt. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -10,45 +12,127 @@ import hashlib
 import io
 import os
 import random
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-MAGIC = b"scene-programs checkpoint 1\n"
+FORMAT = b"scene-programs checkpoint "
+MAGIC = FORMAT + b"1\n"
+SUM = hashlib.sha256().digest_size
+
+
+def write(path: Path, *parts: bytes, keep: Path | None = None) -> None:
+    """Write a file so that `path` holds either what it held or all that is new.
+
+    Args:
+        keep: file that what `path` held is moved to.
+    Raises:
+        ValueError: it cannot be written; `path`, or else `keep`, is as it was.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            os.replace(path, keep)
+        os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> ValueError:
+    """What is said of a file that cannot be written."""
+    return ValueError(
+        f"cannot write {path}: {error.strerror or error}; see that its folder can be written and has room"
+    )
+
+
+def previous(path: Path) -> Path:
+    """Where the checkpoint before the one in `path` is kept."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def exists(path: Path) -> bool:
+    """Whether `load` has something to read."""
+    return path.exists() or previous(path).exists()
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Write `content` so that `path` holds either the old checkpoint or the whole new one."""
+    """Write `content`, and keep the checkpoint before it.
+
+    Raises:
+        ValueError: it cannot be written; the message names the last good checkpoint.
+    """
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    body = buffer.getvalue()
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "wb") as file:
-        file.write(MAGIC + hashlib.sha256(body).digest() + body)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    body = buffer.getbuffer()
+    try:
+        write(path, MAGIC, hashlib.sha256(body).digest(), body, keep=previous(path))
+    except ValueError as error:
+        kept = [p for p in (path, previous(path)) if p.is_file()]
+        advice = (
+            f"then continue with --resume from {kept[0]}, which is kept" if kept else "then again"
+        )
+        raise ValueError(f"{error}, {advice}") from error
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint.
+    """Read a checkpoint, or the one before it where a run was killed while one took the other's place.
 
     Raises:
-        ValueError: the file is not a checkpoint of this project, or is torn.
+        ValueError: the file cannot be read, is not a checkpoint of this project, or is damaged; the
+            message names it, and the checkpoint before it if that is good.
     """
-    raw = path.read_bytes()
-    head = len(MAGIC) + 32
-    if not raw.startswith(MAGIC):
+    if not exists(path):
         raise ValueError(
-            f"{path} is not a checkpoint of scene-programs; remove it, or give another --out"
+            f"{path} is not there: the run stopped before its first checkpoint; go on with --resume"
         )
-    if hashlib.sha256(raw[head:]).digest() != raw[len(MAGIC) : head]:
+    if not path.exists():
+        path = previous(path)
+    try:
+        return _content(path, device)
+    except ValueError as error:
+        raise ValueError(f"{path} {error}; {_remedy(path)}") from error
+
+
+def _remedy(path: Path) -> str:
+    older = previous(path)
+    try:
+        _content(older, "cpu")
+    except ValueError:
+        return "restore a copy of it, or begin again in another --out"
+    return f"the checkpoint before it is good: mv {older} {path}, then continue with --resume"
+
+
+def _content(path: Path, device: torch.device | str) -> dict[str, Any]:
+    """What a checkpoint holds. The messages of its ValueErrors go on after the file's name."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot be read ({error.strerror or error})") from error
+    magic, rest = raw[: len(MAGIC)], memoryview(raw)[len(MAGIC) :]
+    if not MAGIC.startswith(magic):
+        if magic.startswith(FORMAT):
+            raise ValueError("was written by a newer version of scene-programs: update this one")
+        raise ValueError("is not a checkpoint of scene-programs")
+    if hashlib.sha256(rest[SUM:]).digest() != rest[:SUM]:
+        raise ValueError("is torn or damaged (its checksum is wrong)")
+    try:
+        content = torch.load(io.BytesIO(rest[SUM:]), map_location=device, weights_only=True)
+    except Exception as error:  # anyone can write a checksum; torch refuses what would run code
         raise ValueError(
-            f"{path} is torn (its checksum is wrong); restore a copy, or give another --out"
-        )
-    return torch.load(io.BytesIO(raw[head:]), map_location=device, weights_only=True)
+            f"holds more than tensors and plain values ({type(error).__name__})"
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(f"holds a {type(content).__name__}, not the state of a run")
+    return content
 
 
 def random_state() -> dict[str, Any]:

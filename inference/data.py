@@ -24,7 +24,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -33,6 +33,9 @@ from tqdm import tqdm
 
 from programs.scene import Nodes, Scene
 from programs.worlds import cache
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 BATCH = 256
 SPLITS = ("train", "validation", "test")
@@ -211,11 +214,16 @@ def _generator(*words: int) -> torch.Generator:
 
 def _open(folder: Path) -> Dataset:
     # mapped copy-on-write: nothing is read before it is used, and nothing is ever written back
-    arrays = {p.stem: torch.from_numpy(np.load(p, mmap_mode="c")) for p in folder.glob("*.npy")}
-    description = json.loads((folder / "description.json").read_text())
-    levels = 1 + max(int(name.split(".")[0]) for name in arrays if "." in name)
-    tables = tuple({f: arrays[f"{level}.{f}"] for f in TABLES} for level in range(levels))
-    return Dataset(arrays["images"], description, tables, arrays["labels"])
+    try:
+        arrays = {p.stem: torch.from_numpy(np.load(p, mmap_mode="c")) for p in folder.glob("*.npy")}
+        description = json.loads((folder / "description.json").read_text())
+        levels = 1 + max(int(name.split(".")[0]) for name in arrays if "." in name)
+        tables = tuple({f: arrays[f"{level}.{f}"] for f in TABLES} for level in range(levels))
+        return Dataset(arrays["images"], description, tables, arrays["labels"])
+    except (OSError, EOFError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"the cached set {folder} is damaged ({error}); remove it, and it is drawn again"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -233,32 +241,61 @@ class FolderConfig:
 
 
 def image_folder(path: str | Path, config: FolderConfig = FolderConfig()) -> Dataset:
-    """All pictures of a folder and its sub-folders, cut square around the middle, resized, as RGB.
+    """All pictures of a folder and its sub-folders, cut square around the middle, resized, as RGB or grey.
+
+    Of 16 bits a pixel the upper 8 are kept; what is transparent is shown on black, as worlds are.
 
     Raises:
         ValueError: no such folder, no picture in it, or one that cannot be read.
     """
-    from PIL import Image, ImageOps
-
     path = Path(path)
     if not path.is_dir():
         raise ValueError(f"no folder {str(path)!r}; --images takes a folder of pictures")
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not files:
         raise ValueError(
             f"no pictures in {str(path)!r}; expected files ending in {', '.join(SUFFIXES)}"
         )
-    mode = "RGB" if config.colours == 3 else "L"
     images = torch.empty(len(files), config.colours, config.size, config.size, dtype=torch.uint8)
     for i, file in enumerate(tqdm(files, desc="reading", unit="image", disable=None)):
-        try:
-            with Image.open(file) as picture:
-                square = ImageOps.fit(picture.convert(mode), (config.size, config.size))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"cannot read the picture {str(file)!r}: {error}") from error
-        pixels = torch.from_numpy(np.array(square)).view(config.size, config.size, -1)
-        images[i] = pixels.permute(2, 0, 1)
+        images[i] = _picture(file, config)
     return Dataset(images, {"images": str(path), "number": len(files), "size": config.size})
+
+
+def _picture(file: Path, config: FolderConfig) -> Tensor:
+    """(C, S, S) uint8 of a file."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(file) as picture:
+            plain = _eight_bits(picture).convert("RGB" if config.colours == 3 else "L")
+            square = ImageOps.fit(plain, (config.size, config.size))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"cannot read the picture {str(file)!r}: {error}") from error
+    return torch.from_numpy(np.array(square)).view(config.size, config.size, -1).permute(2, 0, 1)
+
+
+def _eight_bits(picture: Image) -> Image:
+    """A picture of whatever mode, opaque and with 8 bits a channel.
+
+    Raises:
+        ValueError: its numbers have no range that is known.
+    """
+    from PIL import Image
+
+    if picture.mode.startswith("I"):
+        values = np.asarray(picture)
+        if values.min() < 0 or values.max() >= 2**16:
+            raise ValueError(
+                f"its numbers go from {values.min()} to {values.max()}; expected 16 bits"
+            )
+        return Image.fromarray((values >> 8).astype(np.uint8))
+    if picture.mode == "F":
+        raise ValueError("its numbers are floating-point; save it with 8 or 16 bits a channel")
+    if picture.has_transparency_data:
+        black = Image.new("RGBA", picture.size, "black")
+        return Image.alpha_composite(black, picture.convert("RGBA"))
+    return picture
 
 
 class Sampler:

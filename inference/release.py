@@ -24,22 +24,25 @@ def release(run: Path, target: Path, half: bool = False) -> int:
     Args:
         half: store weights in 16 bits. Measure again what is shipped, with `analysis.evaluate --json`.
     Raises:
-        ValueError: `run` has no checkpoint, or what would be shipped exceeds 8 MiB.
+        ValueError: `run` has no checkpoint, `target` cannot be written, or would exceed 8 MiB.
     """
     from safetensors.torch import save
 
     path = run / "checkpoint.ckpt"
-    if not path.is_file():
+    if not checkpoint.exists(path):
         raise ValueError(f"{run} has no checkpoint.ckpt: give a folder that inference.svi wrote")
     modules = checkpoint.load(path)["modules"]
     flat = {f"{m}/{k}": v.contiguous() for m in ("program", "guide") for k, v in modules[m].items()}
     if half:
         flat = {k: v.half() if v.dtype == torch.float32 else v for k, v in flat.items()}
-    target.mkdir(parents=True, exist_ok=True)
-    (target / "weights.safetensors").write_bytes(save(flat))
-    for name in KEPT:
-        if (run / name).is_file():
-            shutil.copyfile(run / name, target / name)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        (target / "weights.safetensors").write_bytes(save(flat))
+        for name in KEPT:
+            if (run / name).is_file():
+                shutil.copyfile(run / name, target / name)
+    except OSError as error:
+        raise checkpoint.unwritable(target, error) from error
     size = sum(p.stat().st_size for p in target.iterdir())
     if size > LIMIT:
         raise ValueError(f"{target} holds {size} bytes; a shipped run is at most {LIMIT}")

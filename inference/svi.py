@@ -21,7 +21,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -45,6 +45,7 @@ VALIDATED_STEPS = 3
 VALIDATION_SCENES = 200
 TEST_SCENES = 500
 BASELINE_RATE = 1e-3
+HINT = "the last good checkpoint is kept. A lower learning rate or --set train.clip=0.1 may help"
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,11 @@ def plan(run: Run) -> Plan:
     for name in ("steps", "batch", "scenes", "evaluate_every"):
         if getattr(chosen, name) < 1:
             raise ValueError(f"{name}={getattr(chosen, name)} must be at least 1")
+    if not (chosen.clip > 0 and run.minutes >= 0 and 0 <= run.seed < 2**32):
+        raise ValueError(
+            f"clip={chosen.clip}, minutes={run.minutes}, seed={run.seed}: expected above 0, at least 0, "
+            "and 0 to 2**32 - 1"
+        )
     estimator(chosen.estimator)
 
     config = override(config, {**chosen.program, **tables["program"]}, f"program {source.name}")
@@ -172,10 +178,11 @@ def train(run: Run) -> Path:
     pyro.settings.set(module_local_params=hasattr(p.source.program, "Program"))
     pyro.set_rng_seed(p.seed)
     pyro.clear_param_store()
-    program, guide = (module.to(p.device) for module in p.source.build(p.config))
+    with p.source.blamed("be built as it is set"):
+        program, guide = (module.to(p.device) for module in p.source.build(p.config))
     with distributed.one_first():
         data, validation = datasets(p)
-    check_colours(p, data)
+    check_pictures(p, data)
     batch = min(p.recipe.batch, len(data.images) // processes * processes)
     sampler = Sampler(len(data.images), batch, p.seed)
     images = data.images.to(p.device) if p.device.type == "cuda" else data.images
@@ -184,17 +191,17 @@ def train(run: Run) -> Path:
 
     gradients = estimator(p.recipe.estimator).to(p.device)
     # shows the parameters of plain functions, and whether program and guide fit
-    with torch.no_grad():
+    with torch.no_grad(), p.source.blamed(f"take images of shape {tuple(draw(0).shape)}"):
         check_match(*Objective().traces(program, guide, draw(0)))
         gradients.prepare(program, guide, draw(0))
     trainer = Trainer(p, program, guide, gradients)
     trainer.begin()
     path = out / "checkpoint.ckpt"
-    state = checkpoint.load(path) if first and run.resume and path.exists() else None
+    state = checkpoint.load(path) if first and run.resume and checkpoint.exists(path) else None
     if state := distributed.share(state):
         trainer.restore(state)
     if first:
-        (out / "config.json").write_text(json.dumps(describe(p, run), indent=2) + "\n")
+        write_json(out / "config.json", describe(p, run))
 
     log = Log(out / "log.jsonl", trainer.step, p.recipe.steps, batch)
     started = saved = time.monotonic()
@@ -209,11 +216,12 @@ def train(run: Run) -> Path:
             )
             if trainer.step % LOG_EVERY == 0 or last or stop:
                 log.write(trainer.step, trainer.rates())
-                if due or last or stop:
-                    trainer.save(path)
-                    saved = now
             if first and validation and (trainer.step % p.recipe.evaluate_every == 0 or last):
                 log.note(trainer.step, evaluate_briefly(p, program, guide, validation))
+            # after all that the log says of this step: resuming goes on with the next
+            if (trainer.step % LOG_EVERY == 0 and due) or last or stop:
+                trainer.save(path)
+                saved = now
             if stop:
                 break
     log.close()
@@ -287,7 +295,17 @@ class Trainer:
             checkpoint.save(path, state)
 
     def state(self) -> dict[str, Any]:
-        """All that resuming needs; "others" are the random states of other processes than the first."""
+        """All that resuming needs; "others" are the random states of other processes than the first.
+
+        Raises:
+            FloatingPointError: a parameter is not finite; the message names it.
+        """
+        for owner, module in self.modules.items():
+            for name, parameter in module.named_parameters():
+                if not parameter.isfinite().all():
+                    raise FloatingPointError(
+                        f"{owner}.{name} is not finite at step {self.step}; {HINT}"
+                    )
         random, *others = distributed.gather(checkpoint.random_state())
         return {
             "step": self.step,
@@ -307,17 +325,17 @@ class Trainer:
             for name, module in self.modules.items():
                 module.load_state_dict(state["modules"][name])
             self.optimiser.load_state_dict(state["optimiser"])
-        except (RuntimeError, ValueError, KeyError) as error:
+            self.step = int(state["step"])
+            random = [state["random"], *state.get("others", [])]
+            if len(random) == distributed.world():
+                checkpoint.set_random_state(random[distributed.rank()])
+            else:
+                distributed.reseed(self.seed, self.step)
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 "the checkpoint does not fit this run: give the same program, variant, preset, --set and "
-                f"--estimator as before, or another --out ({str(error).splitlines()[0]})"
+                f"--estimator as before, or another --out ({type(error).__name__}: {error})"
             ) from error
-        self.step = state["step"]
-        random = [state["random"], *state.get("others", [])]
-        if len(random) == distributed.world():
-            checkpoint.set_random_state(random[distributed.rank()])
-        else:
-            distributed.reseed(self.seed, self.step)
 
 
 def check_split(p: Plan) -> None:
@@ -340,18 +358,20 @@ def largest(parameters: list[nn.Parameter]) -> Tensor:
     return torch.stack(ends).abs().max()
 
 
-def check_colours(p: Plan, data: Dataset) -> None:
-    """A program that says how many colours it draws must be given as many.
+def check_pictures(p: Plan, data: Dataset) -> None:
+    """A program that says how many colours or pixels a side it draws must be given as many.
 
     Raises:
         ValueError: it is not.
     """
-    wanted, there = getattr(p.config, "colours", None), data.images.shape[1]
-    if wanted not in (None, there):
-        raise ValueError(
-            f"the images have {there} colours, {p.source.name} draws {wanted}: choose another --world, or "
-            f"--set colours={there}"
-        )
+    _, colours, size, _ = data.images.shape
+    for field_name, there in (("colours", colours), ("size", size)):
+        wanted = getattr(p.config, field_name, there)
+        if wanted != there:
+            raise ValueError(
+                f"the images have {field_name}={there}, {p.source.name} draws {field_name}={wanted}: choose "
+                f"another --world, or --set {field_name}={there}"
+            )
 
 
 def check_match(program_trace: pyro.poutine.Trace, guide_trace: pyro.poutine.Trace) -> None:
@@ -404,8 +424,7 @@ class Log:
         if bad:
             named = bad[-1].removeprefix("term/")
             raise FloatingPointError(
-                f"the loss is not finite at step {step}: {named} is {means[bad[-1]]}; the last good "
-                "checkpoint is kept. A lower learning rate or --set train.clip=0.1 may help"
+                f"the loss is not finite at step {step}: {named} is {means[bad[-1]]}; {HINT}"
             )
         if self.shown:
             self._show(step, means, rates)
@@ -435,8 +454,11 @@ class Log:
             self.bar.close()
 
     def _append(self, record: dict[str, float]) -> None:
-        with open(self.path, "a") as file:
-            file.write(json.dumps(record) + "\n")
+        try:
+            with open(self.path, "a") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise checkpoint.unwritable(self.path, error) from error
 
 
 def _summary(means: dict[str, float], rate: float) -> str:
@@ -449,20 +471,23 @@ def _summary(means: dict[str, float], rate: float) -> str:
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """The records of a log.jsonl; a last line cut off by a crash is dropped."""
+    """The records of a log.jsonl; a damaged line, as the last after a crash, is dropped."""
     records = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
+        with suppress(json.JSONDecodeError):
             records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return records
+    return [record for record in records if isinstance(record, dict) and "step" in record]
 
 
 def keep_until(path: Path, step: int) -> None:
     """Drop what a log says of steps after `step`: they will be run again."""
     kept = [r for r in read_log(path) if r["step"] <= step]
-    path.write_text("".join(json.dumps(r) + "\n" for r in kept))
+    checkpoint.write(path, "".join(json.dumps(r) + "\n" for r in kept).encode())
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a whole file, or leave the old one."""
+    checkpoint.write(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def open_folder(run: Run) -> Path:
@@ -530,7 +555,7 @@ def finish(run: Run, p: Plan, program: nn.Module, guide: nn.Module, out: Path, s
     else:
         test = world_dataset(p.recipe.world, TEST_SCENES, "test", seed=0, config=p.world_config)
     metrics = evaluate(program, guide, test, p.device, seed=p.seed)
-    (out / "metrics.json").write_text(json.dumps({"step": step, **metrics}, indent=2) + "\n")
+    write_json(out / "metrics.json", {"step": step, **metrics})
     drawn = pictures(program, guide, test, read_log(out / "log.jsonl"), out, p.device)
     print(table(metrics))
     print(f"step {step}; weights, log and metrics in {out}; pictures:")
@@ -592,7 +617,8 @@ def main(arguments: list[str] | None = None) -> int:
         train(run)
     except (ValueError, FloatingPointError, distributed.Lost) as error:
         if distributed.local_rank() == 0:
-            print(f"error: {error}", file=sys.stderr)
+            text = str(error).partition("\ntensor(")[0]  # Pyro's would go on with all the numbers
+            print("error:", " ".join(text.split()), file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
     finally:
         distributed.leave()

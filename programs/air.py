@@ -27,6 +27,7 @@ from torch import Tensor
 
 from programs import render
 from programs.distributions import gate, normal
+from programs.loading import check_positive
 from programs.nets import mlp
 from programs.scene import Nodes, Scene
 
@@ -48,10 +49,11 @@ class Config:
     memory: int = 256  # units of the guide's LSTM
 
     def __post_init__(self) -> None:
+        check_positive(self)
         if not 0 < self.presence < 1:
             raise ValueError(f"presence={self.presence}: expected a probability between 0 and 1")
-        if self.steps < 1:
-            raise ValueError(f"steps={self.steps}: expected at least 1")
+        if len(self.where_sd) != 3:
+            raise ValueError(f"where_sd={self.where_sd}: expected 3, of size, x and y")
 
 
 VARIANTS: dict[str, Config] = {"air": Config()}

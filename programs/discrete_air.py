@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from programs import render
 from programs.air import with_opacity
 from programs.distributions import gate, normal
+from programs.loading import check_positive
 from programs.nets import SubpixelDecoder
 from programs.scene import Nodes, Scene
 
@@ -67,17 +68,29 @@ class Config:
     encoder: tuple[int, ...] = (48, 64, 96)  # channels that read a window
 
     def __post_init__(self) -> None:
+        check_positive(self, "attributes", "spread", "disc")
         if self.combine not in ("add", "multiply"):
             raise ValueError(f"combine={self.combine!r}: expected add or multiply")
         if not 0 < self.presence < 1:
             raise ValueError(f"presence={self.presence}: expected a probability between 0 and 1")
-        if self.steps < 1 or self.categories < 2:
+        if self.categories < 2 or self.attributes < 0 or self.spread < 0:
             raise ValueError(
-                f"steps={self.steps}, categories={self.categories}: expected at least 1 and 2"
+                f"categories={self.categories}, attributes={self.attributes}, spread={self.spread}: "
+                "expected at least 2, 0 and 0"
+            )
+        if len(self.where_sd) != 4 or len(self.theta_sd) < self.theta:
+            raise ValueError(
+                f"where_sd={self.where_sd}, theta_sd={self.theta_sd}: expected 4 of size, aspect, x and y, "
+                f"and {self.theta} of angle and shears"
             )
         if not self.embedding or not self.encoder:
             raise ValueError(
                 f"embedding={self.embedding}, encoder={self.encoder}: expected channels of at least one layer"
+            )
+        if self.window < 2 ** len(self.encoder):
+            raise ValueError(
+                f"window={self.window}, encoder={self.encoder}: every layer halves the window, so it must "
+                f"have {2 ** len(self.encoder)} pixels a side"
             )
 
     @property

@@ -39,6 +39,7 @@ from torch.nn import functional as F
 
 from programs import render
 from programs.distributions import PixelMixture, gate, normal, positive
+from programs.loading import check_positive
 from programs.nets import BroadcastDecoder, SubpixelDecoder, mlp
 from programs.scene import Nodes, Scene
 
@@ -65,6 +66,7 @@ class Config:
     decoder: int = 64  # channels of the leaves' decoder at 4 x 4
 
     def __post_init__(self) -> None:
+        check_positive(self, "reach", "scale_start", "max_angle")
         levels = len(self.children)
         wanted = {"z_what": levels + 1, "crops": levels, "scale": levels, "scale_axes": levels}
         wanted["scale_start"] = levels
@@ -77,6 +79,11 @@ class Config:
         for number in self.children:
             if math.isqrt(number) ** 2 != number or not 1 <= number <= 16:
                 raise ValueError(f"children={self.children}: out-degrees are squares from 1 to 16")
+        if not self.children or not self.channels or not {*self.scale_axes} <= {1, 2}:
+            raise ValueError(
+                f"children={self.children}, channels={self.channels}, scale_axes={self.scale_axes}: "
+                "expected at least one level, at least one stage, and 1 or 2 axes"
+            )
 
 
 VARIANTS: dict[str, Config] = {

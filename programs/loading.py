@@ -15,8 +15,11 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import math
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -51,6 +54,22 @@ class Source:
             return Function(self.program.model), Function(self.guide.guide)
         program = self.program.Program() if config is None else self.program.Program(config)
         return program, self.guide.Guide(program)
+
+    @contextmanager
+    def blamed(self, doing: str) -> Iterator[None]:
+        """Within, what torch refuses becomes one sentence that names the line of the program or guide.
+
+        Raises:
+            ValueError: instead of a RuntimeError.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            files = {self.program.__file__, self.guide.__file__}
+            frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in files]
+            line = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"{self.name} cannot {doing}: {reason}{line}") from error
 
 
 class Function(nn.Module):
@@ -190,17 +209,46 @@ def override(config: Any, changes: Mapping[str, Any], what: str) -> Any:
     checked = {}
     for name, value in changes.items():
         old = choose(known, name, f"field of {what}")
-        if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if isinstance(old, tuple) and isinstance(value, list):
-            value = tuple(tuple(v) if isinstance(v, list) else v for v in value)
-        if old is not None and type(value) is not type(old):
+        try:
+            checked[name] = _like(value, old)
+        except TypeError as error:
             raise ValueError(
-                f"{what} field {name}={value!r} is {type(value).__name__}, "
+                f"{what} field {name}={value!r} is {error}, "
                 f"expected {type(old).__name__} like its default {old!r}"
-            )
-        checked[name] = value
+            ) from error
     return replace(config, **checked)
+
+
+def _like(value: Any, old: Any) -> Any:
+    """`value` as `old` is: lists become tuples, integers floats, tuples entry by entry; as it is beside None.
+
+    Raises:
+        TypeError: it is not; the message says what it is.
+    """
+    if isinstance(value, list | tuple) and (old is None or isinstance(old, tuple)):
+        entry = old[0] if old and len({*map(type, old)}) == 1 else None
+        return tuple(_like(v, entry) for v in value)
+    if isinstance(old, float) and type(value) is int:
+        return float(value)
+    if old is not None and type(value) is not type(old):
+        raise TypeError(type(value).__name__)
+    return value
+
+
+def check_positive(config: Any, *excepted: str) -> None:
+    """See that all numbers in the fields of a Config, and in tuples there, are finite and above 0.
+
+    Args:
+        excepted: fields that may hold any number.
+    Raises:
+        ValueError: one is not; the message names the field.
+    """
+    for f in fields(config):
+        value = getattr(config, f.name)
+        entries = value if isinstance(value, tuple) else (value,)
+        numbers = [n for n in entries if isinstance(n, int | float) and not isinstance(n, bool)]
+        if f.name not in excepted and not all(0 < n < math.inf for n in numbers):
+            raise ValueError(f"{f.name}={value}: expected above 0, and finite")
 
 
 def imported(name: str, option: str) -> Callable:

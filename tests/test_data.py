@@ -1,4 +1,6 @@
 import errno
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -186,3 +188,31 @@ def test_a_picture_that_claims_to_be_vast_is_refused_by_name(tmp_path):
     (tmp_path / "vast.bmp").write_bytes(content)
     with pytest.raises(ValueError, match=r"vast\.bmp"):
         image_folder(tmp_path, FolderConfig(16))
+
+
+@pytest.mark.parametrize("name", ["labels.npy", "images.npy", "description.json"])
+@pytest.mark.parametrize("content", [b"", b"half", b"\x93NUMPY\x01\x00v\x00{'descr': '<f8'"])
+def test_a_damaged_set_is_refused_by_name_and_drawn_again_without_it(name, content):
+    whole = world_dataset("shapes2d", 3, "train", 0, SMALL).images.clone()
+    (folder,) = data.cache().iterdir()
+    (folder / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"cached set {folder} is damaged .*; remove it"):
+        world_dataset("shapes2d", 3, "train", 0, SMALL)
+    shutil.rmtree(folder)
+    assert torch.equal(world_dataset("shapes2d", 3, "train", 0, SMALL).images, whole)
+
+
+def test_a_set_is_never_run_as_code(tmp_path):
+    world_dataset("shapes2d", 3, "train", 0, SMALL)
+    (folder,) = data.cache().iterdir()
+
+    class Malice:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "touched",)
+
+    np.save(folder / "labels.npy", np.array([Malice()], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match="is damaged"):
+        world_dataset("shapes2d", 3, "train", 0, SMALL)
+    assert not (tmp_path / "touched").exists()
+    np.load(folder / "labels.npy", allow_pickle=True)
+    assert (tmp_path / "touched").exists()  # it would have been

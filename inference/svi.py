@@ -197,8 +197,9 @@ def train(run: Run) -> Path:
     trainer = Trainer(p, program, guide, gradients)
     trainer.begin()
     path = out / "checkpoint.ckpt"
-    state = checkpoint.load(path) if first and run.resume and checkpoint.exists(path) else None
-    if state := distributed.share(state):
+    there = first and run.resume and checkpoint.exists(path)
+    state = distributed.share(checkpoint.load(path) if there else None)
+    if state is not None:
         trainer.restore(state)
     if first:
         write_json(out / "config.json", describe(p, run))

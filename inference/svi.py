@@ -100,11 +100,17 @@ def plan(run: Run) -> Plan:
     for name in ("steps", "batch", "scenes", "evaluate_every"):
         if getattr(chosen, name) < 1:
             raise ValueError(f"{name}={getattr(chosen, name)} must be at least 1")
-    if not (chosen.clip > 0 and run.minutes >= 0 and 0 <= run.seed < 2**32):
-        raise ValueError(
-            f"clip={chosen.clip}, minutes={run.minutes}, seed={run.seed}: expected above 0, at least 0, "
-            "and 0 to 2**32 - 1"
-        )
+    if not chosen.clip > 0:
+        raise ValueError(f"clip={chosen.clip} must be above 0")
+    if not run.minutes >= 0:
+        raise ValueError(f"minutes={run.minutes} must be at least 0")
+    if not 0 <= run.seed < 2**32:
+        raise ValueError(f"seed={run.seed} must be 0 to 2**32 - 1")
+    for name in ("schedules", "auxiliary"):
+        if given := tables["train"].get(name):
+            raise ValueError(
+                f"train.{name}={given}: only {{}} can be given here; write others in inference/presets.py"
+            )
     estimator(chosen.estimator)
 
     config = override(config, {**chosen.program, **tables["program"]}, f"program {source.name}")

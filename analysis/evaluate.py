@@ -102,7 +102,7 @@ def evaluate(
     images = floats(data, device)
     weights = log_weights(program, guide, images, DRAWS).cpu()
     elbo = float(weights.mean())
-    if "mse" in found:  # the program returns Scenes
+    if "mse" in found and len(images) > 1:  # Scenes, and more than one
         found["fid_like"] = fid_like(program, images, features)
     return {
         **found,

@@ -242,7 +242,7 @@ def test_any_run_trains_or_is_refused(few_scenes, monkeypatch, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_any_of_many_runs_trains_or_is_refused(few_scenes, name):
-    try_runs(name, 300)
+    try_runs(name, 150)
 
 
 WRONG = {
@@ -290,6 +290,16 @@ def test_what_is_refused_is_named(tmp_path, capsys, arguments, words):
     options = ["--set", "train.scenes=4", *arguments, "--out", str(tmp_path / "run")]
     assert main(["programs/air.py", *options]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_folder_of_one_picture_is_enough(tmp_path, monkeypatch):
+    (tmp_path / "pictures").mkdir()
+    Image.new("L", (9, 5)).save(tmp_path / "pictures" / "a.png")
+    options = [a for s in PROGRAMS["air"] for a in ("--set", s)]
+    options += ["--images", str(tmp_path / "pictures"), "--steps", "2"]
+    assert main(["programs/air.py", *options, "--out", str(tmp_path / "run")]) == 0
+    metrics = evaluate.read_json(tmp_path / "run" / "metrics.json")
+    assert metrics["scenes"] == 1 and "fid_like" not in metrics
 
 
 def test_more_objects_than_slots_is_no_mistake(tmp_path, few_scenes, monkeypatch):

@@ -236,7 +236,7 @@ def try_runs(name, number):
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_any_run_trains_or_is_refused(few_scenes, monkeypatch, name):
     monkeypatch.setattr(evaluate, "pictures", lambda *_: [])
-    try_runs(name, 20)
+    try_runs(name, 30)
 
 
 @pytest.mark.slow
@@ -287,8 +287,8 @@ def test_images_that_cannot_be_ones_are_refused(wrong):
     ],
 )
 def test_what_is_refused_is_named(tmp_path, capsys, arguments, words):
-    options = ["--set", "train.scenes=4", *arguments, "--out", str(tmp_path / "run")]
-    assert main(["programs/air.py", *options]) == 2
+    options = ["--steps", "2", "--set", "train.scenes=4", *arguments]
+    assert main(["programs/air.py", *options, "--out", str(tmp_path / "run")]) == 2
     assert words in capsys.readouterr().err
 
 
@@ -300,6 +300,16 @@ def test_a_folder_of_one_picture_is_enough(tmp_path, monkeypatch):
     assert main(["programs/air.py", *options, "--out", str(tmp_path / "run")]) == 0
     metrics = evaluate.read_json(tmp_path / "run" / "metrics.json")
     assert metrics["scenes"] == 1 and "fid_like" not in metrics
+
+
+@pytest.mark.parametrize(("batch", "scenes"), [(1, 3), (1000, 3), (4, 7), (4, 1)])
+def test_a_batch_of_any_size_trains(tmp_path, few_scenes, monkeypatch, batch, scenes):
+    """Of one; larger than the set; with a last one that is short."""
+    monkeypatch.setattr(evaluate, "pictures", lambda *_: [])
+    options = [a for s in (*PROGRAMS["air"], f"train.scenes={scenes}") for a in ("--set", s)]
+    options += ["--batch", str(batch), "--steps", "3", "--out", str(tmp_path / "run")]
+    assert main(["programs/air.py", *options]) == 0
+    assert svi.read_log(tmp_path / "run" / "log.jsonl")[-1]["step"] == 3
 
 
 def test_more_objects_than_slots_is_no_mistake(tmp_path, few_scenes, monkeypatch):

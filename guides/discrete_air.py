@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from programs import render
 from programs.discrete_air import Object, Program
 from programs.distributions import gate, normal, positive
-from programs.nets import RecurrentCell, groups, mlp
+from programs.nets import RecurrentCell, groups, mlp, where_present
 
 START = 3.0
 """Logit of one more object to begin with: templates learn before presence is given up."""
@@ -62,15 +62,16 @@ class Guide(PyroModule):
                 "a guide infers from images; call the program alone to sample the prior"
             )
         state, exists = self.cell.start(len(images)), images.new_ones(len(images))
-        last, canvas = images.new_zeros(len(images), self.inputs), torch.zeros_like(images)
+        last, lacking = images.new_zeros(len(images), self.inputs), images
         templates = self.turned_templates()
         with pyro.plate("batch", len(images), dim=-1):
             for t in range(1, self.config.steps + 1):
-                seen, place = self.look(images - canvas)
+                seen, place = self.look(lacking)
                 state = self.cell(self.cell.look(seen), last, state)
                 step = self.step(t, exists, images, state[0], place, templates)
                 exists = step.exists
-                canvas = canvas + self.program.draw(step)[1]
+                if t < self.config.steps:
+                    lacking = lacking - self.program.draw(step)[1]
                 last = torch.cat([exists.unsqueeze(-1), *step[1:]], -1)
 
     def look(self, difference: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,7 +108,8 @@ class Guide(PyroModule):
             cat = pyro.sample(f"z_cat_{t}", dist.OneHotCategorical(logits=logits))
             angle = (cat * self.angles[fits.argmax(-1)]).sum(-1, keepdim=True)
             turn = F.pad(angle, (0, c.theta - 1))
-            fine = self.fine_head(self.read(self.window(images, where, turn)).flatten(1))
+            windows = self.window(images, where, turn)
+            fine = where_present(exists * pres, self.fine, windows)
             loc, raw, attr, attr_raw = fine.split([c.theta] * 2 + [c.attributes] * 2, -1)
             sd = self.program.theta_sd
             theta = pyro.sample(
@@ -116,6 +118,10 @@ class Guide(PyroModule):
             if c.attributes:
                 attr = pyro.sample(f"z_attr_{t}", normal(attr, positive(attr_raw)))
         return Object(exists * pres, where, theta, cat, attr)
+
+    def fine(self, windows: Tensor) -> Tensor:
+        """What a window (..., C, h, w) says of attributes and of the angle's rest."""
+        return self.fine_head(self.read(windows).flatten(1))
 
     @torch.no_grad()
     def turned_templates(self) -> Tensor:

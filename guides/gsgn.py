@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from programs import render
 from programs.distributions import bounded, gate, normal, positive, product
 from programs.gsgn import Branch, Config, Edges, Program, edge_features, edges, start_edges
-from programs.nets import ConvEncoder, mlp
+from programs.nets import ConvEncoder, mlp, where_present
 
 
 class Guide(PyroModule):
@@ -87,7 +87,7 @@ class Guide(PyroModule):
                 depth = pyro.sample(f"z_depth_{level}", q.depth)
                 pose = self.program.pose(level, where, scale, theta)
                 x = self.windows(level, x, pose)
-                features = self.encoders[level](x)
+                features = where_present(above * pres, self.encoders[level], x)
                 what = pyro.sample(
                     f"z_what_{level}", self.posterior_what(level, what_prior, parent, features)
                 )

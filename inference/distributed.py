@@ -150,23 +150,31 @@ def average(modules: Iterable[nn.Module]) -> None:
         return
     modules = list(modules)
     parameters = dict.fromkeys(p for m in modules for p in m.parameters())
-    for p in parameters:
-        p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-    average_tensors([p.grad for p in parameters])
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    for p, mean in zip(parameters, means(gradients), strict=True):
+        p.grad = mean
     buffers = dict.fromkeys(b for m in modules for b in m.buffers() if b.is_floating_point())
-    average_tensors(list(buffers), torch.float64)  # where constants stay what they are, bit for bit
+    # in double precision, where constants stay what they are, bit for bit
+    average_tensors(list(buffers), torch.float64)
+
+
+def average_tensors(tensors: list[Tensor], precision: torch.dtype | None = None) -> None:
+    """Tensors become their means over the processes, in one message."""
+    if world() > 1:
+        for t, mean in zip(tensors, means(tensors, precision), strict=True):
+            t.copy_(mean)
 
 
 @torch.no_grad()
-def average_tensors(tensors: list[Tensor], precision: torch.dtype | None = None) -> None:
-    """Tensors become their means over the processes, in one message."""
-    if world() == 1 or not tensors:
-        return
+def means(tensors: list[Tensor], precision: torch.dtype | None = None) -> list[Tensor]:
+    """The means of tensors over the processes, by one message: views of one storage."""
+    if not tensors:
+        return []
     flat = torch.cat([t.flatten() for t in tensors]).to(precision)
     with _together():
         distributed.all_reduce(flat)
-    for t, mean in zip(tensors, (flat / world()).split([t.numel() for t in tensors]), strict=True):
-        t.copy_(mean.view_as(t))
+    pieces = flat.div_(world()).split([t.numel() for t in tensors])
+    return [piece.view_as(t) for t, piece in zip(tensors, pieces, strict=True)]
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import pyro
@@ -36,7 +37,7 @@ from programs import render
 from programs.air import with_opacity
 from programs.distributions import gate, normal
 from programs.loading import check_positive
-from programs.nets import SubpixelDecoder
+from programs.nets import SubpixelDecoder, where_present
 from programs.scene import Nodes, Scene
 
 
@@ -189,13 +190,14 @@ class Program(PyroModule):
 
     def draw(self, objects: Object) -> tuple[Tensor, Tensor]:
         """Patches (..., C, h, w), and what each adds to the canvas (..., C, H, W)."""
-        patches = self.decode(objects.cat, objects.attr)
         pose = self.pose(objects.where, objects.theta)
+        patches = where_present(objects.exists, self.decode, objects.cat, objects.attr)
         return patches, self.place(patches, pose, objects.exists)
 
     def place(self, patches: Tensor, pose: Tensor, exists: Tensor) -> Tensor:
         """z_pres_t ST(o_t, T_t) of eq. C.1: patches (..., C, h, w) on the canvas, (..., C, H, W)."""
-        return exists[..., None, None, None] * render.place(patches, pose, self.config.size)
+        put = partial(render.place, size=self.config.size)
+        return exists[..., None, None, None] * where_present(exists, put, patches, pose)
 
     def decode(self, cat: Tensor, attr: Tensor) -> Tensor:
         """f: (..., K) and (..., A) -> (..., C, h, w) in [0, 1], a disc to begin with."""

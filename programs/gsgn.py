@@ -26,6 +26,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate, pairwise
 from operator import mul
 from typing import NamedTuple
@@ -40,7 +41,7 @@ from torch.nn import functional as F
 from programs import render
 from programs.distributions import PixelMixture, gate, normal, positive
 from programs.loading import check_positive
-from programs.nets import BroadcastDecoder, SubpixelDecoder, mlp
+from programs.nets import BroadcastDecoder, SubpixelDecoder, mlp, where_present
 from programs.scene import Nodes, Scene
 
 
@@ -185,7 +186,7 @@ class Program(PyroModule):
 
     def render(self, tree: list[Branch], background: Tensor) -> tuple[list[Tensor], PixelMixture]:
         """Decode the leaves, and compose from them to the root."""
-        leaves = self.leaf_decoder(tree[-1].what).sigmoid()
+        leaves = where_present(tree[-1].exists, self.leaf_decoder, tree[-1].what).sigmoid()
         return self.compose(leaves, tree[1:], background)
 
     def compose(
@@ -204,7 +205,8 @@ class Program(PyroModule):
         sizes = (self.config.size, *self.config.crops)
         for level in range(len(levels), 0, -1):
             node = levels[level - 1]
-            placed = render.place(patch, node.pose, sizes[level - 1])
+            draw = partial(render.place, size=sizes[level - 1])
+            placed = where_present(node.pres, draw, patch, node.pose)
             placed, pres, depth = (
                 t.unflatten(node.pres.ndim - 1, (-1, self.config.children[level - 1]))
                 for t in (placed, node.pres, node.depth)

@@ -5,7 +5,7 @@ Shape legend: C channels, H x W pixels, D features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,34 @@ def mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
     """Linear layers with CELU between them, on (..., inputs)."""
     layers: list[nn.Module] = []
     for width in hidden:
-        layers += [nn.Linear(inputs, width), nn.CELU()]
+        layers += [nn.Linear(inputs, width), nn.CELU(inplace=True)]
         inputs = width
     return nn.Sequential(*layers, nn.Linear(inputs, outputs))
+
+
+ABSENT = 1e-4
+"""A node that exists less than this takes no part in a training step on a CPU."""
+
+
+def where_present(exists: Tensor, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """function(*inputs), computed for the nodes that exist, where that saves time; zeros for the others.
+
+    Nothing depends on what an absent node looks like: it is multiplied by its presence (GSGN eq. 4). Half of
+    all slots are empty in a typical scene. On a GPU, which wants shapes that stay, and without gradients,
+    where an edit may fill a slot later, all nodes are computed.
+
+    Args:
+        exists: (...) presence, hard or relaxed.
+        inputs: (..., *S), with the same leading dimensions.
+    """
+    if exists.is_cuda or not torch.is_grad_enabled():
+        return function(*inputs)
+    present = exists.detach().flatten() > ABSENT
+    present[0] = True  # not every network takes an empty batch
+    rows = present.nonzero().squeeze(-1)
+    found = function(*(x.flatten(0, exists.ndim - 1)[rows] for x in inputs))
+    everyone = found.new_zeros(exists.numel(), *found.shape[1:])
+    return everyone.index_copy(0, rows, found).unflatten(0, exists.shape)
 
 
 def groups(channels: int) -> int:
@@ -45,7 +70,7 @@ class ConvEncoder(nn.Module):
         layers: list[nn.Module] = []
         for width in widths:
             layers.append(nn.Conv2d(inputs, width, 4, stride=2, padding=1))
-            layers += [nn.GroupNorm(groups(width), width), nn.CELU()]
+            layers += [nn.GroupNorm(groups(width), width), nn.CELU(inplace=True)]
             inputs = width
         self.layers = nn.Sequential(*layers)
         self.outputs = inputs
@@ -74,10 +99,16 @@ class SubpixelDecoder(nn.Module):
         layers: list[nn.Module] = []
         for _ in range(doublings):
             width = max(8, channels // 2)
-            layers += [nn.CELU(), nn.Conv2d(channels, 4 * width, 3, padding=1), nn.PixelShuffle(2)]
+            layers += [
+                nn.CELU(inplace=True),
+                nn.Conv2d(channels, 4 * width, 3, padding=1),
+                nn.PixelShuffle(2),
+            ]
             layers.append(nn.GroupNorm(groups(width), width))
             channels = width
-        self.layers = nn.Sequential(*layers, nn.CELU(), nn.Conv2d(channels, outputs, 3, padding=1))
+        self.layers = nn.Sequential(
+            *layers, nn.CELU(inplace=True), nn.Conv2d(channels, outputs, 3, padding=1)
+        )
 
     def forward(self, z: Tensor) -> Tensor:
         """(..., D) -> (..., outputs, size, size)."""

@@ -14,7 +14,7 @@ from inference.estimators import estimator as make_estimator
 from inference.objectives import Objective, cost_terms, log_prob_per_image, per_image
 from inference.presets import PRESETS
 from inference.svi import check_match
-from programs import render
+from programs import nets, render
 from programs.loading import load, override, own_programs
 
 SMALL = {
@@ -154,6 +154,42 @@ def test_every_parameter_gets_a_finite_gradient_that_is_somewhere_not_zero(pair,
                 f"{owner}.{name} has a gradient that is not finite"
             )
             assert parameter.grad.abs().max() > 0, f"{owner}.{name} has a gradient of zero"
+
+
+def test_leaving_absent_nodes_out_changes_no_gradient(pair, monkeypatch):
+    program, guide = pair
+    x, method = images(6, program), make_estimator("reinforce")
+    parameters = [*program.parameters(), *guide.parameters()]
+
+    def gradient():
+        pyro.set_rng_seed(3)
+        loss, _ = method(program, guide, x, Objective())
+        return loss, torch.autograd.grad(loss, parameters, allow_unused=True)
+
+    loss, without = gradient()
+    monkeypatch.setattr(nets, "ABSENT", -1.0)
+    loss_of_all, of_all = gradient()
+    torch.testing.assert_close(loss, loss_of_all)
+    for a, b in zip(without, of_all, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max()) + 1e-6)
+
+
+def test_absent_nodes_are_computed_only_without_gradients():
+    seen = []
+
+    def double(x):
+        seen.append(len(x.reshape(-1, 2)))
+        return 2 * x
+
+    exists, x = torch.tensor([[1.0, 0.0, 0.5], [0.0, 0.0, 1e-6]]), torch.rand(2, 3, 2)
+    found = nets.where_present(exists, double, x)
+    torch.testing.assert_close(found, 2 * x * (exists > nets.ABSENT).unsqueeze(-1))
+    with torch.no_grad():
+        torch.testing.assert_close(nets.where_present(exists, double, x), 2 * x)
+    nets.where_present(torch.zeros(2, 3), double, x)  # nobody at all
+    assert seen == [2, 6, 1]
 
 
 def test_log_probability_is_per_image_and_follows_the_images(pair):

@@ -3,6 +3,7 @@ import math
 import oracles
 import pytest
 import torch
+from pyro.ops.provenance import get_provenance, track_provenance
 
 from programs import render
 from programs.scene import Nodes, Scene
@@ -95,6 +96,23 @@ def test_composite_agrees_with_a_loop():
     torch.testing.assert_close(
         render.composite(patches, pres, depth), expected, atol=1e-6, rtol=1e-6
     )
+
+
+def test_the_gradient_of_a_composite_is_that_of_finite_differences():
+    torch.manual_seed(2)
+    patches = torch.rand(2, 3, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    pres = torch.tensor([[1.0, 0.2, 0.7], [0.4, 1.0, 0.9]], dtype=torch.float64, requires_grad=True)
+    depth = torch.tensor(
+        [[3.0, 1.0, 2.0], [4.0, 4.5, 4.2]], dtype=torch.float64, requires_grad=True
+    )
+    assert torch.autograd.gradcheck(render.composite, (patches, pres, depth), atol=1e-6)
+
+
+@pytest.mark.parametrize("where", range(3))
+def test_a_composite_keeps_the_origins_of_what_it_is_made_of(where):
+    inputs = [torch.rand(2, 3, 4, 5, 5), torch.rand(2, 3), torch.rand(2, 3)]
+    inputs[where] = track_provenance(inputs[where], frozenset({"site"}))
+    assert get_provenance(render.composite(*inputs)) == {"site"}
 
 
 def test_the_nearer_child_hides_the_farther_and_an_absent_one_hides_nothing():

@@ -116,24 +116,23 @@ GSGN_PAPER = Recipe(
 )
 
 AIR_QUICK = Recipe(
-    steps=4000,
+    steps=2700,
     batch=64,
     world="multi_mnist",
     scenes=60_000,
-    estimator="nvil",
-    schedules={"learning_rate": WarmupDecay(1e-3, warmup=100, half_life=500, hold=1900)},
+    schedules={"learning_rate": WarmupDecay(1e-3, warmup=100, half_life=340, hold=1250)},
     evaluate_every=500,
 )
 AIR_LONG = replace(
     AIR_QUICK,
     steps=15_000,
-    estimator="gumbel",
     schedules={"learning_rate": WarmupDecay(1e-3, warmup=100, half_life=1500, hold=6000)},
     evaluate_every=1000,
 )
 AIR_PAPER = replace(
     AIR_QUICK,
     steps=200_000,
+    estimator="nvil",
     schedules={"learning_rate": Constant(1e-4)},
     evaluate_every=5000,
 )

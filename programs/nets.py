@@ -36,7 +36,7 @@ def where_present(exists: Tensor, function: Callable[..., Tensor], *inputs: Tens
         exists: (...) presence, hard or relaxed.
         inputs: (..., *S), with the same leading dimensions.
     """
-    if exists.is_cuda or not torch.is_grad_enabled():
+    if exists.device.type != "cpu" or not torch.is_grad_enabled():
         return function(*inputs)
     present = exists.detach().flatten() > ABSENT
     present[0] = True  # not every network takes an empty batch

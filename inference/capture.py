@@ -70,7 +70,8 @@ class Step:
         before = Before(self.trainer)
         self.images = x.clone()
         try:
-            self.replay, self.found = record(self.trainer.descend, self.images, self.stream)
+            with capturable(self.trainer.optimiser):
+                self.replay, self.found = record(self.trainer.descend, self.images, self.stream)
             before.check()
         except Exception as error:
             before.restore()
@@ -81,6 +82,18 @@ class Step:
         self.wanted = False
         if distributed.rank() == 0:
             print(f"steps are not captured as a CUDA graph: {reason}", flush=True)
+
+
+@contextmanager
+def capturable(optimiser: torch.optim.Optimizer) -> Iterator[None]:
+    """Let an optimiser be captured within; one that always may warns of every step that is not."""
+    for group in optimiser.param_groups:
+        group["capturable"] = True
+    try:
+        yield
+    finally:
+        for group in optimiser.param_groups:
+            group["capturable"] = False
 
 
 @contextmanager

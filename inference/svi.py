@@ -262,7 +262,7 @@ class Trainer:
         groups = [{"params": self.learned, "lr": self.rate}]
         if baselines := list(estimator.parameters()):
             groups.append({"params": baselines, "lr": BASELINE_RATE})
-        self.optimiser = torch.optim.Adam(groups, fused=True, capturable=cuda)
+        self.optimiser = torch.optim.Adam(groups, fused=True)
         self.device, self.seed, self.step = p.device, p.seed, 0
 
     def begin(self) -> None:
@@ -359,9 +359,7 @@ class Trainer:
             ) from error
 
     def _adopt(self) -> None:
-        """Make an optimiser's restored state that of this device, layout and way to run a step."""
-        for group in self.optimiser.param_groups:
-            group["capturable"] = self.device.type == "cuda"
+        """Give the optimiser's restored state this run's learning rate, and its parameters' layout."""
         self.optimiser.param_groups[0]["lr"] = self.rate
         for parameter, state in self.optimiser.state.items():
             for name in ("exp_avg", "exp_avg_sq"):

@@ -92,6 +92,7 @@ def test_by_default_nothing_is_touched():
     assert "forward" not in vars(net) and net._compiled_call_impl is None
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's own, when it compiles autocast
 @pytest.mark.parametrize("switches", SWITCHES.values(), ids=SWITCHES)
 def test_a_run_goes_on_under_other_switches(tmp_path, switches):
     """Base, switched, base again: the same checkpoint all along, and nearly the same weights."""

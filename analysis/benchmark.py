@@ -6,8 +6,12 @@ A step is all that `inference.svi` does for one: images, objective, gradient, cl
 implementation is a callable that is given the same images (B, C, H, W) in [0, 1] and returns a function
 of no arguments that trains one step on them. The two take turns, so a busy machine slows both down.
 
-``--against analysis.pyro_air:step`` is AIR as Pyro's own examples have it. ``--scaling FILE.png`` draws the
-time of a step against batch, image size, nodes and levels, as far as the program has them.
+``--against analysis.pyro_air:step`` is AIR as Pyro's own examples have it. ``--beside train.precision=bf16`` is
+the same program under another setting, in the same way. ``--scaling FILE.png`` draws the time of a step against
+batch, image size, nodes and levels, as far as the program has them.
+
+On CUDA a step is replayed from a graph (`inference.capture`) and timed beside one that is not: columns that
+begin with "eager". Phases, operations and Python's share are always those of an eager step.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +29,8 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor
+from torch.autograd import DeviceType
+from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -32,6 +38,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from analysis import plots
 from analysis.evaluate import floats
 from analysis.gradients import Learner
+from inference.capture import Step
 from inference.data import world_dataset
 from inference.svi import Run, plan
 from programs.loading import imported
@@ -75,17 +82,21 @@ def learner(run: Run) -> Learner:
     return Learner(p, p.recipe.estimator, run.seed, data)
 
 
-def alternate(steps: dict[str, Callable[[], object]], device: torch.device) -> dict[str, Tensor]:
+def alternate(
+    steps: dict[str, Callable[[], object]],
+    device: torch.device,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, Tensor]:
     """Milliseconds a step of each, (ROUNDS - 1,), taking turns."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(ROUNDS):
         for name, step in steps.items():
             _wait(device)
-            started = time.perf_counter()
+            started = clock()
             for _ in range(STEPS):
                 step()
             _wait(device)
-            times[name].append(1000 * (time.perf_counter() - started) / STEPS)
+            times[name].append(1000 * (clock() - started) / STEPS)
     return {name: torch.tensor(values[1:]) for name, values in times.items()}
 
 
@@ -186,9 +197,26 @@ def work(step: Callable[[], object], device: torch.device) -> dict[str, float]:
         "python share": max(0.0, 1 - busy / seconds),
     }
     if device.type == "cuda":
-        kernels = [e for e in profiled.events() if e.device_type == torch.autograd.DeviceType.CUDA]
-        found["kernels"] = len(kernels)
+        found["kernels"] = len(kernels(profiled.events()))
     return found
+
+
+def kernels(events: Iterable[FunctionEvent]) -> list[FunctionEvent]:
+    """What ran on the GPU, without the spans that only name a part of it."""
+    there = [e for e in events if e.device_type == DeviceType.CUDA]
+    return [e for e in there if not getattr(e, "is_user_annotation", False)]
+
+
+def gpu_busy(step: Callable[[], object], device: torch.device) -> float:
+    """Share of the time of a step in which the GPU runs a kernel, as the profiler sees it."""
+    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+        _wait(device)
+        started = time.perf_counter()
+        for _ in range(STEPS):
+            step()
+        _wait(device)
+        seconds = time.perf_counter() - started
+    return sum(e.time_range.elapsed_us() for e in kernels(profiled.events())) / 1e6 / seconds
 
 
 def product_rate(device: torch.device) -> float:
@@ -211,15 +239,30 @@ def peak_memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
-def measure(run: Run, against: str | None = None) -> dict[str, float | str]:
+def training_step(ours: Learner) -> Callable[[], object]:
+    """A step as `inference.svi` runs it."""
+    update = Step(ours.trainer, ours.plan.recipe.capture)
+    return lambda: update(ours.images(ours.trainer.step))
+
+
+def measure(
+    run: Run,
+    against: str | None = None,
+    beside: Sequence[str] = (),
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float | str]:
     """All that is known of a step: see README for the units."""
     ours = learner(run)
     device, batch = ours.plan.device, ours.plan.recipe.batch
-    steps: dict[str, Callable[[], object]] = {"ours": ours.update}
+    steps = {"ours": training_step(ours)}
     if against:
         steps["theirs"] = imported(against, "--against")(floats(ours.data, device))
+    others = {setting: replace(run, set=(*run.set, *setting.split())) for setting in beside}
+    steps |= {setting: training_step(learner(other)) for setting, other in others.items()}
+    if device.type == "cuda":
+        steps["eager"] = ours.update
     pyro.enable_validation(False)
-    times = alternate(steps, device)
+    times = alternate(steps, device, clock)
     median = float(times["ours"].median())
     row: dict[str, float | str] = {
         "program": ours.plan.variant,
@@ -243,6 +286,14 @@ def measure(run: Run, against: str | None = None) -> dict[str, float | str]:
         row["against"] = against
         row["their milliseconds"] = float(times["theirs"].median())
         row["ratio"] = float((times["ours"] / times["theirs"]).median())
+    for setting in beside:
+        row[f"milliseconds, {setting}"] = float(times[setting].median())
+        row[f"ratio, {setting}"] = float((times[setting] / times["ours"]).median())
+    if device.type == "cuda":
+        row["GPU busy"] = gpu_busy(steps["ours"], device)
+        row["eager milliseconds"] = float(times["eager"].median())
+        row["eager ratio"] = float((times["eager"] / times["ours"]).median())
+        row["eager GPU busy"] = gpu_busy(ours.update, device)
     return row
 
 
@@ -283,6 +334,11 @@ def parser() -> argparse.ArgumentParser:
         "--threads", type=int, metavar="N", help="of the CPU; torch's choice if not given"
     )
     a.add_argument("--against", metavar="MODULE:CALLABLE", help="another implementation to time")
+    a.add_argument("--beside", action="append", default=[], metavar="FIELD=VALUE",
+                   help="time the same program under another setting, too; several in quotes")  # fmt: skip
+    a.add_argument(
+        "--cpu-time", action="store_true", help="of this process: for a machine with other work"
+    )
     a.add_argument("--scaling", type=Path, metavar="FILE.png", help="vary what can be varied, too")
     a.add_argument("--json", type=Path, metavar="FILE", help="a list of rows, a row a program")
     return a
@@ -291,8 +347,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Entry point."""
     options = vars(parser().parse_args(arguments))
-    names = ("programs", "threads", "against", "scaling", "json")
-    programs, threads, against, figure, target = (options.pop(name) for name in names)
+    names = ("programs", "threads", "against", "beside", "cpu_time", "scaling", "json")
+    programs, threads, against, beside, own, figure, target = map(options.pop, names)
+    clock = time.process_time if own else time.perf_counter
     if threads:
         torch.set_num_threads(threads)
     options["set"] = tuple(options["set"])
@@ -300,7 +357,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         for program in programs:
             run = Run(program, Path(), **options)
-            rows.append(measure(run, against))
+            rows.append(measure(run, against, beside, clock))
             for name, value in rows[-1].items():
                 print(f"{name:26}", f"{value:.4g}" if isinstance(value, float) else value)
             print(flush=True)

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from analysis.evaluate import floats, graph_metrics
 from analysis.posterior import iwae, log_weights
+from inference import networks
 from inference.data import Dataset, Sampler
 from inference.estimators import LIMIT, Bound, estimator
 from inference.svi import Plan, Run, Trainer, datasets, plan
@@ -53,6 +54,10 @@ class Learner:
         self.estimator = estimator(name).to(p.device)
         with torch.no_grad():
             self.estimator.prepare(self.program, self.guide, self.images(0))
+        recipe = p.recipe
+        networks.prepare(
+            (self.program, self.guide), recipe.precision, recipe.layout, recipe.compile
+        )
         self.trainer = Trainer(self.plan, self.program, self.guide, self.estimator)
         self.program.register_forward_pre_hook(self._count)
 

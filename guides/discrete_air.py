@@ -141,8 +141,10 @@ class Guide(PyroModule):
         seen = self.window(images, where, upright).flatten(1)
         expected = templates.flatten(2)
         squares = expected.square().sum(-1) - 2 * torch.einsum("bp,kap->bka", seen, expected)
-        linear = self.program.pose(where, upright)[..., :2]
-        area = torch.linalg.det(linear).abs() * (self.config.size / self.config.window) ** 2
+        (a, b), (c, d) = (
+            row.unbind(-1) for row in self.program.pose(where, upright)[..., :2].unbind(-2)
+        )
+        area = (a * d - b * c).abs() * (self.config.size / self.config.window) ** 2
         return -0.5 * area[:, None, None] * squares / self.program.sigma**2
 
     def window(self, images: Tensor, where: Tensor, theta: Tensor) -> Tensor:

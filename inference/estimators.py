@@ -51,7 +51,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from inference.objectives import Objective, Term, cost_terms, log_prob_per_image, lookup, per_image
-from inference.relaxations import Draw, Relaxed, gumbel, gumbel_st, reinmax
+from inference.relaxations import Draw, Relaxed, exact, gumbel, gumbel_st, reinmax
 from programs.loading import choose
 from programs.nets import ConvEncoder, mlp
 
@@ -276,7 +276,7 @@ class Estimator(nn.Module):
         x = images.repeat(copies * self.states, 1, 1, 1)
 
         def run(x: Tensor, values: dict[str, Tensor]) -> tuple[Trace, dict[str, Term]]:
-            with Fix(values), Relax(self.methods, self.temperature):
+            with Choose(), Fix(values), Relax(self.methods, self.temperature):
                 traces = objective.traces(program, guide, x)
             return traces[1], cost_terms(*traces)
 
@@ -344,7 +344,8 @@ class VIMCO(Bound):
         self, program: Callable, guide: Callable, images: Tensor, objective: Objective
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """As `Estimator`."""
-        traces = objective.traces(program, guide, images.repeat(self.copies, 1, 1, 1))
+        with Choose():
+            traces = objective.traces(program, guide, images.repeat(self.copies, 1, 1, 1))
         log_w = self.log_weights(traces)
         bound = log_w.logsumexp(0) - math.log(self.copies)
         mean = (log_w.sum(0) - log_w) / (self.copies - 1)
@@ -367,7 +368,7 @@ class RWS(Bound):
         self, program: Callable, guide: Callable, images: Tensor, objective: Objective
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """As `Estimator`."""
-        with Detach():
+        with Choose(), Detach():
             traces = objective.traces(program, guide, images.repeat(self.copies, 1, 1, 1))
         share = self.log_weights(traces).detach().softmax(0).flatten()
         log_probs = sum(log_prob_per_image(trace) for trace in traces)
@@ -385,6 +386,17 @@ class Relax(Messenger):
         method = lookup(self.methods, msg["name"]) if is_discrete(msg) else None
         if isinstance(method, Pathwise):
             msg["fn"] = method.relax(msg["fn"], self.temperature)
+
+
+class Choose(Messenger):
+    """Draw one-hot latents without reading numbers back from the device, as torch's own draw does."""
+
+    def _pyro_sample(self, msg: dict) -> None:
+        if not is_discrete(msg) or msg["done"]:
+            return
+        base = msg["fn"].base_dist if isinstance(msg["fn"], dist.Independent) else msg["fn"]
+        if isinstance(base, dist.OneHotCategorical):
+            msg["value"], msg["done"] = exact(base.logits), True
 
 
 class Fix(Messenger):

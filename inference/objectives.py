@@ -12,6 +12,7 @@ Without tables the objective is the plain ELBO (GSGN eq. 11); the paper's No-Aux
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -73,14 +74,14 @@ class Mixture:
         """KL(q ‖ self): the entropy in closed form, the cross-entropy by `MIXTURE_SAMPLES` draws."""
         z = q.rsample((MIXTURE_SAMPLES,))
         features = q.event_shape.numel()
-        weights, means, sds = (z.new_tensor(t) for t in (self.weights, self.means, self.sds))
-        variances = sds**2
         # squared distances to all components from two sums over features: no (draws, …, D, K) array
         first, second = (z, z.square()) if q.event_dim == 0 else (z.sum(-1), z.square().sum(-1))
-        squares = second.unsqueeze(-1) - 2 * means * first.unsqueeze(-1) + features * means**2
-        normaliser = weights.log() - 0.5 * features * (2 * torch.pi * variances).log()
-        log_r = torch.logsumexp(normaliser - 0.5 * squares / variances, -1)
-        return -q.entropy() - log_r.mean(0)
+        components = []
+        for weight, mean, sd in zip(self.weights, self.means, self.sds, strict=True):
+            squares = second - 2 * mean * first + features * mean**2
+            normaliser = math.log(weight) - 0.5 * features * math.log(2 * math.pi * sd**2)
+            components.append(normaliser - 0.5 * squares / sd**2)
+        return -q.entropy() - torch.stack(components).logsumexp(0).mean(0)
 
 
 Prior = Gaussian | Sparse | Mixture

@@ -42,6 +42,14 @@ class Recipe:
     """largest infinity norm of the gradient of the loss per image"""
     evaluate_every: int = 1000
     """steps between evaluations on 200 validation scenes"""
+    capture: bool = True
+    """replay steps on CUDA from a graph (`inference.capture`)"""
+    precision: str = "float32"
+    """of the networks in training: float32 or bf16 (`inference.networks`)"""
+    layout: str = "contiguous"
+    """of the convolutions' weights: contiguous or channels_last"""
+    compile: bool = False
+    """compile the networks"""
 
 
 DEFAULT = Recipe(options={"size": 64})

@@ -86,9 +86,14 @@ def gumbel_st(logits: Tensor, temperature: Tensor | float) -> Tensor:
     return _Instead.apply(_corner(soft.argmax(-1), soft), soft)
 
 
+def exact(logits: Tensor) -> Tensor:
+    """A corner of the simplex, by the logits' probabilities; no gradient."""
+    return _corner((logits + _noise(logits)).argmax(-1), logits)
+
+
 def reinmax(logits: Tensor, _: Tensor | float = 1.0) -> Tensor:
     """A corner of the simplex; the gradient of 2 π₁ - π₀ / 2, as in the paper's Algorithm 2 at τ = 1."""
-    hard = _corner((logits + _noise(logits)).argmax(-1), logits)
+    hard = exact(logits)
     first = logits.softmax(-1)
     middle = (0.5 * (hard + first)).clamp(min=1e-20).log()
     second = 2 * ((middle - logits).detach() + logits).softmax(-1) - 0.5 * first

@@ -32,7 +32,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from inference import checkpoint, distributed
+from inference import checkpoint, distributed, networks
+from inference.capture import Step
 from inference.data import Dataset, FolderConfig, Sampler, image_folder, load_world, world_dataset
 from inference.estimators import ESTIMATORS, estimator
 from inference.objectives import Objective
@@ -112,6 +113,7 @@ def plan(run: Run) -> Plan:
                 f"train.{name}={given}: only {{}} can be given here; write others in inference/presets.py"
             )
     estimator(chosen.estimator)
+    networks.check(chosen.precision, chosen.layout)
 
     config = override(config, {**chosen.program, **tables["program"]}, f"program {source.name}")
     world_config = FolderConfig() if run.images else load_world(chosen.world).Config()
@@ -193,15 +195,18 @@ def train(run: Run) -> Path:
     sampler = Sampler(len(data.images), batch, p.seed)
     images = data.images.to(p.device) if p.device.type == "cuda" else data.images
     mine = lambda step: distributed.part(sampler.indices(step))  # noqa: E731
-    draw = lambda step: images[mine(step)].to(p.device).float() / 255  # noqa: E731
+    rows = lambda step: mine(step).to(images.device, non_blocking=True)  # noqa: E731
+    draw = lambda step: images[rows(step)].to(p.device).float() / 255  # noqa: E731
 
     gradients = estimator(p.recipe.estimator).to(p.device)
     # shows the parameters of plain functions, and whether program and guide fit
     with torch.no_grad(), p.source.blamed(f"take images of shape {tuple(draw(0).shape)}"):
         check_match(*Objective().traces(program, guide, draw(0)))
         gradients.prepare(program, guide, draw(0))
+    networks.prepare((program, guide), p.recipe.precision, p.recipe.layout, p.recipe.compile)
     trainer = Trainer(p, program, guide, gradients)
     trainer.begin()
+    update = Step(trainer, p.recipe.capture, VALIDATED_STEPS)
     path = out / "checkpoint.ckpt"
     there = first and run.resume and checkpoint.exists(path)
     state = distributed.share(checkpoint.load(path) if there else None)
@@ -215,7 +220,7 @@ def train(run: Run) -> Path:
     with interrupts() as interrupted:
         while trainer.step < p.recipe.steps:
             pyro.enable_validation(trainer.step < VALIDATED_STEPS)
-            log.add(*trainer.update(draw(trainer.step)))
+            log.add(*update(draw(trainer.step)))
             now = time.monotonic()
             last = trainer.step == p.recipe.steps
             stop, due = distributed.agree(
@@ -251,11 +256,14 @@ class Trainer:
         self.objective = Objective(self.weights, p.recipe.auxiliary)
         self.modules = {"program": program, "guide": guide, "estimator": estimator}
         self.learned = list(dict.fromkeys([*program.parameters(), *guide.parameters()]))
-        groups = [{"params": self.learned, "lr": 0.0}]
+        cuda = p.device.type == "cuda"
+        # a tensor, which a captured step reads anew; a fused Adam reads float32 on CUDA
+        self.rate = torch.zeros((), dtype=torch.float32 if cuda else torch.float64, device=p.device)
+        groups = [{"params": self.learned, "lr": self.rate}]
         if baselines := list(estimator.parameters()):
             groups.append({"params": baselines, "lr": BASELINE_RATE})
         self.optimiser = torch.optim.Adam(groups, fused=True)
-        self.seed, self.step = p.seed, 0
+        self.device, self.seed, self.step = p.device, p.seed, 0
 
     def begin(self) -> None:
         """Several processes begin alike, with noise of their own."""
@@ -266,6 +274,12 @@ class Trainer:
     def update(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """One step on this process's images x (B, C, H, W). Returns its loss and terms, in nats an image."""
         self.apply_schedules()
+        found = self.descend(x)
+        self.step += 1
+        return found
+
+    def descend(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """`update` at the scheduled numbers as they stand: work on the device alone, with one process."""
         m = self.modules
         loss, terms = m["estimator"](m["program"], m["guide"], x, self.objective)
         self.optimiser.zero_grad()
@@ -273,7 +287,6 @@ class Trainer:
         distributed.average(m.values())
         nn.utils.clip_grads_with_norm_(self.learned, self.clip, largest(self.learned))
         self.optimiser.step()
-        self.step += 1
         terms = {name: term / len(x) for name, term in terms.items()}
         return sum(terms.values()), terms
 
@@ -282,7 +295,7 @@ class Trainer:
         for name, schedule in self.schedules.items():
             value = schedule(self.step)
             if name == "learning_rate":
-                self.optimiser.param_groups[0]["lr"] = value
+                self.rate.fill_(value)
                 continue
             owner, _, key = name.partition(".")
             if owner == "weight":
@@ -332,6 +345,7 @@ class Trainer:
             for name, module in self.modules.items():
                 module.load_state_dict(state["modules"][name])
             self.optimiser.load_state_dict(state["optimiser"])
+            self._adopt()
             self.step = int(state["step"])
             random = [state["random"], *state.get("others", [])]
             if len(random) == distributed.world():
@@ -343,6 +357,13 @@ class Trainer:
                 "the checkpoint does not fit this run: give the same program, variant, preset, --set and "
                 f"--estimator as before, or another --out ({type(error).__name__}: {error})"
             ) from error
+
+    def _adopt(self) -> None:
+        """Give the optimiser's restored state this run's learning rate, and its parameters' layout."""
+        self.optimiser.param_groups[0]["lr"] = self.rate
+        for parameter, state in self.optimiser.state.items():
+            for name in ("exp_avg", "exp_avg_sq"):
+                state[name] = torch.empty_like(parameter).copy_(state[name])
 
 
 def check_split(p: Plan) -> None:

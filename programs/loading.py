@@ -177,7 +177,8 @@ def settings(pairs: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Parse ``--set`` pairs into tables by prefix: ``size=64``, ``world.layout=free``, ``train.clip=2``.
 
     Returns:
-        ``{"program": {...}, "world": {...}, "train": {...}}``; values by Python's literals, else text.
+        ``{"program": {...}, "world": {...}, "train": {...}}``; values by Python's literals, also
+        true and false, else text.
     """
     tables: dict[str, dict[str, Any]] = {"program": {}, "world": {}, "train": {}}
     for pair in pairs:
@@ -190,7 +191,7 @@ def settings(pairs: Iterable[str]) -> dict[str, dict[str, Any]]:
         try:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError):
-            value = text
+            value = {"true": True, "false": False}.get(text, text)
         tables[prefix or "program"][name] = value
     return tables
 

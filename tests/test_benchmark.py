@@ -5,6 +5,7 @@ import sys
 import time
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -132,3 +133,31 @@ def test_the_examples_prior_makes_every_object_less_probable_by_one_factor():
     p.append(stay[0] * stay[1] * stay[2])
     assert sum(p) == pytest.approx(1)
     assert [b / a for a, b in pairwise(p)] == pytest.approx([PRESENCE] * 3)
+
+
+def test_settings_are_timed_beside_the_base(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "ROUNDS", 2)
+    monkeypatch.setattr(benchmark, "STEPS", 1)
+    target, setting = tmp_path / "row.json", "train.precision=bf16 train.layout=channels_last"
+    arguments = ["programs/air.py", *SMALL, "--cpu-time", "--json", str(target)]
+    assert main([*arguments, "--beside", setting, "--beside", "steps=3"]) == 0
+    (row,) = json.loads(target.read_text())
+    for name in (setting, "steps=3"):
+        expected = row[f"milliseconds, {name}"] / row["milliseconds"]
+        assert row[f"ratio, {name}"] == pytest.approx(expected)
+    assert row["ratio, steps=3"] > 1.2  # three objects instead of one
+    assert "eager milliseconds" not in row  # a CPU
+
+
+def test_kernels_are_what_ran_on_the_gpu():
+    cuda, cpu = torch.autograd.DeviceType.CUDA, torch.autograd.DeviceType.CPU
+    kernel = SimpleNamespace(device_type=cuda)
+    span = SimpleNamespace(device_type=cuda, is_user_annotation=True)
+    host = SimpleNamespace(device_type=cpu)
+    assert benchmark.kernels([kernel, span, host, kernel]) == [kernel, kernel]
+
+
+def test_cpu_time_does_not_count_what_waits():
+    step = {"a": lambda: time.sleep(0.02)}
+    own = alternate(step, torch.device("cpu"), time.process_time)["a"]
+    assert own.max() < 10 and alternate(step, torch.device("cpu"))["a"].min() > 19

@@ -1,0 +1,89 @@
+"""How the networks of a program and its guide compute: precision, memory layout, compilation.
+
+A network is a submodule whose class is torch's own (`nn.Sequential`, `nn.Linear`, `nn.Conv2d`, …), has
+parameters, and lies in no other network. What programs compute themselves (likelihoods, KLs, rendering)
+stays as it is, and so does what a checkpoint holds: runs go on under other settings than they began with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+PRECISIONS = ("float32", "bf16")
+LAYOUTS = ("contiguous", "channels_last")
+LISTS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+SEVERAL = (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention, nn.Transformer)
+"""They take or return more than one tensor, and stay as they are."""
+
+
+def check(precision: str, layout: str) -> None:
+    """See that both are known.
+
+    Raises:
+        ValueError: one is not; the message says what there is.
+    """
+    for name, value, known in (("precision", precision, PRECISIONS), ("layout", layout, LAYOUTS)):
+        if value not in known:
+            raise ValueError(f"unknown train.{name}={value!r}; known are {', '.join(known)}")
+
+
+def find(module: nn.Module) -> Iterator[nn.Module]:
+    """The networks in a module."""
+    own = type(module).__module__.startswith("torch.nn.")
+    if own and isinstance(module, SEVERAL):
+        return
+    if own and not isinstance(module, LISTS):
+        if any(True for _ in module.parameters()):
+            yield module
+        return
+    for child in module.children():
+        yield from find(child)
+
+
+def prepare(modules: Iterable[nn.Module], precision: str, layout: str, compiled: bool) -> None:
+    """Set how the networks in modules compute, in place.
+
+    Args:
+        precision: ``bf16`` runs them under autocast while they train, float32 in and out.
+        layout: ``channels_last`` of weights of convolutions.
+        compiled: by `torch.compile`, each on its own.
+
+    Raises:
+        ValueError: there is no network.
+    """
+    asked = {"precision=bf16": precision == "bf16", "layout=channels_last": layout != LAYOUTS[0]}
+    asked = [f"train.{name}" for name, on in {**asked, "compile=True": compiled}.items() if on]
+    if not asked:
+        return
+    found = list(dict.fromkeys(network for module in modules for network in find(module)))
+    if not found:
+        raise ValueError(
+            f"{', '.join(asked)} is for torch's modules (nn.Sequential, nn.Linear, nn.Conv2d) in the classes "
+            "Program and Guide, and there are none: leave it out"
+        )
+    for network in found:
+        if layout == "channels_last":
+            network.to(memory_format=torch.channels_last)
+        if precision == "bf16":
+            network.forward = _half(network)
+        if compiled:
+            network.compile()
+
+
+def _half(network: nn.Module) -> Callable[..., Tensor]:
+    """A network's `forward` in bfloat16 while it trains; evaluation stays float32."""
+    forward, device = network.forward, next(network.parameters()).device.type
+
+    @wraps(forward)
+    def half(*args: Any, **kwargs: Any) -> Tensor:
+        if not network.training:
+            return forward(*args, **kwargs)
+        with torch.autocast(device, torch.bfloat16):
+            return forward(*args, **kwargs).float()
+
+    return half

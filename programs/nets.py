@@ -23,6 +23,8 @@ def mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
 
 ABSENT = 1e-4
 """A node that exists less than this takes no part in a training step on a CPU."""
+FEW = 0.1
+"""Share of absent nodes up to which picking out the others costs more than it saves."""
 
 
 def where_present(exists: Tensor, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
@@ -41,6 +43,8 @@ def where_present(exists: Tensor, function: Callable[..., Tensor], *inputs: Tens
     present = exists.detach().flatten() > ABSENT
     present[0] = True  # not every network takes an empty batch
     rows = present.nonzero().squeeze(-1)
+    if len(rows) > (1 - FEW) * exists.numel():
+        return function(*inputs)
     found = function(*(x.flatten(0, exists.ndim - 1)[rows] for x in inputs))
     everyone = found.new_zeros(exists.numel(), *found.shape[1:])
     return everyone.index_copy(0, rows, found).unflatten(0, exists.shape)

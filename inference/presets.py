@@ -181,11 +181,11 @@ CATEGORIES_FIRST = {"weight.z_attr*": Exponential(100.0, 1.0, 2500)}
 DIGITS_QUICK = replace(
     DISCRETE_AIR_QUICK,
     **DIGITS,
-    steps=3000,
+    steps=4000,
     schedules={
         **DISCRETE_AIR_QUICK.schedules,
         **CATEGORIES_FIRST,
-        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=300, hold=1900),
+        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=500, hold=1900),
     },
 )
 DIGITS_PAPER = replace(

@@ -4,7 +4,7 @@
     r̃_k        = s_t ⊙ a_k(x, s_t)                          all of s_t at t = 1
     q(z | k)   = N(g_k(x, r̃_k))
     C_k        = λ L_x + L_r                                 of x_k = μ_k(z), m̃_k(z) at the mean of z
-    q(k_t)     ∝ exp(-sharpness C_k)                         `z_cat_t`: the winner
+    q(k_t)     ∝ exp(-sharpness C_k - price_k)               `z_cat_t`: the winner
     q(z_t)     = q(z | k_t)                                  `z_what_t`
     q(m_t)     = Bernoulli(a_k_t)                            `z_mask_t`, in the scope                (9)
     s_t-1      = s_t ⊙ (1 - m_t)                                                                    (14)
@@ -20,6 +20,8 @@ p(k_t)) is missing. With any other estimator the winners' probabilities are diff
 # differs: the paper lets experts win "proportionally to their competition objectives", without saying how, and
 competes with a sample of z. Summed over pixels, C_k are hundreds of nats apart: `sharpness` tempers them.
 Deterministic competition is the mode of q(k_t).
+# differs: an expert's price, 0 in the paper, rises in training while it wins more than its share of the layers,
+1 / K, and falls while it wins less, by `balance` a step times the difference. So none wins everything.
 
 Shape legend as in `programs.econ`.
 """
@@ -39,6 +41,8 @@ from programs.econ import Config, ExpertConv, ExpertLinear, Pixels, Program
 
 SHARPNESS = 0.1
 """Of the differences of C_k, in nats, what decides the winner. Recipes raise it from almost 0."""
+START = -2.0
+"""Logit of what is attended to at t > 1 to begin with: little, so that the last step learns backgrounds first."""
 CERTAIN = 20.0
 """Logit of what is attended to at t = 1: a probability of 1 in single precision."""
 
@@ -54,6 +58,8 @@ class Guide(PyroModule):
         self.attention = Attention(self.config)
         self.encoder = Encoder(self.config)
         self.register_buffer("sharpness", torch.tensor(SHARPNESS))
+        self.register_buffer("price", torch.zeros(self.config.experts))
+        self.register_buffer("balance", torch.tensor(0.0))
 
     def forward(self, images: Tensor, batch: int = 1) -> None:
         """Sample every latent of the program given `images` (B, C, H, W) in [0, 1]."""
@@ -62,19 +68,29 @@ class Guide(PyroModule):
                 "a guide infers from images; call the program alone to sample the prior"
             )
         scope, pixels = torch.ones_like(images[:, 0]), Pixels(self.config.size)
+        winners = []
         with pyro.plate("batch", len(images), dim=-3):
             for t in range(self.program.layers, 0, -1):
-                scope = self.layer(t, images, scope, pixels)
+                scope, cat = self.layer(t, images, scope, pixels)
+                winners.append(cat)
+        if self.training:
+            self.charge(torch.stack(winners))
 
-    def layer(self, t: int, images: Tensor, scope: Tensor, pixels: Pixels) -> Tensor:
-        """q(k_t, z_t, m_t | x, s_t); returns s_t-1."""
+    @torch.no_grad()
+    def charge(self, winners: Tensor) -> None:
+        """Let winners (T, B, K) into the prices."""
+        share = winners.flatten(0, 1).mean(0)
+        self.price += self.balance * (share - 1 / self.config.experts)
+
+    def layer(self, t: int, images: Tensor, scope: Tensor, pixels: Pixels) -> tuple[Tensor, Tensor]:
+        """q(k_t, z_t, m_t | x, s_t); returns s_t-1, and who won (B, K)."""
         # what a competition costs is computed again if its gradient is asked for
         cost = checkpoint(self.competition, images, scope, t == 1, use_reentrant=False)
-        logits = -self.sharpness * cost[:, None, None]
+        logits = -self.sharpness * cost[:, None, None] - self.price
         cat = pyro.sample(f"z_cat_{t}", dist.OneHotCategorical(logits=logits))[:, 0, 0]
         attended, (loc, scale) = self.explain(images, scope, cat, t == 1)
         pyro.sample(f"z_what_{t}", normal(loc[:, None, None], scale[:, None, None]))
-        return scope * (1 - pixels.mask(t, scope, attended))
+        return scope * (1 - pixels.mask(t, scope, attended)), cat
 
     def explain(
         self, images: Tensor, scope: Tensor, cat: Tensor, last: bool
@@ -147,6 +163,7 @@ class Attention(nn.Module):
         pairs = reversed(list(zip(c.attention, ends, strict=True)))
         self.up = nn.ModuleList([ExpertConv(number, 2 * a, b) for a, b in pairs])
         self.out = ExpertConv(number, c.attention[0], c.patch**2, 1)
+        nn.init.constant_(self.out.bias, START)
 
     def forward(self, images: Tensor, scope: Tensor, cat: Tensor) -> Tensor:
         """(N, C, S, S), (N, S, S), (N, K) -> (N, S, S)."""

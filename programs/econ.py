@@ -65,7 +65,7 @@ class Config:
     features: int = 32  # F of encoders and decoders
     blocks: int = 4  # layers of encoders and decoders
     kernel: int = 3  # pixels a side that a decoder's convolution sees
-    patch: int = 1  # pixels a side that networks see as one, by space to depth
+    patch: int = 1  # pixels a side that networks see as one; decoders enlarge as much, bilinearly
     attention: tuple[int, ...] = (32, 64, 64, 64)  # channels of the attention network, by scale
     context: int = 128  # width of the attention network's layer that sees the whole image
     appearance: float = 1.0  # λ: the weight of appearance in the competition, that of shape being 1
@@ -208,7 +208,7 @@ class Decoder(nn.Module):
         widths = [c.latents + 2, *[c.features] * c.blocks]
         pairs = zip(widths[:-1], widths[1:], strict=True)
         self.layers = nn.ModuleList([ExpertConv(c.experts, a, b, c.kernel) for a, b in pairs])
-        self.out, self.patch = ExpertConv(c.experts, c.features, 4 * c.patch**2, 1), c.patch
+        self.out, self.size = ExpertConv(c.experts, c.features, 4, 1), c.size
         side = c.size // c.patch
         axis = (2 * torch.arange(side) + 1) / side - 1
         grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"))
@@ -220,7 +220,10 @@ class Decoder(nn.Module):
         x = torch.cat([z[..., None, None].expand(-1, -1, *grid.shape[-2:]), grid], 1)
         for layer in self.layers:
             x = layer(x, cat).relu()
-        colours, shape = F.pixel_shuffle(self.out(x, cat), self.patch).split([3, 1], 1)
+        picture = self.out(x, cat)
+        if picture.shape[-1] != self.size:
+            picture = F.interpolate(picture, size=self.size, mode="bilinear", align_corners=False)
+        colours, shape = picture.split([3, 1], 1)
         return colours.sigmoid(), shape.squeeze(1)
 
 

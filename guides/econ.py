@@ -3,7 +3,7 @@
     for t = T, …, 1 every expert k attends to a part of what is in the scope s_t, encodes and decodes it:
     r̃_k        = s_t ⊙ a_k(x, s_t)                          all of s_t at t = 1
     q(z | k)   = N(g_k(x, r̃_k))
-    C_k        = λ L_x + L_r                                 of x_k = μ_k(z), m̃_k(z) at the mean of z
+    C_k        = λ L_x + L_r + Σ s_t (1 - a_k) e             of x_k = μ_k(z), m̃_k(z) at the mean of z
     q(k_t)     ∝ exp(-sharpness C_k - price_k)               `z_cat_t`: the winner
     q(z_t)     = q(z | k_t)                                  `z_what_t`
     q(m_t)     = Bernoulli(a_k_t)                            `z_mask_t`, in the scope                (9)
@@ -16,6 +16,9 @@ The sites are the program's, in the program's order. The paper's training is the
 (r̃ for r) and `competition` for the winners (no gradient passes the choice) with KL weights of β on `z_what*`, γ
 on `z_mask*` and 0 on `z_cat*`: the bound on p(x | k_1:T) that is (13), in which the exact bound's KL(q(k_t) ‖
 p(k_t)) is missing. With any other estimator the winners' probabilities are differentiated, too.
+
+# differs: e is missing in the paper. It is what a pixel costs that is left to the end: (x - μ)² / 2σ² of the one
+expert that explains the whole image best. Without it an expert that attends to nothing pays nothing, and wins.
 
 # differs: the paper lets experts win "proportionally to their competition objectives", without saying how, and
 competes with a sample of z. Summed over pixels, C_k are hundreds of nats apart: `sharpness` tempers them.
@@ -68,10 +71,10 @@ class Guide(PyroModule):
                 "a guide infers from images; call the program alone to sample the prior"
             )
         scope, pixels = torch.ones_like(images[:, 0]), Pixels(self.config.size)
-        winners = []
+        winners, rest = [], self.rest(images)
         with pyro.plate("batch", len(images), dim=-3):
             for t in range(self.program.layers, 0, -1):
-                scope, cat = self.layer(t, images, scope, pixels)
+                scope, cat = self.layer(t, images, scope, rest, pixels)
                 winners.append(cat)
         if self.training:
             self.charge(torch.stack(winners))
@@ -82,10 +85,12 @@ class Guide(PyroModule):
         share = winners.flatten(0, 1).mean(0)
         self.price += self.balance * (share - 1 / self.config.experts)
 
-    def layer(self, t: int, images: Tensor, scope: Tensor, pixels: Pixels) -> tuple[Tensor, Tensor]:
+    def layer(
+        self, t: int, images: Tensor, scope: Tensor, rest: Tensor, pixels: Pixels
+    ) -> tuple[Tensor, Tensor]:
         """q(k_t, z_t, m_t | x, s_t); returns s_t-1, and who won (B, K)."""
         # what a competition costs is computed again if its gradient is asked for
-        cost = checkpoint(self.competition, images, scope, t == 1, use_reentrant=False)
+        cost = checkpoint(self.competition, images, scope, rest, t == 1, use_reentrant=False)
         logits = -self.sharpness * cost[:, None, None] - self.price
         cat = pyro.sample(f"z_cat_{t}", dist.OneHotCategorical(logits=logits))[:, 0, 0]
         attended, (loc, scale) = self.explain(images, scope, cat, t == 1)
@@ -102,20 +107,43 @@ class Guide(PyroModule):
             attended = self.attention(images, scope, cat)
         return attended, self.encoder(images, scope * attended.sigmoid(), cat)
 
-    def competition(self, images: Tensor, scope: Tensor, last: bool) -> Tensor:
+    def competition(self, images: Tensor, scope: Tensor, rest: Tensor, last: bool) -> Tensor:
         """(B, K) C_k in nats."""
         number = self.config.experts
         if number == 1:
             return scope.new_zeros(len(scope), 1)
-        cat = torch.eye(number, dtype=scope.dtype, device=scope.device).repeat(len(scope), 1)
-        images, scope = (t.repeat_interleave(number, 0) for t in (images, scope))
+        images, cat = self.for_each_expert(images)
+        scope, rest = (t.repeat_interleave(number, 0) for t in (scope, rest))
         attended, (loc, _) = self.explain(images, scope, cat, last)
-        colours, shape = self.program.decoder(loc, cat)
-        squares = (images - colours).square().sum(1) / (2 * self.program.sigma**2)
-        appearance = (scope * attended.sigmoid() * squares).sum((-2, -1))
-        q, p = (dist.Bernoulli(logits=logits) for logits in (attended, shape))
-        shapes = (scope * torch.distributions.kl_divergence(q, p)).sum((-2, -1))
-        return (self.config.appearance * appearance + shapes).view(-1, number)
+        errors, shape = self.errors(images, loc, cat)
+        region = attended.sigmoid()
+        kl = torch.distributions.kl_divergence(*(dist.Bernoulli(logits=t) for t in (attended, shape)))
+        cost = region * self.config.appearance * errors + kl + (1 - region) * rest
+        return (scope * cost).sum((-2, -1)).view(-1, number)
+
+    @torch.no_grad()
+    def rest(self, images: Tensor) -> Tensor:
+        """(B, S, S) e in nats."""
+        number = self.config.experts
+        if number == 1:
+            return torch.zeros_like(images[:, 0])
+        rows, cat = self.for_each_expert(images)
+        everything = torch.ones_like(rows[:, 0])
+        _, (loc, _) = self.explain(rows, everything, cat, True)
+        errors = self.errors(rows, loc, cat)[0].unflatten(0, (-1, number))
+        best = errors.sum((-2, -1)).argmin(1)
+        return errors[torch.arange(len(images), device=best.device), best]
+
+    def for_each_expert(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """A row for every image and expert: the images (B K, C, S, S), and the experts (B K, K)."""
+        number = self.config.experts
+        cat = torch.eye(number, dtype=images.dtype, device=images.device).repeat(len(images), 1)
+        return images.repeat_interleave(number, 0), cat
+
+    def errors(self, images: Tensor, z: Tensor, cat: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, S, S) (x - μ)² / 2σ², and logits of the shapes (N, S, S)."""
+        colours, shape = self.program.decoder(z, cat)
+        return (images - colours).square().sum(1) / (2 * self.program.sigma**2), shape
 
 
 class Encoder(nn.Module):

@@ -110,13 +110,18 @@ def bound_by_hand(program, guide, image, deviation):
         costs = []
         for k in (0, 1):
             attended, _, colours, shape = step(scope, k, last)
-            squares = ((image - colours) ** 2).sum(0) / (2 * 0.1**2)
             kl = attended * (attended / shape).log()
             if not last:
                 kl = kl + (1 - attended) * ((1 - attended) / (1 - shape)).log()
-            costs.append((scope * attended * squares + scope * kl).sum())
+            cost = attended * errors(colours) + kl + (1 - attended) * rest
+            costs.append((scope * cost).sum())
         return (-0.1 * torch.stack(costs)).softmax(0)
 
+    def errors(colours):
+        return ((image - colours) ** 2).sum(0) / (2 * 0.1**2)
+
+    alone = [errors(step(torch.ones(2, 2), k, True)[2]) for k in (0, 1)]
+    rest = min(alone, key=lambda e: float(e.sum()))
     masks = [torch.tensor(bits).view(2, 2) for bits in itertools.product([0.0, 1.0], repeat=4)]
     everything, ones = torch.ones(2, 2), torch.ones(2, 2)
     for k2, m2 in itertools.product((0, 1), masks):
@@ -242,7 +247,7 @@ def test_the_competition_is_its_cost_tempered():
     program, guide = pair()
     x = torch.rand(3, 3, 16, 16)
     with torch.no_grad():
-        cost = guide.competition(x, torch.ones(3, 16, 16), False)
+        cost = guide.competition(x, torch.ones(3, 16, 16), guide.rest(x), False)
         for sharpness in (0.0, 0.02, 1.0):
             guide.sharpness.fill_(sharpness)
             trace = poutine.trace(guide).get_trace(x)
@@ -253,16 +258,39 @@ def test_the_competition_is_its_cost_tempered():
     assert torch.equal(best.argmax(-1), cost.argmin(-1))
 
 
-def test_appearance_counts_as_much_as_lambda_says():
-    x = torch.rand(2, 3, 16, 16)
-    costs = []
-    for weight in (0.0, 1.0, 2.0):
+def test_what_a_competition_costs_is_what_is_explained_and_what_is_left():
+    """C_k = λ L_x + L_r + what the rest of the scope costs: each in proportion to what it counts."""
+    x, ones = torch.rand(2, 3, 16, 16), torch.ones(2, 16, 16)
+    costs = {}
+    for weight, rest in itertools.product((0.0, 1.0), (0.0, 3.0)):
         pyro.set_rng_seed(0)
-        _, guide = pair(appearance=weight)
+        program, guide = pair(appearance=weight)
         with torch.no_grad():
-            costs.append(guide.competition(x, torch.ones(2, 16, 16), False))
-    torch.testing.assert_close(costs[2] - costs[1], costs[1] - costs[0], rtol=1e-3, atol=1e-2)
-    assert (costs[1] > costs[0]).all()
+            costs[weight, rest] = guide.competition(x, ones, rest * ones, False)
+    rows, cat = guide.for_each_expert(x)
+    with torch.no_grad():
+        attended, (loc, _) = guide.explain(rows, torch.ones(8, 16, 16), cat, False)
+        colours, shape = program.decoder(loc, cat)
+    region, mask = (t.sigmoid().double() for t in (attended, shape))
+    kl = region * (region / mask).log() + (1 - region) * ((1 - region) / (1 - mask)).log()
+    expected = {
+        (0.0, 0.0): kl,
+        (1.0, 0.0): kl + region * (rows - colours).square().sum(1) / (2 * 0.1**2),
+        (0.0, 3.0): kl + 3 * (1 - region),
+    }
+    for case, cost in expected.items():
+        torch.testing.assert_close(
+            costs[case].double(), cost.sum((1, 2)).view(2, 4), rtol=1e-4, atol=1e-3
+        )
+
+
+def test_the_rest_is_what_the_best_expert_alone_does_not_explain():
+    program, guide = pair()
+    x = torch.rand(3, 3, 16, 16)
+    squares = torch.rand(3, 4, 16, 16)
+    squares[range(3), (1, 3, 0)] *= 0.5
+    guide.errors = lambda *_: (squares.flatten(0, 1), None)
+    assert torch.equal(guide.rest(x), squares[range(3), (1, 3, 0)])
 
 
 def test_chosen_experts_lie_in_the_chosen_order():

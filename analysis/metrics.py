@@ -301,7 +301,8 @@ def ari_all(scene: Scene, truth: Scene) -> float:
     for image in range(len(scene)):
         labels, true_labels = (
             torch.where(
-                (s.objects.mask[image] * s.objects.present[image, :, None, None]).sum(0).cpu() > 0.5,
+                (s.objects.mask[image] * s.objects.present[image, :, None, None]).sum(0).cpu()
+                > 0.5,
                 _segments(s.objects, image, above=0.0),
                 0,
             ).flatten()
@@ -327,8 +328,14 @@ def shape_metrics(nodes: Nodes, true_nodes: Nodes) -> dict[str, float]:
     _same_length(nodes, true_nodes)
     whole, hidden, order, winners = [], [], [], []
     for image in range(len(nodes.pres)):
-        slot, true_slot = nodes.present[image].nonzero()[:, 0], true_nodes.present[image].nonzero()[:, 0]
-        shape, true_shape = nodes.shape[image, slot].cpu() > 0.5, true_nodes.shape[image, true_slot].cpu() > 0.5
+        slot, true_slot = (
+            nodes.present[image].nonzero()[:, 0],
+            true_nodes.present[image].nonzero()[:, 0],
+        )
+        shape, true_shape = (
+            nodes.shape[image, slot].cpu() > 0.5,
+            true_nodes.shape[image, true_slot].cpu() > 0.5,
+        )
         partner = _partners(shape, true_shape)
         shape = torch.cat([shape, torch.zeros_like(true_shape[:1])])[partner]  # partner -1: nothing
         whole += _mask_iou(shape, true_shape).tolist()
@@ -337,15 +344,24 @@ def shape_metrics(nodes: Nodes, true_nodes: Nodes) -> dict[str, float]:
         covered = (above[..., None, None] & true_shape).any(1)
         some = (covered & true_shape).any(-1).any(-1)
         hidden += _mask_iou(shape & covered, true_shape & covered)[some].tolist()
-        guess = torch.cat([nodes.depth[image, slot].cpu().double(), torch.tensor([torch.nan])])[partner]
+        guess = torch.cat([nodes.depth[image, slot].cpu().double(), torch.tensor([torch.nan])])[
+            partner
+        ]
         meet = (true_shape[:, None] & true_shape).any(-1).any(-1) & above
         order += (guess < guess[:, None])[meet].tolist()
         if nodes.category is not None and true_nodes.category is not None:
             found = partner >= 0
-            pair = nodes.category[image, slot].cpu()[partner[found]], true_nodes.category[image, true_slot].cpu()[found]
+            pair = (
+                nodes.category[image, slot].cpu()[partner[found]],
+                true_nodes.category[image, true_slot].cpu()[found],
+            )
             winners += zip(*(t.tolist() for t in pair), strict=True)
     mean = lambda values: sum(values) / len(values) if values else 1.0  # noqa: E731
-    result = {"shape_iou": mean(whole), "hidden_iou": mean(hidden), "depth_order_accuracy": mean(order)}
+    result = {
+        "shape_iou": mean(whole),
+        "hidden_iou": mean(hidden),
+        "depth_order_accuracy": mean(order),
+    }
     if nodes.category is not None and true_nodes.category is not None:
         result["expert_purity"] = mutual_information(winners)
         share = _counts(nodes).sum(0).double() / max(1, int(nodes.present.sum()))

@@ -12,17 +12,18 @@
     L_x        = Σ r̃_k (x - μ_k)² / 2σ²                                                             (10)
     L_r        = Σ s_t KL(a_k ‖ m̃_k)                                                                (12)
 
-The sites are the program's, in the program's order. The paper's training is the estimators `mean` for the masks
-(r̃ for r) and `competition` for the winners (no gradient passes the choice) with KL weights of β on `z_what*`, γ
-on `z_mask*` and 0 on `z_cat*`: the bound on p(x | k_1:T) that is (13), in which the exact bound's KL(q(k_t) ‖
-p(k_t)) is missing. With any other estimator the winners' probabilities are differentiated, too.
+The paper's training is the estimator `mean` for the masks (r̃ for r) and `competition` for the winners (no
+gradient passes the choice), with KL weights of β on `z_what*`, γ on `z_mask*` and 0 on `z_cat*`. That is (13),
+conditioned on k_1:T: of the exact bound KL(q(k_t) ‖ p(k_t)) is missing, and how q(k_t) depends on parameters.
+With any other estimator the winners' probabilities are differentiated, too; what is reported is the exact bound.
 
-# differs: e is missing in the paper. It is what a pixel costs that is left to the end: (x - μ)² / 2σ² of the one
-expert that explains the whole image best. Without it an expert that attends to nothing pays nothing, and wins.
+# differs: e is missing in the paper. It is what a pixel costs that is left to the end: (x - μ)² / 2σ² of the
+one expert that explains the whole image best. Without it who attends to nothing pays nothing, and wins.
 
 # differs: the paper lets experts win "proportionally to their competition objectives", without saying how, and
-competes with a sample of z. Summed over pixels, C_k are hundreds of nats apart: `sharpness` tempers them.
+competes with a sample of z. Summed over pixels C_k are hundreds of nats apart: `sharpness` tempers them.
 Deterministic competition is the mode of q(k_t).
+
 # differs: an expert's price, 0 in the paper, rises in training while it wins more than its share of the layers,
 1 / K, and falls while it wins less, by `balance` a step times the difference. So none wins everything.
 
@@ -30,6 +31,8 @@ Shape legend as in `programs.econ`.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import pyro
 import pyro.distributions as dist
@@ -45,7 +48,7 @@ from programs.econ import Config, ExpertConv, ExpertLinear, Pixels, Program
 SHARPNESS = 0.1
 """Of the differences of C_k, in nats, what decides the winner. Recipes raise it from almost 0."""
 START = -2.0
-"""Logit of what is attended to at t > 1 to begin with: little, so that the last step learns backgrounds first."""
+"""Logit of what is attended to at t > 1 to begin with: little, so that the last step learns backgrounds."""
 CERTAIN = 20.0
 """Logit of what is attended to at t = 1: a probability of 1 in single precision."""
 
@@ -101,10 +104,8 @@ class Guide(PyroModule):
         self, images: Tensor, scope: Tensor, cat: Tensor, last: bool
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """What experts (N, K) attend to: logits (N, S, S), and the mean and deviation of z (N, L)."""
-        if last:
-            attended = torch.full_like(scope, CERTAIN)
-        else:
-            attended = self.attention(images, scope, cat)
+        certain = torch.full_like(scope, CERTAIN)
+        attended = certain if last else self.attention(images, scope, cat)
         return attended, self.encoder(images, scope * attended.sigmoid(), cat)
 
     def competition(self, images: Tensor, scope: Tensor, rest: Tensor, last: bool) -> Tensor:
@@ -117,7 +118,9 @@ class Guide(PyroModule):
         attended, (loc, _) = self.explain(images, scope, cat, last)
         errors, shape = self.errors(images, loc, cat)
         region = attended.sigmoid()
-        kl = torch.distributions.kl_divergence(*(dist.Bernoulli(logits=t) for t in (attended, shape)))
+        kl = torch.distributions.kl_divergence(
+            *(dist.Bernoulli(logits=t) for t in (attended, shape))
+        )
         cost = region * self.config.appearance * errors + kl + (1 - region) * rest
         return (scope * cost).sum((-2, -1)).view(-1, number)
 
@@ -156,7 +159,7 @@ class Encoder(nn.Module):
         super().__init__()
         c = config
         widths, self.patch = [4 * c.patch**2, *[c.features] * c.blocks], c.patch
-        pairs = zip(widths[:-1], widths[1:], strict=True)
+        pairs = pairwise(widths)
         self.blocks = nn.ModuleList([ExpertConv(c.experts, a, b, stride=2) for a, b in pairs])
         pixels = (c.size // c.patch // 2**c.blocks) ** 2
         self.hidden = ExpertLinear(c.experts, pixels * c.features, 4 * c.latents)
@@ -181,7 +184,7 @@ class Attention(nn.Module):
         super().__init__()
         c = config
         number, widths, self.patch = c.experts, (4 * c.patch**2, *c.attention), c.patch
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs = list(pairwise(widths))
         self.down = nn.ModuleList([ExpertConv(number, a, b) for a, b in pairs])
         side = c.size // c.patch // 2 ** (len(pairs) - 1)
         pixels = side**2 * widths[-1]

@@ -391,7 +391,7 @@ class RWS(Bound):
 
 
 class Relax(Messenger):
-    """Put a differentiable twin, or one without gradient, in the place of discrete latents with such a method."""
+    """Put a twin, differentiable or cut off, in the place of every discrete latent with such a method."""
 
     def __init__(self, methods: Mapping[str, Method], temperature: Tensor) -> None:
         super().__init__()

@@ -145,8 +145,9 @@ def _pixel_log_normal(value: Tensor, loc: Tensor, sigma: Tensor | float) -> Tens
 class LayeredPixels(dist.TorchDistribution):
     """Every pixel shows one of T layers, its channels jointly, or black where nothing lies (ECON eq. 6).
 
-    p(x_ij) = N(x_ij | Σ_t r_t,ij μ_t,ij, σ²), which for binary regions r is Π_t N(x_ij | μ_t,ij, σ²) ^ r_t,ij: the
-    density here, whose logarithm is linear in regions that are not (ECON eq. 10).
+    p(x_ij) = N(x_ij | Σ_t r_t,ij μ_t,ij, σ²) = Π_t N(x_ij | μ_t,ij, σ²) ^ r_t,ij  for binary regions r
+
+    For others it is the latter, whose logarithm is linear in them (ECON eq. 10), and no density.
 
     Args:
         colours: (..., T, C, H, W) means.

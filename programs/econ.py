@@ -35,6 +35,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import pyro
@@ -83,8 +84,8 @@ class Config:
         step = self.patch * 2 ** max(self.blocks, len(self.attention) - 1)
         if self.size % step:
             raise ValueError(
-                f"size={self.size}, patch={self.patch}, blocks={self.blocks}, attention={self.attention}: every "
-                f"block and scale halves the image, so its size must be a multiple of {step}"
+                f"size={self.size}, patch={self.patch}, blocks={self.blocks}, attention={self.attention}: "
+                f"every block and scale halves the image, so its size must be a multiple of {step}"
             )
 
 
@@ -165,7 +166,9 @@ class Program(PyroModule):
             raise ValueError(
                 f"experts={list(experts)}: expected at least 2 of 0 to {number - 1}, the back first"
             )
-        cats = F.one_hot(torch.tensor(experts, device=self.sigma.device), number).to(self.sigma.dtype)
+        cats = F.one_hot(torch.tensor(experts, device=self.sigma.device), number).to(
+            self.sigma.dtype
+        )
         values = {f"z_cat_{t}": cat.expand(batch, 1, 1, -1) for t, cat in enumerate(cats, 1)}
         before, self.layers = self.layers, len(experts)
         try:
@@ -191,7 +194,10 @@ class Pixels:
     """The plates of an image's rows and columns."""
 
     def __init__(self, size: int) -> None:
-        self.rows, self.columns = pyro.plate("rows", size, dim=-2), pyro.plate("columns", size, dim=-1)
+        self.rows, self.columns = (
+            pyro.plate("rows", size, dim=-2),
+            pyro.plate("columns", size, dim=-1),
+        )
 
     def mask(self, t: int, scope: Tensor, logits: Tensor) -> Tensor:
         """Sample m_t (B, S, S), of which what lies in the scope counts (7)."""
@@ -206,7 +212,7 @@ class Decoder(nn.Module):
         super().__init__()
         c = config
         widths = [c.latents + 2, *[c.features] * c.blocks]
-        pairs = zip(widths[:-1], widths[1:], strict=True)
+        pairs = pairwise(widths)
         self.layers = nn.ModuleList([ExpertConv(c.experts, a, b, c.kernel) for a, b in pairs])
         self.out, self.size = ExpertConv(c.experts, c.features, 4, 1), c.size
         side = c.size // c.patch

@@ -174,7 +174,9 @@ def box(masks: Tensor) -> Tensor:
         low = torch.where(line, edge, size).amin(-1)
         high = torch.where(line, edge + 1, 0).amax(-1)
         sides.append((high - low, high + low))
-    extent, middle = (torch.stack(pair, -1).to(masks.dtype) / size for pair in zip(*sides, strict=True))
+    extent, middle = (
+        torch.stack(pair, -1).to(masks.dtype) / size for pair in zip(*sides, strict=True)
+    )
     return torch.cat([torch.diag_embed(extent), (middle - 1).unsqueeze(-1)], -1)
 
 

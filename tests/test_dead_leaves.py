@@ -85,7 +85,9 @@ def test_colours_are_those_of_the_paper():
             torch.testing.assert_close(colours[there], RGB[scene.objects.category[there]])
         else:
             assert colours[there].min() * 255 > 127.5
-            assert abs(float(colours[there].mean() * 255) - 191.5) < 4 * 37 / math.sqrt(3 * there.sum())
+            assert abs(float(colours[there].mean() * 255) - 191.5) < 4 * 37 / math.sqrt(
+                3 * there.sum()
+            )
 
 
 def test_objects_are_inside_and_of_one_size(sprites):
@@ -153,7 +155,10 @@ def test_truth_against_truth_is_one_and_shuffled_truth_is_not(sprites):
         ({"size": 8}, "at least 16"),
         ({"classes": ("circle", "heart")}, "heart.*known are circle"),
         ({"classes": ()}, "at least one"),
-        ({"classes": ("circle", "circle"), "max_objects": 2, "min_objects": 1}, "none of them twice"),
+        (
+            {"classes": ("circle", "circle"), "max_objects": 2, "min_objects": 1},
+            "none of them twice",
+        ),
         ({"colour": "red"}, "expected class or random"),
         ({"min_objects": 4}, "min_objects <= max_objects"),
         ({"max_objects": 9, "repeats": True}, "1 to 8"),

@@ -36,7 +36,11 @@ def traces(program, guide, x):
 
 def value(trace, name):
     """Without the plates' empty dimensions."""
-    return trace.nodes[name]["value"].squeeze(-2).squeeze(-2) if "mask" not in name else trace.nodes[name]["value"]
+    return (
+        trace.nodes[name]["value"].squeeze(-2).squeeze(-2)
+        if "mask" not in name
+        else trace.nodes[name]["value"]
+    )
 
 
 @torch.no_grad()
@@ -206,7 +210,9 @@ def test_means_in_the_place_of_masks_give_the_papers_objective():
         scope = scope * (1 - a).float()
     assert terms.keys() == expected.keys()
     for name, term in terms.items():
-        torch.testing.assert_close(per_image(term).double(), expected[name].double(), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(
+            per_image(term).double(), expected[name].double(), rtol=1e-3, atol=1e-3
+        )
 
 
 @pytest.mark.parametrize("name, learns", [("competition", False), ("nvil", True), ("gumbel", True)])
@@ -227,7 +233,7 @@ def test_of_a_competition_winners_learn_or_also_who_wins(name, learns):
 
 
 def test_prices_rise_for_those_who_win_too_often():
-    program, guide = pair()
+    _, guide = pair()
     winners = F.one_hot(torch.tensor([[0, 0], [0, 0], [1, 0], [2, 0]]), 4).float()
     guide.charge(winners)
     assert (guide.price == 0).all()  # the paper's: nothing is balanced
@@ -244,7 +250,7 @@ def test_prices_rise_for_those_who_win_too_often():
 
 
 def test_the_competition_is_its_cost_tempered():
-    program, guide = pair()
+    _, guide = pair()
     x = torch.rand(3, 3, 16, 16)
     with torch.no_grad():
         cost = guide.competition(x, torch.ones(3, 16, 16), guide.rest(x), False)
@@ -285,7 +291,7 @@ def test_what_a_competition_costs_is_what_is_explained_and_what_is_left():
 
 
 def test_the_rest_is_what_the_best_expert_alone_does_not_explain():
-    program, guide = pair()
+    _, guide = pair()
     x = torch.rand(3, 3, 16, 16)
     squares = torch.rand(3, 4, 16, 16)
     squares[range(3), (1, 3, 0)] *= 0.5

@@ -50,8 +50,9 @@ SHAPES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "square": lambda u, v: torch.maximum(u.abs(), v.abs()) <= 1,
     "triangle": lambda u, v: (v.abs() <= HEIGHT) & (u.abs() <= (v + HEIGHT) / (2 * HEIGHT)),
     "diamond": lambda u, v: u.abs() + v.abs() <= 1,
-    "cross": lambda u, v: (torch.minimum(u.abs(), v.abs()) <= 1 / 3)
-    & (torch.maximum(u.abs(), v.abs()) <= 1),
+    "cross": lambda u, v: (
+        (torch.minimum(u.abs(), v.abs()) <= 1 / 3) & (torch.maximum(u.abs(), v.abs()) <= 1)
+    ),
     "ring": lambda u, v: ((u.square() + v.square()).sqrt() - 0.75).abs() <= 0.25,
 }
 """Whether a point of the object's frame [-1, 1]², v down, is in the object. Yours may be put here."""

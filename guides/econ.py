@@ -15,7 +15,7 @@
 The paper's training is the estimator `mean` for the masks (r̃ for r) and `competition` for the winners (no
 gradient passes the choice), with KL weights of β on `z_what*`, γ on `z_mask*` and 0 on `z_cat*`. That is (13),
 conditioned on k_1:T: of the exact bound KL(q(k_t) ‖ p(k_t)) is missing, and how q(k_t) depends on parameters.
-With any other estimator the winners' probabilities are differentiated, too; what is reported is the exact bound.
+With other estimators the winners' probabilities are differentiated, too. What is reported is the exact bound.
 
 # differs: e is missing in the paper. It is what a pixel costs that is left to the end: (x - μ)² / 2σ² of the
 one expert that explains the whole image best. Without it who attends to nothing pays nothing, and wins.

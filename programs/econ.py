@@ -186,7 +186,10 @@ class Program(PyroModule):
         depth = torch.arange(len(objects), dtype=pres.dtype, device=pres.device).expand_as(pres)
         pose, root = render.box(shape), torch.zeros_like(category)
         mask = mask * pres[..., None, None]
-        nodes = Nodes(pres, pose, depth, root, category, mask=mask, shape=shape)
+        colours = torch.stack([layer.colours for layer in objects], 1)
+        whole = torch.cat([colours, shape.unsqueeze(2)], 2)
+        patch = render.crop(whole, pose.unsqueeze(2), self.config.size // 2)[:, :, 0]
+        nodes = Nodes(pres, pose, depth, root, category, mask=mask, shape=shape, patch=patch)
         return Scene(canvas.mean[:, 0, 0], (nodes,), last.colours)
 
 

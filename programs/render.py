@@ -135,12 +135,12 @@ def visible_masks(scene: Scene) -> tuple[Tensor, ...]:
     (eq. 22), and a node shows what its descendants show.
 
     Returns:
-        A tensor (B, N, H, W) a level, objects first. Within a level they sum to at most 1. Without patches,
-        the masks that are there.
+        A tensor (B, N, H, W) a level, objects first. Within a level they sum to at most 1. Where nodes bring
+        their full shapes, the masks that they bring.
     """
     size, levels = scene.image.shape[-1], scene.levels
     leaves = levels[-1]
-    if leaves.patch is None and leaves.mask is not None:
+    if leaves.shape is not None and leaves.mask is not None:
         return tuple(nodes.mask for nodes in levels)
     if leaves.patch is None:
         raise ValueError("visible_masks needs the leaves' patches; this scene has patch=None")

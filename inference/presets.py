@@ -225,11 +225,15 @@ ECON_PAPER = replace(
     },
     evaluate_every=5000,
 )
-RANDOM = {"world": "sprites_random"}
-ECON_RANDOM_QUICK = replace(ECON_QUICK, **RANDOM)
+ECON_RANDOM_QUICK = replace(
+    ECON_QUICK,
+    world="sprites_random",
+    # differs: λ is 0 in the paper, which leaves nothing but shapes to compete for (`analysis/LOG.md`)
+    program={**ECON_QUICK.program, "latents": 5, "appearance": 1.0},
+)
 ECON_RANDOM_PAPER = replace(
     ECON_PAPER,
-    **RANDOM,
+    world="sprites_random",
     schedules={
         **ECON_PAPER.schedules,
         "weight.z_what*": Constant(1.0),

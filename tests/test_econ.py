@@ -232,6 +232,60 @@ def test_of_a_competition_winners_learn_or_also_who_wins(name, learns):
         assert (third > 0) == learns
 
 
+class TwoColours(torch.nn.Module):
+    """Each of four pixels is red or blue: the loss is linear in every choice."""
+
+    def __init__(self):
+        super().__init__()
+        self.colours = torch.nn.Parameter(torch.tensor([[0.9, 0.1, 0.2], [0.0, 0.3, 0.8]]))
+
+    def forward(self, images=None, batch=1):
+        with pyro.plate("batch", len(images), dim=-3):
+            with pyro.plate("rows", 2, dim=-2), pyro.plate("columns", 2, dim=-1):
+                z = pyro.sample(
+                    "z_mask", dist.Bernoulli(logits=0.3 * torch.ones(len(images), 2, 2))
+                )
+            flat = self.colours[None, :, :, None, None].expand(len(images), -1, -1, 2, 2)
+            regions = torch.stack([z, 1 - z], 1)
+            pixels = LayeredPixels(flat[:, None, None], regions[:, None, None], 0.2)
+            pyro.sample("images", pixels, obs=images[:, None, None])
+
+
+class TwoColoursGuide(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor([0.5, -0.2, 0.1]))
+
+    def forward(self, images=None, batch=1):
+        logits = torch.einsum("bchw,c->bhw", images, self.weight)
+        rows, columns = pyro.plate("rows", 2, dim=-2), pyro.plate("columns", 2, dim=-1)
+        with pyro.plate("batch", len(images), dim=-3), rows, columns:
+            pyro.sample("z_mask", dist.Bernoulli(logits=logits))
+
+
+@pytest.mark.parametrize("name", ["mean", "competition"])
+def test_means_are_exact_where_the_loss_is_linear_and_a_competition_has_no_gradient(name):
+    program, guide, x = TwoColours(), TwoColoursGuide(), torch.rand(3, 3, 2, 2)
+    gradients = {}
+    for method in ("enumerate", name):
+        estimator = make_estimator(method)
+        estimator.prepare(program, guide, x)
+        losses = [
+            estimator(program, guide, x, Objective())[0]
+            for _ in range(1 if name == "mean" else 300)
+        ]
+        (sum(losses) / len(losses)).backward()
+        gradients[method] = [program.colours.grad, guide.weight.grad]
+        program.colours.grad = guide.weight.grad = None
+    (colours, weight), (got_colours, got_weight) = gradients["enumerate"], gradients[name]
+    if name == "mean":
+        torch.testing.assert_close(got_colours, colours)
+        torch.testing.assert_close(got_weight, weight)
+    else:
+        torch.testing.assert_close(got_colours, colours, rtol=0.1, atol=2.0)
+        assert got_weight is None and weight.abs().max() > 0.1
+
+
 def test_prices_rise_for_those_who_win_too_often():
     _, guide = pair()
     winners = F.one_hot(torch.tensor([[0, 0], [0, 0], [1, 0], [2, 0]]), 4).float()

@@ -212,6 +212,8 @@ ECON_QUICK = Recipe(
     clip=1e4,  # of thousands of nats
     evaluate_every=500,
 )
+# one expert for all classes and the background
+MONET_QUICK = replace(ECON_QUICK, program={**ECON_QUICK.program, "latents": 6})
 ECON_PAPER = replace(
     ECON_QUICK,
     steps=200_000,
@@ -246,6 +248,7 @@ PRESETS: dict[str, dict[str, Recipe]] = {
     "air": {"quick": AIR_QUICK, "long": AIR_LONG, "paper": AIR_PAPER},
     "discrete_air": {"quick": DISCRETE_AIR_QUICK, "paper": DISCRETE_AIR_PAPER},
     "econ": {"quick": ECON_QUICK, "paper": ECON_PAPER},
+    "monet": {"quick": MONET_QUICK, "paper": ECON_PAPER},
     "econ_random": {"quick": ECON_RANDOM_QUICK, "paper": ECON_RANDOM_PAPER},
     "discrete_air_mnist": {"quick": DIGITS_QUICK, "paper": DIGITS_PAPER},
 }

@@ -143,6 +143,8 @@ def pictures(
             figures["scene_graphs.png"] = plots.scene_graph_figure(images.cpu(), scene)
         else:
             figures["reconstructions.png"] = plots.reconstruction_figure(images.cpu(), scene)
+        if scene.levels and scene.objects.shape is not None and scene.objects.patch is not None:
+            figures["layers.png"] = plots.layers_figure(images.cpu(), scene)
         with torch.no_grad():
             prior = program(batch=24).map(lambda t: t.cpu())
         figures["prior_scenes.png"] = plots.sample_figure(prior)

@@ -23,6 +23,10 @@ PART_RADIUS = 10 / 128
 """5 pixels at 128 x 128, likewise."""
 
 
+ALIVE = 0.05
+"""Share of the objects that an expert explains at least, to be alive."""
+
+
 class Detection(NamedTuple):
     """Shares in [0, 1] of nodes found; a share of nothing is 1."""
 
@@ -52,9 +56,13 @@ def scene_metrics(scene: Scene, truth: Scene, soft: Scene | None = None) -> dict
         found["category_correspondence"] = category_correspondence(scene.objects, truth.objects)
     if scene.objects.mask is not None and truth.objects.mask is not None:
         found["ari_fg"] = ari_fg(scene, truth)
+        if scene.background is not None and scene.objects.shape is not None:
+            found["ari"] = ari_all(scene, truth)
         boxes = (soft or scene).objects
         steps = [average_precision(boxes, truth.objects, 0.5 + 0.05 * i) for i in range(10)]
         found |= {"ap50": steps[0], "ap50_95": sum(steps) / len(steps)}
+    if scene.objects.shape is not None and truth.objects.shape is not None:
+        found |= shape_metrics(scene.objects, truth.objects)
     return found
 
 
@@ -280,6 +288,112 @@ def ari_fg(scene: Scene, truth: Scene) -> float:
         if foreground.any():
             scores.append(adjusted_rand_index(true_labels[foreground], labels[foreground]))
     return sum(scores) / len(scores) if scores else 1.0
+
+
+def ari_all(scene: Scene, truth: Scene) -> float:
+    """Adjusted Rand index of all pixels' segments, the background being one, mean over images.
+
+    A pixel belongs to the present object with the largest mask, or to the background, where the masks of the
+    objects leave more.
+    """
+    _same_length(scene.objects, truth.objects)
+    scores = []
+    for image in range(len(scene)):
+        labels, true_labels = (
+            torch.where(
+                (s.objects.mask[image] * s.objects.present[image, :, None, None]).sum(0).cpu()
+                > 0.5,
+                _segments(s.objects, image, above=0.0),
+                0,
+            ).flatten()
+            for s in (scene, truth)
+        )
+        scores.append(adjusted_rand_index(true_labels, labels))
+    return sum(scores) / len(scores) if scores else 1.0
+
+
+def shape_metrics(nodes: Nodes, true_nodes: Nodes) -> dict[str, float]:
+    """How well full shapes are known, hidden parts too, and who draws them (ECON shows it in pictures only).
+
+    In every image, inferred and true objects are paired one to one such that their full shapes' IoU is largest
+    in sum. True objects without a partner count as 0.
+
+    Returns:
+        `shape_iou`, mean over true objects of the full shapes' IoU;
+        `hidden_iou`, the same of what lies behind other true objects, over those of which something does;
+        `depth_order_accuracy`, the share of pairs of true objects that overlap whose order is right;
+        `expert_purity`, the normalised mutual information of inferred and true categories of partners;
+        `experts_alive`, the number of categories that at least `ALIVE` of the present inferred objects have.
+    """
+    _same_length(nodes, true_nodes)
+    whole, hidden, order, winners = [], [], [], []
+    for image in range(len(nodes.pres)):
+        slot, true_slot = (
+            nodes.present[image].nonzero()[:, 0],
+            true_nodes.present[image].nonzero()[:, 0],
+        )
+        shape, true_shape = (
+            nodes.shape[image, slot].cpu() > 0.5,
+            true_nodes.shape[image, true_slot].cpu() > 0.5,
+        )
+        partner = _partners(shape, true_shape)
+        shape = torch.cat([shape, torch.zeros_like(true_shape[:1])])[partner]  # partner -1: nothing
+        whole += _mask_iou(shape, true_shape).tolist()
+        depth = true_nodes.depth[image, true_slot].cpu()
+        above = depth < depth[:, None]  # (i, j): j lies in front of i
+        covered = (above[..., None, None] & true_shape).any(1)
+        some = (covered & true_shape).any(-1).any(-1)
+        hidden += _mask_iou(shape & covered, true_shape & covered)[some].tolist()
+        guess = torch.cat([nodes.depth[image, slot].cpu().double(), torch.tensor([torch.nan])])[
+            partner
+        ]
+        meet = (true_shape[:, None] & true_shape).any(-1).any(-1) & above
+        order += (guess < guess[:, None])[meet].tolist()
+        if nodes.category is not None and true_nodes.category is not None:
+            found = partner >= 0
+            pair = (
+                nodes.category[image, slot].cpu()[partner[found]],
+                true_nodes.category[image, true_slot].cpu()[found],
+            )
+            winners += zip(*(t.tolist() for t in pair), strict=True)
+    mean = lambda values: sum(values) / len(values) if values else 1.0  # noqa: E731
+    result = {
+        "shape_iou": mean(whole),
+        "hidden_iou": mean(hidden),
+        "depth_order_accuracy": mean(order),
+    }
+    if nodes.category is not None and true_nodes.category is not None:
+        result["expert_purity"] = mutual_information(winners)
+        share = _counts(nodes).sum(0).double() / max(1, int(nodes.present.sum()))
+        result["experts_alive"] = float((share >= ALIVE).sum())
+    return result
+
+
+def _partners(shapes: Tensor, true_shapes: Tensor) -> Tensor:
+    """(M,) index of the shape (N, H, W) that a true one (M, H, W) is paired with, or -1."""
+    from scipy.optimize import linear_sum_assignment
+
+    union = _mask_iou(shapes[None], true_shapes[:, None])
+    rows, columns = linear_sum_assignment(union.numpy(), maximize=True)
+    partner = torch.full((len(true_shapes),), -1)
+    partner[torch.from_numpy(rows)] = torch.from_numpy(columns)
+    return partner
+
+
+def _mask_iou(masks: Tensor, others: Tensor) -> Tensor:
+    """Intersection over union of masks (..., H, W) bool; of two empty ones 0."""
+    common, either = (masks & others).sum((-2, -1)), (masks | others).sum((-2, -1))
+    return common.double() / either.clamp(min=1)
+
+
+def mutual_information(pairs: list[tuple[int, int]]) -> float:
+    """Mutual information of pairs of labels over the mean of their entropies; 0 where one is constant."""
+    from sklearn.metrics import normalized_mutual_info_score
+
+    if not pairs:
+        return 0.0
+    one, two = zip(*pairs, strict=True)
+    return float(normalized_mutual_info_score(two, one)) if len({*one}) > 1 < len({*two}) else 0.0
 
 
 def _segments(nodes: Nodes, image: int, above: float) -> Tensor:

@@ -92,6 +92,42 @@ def scene_graph_figure(images: Tensor, scene: Scene, count: int = 6) -> Figure:
     return figure
 
 
+def layers_figure(images: Tensor, scene: Scene, count: int = 6) -> Figure:
+    """Scenes taken apart from the front to the back, a row an image, after ECON figure 4.
+
+    The image, the reconstruction, then of every layer what was seen of the image in its region, and its object
+    with its full shape, framed in the colour of its category; in the end the background.
+
+    Args:
+        images: (B, C, H, W) in [0, 1].
+        scene: of the same images, with masks and shapes.
+        count: rows at most.
+    Raises:
+        ValueError: the scene has no shapes.
+    """
+    if scene.objects.shape is None:
+        raise ValueError("layers_figure needs full shapes; this scene has shape=None")
+    images, scene = images[:count].detach().cpu(), _first(scene, count)
+    nodes, number = scene.objects, scene.objects.pres.shape[1]
+    figure, rows = _grid(len(images), [1] * (2 * number + 3), title=True)
+    for b, (seen, rebuilt, *cells, ground) in enumerate(rows):
+        _show(seen, images[b])
+        _show(rebuilt, scene.image[b])
+        order = nodes.depth[b].argsort().tolist()
+        for slot, region, whole in zip(order, cells[::2], cells[1::2], strict=True):
+            if nodes.present[b, slot]:
+                _show(region, images[b] * nodes.mask[b, slot])
+                kind = slot if nodes.category is None else int(nodes.category[b, slot])
+                canvas = render.place(nodes.patch[b, slot], nodes.pose[b, slot], images.shape[-1])
+                _show(whole, canvas[:-1] * nodes.shape[b, slot], edge=_colour(kind))
+        if scene.background is not None:
+            _show(ground, scene.background[b])
+    steps = [title for k in range(number) for title in (f"region {k + 1}", f"object {k + 1}")]
+    for axes, title in zip(rows[0], ["input", "reconstruction", *steps, "background"], strict=True):
+        axes.set_title(title, fontsize=9)
+    return figure
+
+
 def reconstruction_figure(images: Tensor, scene: Scene, count: int = 8) -> Figure:
     """Images (B, C, H, W) above the means that were inferred for them."""
     images, scene = images[:count].detach().cpu(), _first(scene, count)

@@ -9,6 +9,8 @@ pathwise        a differentiable sample in the place of the discrete one; biased
 ``gumbel``      relaxed (Jang et al., 2017; Maddison et al., 2017): what GSGN, SPACE, GNM, Discrete-AIR train
 ``gumbel_st``   the same, rounded to a corner on the way forward (straight-through)
 ``reinmax``     an exact sample, a gradient of second order in the logits (Liu et al., 2023)
+``mean``        the probability itself, without noise: what MONet and ECON train masks with
+``competition`` an exact sample, and no gradient: of who won, nothing is learned (ECON, section 5.2)
 
 score           cost × ∇ log q, minus a control variate; unbiased
 ``reinforce``   no control variate: the yardstick (Williams, 1992)
@@ -51,7 +53,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from inference.objectives import Objective, Term, cost_terms, log_prob_per_image, lookup, per_image
-from inference.relaxations import Draw, Relaxed, exact, gumbel, gumbel_st, reinmax
+from inference.relaxations import Draw, Relaxed, exact, gumbel, gumbel_st, mean, reinmax
 from programs.loading import choose
 from programs.nets import ConvEncoder, mlp
 
@@ -109,6 +111,20 @@ class Pathwise(Method):
         if isinstance(fn, dist.Independent):
             return self.relax(fn.base_dist, temperature).to_event(fn.reinterpreted_batch_ndims)
         return Relaxed(fn, self.draw, temperature)
+
+
+class Competition(Method):
+    """The sample as it is; neither it nor its KL has a gradient. Its logits are learned elsewhere."""
+
+    def prepare(self, name: str, fn: dist.TorchDistribution, images: Tensor) -> None:
+        """Refuse what has no logits."""
+        alternatives(name, fn)
+
+    def relax(self, fn: dist.TorchDistribution, _: Tensor) -> dist.TorchDistribution:
+        """The same distribution, cut off from what its logits depend on."""
+        if isinstance(fn, dist.Independent):
+            return self.relax(fn.base_dist, _).to_event(fn.reinterpreted_batch_ndims)
+        return type(fn)(logits=fn.logits.detach())
 
 
 class Score(Method):
@@ -376,7 +392,7 @@ class RWS(Bound):
 
 
 class Relax(Messenger):
-    """Put a differentiable twin in the place of every discrete latent whose method is pathwise."""
+    """Put a twin, differentiable or cut off, in the place of every discrete latent with such a method."""
 
     def __init__(self, methods: Mapping[str, Method], temperature: Tensor) -> None:
         super().__init__()
@@ -384,7 +400,7 @@ class Relax(Messenger):
 
     def _pyro_sample(self, msg: dict) -> None:
         method = lookup(self.methods, msg["name"]) if is_discrete(msg) else None
-        if isinstance(method, Pathwise):
+        if isinstance(method, Pathwise | Competition):
             msg["fn"] = method.relax(msg["fn"], self.temperature)
 
 
@@ -566,6 +582,8 @@ ESTIMATORS: dict[str, Callable[..., Method | Bound]] = {
     "gumbel": lambda: Pathwise(gumbel),
     "gumbel_st": lambda: Pathwise(gumbel_st),
     "reinmax": lambda: Pathwise(reinmax),
+    "mean": lambda: Pathwise(mean),
+    "competition": Competition,
     "reinforce": Score,
     "nvil": NVIL,
     "rloo": RLOO,

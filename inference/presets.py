@@ -195,10 +195,73 @@ DIGITS_PAPER = replace(
     schedules={**DISCRETE_AIR_PAPER.schedules, **CATEGORIES_FIRST},
 )
 
+ECON_QUICK = Recipe(
+    steps=1600,
+    batch=32,
+    # differs: networks see pixels of 2 x 2 as one, which takes a quarter of the time
+    program={
+        "size": 32,
+        "latents": 3,
+        "features": 16,
+        "blocks": 3,
+        "patch": 2,
+        "attention": (8, 16, 16),
+        "context": 32,
+    },
+    world="sprites_unique",
+    scenes=50_000,
+    estimator="z_cat*=competition,z_mask*=mean",
+    schedules={
+        "learning_rate": WarmupDecay(2e-3, warmup=100, half_life=400, hold=1400),
+        # differs: at first all experts win alike; none is left unused (`analysis/LOG.md`)
+        "guide.sharpness": Exponential(0.001, 0.02, 1000),
+        "guide.balance": Constant(0.5),
+        # eq. 13: given who won, with β and γ
+        "weight.z_cat*": Constant(0.0),
+        "weight.z_what*": Constant(0.5),
+        "weight.z_mask*": Constant(2.0),
+    },
+    clip=1e4,  # of thousands of nats
+    evaluate_every=500,
+)
+# one expert for all classes and the background
+MONET_QUICK = replace(ECON_QUICK, program={**ECON_QUICK.program, "latents": 6})
+ECON_PAPER = replace(
+    ECON_QUICK,
+    steps=200_000,
+    program={},
+    schedules={
+        **ECON_QUICK.schedules,
+        "learning_rate": Constant(5e-4),
+        # differs: printed as β = 9.54, γ = 0.52, each outside of the range it was searched in
+        "weight.z_what*": Constant(0.52),
+        "weight.z_mask*": Constant(9.54),
+    },
+    evaluate_every=5000,
+)
+ECON_RANDOM_QUICK = replace(
+    ECON_QUICK,
+    world="sprites_random",
+    # differs: λ is 0 in the paper, which leaves nothing but shapes to compete for (`analysis/LOG.md`)
+    program={**ECON_QUICK.program, "latents": 5, "appearance": 1.0},
+)
+ECON_RANDOM_PAPER = replace(
+    ECON_PAPER,
+    world="sprites_random",
+    schedules={
+        **ECON_PAPER.schedules,
+        "weight.z_what*": Constant(1.0),
+        "weight.z_mask*": Constant(3.26),
+    },
+)
+
 PRESETS: dict[str, dict[str, Recipe]] = {
     "gsgn": {"quick": GSGN_QUICK, "long": GSGN_LONG, "paper": GSGN_PAPER},
     "air": {"quick": AIR_QUICK, "long": AIR_LONG, "paper": AIR_PAPER},
     "discrete_air": {"quick": DISCRETE_AIR_QUICK, "paper": DISCRETE_AIR_PAPER},
+    "econ": {"quick": ECON_QUICK, "paper": ECON_PAPER},
+    "monet": {"quick": MONET_QUICK, "paper": ECON_PAPER},
+    "econ_random": {"quick": ECON_RANDOM_QUICK, "paper": ECON_RANDOM_PAPER},
     "discrete_air_mnist": {"quick": DIGITS_QUICK, "paper": DIGITS_PAPER},
 }
 """By variant, where a variant has recipes of its own, else by program."""

@@ -11,6 +11,7 @@ two-way choice with logits (logit, 0).
 ``gumbel``      softmax((logits + Gumbel noise) / τ) (Jang et al., 2017; Maddison et al., 2017)
 ``gumbel_st``   its largest entry set to one, the others to zero; the gradient is the soft one's
 ``reinmax``     an exact draw; gradient of second order in the logits (Liu et al., 2023, Algorithm 2)
+``mean``        no draw: the probabilities themselves (MONet; ECON, section 5.1)
 ==============  =====================================================================================
 """
 
@@ -98,6 +99,14 @@ def reinmax(logits: Tensor, _: Tensor | float = 1.0) -> Tensor:
     middle = (0.5 * (hard + first)).clamp(min=1e-20).log()
     second = 2 * ((middle - logits).detach() + logits).softmax(-1) - 0.5 * first
     return _Instead.apply(hard, second)
+
+
+def mean(logits: Tensor, _: Tensor | float = 1.0) -> Tensor:
+    """The expected corner, a point of the simplex."""
+    if logits.shape[-1] == 2:  # on a CPU a softmax of two takes six times as long
+        first = (logits[..., 0] - logits[..., 1]).sigmoid()
+        return torch.stack([first, 1 - first], -1)
+    return logits.softmax(-1)
 
 
 def _noise(like: Tensor) -> Tensor:

@@ -140,3 +140,55 @@ def _pixel_log_normal(value: Tensor, loc: Tensor, sigma: Tensor | float) -> Tens
     sigma = torch.as_tensor(sigma, dtype=loc.dtype, device=loc.device)
     constant = loc.shape[-3] * (sigma.log() + 0.5 * math.log(2 * math.pi))
     return -0.5 * ((value - loc) / sigma).square().sum(-3) - constant
+
+
+class LayeredPixels(dist.TorchDistribution):
+    """Every pixel shows one of T layers, its channels jointly, or black where nothing lies (ECON eq. 6).
+
+    p(x_ij) = N(x_ij | Σ_t r_t,ij μ_t,ij, σ²) = Π_t N(x_ij | μ_t,ij, σ²) ^ r_t,ij  for binary regions r
+
+    For others it is the latter, whose logarithm is linear in them (ECON eq. 10), and no density.
+
+    Args:
+        colours: (..., T, C, H, W) means.
+        regions: (..., T, H, W) in [0, 1], together at most 1.
+        sigma: standard deviation, a number or a 0-d tensor.
+    """
+
+    arg_constraints: ClassVar = {"regions": constraints.unit_interval}
+    support = constraints.independent(constraints.real, 3)
+    has_rsample = False
+
+    def __init__(
+        self,
+        colours: Tensor,
+        regions: Tensor,
+        sigma: Tensor | float,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.colours, self.regions, self.sigma = colours, regions, sigma
+        super().__init__(colours.shape[:-4], colours.shape[-3:], validate_args=validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance: object = None) -> LayeredPixels:
+        """The same layers over a larger batch."""
+        colours = self.colours.expand(torch.Size(batch_shape) + self.colours.shape[-4:])
+        regions = self.regions.expand(torch.Size(batch_shape) + self.regions.shape[-3:])
+        return LayeredPixels(colours, regions, self.sigma, validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """(..., C, H, W) expected image."""
+        return (self.regions.unsqueeze(-3) * self.colours).sum(-4)
+
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+        """An image with its pixel noise."""
+        with torch.no_grad():
+            mean = self.mean.expand(self._extended_shape(sample_shape))
+            return mean + self.sigma * torch.randn_like(mean)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density of images (..., C, H, W), summed over pixels: nats per image."""
+        layers = _pixel_log_normal(value.unsqueeze(-4), self.colours, self.sigma)
+        black = _pixel_log_normal(value, torch.zeros_like(value), self.sigma)
+        bare = 1 - self.regions.sum(-3)
+        return ((self.regions * layers).sum(-3) + bare * black).sum((-2, -1))

@@ -157,10 +157,13 @@ def visible_masks(scene: Scene) -> tuple[Tensor, ...]:
     (eq. 22), and a node shows what its descendants show.
 
     Returns:
-        A tensor (B, N, H, W) a level, objects first. Within a level they sum to at most 1.
+        A tensor (B, N, H, W) a level, objects first. Within a level they sum to at most 1. Where nodes bring
+        their full shapes, the masks that they bring.
     """
     size, levels = scene.image.shape[-1], scene.levels
     leaves = levels[-1]
+    if leaves.shape is not None and leaves.mask is not None:
+        return tuple(nodes.mask for nodes in levels)
     if leaves.patch is None:
         raise ValueError("visible_masks needs the leaves' patches; this scene has patch=None")
     full = [place(leaves.patch[..., -1:, :, :], leaves.pose, size)[..., 0, :, :]]
@@ -174,6 +177,29 @@ def visible_masks(scene: Scene) -> tuple[Tensor, ...]:
         share = _gather(share, nodes.parent) * weights / (total + 1e-8)
         result.append(share * masks)
     return tuple(result)
+
+
+def box(masks: Tensor) -> Tensor:
+    """Poses of the upright boxes around what masks have above 1/2, along the edges of pixels.
+
+    Args:
+        masks: (..., H, W), square.
+    Returns:
+        (..., 2, 3); of a mask that has nothing there, the image's.
+    """
+    size = masks.shape[-1]
+    inside = masks > 0.5
+    inside = inside | ~inside.any(-1, keepdim=True).any(-2, keepdim=True)
+    edge = torch.arange(size, device=masks.device)
+    sides = []
+    for line in (inside.any(-2), inside.any(-1)):  # columns, rows
+        low = torch.where(line, edge, size).amin(-1)
+        high = torch.where(line, edge + 1, 0).amax(-1)
+        sides.append((high - low, high + low))
+    extent, middle = (
+        torch.stack(pair, -1).to(masks.dtype) / size for pair in zip(*sides, strict=True)
+    )
+    return torch.cat([torch.diag_embed(extent), (middle - 1).unsqueeze(-1)], -1)
 
 
 def _gather(parents: Tensor, index: Tensor) -> Tensor:

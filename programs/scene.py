@@ -60,6 +60,8 @@ class Nodes:
     """(B, N, A) what else describes a node, in numbers (Discrete-AIR's z_attr); None if there is nothing."""
     mask: Tensor | None = None
     """(B, N, H, W) in [0, 1]: the visible pixels of the node. `render.visible_masks` fills it in."""
+    shape: Tensor | None = None
+    """(B, N, H, W) in [0, 1]: all pixels of the node, hidden ones too (ECON's m_t); None where not known."""
     patch: Tensor | None = None
     """(B, N, C + 1, h, w): colours and mask in the canonical frame."""
 
@@ -124,9 +126,11 @@ class Scene:
             raise TypeError(f"a Scene is a batch: write scene[{index}:{index + 1}] for one image")
         return self.map(lambda t: t[index])
 
-    def with_masks(self, masks: tuple[Tensor, ...]) -> Scene:
-        """The same scene with `mask` set at every level, objects first."""
+    def with_masks(self, masks: tuple[Tensor, ...], shapes: tuple[Tensor, ...] = ()) -> Scene:
+        """The same scene with `mask` set at every level, objects first; and `shape`, if given."""
         levels = [replace(nodes, mask=m) for nodes, m in zip(self.levels, masks, strict=True)]
+        if shapes:
+            levels = [replace(n, shape=shape) for n, shape in zip(levels, shapes, strict=True)]
         return replace(self, levels=tuple(levels))
 
 

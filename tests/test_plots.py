@@ -6,7 +6,7 @@ import torch
 
 from analysis import calibration, plots
 from programs.scene import Nodes, Scene
-from programs.worlds import shapes2d
+from programs.worlds import dead_leaves, shapes2d
 
 
 def truth(batch=3):
@@ -184,3 +184,21 @@ def test_calibration_has_a_curve_a_quantity_and_a_mark_a_level(presence, tmp_pat
     for marks, covered in zip(intervals.containers, found.coverage.values(), strict=True):
         assert list(marks.lines[0].get_ydata()) == covered.shares.tolist()
     assert pixels(figure, tmp_path / "calibration.png").std() > 0.05
+
+
+def test_layers_are_shown_from_the_front_and_what_is_absent_is_not():
+    config = dead_leaves.Config(size=32, min_objects=1)
+    scene = dead_leaves.world(4, torch.Generator().manual_seed(0), config)
+    patch = torch.rand(4, 3, 4, 16, 16)
+    nodes = replace(scene.objects, patch=patch, mask=scene.objects.mask.float())
+    scene = replace(scene, levels=(nodes,))
+    figure = plots.layers_figure(scene.image, scene, count=3)
+    assert len(figure.axes) == 3 * (2 + 2 * 3 + 1)
+    for b in range(3):
+        _, _, *cells, ground = figure.axes[9 * b : 9 * b + 9]
+        assert [len(c.images) for c in cells] == nodes.pres[b].int().repeat_interleave(2).tolist()
+        shown = torch.tensor(cells[0].images[0].get_array()).movedim(-1, 0)
+        torch.testing.assert_close(shown, scene.image[b] * nodes.mask[b, 0])
+        assert len(ground.images) == 1
+    with pytest.raises(ValueError, match="shape=None"):
+        plots.layers_figure(scene.image, truth())

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from programs import render
 from programs.digits import SIDE, SPLITS, announce, digits, resolve
 from programs.scene import Nodes, Scene
 from programs.worlds import pack, unpack
@@ -97,7 +98,7 @@ def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene,
     image, masks = ink.sum(1, keepdim=True) / WHITE, ink >= INK
     depth, root = torch.ones(batch, slots), torch.zeros_like(which)
     category = source.labels[which].where(pres, -1)
-    objects = Nodes(pres.float(), _boxes(masks), depth, root, category)
+    objects = Nodes(pres.float(), render.box(masks.float()), depth, root, category)
     return Scene(image, (objects,), torch.zeros_like(image)), pack(masks)
 
 
@@ -126,17 +127,3 @@ def _resize(side: Tensor, offset: Tensor, size: int) -> Tensor:
     weight = (1 - reach).clamp(min=0)
     inside = (place >= 0) & (place < side)
     return torch.where(inside, weight / weight.sum(-1, keepdim=True).clamp(min=1e-6), 0.0)
-
-
-def _boxes(masks: Tensor) -> Tensor:
-    """(B, N, 2, 3) poses of the tight boxes around masks (B, N, S, S); where empty, of the image."""
-    size = masks.shape[-1]
-    edge = torch.arange(size)
-    masks = masks | ~masks.any((-2, -1), keepdim=True)
-    pose = torch.zeros(*masks.shape[:2], 2, 3)
-    for axis, line in enumerate((masks.any(-2), masks.any(-1))):  # columns, rows
-        low = torch.where(line, edge, size).amin(-1)
-        high = torch.where(line, edge + 1, 0).amax(-1)
-        pose[..., axis, axis] = (high - low) / size
-        pose[..., axis, 2] = (high + low) / size - 1
-    return pose

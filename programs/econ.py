@@ -1,0 +1,279 @@
+"""ECON: an ensemble of competing object nets (von Kügelgen, Ustyuzhaninov, Gehler, Bethge, Schölkopf, 2020).
+
+Dead leaves: objects, each of a class that has a decoder of its own (an expert), are placed on an empty canvas
+from the back, t = 1, to the front, t = T.
+
+    k_t      ~ Uniform{1, …, K}                       object class, `z_cat_t`, one-hot
+    z_t      ~ N(0, 1)                                its properties, `z_what_t`
+    m_t      ~ Bernoulli(m̃_k_t(z_t))                  its full shape, hidden or not, `z_mask_t`     (4)
+    x_t      has the mean μ_k_t(z_t)                  its appearance                                (5)
+    s_T      = 1,  s_t = s_t+1 ⊙ (1 - m_t+1)          scope: what is not covered from in front      (1)
+    r_t      = s_t ⊙ m_t                              region: where it is seen                      (2)
+    x        ~ N(Σ_t r_t ⊙ μ_k_t(z_t), σ²)            the canvas, black where nothing lies          (3, 6)
+
+Layers are independent, so the program draws the front first, and the scope (1) runs along. What an object has
+outside its scope is in no picture: with `gate` the density of m_t is that of r_t given s_t,
+
+    p(r_t | s_t, z_t, k_t) = Bernoulli(s_t ⊙ m̃_k_t(z_t))                                            (7)
+
+so a decoder pays nothing for shapes that it draws behind what lies in front of them.
+
+Regions are binary. Where an estimator puts means in their place, the likelihood is the linear extension
+Σ_t r_t log N(x | μ_t, σ²), the paper's (10), and the density of a shape that of (7) times the scope.
+# differs: in (12) soft scopes enter the Bernoullis; multiplied with their densities they give the mean over
+binary scopes, and the same wherever scopes are binary.
+
+`monet` has one expert: MONet as a generative model (section 5.1). No parameter depends on T: `layers` may be
+set to any number on a trained program, and `arrange` samples chosen experts in a chosen order.
+
+Shape legend: B images, T layers, K experts, L latents, N rows (an image, or an image and an expert), F
+features, C = 3 colours, S pixels a side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from programs import render
+from programs.distributions import LayeredPixels, gate, normal
+from programs.loading import check_positive
+from programs.scene import Nodes, Scene
+
+LEAST = 0.004
+"""Share of the image that a shape covers at least: less is an absent object."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """The paper's best model of uniquely coloured objects; `econ_random` in VARIANTS is for the other set."""
+
+    size: int = 64  # pixels a side of the image
+    layers: int = 4  # T
+    experts: int = 4  # K
+    latents: int = 2  # L
+    sigma: float = 0.1  # σ
+    features: int = 32  # F of encoders and decoders
+    blocks: int = 4  # layers of encoders and decoders
+    kernel: int = 3  # pixels a side that a decoder's convolution sees
+    patch: int = 1  # pixels a side that networks see as one; decoders enlarge as much, bilinearly
+    attention: tuple[int, ...] = (32, 64, 64, 64)  # channels of the attention network, by scale
+    context: int = 128  # width of the attention network's layer that sees the whole image
+    appearance: float = 1.0  # λ: the weight of appearance in the competition, that of shape being 1
+
+    def __post_init__(self) -> None:
+        check_positive(self, "appearance")
+        if not 0 <= self.appearance < math.inf:
+            raise ValueError(f"appearance={self.appearance}: expected 0 or more, and finite")
+        if self.layers < 2:
+            raise ValueError(f"layers={self.layers}: expected at least 2, one of them the last")
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel={self.kernel}: expected an odd number of pixels")
+        if not self.attention:
+            raise ValueError("attention=(): expected channels of at least one scale")
+        step = self.patch * 2 ** max(self.blocks, len(self.attention) - 1)
+        if self.size % step:
+            raise ValueError(
+                f"size={self.size}, patch={self.patch}, blocks={self.blocks}, attention={self.attention}: "
+                f"every block and scale halves the image, so its size must be a multiple of {step}"
+            )
+
+
+VARIANTS: dict[str, Config] = {
+    "econ": Config(),
+    "econ_random": Config(latents=5, blocks=3, appearance=0.0),
+    "monet": Config(experts=1),
+}
+
+
+class Layer(NamedTuple):
+    """One object, as sampled, of every image."""
+
+    cat: Tensor
+    """(B, K) one-hot"""
+    region: Tensor
+    """(B, S, S) r_t"""
+    shape: Tensor
+    """(B, S, S) m̃_t, the probability of the full shape"""
+    colours: Tensor
+    """(B, C, S, S) μ_t"""
+
+
+class Program(PyroModule):
+    """The generative process. ``Program(config)(images)`` conditions, ``(batch=16)`` samples the prior."""
+
+    def __init__(self, config: Config = Config()) -> None:
+        super().__init__()
+        self.config = c = config
+        self.layers = c.layers
+        self.register_buffer("sigma", torch.tensor(c.sigma))
+        self.decoder = Decoder(c)
+
+    def forward(self, images: Tensor | None = None, batch: int = 1) -> Scene:
+        """Run the process.
+
+        Args:
+            images: (B, C, H, W) in [0, 1] to condition on; None samples the prior.
+            batch: number of scenes when `images` is None.
+        """
+        batch = batch if images is None else len(images)
+        size, layers = self.config.size, []
+        scope, pixels = self.sigma.new_ones(batch, size, size), Pixels(size)
+        with pyro.plate("batch", batch, dim=-3):
+            for t in range(self.layers, 0, -1):
+                layers.append(self.layer(t, scope, pixels))
+                scope = scope - layers[-1].region
+            canvas = self.canvas(layers)
+            seen = None if images is None else images[:, None, None]
+            pyro.sample("images", canvas, obs=seen)
+        return self.scene(layers, canvas)
+
+    def layer(self, t: int, scope: Tensor, pixels: Pixels) -> Layer:
+        """p(k_t, z_t, m_t), of m_t what is in the scope (B, S, S)."""
+        c, number = self.config, len(scope)
+        logits = scope.new_zeros(number, 1, 1, c.experts)
+        cat = pyro.sample(f"z_cat_{t}", dist.OneHotCategorical(logits=logits))[:, 0, 0]
+        zeros = scope.new_zeros(number, 1, 1, c.latents)
+        what = pyro.sample(f"z_what_{t}", normal(zeros, torch.ones_like(zeros)))[:, 0, 0]
+        colours, shape = self.decoder(what, cat)
+        mask = pixels.mask(t, scope, shape)
+        return Layer(cat, scope * mask, shape.sigmoid(), colours)
+
+    def canvas(self, layers: Sequence[Layer]) -> LayeredPixels:
+        """Eq. 6, of batch shape (B, 1, 1)."""
+        colours = torch.stack([layer.colours for layer in layers], 1)
+        regions = torch.stack([layer.region for layer in layers], 1)
+        return LayeredPixels(colours[:, None, None], regions[:, None, None], self.sigma)
+
+    def arrange(self, experts: Sequence[int], batch: int = 1) -> Scene:
+        """Scenes of the prior whose layers, from the back to the front, are by these experts (Fig. 1C).
+
+        Raises:
+            ValueError: there is no such expert, or fewer than two are given.
+        """
+        number = self.config.experts
+        if len(experts) < 2 or not {*experts} <= {*range(number)}:
+            raise ValueError(
+                f"experts={list(experts)}: expected at least 2 of 0 to {number - 1}, the back first"
+            )
+        cats = F.one_hot(torch.tensor(experts, device=self.sigma.device), number).to(
+            self.sigma.dtype
+        )
+        values = {f"z_cat_{t}": cat.expand(batch, 1, 1, -1) for t, cat in enumerate(cats, 1)}
+        before, self.layers = self.layers, len(experts)
+        try:
+            return pyro.poutine.condition(self, data=values)(batch=batch)
+        finally:
+            self.layers = before
+
+    def scene(self, layers: Sequence[Layer], canvas: LayeredPixels) -> Scene:
+        """The sampled layers as a Scene of one level, the front first; the last layer is the background."""
+        *objects, last = layers
+        shape = torch.stack([layer.shape for layer in objects], 1)
+        mask = torch.stack([layer.region for layer in objects], 1)
+        pres = ((mask > 0.5).to(mask.dtype).mean((-2, -1)) >= LEAST).to(mask.dtype)
+        category = torch.stack([layer.cat.argmax(-1) for layer in objects], 1).where(pres > 0.5, -1)
+        depth = torch.arange(len(objects), dtype=pres.dtype, device=pres.device).expand_as(pres)
+        pose, root = render.box(shape), torch.zeros_like(category)
+        mask = mask * pres[..., None, None]
+        colours = torch.stack([layer.colours for layer in objects], 1)
+        whole = torch.cat([colours, shape.unsqueeze(2)], 2)
+        patch = render.crop(whole, pose.unsqueeze(2), self.config.size // 2)[:, :, 0]
+        nodes = Nodes(pres, pose, depth, root, category, mask=mask, shape=shape, patch=patch)
+        return Scene(canvas.mean[:, 0, 0], (nodes,), last.colours)
+
+
+class Pixels:
+    """The plates of an image's rows and columns."""
+
+    def __init__(self, size: int) -> None:
+        self.rows, self.columns = (
+            pyro.plate("rows", size, dim=-2),
+            pyro.plate("columns", size, dim=-1),
+        )
+
+    def mask(self, t: int, scope: Tensor, logits: Tensor) -> Tensor:
+        """Sample m_t (B, S, S), of which what lies in the scope counts (7)."""
+        with self.rows, self.columns, gate(scope):
+            return pyro.sample(f"z_mask_{t}", dist.Bernoulli(logits=logits))
+
+
+class Decoder(nn.Module):
+    """f_k: from latents to μ_k and m̃_k, the spatial broadcast decoders of all experts (C.2.1)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        c = config
+        widths = [c.latents + 2, *[c.features] * c.blocks]
+        pairs = pairwise(widths)
+        self.layers = nn.ModuleList([ExpertConv(c.experts, a, b, c.kernel) for a, b in pairs])
+        self.out, self.size = ExpertConv(c.experts, c.features, 4, 1), c.size
+        side = c.size // c.patch
+        axis = (2 * torch.arange(side) + 1) / side - 1
+        grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"))
+        self.register_buffer("grid", grid, persistent=False)
+
+    def forward(self, z: Tensor, cat: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, L), (N, K) -> colours (N, C, S, S) in [0, 1], and logits of the shape (N, S, S)."""
+        grid = self.grid.to(z.dtype).expand(len(z), -1, -1, -1)
+        x = torch.cat([z[..., None, None].expand(-1, -1, *grid.shape[-2:]), grid], 1)
+        for layer in self.layers:
+            x = layer(x, cat).relu()
+        picture = self.out(x, cat)
+        if picture.shape[-1] != self.size:
+            picture = F.interpolate(picture, size=self.size, mode="bilinear", align_corners=False)
+        colours, shape = picture.split([3, 1], 1)
+        return colours.sigmoid(), shape.squeeze(1)
+
+
+class ExpertConv(nn.Module):
+    """A convolution for each of K experts; every row goes through that of its own.
+
+    A row's weights are picked out and all rows are one grouped convolution, which on a CPU takes as long as a
+    network that all rows share; K networks on all rows take K times as long.
+    """
+
+    def __init__(
+        self, experts: int, inputs: int, outputs: int, kernel: int = 3, stride: int = 1
+    ) -> None:
+        super().__init__()
+        self.shape, self.stride = (outputs, inputs, kernel, kernel), stride
+        bound = (inputs * kernel**2) ** -0.5  # as torch's convolutions begin
+        numbers = inputs * outputs * kernel**2
+        self.weight = nn.Parameter(torch.empty(experts, numbers).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(experts, outputs).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor, cat: Tensor) -> Tensor:
+        """(N, inputs, H, W), (N, K) -> (N, outputs, H / stride, W / stride)."""
+        outputs, inputs, kernel, _ = self.shape
+        weight, bias = cat @ self.weight, cat @ self.bias
+        if kernel == 1:
+            flat = torch.baddbmm(bias.unsqueeze(-1), weight.view(-1, outputs, inputs), x.flatten(2))
+            return flat.unflatten(-1, x.shape[-2:])
+        wide = x.reshape(1, -1, *x.shape[-2:])
+        weight = weight.view(-1, inputs, kernel, kernel)
+        y = F.conv2d(wide, weight, bias.flatten(), self.stride, kernel // 2, groups=len(x))
+        return y.view(len(x), outputs, *y.shape[-2:])
+
+
+class ExpertLinear(nn.Module):
+    """A linear layer for each of K experts: all are applied, and a row keeps its own's result."""
+
+    def __init__(self, experts: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.experts = experts
+        self.all = nn.Linear(inputs, experts * outputs)
+
+    def forward(self, x: Tensor, cat: Tensor) -> Tensor:
+        """(N, inputs), (N, K) -> (N, outputs)."""
+        return (self.all(x).unflatten(-1, (self.experts, -1)) * cat.unsqueeze(-1)).sum(-2)

@@ -264,8 +264,9 @@ class Estimator(nn.Module):
         if self.enumerated and any(isinstance(method, Score) for method in used):
             raise ValueError("enumerate can stand beside gumbel, gumbel_st and reinmax only")
         if self.states > LIMIT:
+            many = self.states if self.states < 10**9 else f"10^{len(str(self.states)) - 1}"
             raise ValueError(
-                f"{', '.join(self.enumerated)} have {self.states} joint values an image, and enumerate "
+                f"{', '.join(self.enumerated)} have {many} joint values an image, and enumerate "
                 f"takes at most {LIMIT}: enumerate fewer sites, or choose rloo"
             )
 

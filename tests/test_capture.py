@@ -29,12 +29,24 @@ from inference.schedules import Linear, Until
 from inference.svi import Run, Trainer, plan, train
 from programs.loading import own_programs
 
-UNFIT = {("gsgn", "enumerate"), ("discrete_air", "disarm")}
+UNFIT = {
+    ("gsgn", "enumerate"),
+    ("discrete_air", "disarm"),
+    ("econ", "disarm"),
+    ("econ", "enumerate"),
+}
 """Refused before they train: too many values, a site of another kind."""
 SCHEDULES = {
     "learning_rate": Linear(0.001, 0.01, 4),
     "estimator.temperature": Linear(2.0, 0.5, 4),
     "weight.z_w*": Linear(0.1, 3.0, 4),
+}
+
+
+FEWER = {
+    "air": {"size": 40, "steps": 2},
+    "discrete_air": {"size": 40, "steps": 2},
+    "econ": {"layers": 2},
 }
 
 
@@ -45,8 +57,7 @@ def without_validation():
 
 
 def small(name, device="cpu", **recipe):
-    sizes = {"size": 32} if name == "gsgn" else {"size": 40, "steps": 2}
-    settings = [f"{k}={v}" for k, v in (SMALL[name] | sizes).items()]
+    settings = [f"{k}={v}" for k, v in (SMALL[name] | FEWER.get(name, {})).items()]
     p = plan(Run(f"programs/{name}.py", Path(), batch=2, device="cpu", set=tuple(settings)))
     return replace(p, recipe=replace(p.recipe, **recipe), device=torch.device(device))
 

@@ -146,7 +146,7 @@ AIR_PAPER = replace(
 )
 
 DISCRETE_AIR_QUICK = Recipe(
-    steps=2500,
+    steps=4000,
     batch=32,
     # differs: the difference image is embedded at half its size, and networks are smaller. At full size, where
     # these two layers see less than an object, one template often stayed unused (`analysis/LOG.md`)
@@ -160,7 +160,7 @@ DISCRETE_AIR_QUICK = Recipe(
     world="multi_sprites",
     scenes=80_000,
     schedules={
-        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=300, hold=1200),
+        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=500, hold=1900),
         "estimator.temperature": Exponential(1.0, 0.5, 139),  # max(0.5, exp(-0.005 t)) (C.4)
         "guide.sharpness": Exponential(0.003, 0.3, 1500),  # differs: no category is left unused
     },
@@ -181,12 +181,7 @@ CATEGORIES_FIRST = {"weight.z_attr*": Exponential(100.0, 1.0, 2500)}
 DIGITS_QUICK = replace(
     DISCRETE_AIR_QUICK,
     **DIGITS,
-    steps=4000,
-    schedules={
-        **DISCRETE_AIR_QUICK.schedules,
-        **CATEGORIES_FIRST,
-        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=500, hold=1900),
-    },
+    schedules={**DISCRETE_AIR_QUICK.schedules, **CATEGORIES_FIRST},
 )
 DIGITS_PAPER = replace(
     DISCRETE_AIR_PAPER,

@@ -39,7 +39,16 @@ def test_a_step_is_timed_beside_another(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(benchmark, "STEPS", 1)
     monkeypatch.setitem(sys.modules, "another", sys.modules[__name__])
     target = tmp_path / "row.json"
-    arguments = ["programs/air.py", *SMALL, "--against", "another:slow", "--json", str(target)]
+    arguments = [
+        "programs/air.py",
+        *SMALL,
+        "--estimator",
+        "nvil",
+        "--against",
+        "another:slow",
+        "--json",
+        str(target),
+    ]
     assert main(arguments) == 0
     (row,) = json.loads(target.read_text())
     assert row["program"] == "air" and row["batch"] == 4

@@ -18,7 +18,16 @@ import xarray
 
 from analysis import posterior, quantities, to_arviz
 from analysis.evaluate import open_run, unseen
-from analysis.posterior import Mode, draw, draw_prior, ess, iwae, khat, log_weights, to_inference_data
+from analysis.posterior import (
+    Mode,
+    draw,
+    draw_prior,
+    ess,
+    iwae,
+    khat,
+    log_weights,
+    to_inference_data,
+)
 
 SMALL = pytest.mark.parametrize("small", small_programs.ALL.values(), ids=small_programs.ALL)
 

@@ -57,8 +57,12 @@ class Mode(Messenger):
 
     def _pyro_sample(self, msg: dict) -> None:
         if not msg["is_observed"] and not isinstance(msg["fn"], _Subsample):
-            soft = self.soft and isinstance(msg["fn"], Bernoulli)
-            msg["value"] = msg["fn"].mean if soft else msg["fn"].mode
+            if isinstance(msg["fn"], Bernoulli):
+                mean = msg["fn"].mean
+                hard = (mean > 0.5).to(mean.dtype)  # torch's own mode of a tie is NaN
+                msg["value"] = mean if self.soft else hard
+            else:
+                msg["value"] = msg["fn"].mode
             msg["done"] = True
 
 

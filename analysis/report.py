@@ -24,8 +24,8 @@ import pyro
 import torch
 from matplotlib.figure import Figure
 
-from analysis import calibration, edit, plots, predictive, quantities
-from analysis.evaluate import find_run, floats, open_run, read_json, unseen
+from analysis import calibration, edit, layers, plots, predictive, quantities, validity
+from analysis.evaluate import find_run, floats, graph_metrics, open_run, read_json, unseen
 from analysis.posterior import infer, to_inference_data
 from analysis.published import PUBLISHED
 from inference.data import Dataset
@@ -36,6 +36,8 @@ IMAGES, DRAWS = 32, 50
 """Images, and draws of each, for the posterior."""
 SIMULATIONS, RANKED = 60, 19
 """Scenes simulated for the calibration, and draws of each."""
+CROWDS, CROWDED = (4, 5), 100
+"""Objects, with repeats, of scenes that programs in layers were not trained on, and how many such scenes."""
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 0 auto; padding: 1rem }
 h1 { line-height: 1.2 } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd }
@@ -124,6 +126,7 @@ def report(run: str | Path, out: Path, images: int = IMAGES, draws: int = DRAWS)
     if scene is not None:
         pictures(page, program, x, scene)
         edits(page, program, guide, x, scene)
+        in_layers(page, program, guide, x, data, scene, config)
     checks(page, program, guide, x)
     if scene is not None:
         calibrated(page, program, guide, x, data)
@@ -196,6 +199,69 @@ def edits(page: Page, program: Callable, guide: Callable, x: torch.Tensor, scene
     drawn = {title: edit.render(program, s) for title, s in changed.items()}
     drawn["drawn anew"] = edit.resample(program, guide, x[chosen], slot)
     page.figure(plots.edit_figure(drawn), f"Object {slot + 1} of each scene, changed in its graph.")
+
+
+def in_layers(
+    page: Page,
+    program: Callable,
+    guide: Callable,
+    x: torch.Tensor,
+    data: Dataset,
+    scene: Scene,
+    config: Mapping[str, Any],
+) -> None:
+    """Scenes of full shapes taken apart, their experts' own draws, and these put together anew."""
+    if not layers.has_layers(program, scene):
+        return
+    page.heading("Layers")
+    page.figure(
+        layers.steps_figure(program, guide, x),
+        "From the front to the back. Below the image the reconstruction; of every step what is left "
+        "to explain, the region that the winning expert explains, its reconstruction, the whole object "
+        "and its full shape.",
+    )
+    page.figure(layers.experts_figure(program), "Draws of every expert alone, an expert a row.")
+    page.figure(layers.recombination_figure(program), "Scenes by chosen experts in chosen orders.")
+    page.figure(
+        layers.growth_figure(program), "Scenes that grow by an object a row, from the back."
+    )
+    if validity.judges(data):
+        crowds(page, program, guide, config)
+        asked(page, program, guide, data)
+
+
+def crowds(page: Page, program: Callable, guide: Callable, config: Mapping[str, Any]) -> None:
+    """More objects than in training, classes repeated, explained in more layers (figure 8)."""
+    rows = {}
+    for objects in CROWDS:
+        world = {"min_objects": objects, "max_objects": objects, "repeats": True}
+        data = unseen({**config, "world": config["world"] | world}, None, CROWDED, 0)
+        with layers.layered(program, objects + 1):
+            rows[f"{objects} objects"] = graph_metrics(program, guide, data, "cpu")
+    shown, truth = floats(data, "cpu", 5), data.truth(slice(0, 5))
+    page.figure(
+        layers.segments_figure(program, guide, shown, truth, CROWDS[-1] + 1),
+        f"{CROWDS[-1]} objects, classes repeated, in {CROWDS[-1] + 1} layers: true and inferred "
+        "regions, and the whole objects. Frames have a colour an expert.",
+    )
+    names = ["ari_fg", "ari", "shape_iou", "hidden_iou", "object_count_accuracy"]
+    cells = [[name, *(found[k] for k in names)] for name, found in rows.items()]
+    page.table([f"{CROWDED} scenes", *(name.replace("_", " ") for name in names)], cells)
+
+
+def asked(page: Page, program: Callable, guide: Callable, data: Dataset) -> None:
+    """Whether scenes show the objects whose experts were chosen."""
+    try:
+        found = validity.validity(program, guide, data)
+    except ValueError as error:
+        page.text(f"Whether sampled scenes are what was asked for cannot be said: {error}.")
+        return
+    keys = ["count", "true_count", "classes", "true_classes"]
+    head = ["share as asked for", "number", "of true scenes", "classes", "of true scenes"]
+    page.table(head, [[kind, *(shares[k] for k in keys)] for kind, shares in found.items()])
+    page.text(
+        "As a classifier trained on true scenes finds them; beside, what it finds right on true scenes."
+    )
 
 
 def checks(page: Page, program: Callable, guide: Callable, x: torch.Tensor) -> None:

@@ -18,7 +18,16 @@ import xarray
 
 from analysis import posterior, quantities, to_arviz
 from analysis.evaluate import open_run, unseen
-from analysis.posterior import draw, draw_prior, ess, iwae, khat, log_weights, to_inference_data
+from analysis.posterior import (
+    Mode,
+    draw,
+    draw_prior,
+    ess,
+    iwae,
+    khat,
+    log_weights,
+    to_inference_data,
+)
 
 SMALL = pytest.mark.parametrize("small", small_programs.ALL.values(), ids=small_programs.ALL)
 
@@ -325,3 +334,10 @@ def test_posterior_predictive_needs_the_site_images():
 
     with pytest.raises(ValueError, match=r"this program observes \['seen'\]"):
         posterior.draw(program, guide, torch.rand(2, 1, 4, 4), 3)
+
+
+def test_a_tie_is_absent_at_the_mode():
+    """Torch's own mode of a Bernoulli of 1/2 is NaN."""
+    with Mode():
+        value = pyro.sample("z_pres", dist.Bernoulli(torch.tensor([0.4, 0.5, 0.6])))
+    assert value.tolist() == [0.0, 0.0, 1.0]

@@ -31,12 +31,12 @@ def quickly(monkeypatch):
 
 @pytest.mark.parametrize("case", list(cases()), ids="-".join)
 def test_every_linear_map_and_convolution_is_in_one_network(case):
-    for module in build(*case):
-        found = list(networks.find(module))
-        inside = [m for network in found for m in network.modules()]
-        layers = [m for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-        assert layers and len(inside) == len(set(inside)) and set(layers) <= set(inside)
-        assert not any(isinstance(network, nn.ModuleList) for network in found)
+    pair = nn.ModuleList(build(*case))
+    found = list(networks.find(pair))
+    inside = [m for network in found for m in network.modules()]
+    layers = [m for m in pair.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    assert layers and len(inside) == len(set(inside)) and set(layers) <= set(inside)
+    assert not any(isinstance(network, nn.ModuleList) for network in found)
 
 
 def test_what_is_not_a_network_is_left_alone():

@@ -65,6 +65,12 @@ def ground(program: Callable) -> int:
     return max(experts, key=lambda k: float(objects_of(program, k, PROBES)[1].mean()))
 
 
+def roles(program: Callable) -> tuple[int, list[int]]:
+    """The expert of backgrounds, and those of objects: the others, or the same where it is alone."""
+    back = ground(program)
+    return back, [k for k in range(program.config.experts) if k != back] or [back]
+
+
 def wholes(scene: Scene) -> tuple[Tensor, Tensor]:
     """Colours (B, N, C, S, S) and full shapes (B, N, S, S) of all objects, present or not, hidden parts too.
 
@@ -137,15 +143,13 @@ def recombination_figure(program: Callable, count: int = 10, seed: int = 0) -> F
 
 def choices(program: Callable, objects: int, count: int, generator: torch.Generator) -> list:
     """`count` orders of experts, from the back: that of backgrounds, then `objects` at random."""
-    back, number = ground(program), program.config.experts
-    fronts = [k for k in range(number) if k != back] or [back]
+    back, fronts = roles(program)
     drawn = torch.randint(len(fronts), (count, objects), generator=generator).tolist()
     return [[back, *(fronts[i] for i in row)] for row in drawn]
 
 
 def _choices(program: Callable, count: int, generator: torch.Generator) -> dict[str, list]:
-    back, number = ground(program), program.config.experts
-    fronts = [k for k in range(number) if k != back] or [back]
+    (back, fronts), number = roles(program), program.config.experts
     n = len(fronts) if number > 1 else program.layers - 1
     result = {"each once": [[back, *fronts]] * count} if number > 1 else {}
     return result | {

@@ -195,7 +195,7 @@ def resample(
 
     Draws are given the rest, parents before children, and come from the global generator
     (``pyro.set_rng_seed``). A node's sites are those in a plate ``nodes_<level>``; in a program without such
-    plates, those that end in the number of its step, slot + 1.
+    plates, those of its step: they end in the number that the slot-th sites of the guide end in.
 
     Args:
         images: (B, C, H, W) in [0, 1], on the program's device.
@@ -349,7 +349,9 @@ def _sites(trace: Trace, scene: Scene, slot: int, level: int) -> dict[str, Tenso
     }
     if not any(plates.values()):  # a program of steps
         whole = torch.ones_like(scene.objects.present[:, 0])
-        return {name: whole for name in plates if name.endswith(f"_{slot + 1}")}
+        step_of = {name: name.rpartition("_")[2] for name in plates}
+        steps = [step for step in dict.fromkeys(step_of.values()) if step.isdecimal()]
+        return {name: whole for name, step in step_of.items() if step == steps[slot]}
     first = len(scene.levels) - len(places) + 1
     members = {}
     for number, slots in enumerate(places, start=first):

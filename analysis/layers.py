@@ -86,13 +86,7 @@ def wholes(scene: Scene) -> tuple[Tensor, Tensor]:
 def growth(scene: Scene) -> Tensor:
     """(B, N + 1, C, S, S) the canvas after each layer: the background first, the whole scene last (eq. 3)."""
     colours, shapes = wholes(scene)
-    canvas = [scene.background]
-    order = scene.objects.depth.argsort(1, descending=True)
-    rows = torch.arange(len(scene))
-    for slot in order.T:
-        m = shapes[rows, slot].unsqueeze(1)
-        canvas.append(m * colours[rows, slot] + (1 - m) * canvas[-1])
-    return torch.stack(canvas, 1)
+    return render.paint(scene.background, colours, shapes, scene.objects.depth)
 
 
 @torch.no_grad()

@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -65,6 +65,7 @@ class Config:
     sigma: float = 0.1  # σ
     features: int = 32  # F of encoders and decoders
     blocks: int = 4  # layers of encoders and decoders
+    hidden: int = 64  # width of the encoders' layer before the latents
     kernel: int = 3  # pixels a side that a decoder's convolution sees
     patch: int = 1  # pixels a side that networks see as one; decoders enlarge as much, bilinearly
     attention: tuple[int, ...] = (32, 64, 64, 64)  # channels of the attention network, by scale
@@ -192,6 +193,17 @@ class Program(PyroModule):
         nodes = Nodes(pres, pose, depth, root, category, mask=mask, shape=shape, patch=patch)
         return Scene(canvas.mean[:, 0, 0], (nodes,), last.colours)
 
+    def redraw(self, scene: Scene) -> Scene:
+        """The image of a Scene, perhaps an edited one, painted from its patches, whole objects.
+
+        It is the mean over what shapes may be drawn, at the sharpness of patches, half the image's side.
+        """
+        nodes = scene.objects
+        placed = render.place(nodes.patch, nodes.pose, self.config.size)
+        masks = placed[:, :, -1] * nodes.pres[..., None, None]
+        canvas = render.paint(scene.background, placed[:, :, :-1], masks, nodes.depth)
+        return replace(scene, image=canvas[:, -1])
+
 
 class Pixels:
     """The plates of an image's rows and columns."""
@@ -218,22 +230,32 @@ class Decoder(nn.Module):
         pairs = pairwise(widths)
         self.layers = nn.ModuleList([ExpertConv(c.experts, a, b, c.kernel) for a, b in pairs])
         self.out, self.size = ExpertConv(c.experts, c.features, 4, 1), c.size
-        side = c.size // c.patch
-        axis = (2 * torch.arange(side) + 1) / side - 1
-        grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"))
-        self.register_buffer("grid", grid, persistent=False)
+        self.register_buffer("grid", pixel_axes(c.size // c.patch), persistent=False)
 
     def forward(self, z: Tensor, cat: Tensor) -> tuple[Tensor, Tensor]:
         """(N, L), (N, K) -> colours (N, C, S, S) in [0, 1], and logits of the shape (N, S, S)."""
         grid = self.grid.to(z.dtype).expand(len(z), -1, -1, -1)
         x = torch.cat([z[..., None, None].expand(-1, -1, *grid.shape[-2:]), grid], 1)
         for layer in self.layers:
-            x = layer(x, cat).relu()
+            x = F.elu(layer(x, cat))
         picture = self.out(x, cat)
         if picture.shape[-1] != self.size:
             picture = F.interpolate(picture, size=self.size, mode="bilinear", align_corners=False)
         colours, shape = picture.split([3, 1], 1)
         return colours.sigmoid(), shape.squeeze(1)
+
+
+def pixel_axes(side: int) -> Tensor:
+    """(2, side, side) coordinates x and y in [-1, 1] of the middles of pixels."""
+    axis = (2 * torch.arange(side) + 1) / side - 1
+    return torch.stack(torch.meshgrid(axis, axis, indexing="xy"))
+
+
+@torch.no_grad()
+def he(weight: Tensor, inputs: int) -> Tensor:
+    """Let weights begin such that layers keep the variance of their `inputs` (He et al., 2015)."""
+    bound = math.sqrt(6 / inputs)
+    return weight.uniform_(-bound, bound)
 
 
 class ExpertConv(nn.Module):
@@ -248,10 +270,9 @@ class ExpertConv(nn.Module):
     ) -> None:
         super().__init__()
         self.shape, self.stride = (outputs, inputs, kernel, kernel), stride
-        bound = (inputs * kernel**2) ** -0.5  # as torch's convolutions begin
         numbers = inputs * outputs * kernel**2
-        self.weight = nn.Parameter(torch.empty(experts, numbers).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(experts, outputs).uniform_(-bound, bound))
+        self.weight = nn.Parameter(he(torch.empty(experts, numbers), inputs * kernel**2))
+        self.bias = nn.Parameter(torch.zeros(experts, outputs))
 
     def forward(self, x: Tensor, cat: Tensor) -> Tensor:
         """(N, inputs, H, W), (N, K) -> (N, outputs, H / stride, W / stride)."""
@@ -273,6 +294,8 @@ class ExpertLinear(nn.Module):
         super().__init__()
         self.experts = experts
         self.all = nn.Linear(inputs, experts * outputs)
+        he(self.all.weight, inputs)
+        nn.init.zeros_(self.all.bias)
 
     def forward(self, x: Tensor, cat: Tensor) -> Tensor:
         """(N, inputs), (N, K) -> (N, outputs)."""

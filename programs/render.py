@@ -142,6 +142,24 @@ class _Over(torch.autograd.Function):
         return d_patches, d_pres, (d_weights * patches[..., -1, :, :]).sum((-2, -1))
 
 
+def paint(background: Tensor, colours: Tensor, masks: Tensor, depth: Tensor) -> Tensor:
+    """Dead leaves: from the back to the front, canvas <- m ⊙ colours + (1 - m) ⊙ canvas (ECON, eq. 3).
+
+    Args:
+        background: (B, C, H, W).
+        colours: (B, N, C, H, W).
+        masks: (B, N, H, W) in [0, 1].
+        depth: (B, N), smaller in front.
+    Returns:
+        (B, N + 1, C, H, W), the canvas before the first and after each.
+    """
+    canvas, rows = [background], torch.arange(len(background))
+    for slot in depth.argsort(1, descending=True).T:
+        m = masks[rows, slot].unsqueeze(1)
+        canvas.append(m * colours[rows, slot] + (1 - m) * canvas[-1])
+    return torch.stack(canvas, 1)
+
+
 def _dot(a: Tensor, b: Tensor, dim: int) -> Tensor:
     """The sum over `dim` of a · b, without their product in memory."""
     total = None

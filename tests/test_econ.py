@@ -104,7 +104,10 @@ def bound_by_hand(program, guide, image, deviation):
 
     def step(scope, k, last):
         cat = F.one_hot(torch.tensor([k]), 2).float()
-        attended = torch.ones(2, 2) if last else guide.attention(x, scope[None], cat)[0].sigmoid()
+        attended = torch.ones(2, 2)
+        if not last:
+            seed = guide.seed(scope[None], rest[None])
+            attended = guide.attention(x, scope[None], seed, cat)[0].sigmoid()
         loc = guide.encoder(x, (scope * attended)[None], cat)[0]
         colours, shape = program.decoder(loc, cat)
         kl_z = (0.5 * (loc**2 + deviation**2 - 1) - deviation.log()).sum()
@@ -197,7 +200,8 @@ def test_means_in_the_place_of_masks_give_the_papers_objective():
     for t in (4, 3, 2, 1):
         cat, z = value(trace, f"z_cat_{t}"), value(trace, f"z_what_{t}")
         with torch.no_grad():
-            logits, (loc, scale) = guide.explain(x, scope, cat, t == 1)
+            seed = guide.seed(scope, guide.rest(x))
+            logits, (loc, scale) = guide.explain(x, scope, seed, cat, t == 1)
             colours, shape = program.decoder(z, cat)
         a, m = logits.sigmoid().double(), shape.sigmoid().double()
         squares = ((x - colours) ** 2).sum(1) / (2 * 0.1**2)
@@ -298,7 +302,7 @@ def test_prices_rise_for_those_who_win_too_often():
     guide.eval()
     guide(torch.rand(2, 3, 16, 16))
     torch.testing.assert_close(guide.price, expected)
-    guide.price.copy_(torch.tensor([0.0, 200.0, 200.0, 200.0]))
+    guide.price.copy_(torch.tensor([0.0, 1e6, 1e6, 1e6]))
     trace = poutine.trace(guide).get_trace(torch.rand(5, 3, 16, 16))
     assert all((value(trace, f"z_cat_{t}")[:, 0] == 1).all() for t in (1, 2, 3, 4))
 
@@ -307,7 +311,8 @@ def test_the_competition_is_its_cost_tempered():
     _, guide = pair()
     x = torch.rand(3, 3, 16, 16)
     with torch.no_grad():
-        cost = guide.competition(x, torch.ones(3, 16, 16), guide.rest(x), False)
+        scope, rest = torch.ones(3, 16, 16), guide.rest(x)
+        cost = guide.competition(x, scope, guide.seed(scope, rest), rest, False)
         for sharpness in (0.0, 0.02, 1.0):
             guide.sharpness.fill_(sharpness)
             trace = poutine.trace(guide).get_trace(x)
@@ -318,18 +323,37 @@ def test_the_competition_is_its_cost_tempered():
     assert torch.equal(best.argmax(-1), cost.argmin(-1))
 
 
+def test_a_seed_is_what_is_worst_explained_in_the_scope_and_what_is_like_it_is_attended_to():
+    _, guide = pair()
+    x, rest, scope = torch.full((2, 3, 16, 16), 0.3), torch.zeros(2, 16, 16), torch.ones(2, 16, 16)
+    x[:, 0, 2:6, 2:7], rest[:, 2:6, 2:7] = 1.0, 5.0  # an object, badly explained
+    x[:, 1, 9:14, 9:14], rest[:, 9:14, 9:14] = 1.0, 4.0
+    rest[:, 15, 0] = 20.0  # a crumb
+    scope[1, 2:6, 2:7] = 0
+    row, column = guide.seed(scope, rest) // 16, guide.seed(scope, rest) % 16
+    for b, (rows, columns) in enumerate((((3, 4), (3, 4, 5)), ((10, 11, 12), (10, 11, 12)))):
+        assert int(row[b]) in rows and int(column[b]) in columns
+    cat = F.one_hot(torch.tensor([0, 2]), 4).float()
+    with torch.no_grad():
+        near = guide.attention(x, scope, guide.seed(scope, rest), cat).sigmoid()
+    assert near[0, 2:6, 2:7].mean() > 0.5 > near[0, 9:14, 9:14].max()
+    assert near[1, 9:14, 9:14].mean() > 0.5 > near[1, :8].max()
+
+
 def test_what_a_competition_costs_is_what_is_explained_and_what_is_left():
     """C_k = λ L_x + L_r + what the rest of the scope costs: each in proportion to what it counts."""
-    x, ones = torch.rand(2, 3, 16, 16), torch.ones(2, 16, 16)
+    x, ones, seed = torch.rand(2, 3, 16, 16), torch.ones(2, 16, 16), torch.tensor([40, 99])
     costs = {}
     for weight, rest in itertools.product((0.0, 1.0), (0.0, 3.0)):
         pyro.set_rng_seed(0)
         program, guide = pair(appearance=weight)
         with torch.no_grad():
-            costs[weight, rest] = guide.competition(x, ones, rest * ones, False)
+            costs[weight, rest] = guide.competition(x, ones, seed, rest * ones, False)
     rows, cat = guide.for_each_expert(x)
     with torch.no_grad():
-        attended, (loc, _) = guide.explain(rows, torch.ones(8, 16, 16), cat, False)
+        attended, (loc, _) = guide.explain(
+            rows, torch.ones(8, 16, 16), seed.repeat_interleave(4), cat, False
+        )
         colours, shape = program.decoder(loc, cat)
     region, mask = (t.sigmoid().double() for t in (attended, shape))
     kl = region * (region / mask).log() + (1 - region) * ((1 - region) / (1 - mask)).log()

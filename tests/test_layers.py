@@ -1,20 +1,31 @@
 """Pictures of layers, checked against the Scenes that they show."""
 
+from dataclasses import replace
+
 import matplotlib.image
 import pyro
 import pytest
 import torch
+from pyro import poutine
 from test_contract import build, images
 
-from analysis import layers, plots
-from analysis.posterior import infer
+from analysis import edit, layers, plots
+from analysis.posterior import Mode, infer
+from programs import render
 from programs.worlds import dead_leaves
 
 
 @pytest.fixture(params=["econ", "monet"])
 def pair(request):
     pyro.set_rng_seed(0)
-    return build("econ", request.param)
+    return painter(*build("econ", request.param))
+
+
+@torch.no_grad()
+def painter(program, guide):
+    """The pair, whose last expert paints backgrounds beyond doubt."""
+    program.decoder.out.bias[-1, 3] = 20.0
+    return program, guide
 
 
 def shown(axes):
@@ -56,6 +67,44 @@ def test_a_scene_grows_into_its_image_where_shapes_are_certain():
     torch.testing.assert_close(canvases[:, -1], scene.image, atol=1e-5, rtol=0)
     changed = (canvases[:, 1] - canvases[:, 0]).abs().sum(1) > 0
     assert torch.equal(changed, nodes.shape[:, 2])  # the last slot lies at the back
+
+
+def test_edited_scenes_are_painted_from_the_back():
+    """The world's scenes drawn again from their patches, whole, and with objects moved and restacked."""
+    program, _ = build("econ", "econ")
+    scene = dead_leaves.world(20, torch.Generator().manual_seed(0), dead_leaves.Config(size=32))
+    nodes, rows = scene.objects, torch.arange(20)
+    colours = (dead_leaves.PALETTE[nodes.category] / 255)[..., None, None].expand(
+        -1, -1, -1, 32, 32
+    )
+    pose = render.box(nodes.shape.float())
+    whole = torch.cat([colours, nodes.shape.float().unsqueeze(2)], 2)
+    patch = render.crop(whole, pose.unsqueeze(2), 32)[:, :, 0]
+    scene = replace(scene, levels=(replace(nodes, pose=pose, patch=patch),))
+    again = edit.render(program, scene).image
+    assert (again - scene.image).abs().mean() < 0.01
+    front = edit.render(program, edit.bring_to_front(scene, 2)).image
+    seen = front.gather(1, torch.zeros(20, 1, 32, 32, dtype=torch.long))  # red
+    red = nodes.category[:, 2] == 0
+    inside = seen[red][nodes.shape[rows, 2][red].unsqueeze(1)]
+    assert (inside > 0.5).float().mean() > 0.95
+    gone = edit.render(program, edit.remove(edit.remove(edit.remove(scene, 0), 1), 2)).image
+    torch.testing.assert_close(gone, scene.background)
+
+
+@pytest.mark.parametrize("slot", [0, 1, 2])
+def test_an_object_is_drawn_anew_in_its_own_layer(slot):
+    program, guide = build("econ", "econ")
+    x = images(4, program)
+    with torch.no_grad():  # all are present
+        program.decoder.out.bias[:, 3] = 1.0
+        guide.attention.reach.fill_(40.0)
+    with torch.no_grad(), Mode():
+        trace = poutine.trace(guide).get_trace(x)
+    scene = poutine.replay(program, trace=trace)(x)
+    assert set(edit._sites(trace, scene, slot, 0)) == {
+        f"z_{name}_{4 - slot}" for name in ("cat", "what", "mask")
+    }
 
 
 def test_who_covers_the_most_paints_backgrounds():
@@ -134,7 +183,7 @@ def test_steps_hand_the_scope_on(pair):
 
 
 def test_segments_are_black_where_nothing_or_the_background_is(tmp_path):
-    program, guide = build("econ", "econ")
+    program, guide = painter(*build("econ", "econ"))
     truth = dead_leaves.world(3, torch.Generator().manual_seed(0), dead_leaves.Config(size=32))
     figure = layers.segments_figure(program, guide, truth.image, truth, layers=6)
     assert len(figure.axes) == 3 * (4 + 5) and program.layers == 4

@@ -1,10 +1,10 @@
 """Guide of ECON: explain a scene from the front to the back by competition of experts (sections 4.2, 5.2).
 
     for t = T, …, 1 every expert k attends to a part of what is in the scope s_t, encodes and decodes it:
-    u_t        = argmax s_t e                               the seed: what is worst explained so far
+    u_t        the seed, a pixel of what is worst explained so far
     r̃_k        = s_t ⊙ a_k(x, s_t, u_t)                     all of s_t at t = 1
     q(z | k)   = N(g_k(x, r̃_k))
-    C_k        = λ L_x + L_r + Σ s_t (1 - a_k) e             of x_k = μ_k(z), m̃_k(z) at the mean of z
+    C_k        = log(λ L_x + L_r) - log(Σ r̃_k e)            of x_k = μ_k(z), m̃_k(z) at the mean of z
     q(k_t)     ∝ exp(-sharpness C_k - price_k)               `z_cat_t`: the winner
     q(z_t)     = q(z | k_t)                                  `z_what_t`
     q(m_t)     = Bernoulli(a_k_t)                            `z_mask_t`, in the scope                (9)
@@ -12,22 +12,25 @@
 
     L_x        = Σ r̃_k (x - μ_k)² / 2σ²                                                             (10)
     L_r        = Σ s_t KL(a_k ‖ m̃_k)                                                                (12)
+    e          = (x - μ)² / 2σ² of the one expert that explains the whole image best
 
 The paper's training is the estimator `mean` for the masks (r̃ for r) and `competition` for the winners (no
 gradient passes the choice), with KL weights of β on `z_what*`, γ on `z_mask*` and 0 on `z_cat*`. That is (13),
 conditioned on k_1:T: of the exact bound KL(q(k_t) ‖ p(k_t)) is missing, and how q(k_t) depends on parameters.
 With other estimators the winners' probabilities are differentiated, too. What is reported is the exact bound.
 
-# differs: e is missing in the paper. It is what a pixel costs that is left to the end: (x - μ)² / 2σ² of the
-one expert that explains the whole image best. Without it who attends to nothing pays nothing, and wins.
+# differs: the paper's q(k_t) ∝ exp(-λ L_x - L_r). Who attends to nothing pays nothing, and wins; and summed
+over pixels costs are hundreds of nats apart. Here it counts what a nat costs that is explained, as in greedy
+covers by sets (Chvátal, 1979): who attends to nothing gains nothing, who takes two objects for one pays for it.
 
 # differs: in the paper the attention network's output is a_k. Here it embeds the pixels, and what is like the
 seed is attended to, as in GENESIS-V2 (Engelcke et al., 2021). To begin with pixels are alike that are near to
 each other and of one colour. Without it all objects of random colours are one region, and stay one.
 
-# differs: the paper lets experts win "proportionally to their competition objectives", without saying how, and
-competes with a sample of z. Summed over pixels C_k are hundreds of nats apart: `sharpness` tempers them.
-Deterministic competition is the mode of q(k_t).
+# differs: the best one's whole shape may go on under what is not explained yet. Then that is looked at as well,
+and of the two goes first whose shape is less covered by the other: so layers are in the order of depths.
+
+# differs: the paper competes with a sample of z. Deterministic competition is the mode of q(k_t).
 
 # differs: an expert's price, 0 in the paper, rises in training while it wins more than its share of the layers,
 1 / K, and falls while it wins less, by `balance` a step times the difference. So none wins everything.
@@ -38,6 +41,7 @@ Shape legend as in `programs.econ`.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -50,22 +54,37 @@ from torch.utils.checkpoint import checkpoint
 from programs.distributions import normal, positive
 from programs.econ import Config, ExpertConv, ExpertLinear, Pixels, Program, pixel_axes
 
-SHARPNESS = 0.1
-"""Of the differences of C_k, in nats, what decides the winner. Recipes raise it from almost 0."""
+SHARPNESS = 10.0
+"""How much decides who costs less: with 1, half the cost wins twice as often. Recipes raise it."""
 EMBEDDING, SEEN = 8, 5
-"""Numbers that a pixel is embedded in, and how many of them are its place and colour."""
-SPREAD, CONTRAST = 3.0, 6.0
+"""E, the numbers that a pixel is embedded in, and how many of them are its place and colour."""
+SPREAD, CONTRAST = 3.0, 10.0
 """Of coordinates in [-1, 1] and of colours in [0, 1], in embeddings to begin with."""
 REACH = 2.0
 """Logit of the seed to begin with, and the squared distance at which one pixel in two is attended to."""
 CRUMB = 3
 """Pixels a side of the squares of which the worst explained is the seed."""
+LITTLE = 10.0
+"""Nats added to costs and gains, so that who explains nothing at no cost gains nothing."""
 FAINT = 0.2
 """Of what layers begin with: the attention network adds little to what is seen."""
 NARROW = -2.3
 """Added to what deviations of z are made of: they begin at 0.1, so that decoders can hear what z says."""
 CERTAIN = 20.0
 """Logit of what is attended to at t = 1: a probability of 1 in single precision."""
+
+
+class Rows(NamedTuple):
+    """What experts see, an expert a row."""
+
+    images: Tensor
+    """(N, C, S, S)"""
+    scope: Tensor
+    """(N, S, S)"""
+    cat: Tensor
+    """(N, K) one-hot"""
+    embedding: Tensor | None
+    """(N, E, S, S) φ_k of the pixels, or None: all that is in the scope is attended to"""
 
 
 class Guide(PyroModule):
@@ -107,68 +126,78 @@ class Guide(PyroModule):
         self, t: int, images: Tensor, scope: Tensor, rest: Tensor, pixels: Pixels
     ) -> tuple[Tensor, Tensor]:
         """q(k_t, z_t, m_t | x, s_t); returns s_t-1, and who won (B, K)."""
-        seed = self.seed(scope, rest)
-        inputs = images, scope, seed, rest, t == 1
+        last = t == 1
         # what a competition costs is computed again if its gradient is asked for
-        cost = checkpoint(self.competition, *inputs, use_reentrant=False)
+        seed, cost = checkpoint(self.compete, images, scope, rest, last, use_reentrant=False)
         logits = -self.sharpness * cost[:, None, None] - self.price
         cat = pyro.sample(f"z_cat_{t}", dist.OneHotCategorical(logits=logits))[:, 0, 0]
-        attended, (loc, scale) = self.explain(images, scope, seed, cat, t == 1)
+        embedding = None if last else self.attention(images, scope, cat)
+        attended, (loc, scale) = self.explain(Rows(images, scope, cat, embedding), seed)
         pyro.sample(f"z_what_{t}", normal(loc[:, None, None], scale[:, None, None]))
         return scope * (1 - pixels.mask(t, scope, attended)), cat
 
+    def compete(
+        self, images: Tensor, scope: Tensor, rest: Tensor, last: bool
+    ) -> tuple[Tensor, Tensor]:
+        """u_t (B,), and C_k there (B, K)."""
+        rows, rests = self.for_each_expert(images, scope, last), self.each(rest)
+        seed = self.seed(scope * rest)
+        cost, region, shape = self.judge(rows, rests, seed)
+        if last:
+            return seed, cost
+        # what the best shape goes on under: the more it is covered, the less does it cover
+        other = self.seed(scope * rest * shape * (1 - region))
+        other_cost, other_region, other_shape = self.judge(rows, rests, other)
+        under, over = shape * other_region, other_shape * region
+        behind = (scope * rest * (under - over)).sum((-2, -1)) > 0
+        return torch.where(behind, other, seed), torch.where(behind[:, None], other_cost, cost)
+
     @torch.no_grad()
-    def seed(self, scope: Tensor, rest: Tensor) -> Tensor:
-        """(B,) u_t, the number of a pixel, row by row; crumbs at edges are too small to be one."""
-        left = (scope * rest).unsqueeze(1)
-        return F.avg_pool2d(left, CRUMB, 1, CRUMB // 2).flatten(1).argmax(1)
+    def seed(self, left: Tensor) -> Tensor:
+        """(B,) where most of (B, S, S) is, as a pixel's number, row by row; of crumbs there is little."""
+        around = F.avg_pool2d(left.unsqueeze(1), CRUMB, 1, CRUMB // 2)
+        return around.flatten(1).argmax(1)
 
-    def explain(
-        self, images: Tensor, scope: Tensor, seed: Tensor, cat: Tensor, last: bool
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """What experts (N, K) attend to: logits (N, S, S), and the mean and deviation of z (N, L).
+    def explain(self, rows: Rows, seed: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """What is attended to around a seed (N,): logits (N, S, S), and the mean and deviation of z (N, L)."""
+        attended = torch.full_like(rows.scope, CERTAIN)
+        if rows.embedding is not None:
+            attended = self.attention.near(rows.embedding, seed, rows.cat)
+        return attended, self.encoder(rows.images, rows.scope * attended.sigmoid(), rows.cat)
 
-        Args:
-            seed: (N,) number of the pixel, row by row.
-            last: attend to all that is in the scope.
-        """
-        certain = torch.full_like(scope, CERTAIN)
-        attended = certain if last else self.attention(images, scope, seed, cat)
-        return attended, self.encoder(images, scope * attended.sigmoid(), cat)
-
-    def competition(
-        self, images: Tensor, scope: Tensor, seed: Tensor, rest: Tensor, last: bool
-    ) -> Tensor:
-        """(B, K) C_k in nats."""
-        number = self.config.experts
-        if number == 1:
-            return scope.new_zeros(len(scope), 1)
-        images, cat = self.for_each_expert(images)
-        scope, seed, rest = (t.repeat_interleave(number, 0) for t in (scope, seed, rest))
-        attended, (loc, _) = self.explain(images, scope, seed, cat, last)
-        errors, shape = self.errors(images, loc, cat)
+    def judge(self, rows: Rows, rest: Tensor, seed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """C_k (B, K) of K rows an image, and the best one's a_k and m̃_k, two (B, S, S) without gradient."""
+        attended, (loc, _) = self.explain(rows, self.each(seed))
+        errors, shape = self.errors(rows.images, loc, rows.cat)
         region = attended.sigmoid()
-        kl = torch.distributions.kl_divergence(
-            *(dist.Bernoulli(logits=t) for t in (attended, shape))
-        )
-        cost = region * self.config.appearance * errors + kl + (1 - region) * rest
-        return (scope * cost).sum((-2, -1)).view(-1, number)
+        # of Bernoullis: what they are certain of, and what they normalise by
+        kl = region * (attended - shape) + F.softplus(shape) - F.softplus(attended)
+        cost = rows.scope * (self.config.appearance * region * errors + kl)
+        gain = rows.scope * region * rest
+        cost, gain = ((t.sum((-2, -1)) + LITTLE).log() for t in (cost, gain))
+        cost = (cost - gain).view(-1, self.config.experts)
+        best = F.one_hot(cost.argmin(1), self.config.experts).flatten() > 0
+        return cost, region[best].detach(), shape[best].detach().sigmoid()
 
     @torch.no_grad()
     def rest(self, images: Tensor) -> Tensor:
         """(B, S, S) e in nats."""
-        number = self.config.experts
-        rows, cat = self.for_each_expert(images)
-        loc, _ = self.encoder(rows, torch.ones_like(rows[:, 0]), cat)
-        errors = self.errors(rows, loc, cat)[0].unflatten(0, (-1, number))
-        best = errors.sum((-2, -1)).argmin(1)
-        return errors[torch.arange(len(images), device=best.device), best]
+        rows = self.for_each_expert(images, torch.ones_like(images[:, 0]), True)
+        loc, _ = self.encoder(rows.images, rows.scope, rows.cat)
+        errors = self.errors(rows.images, loc, rows.cat)[0].unflatten(0, (len(images), -1))
+        best = F.one_hot(errors.sum((-2, -1)).argmin(1), self.config.experts)
+        return (best[..., None, None] * errors).sum(1)
 
-    def for_each_expert(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """A row for every image and expert: the images (B K, C, S, S), and the experts (B K, K)."""
-        number = self.config.experts
-        cat = torch.eye(number, dtype=images.dtype, device=images.device).repeat(len(images), 1)
-        return images.repeat_interleave(number, 0), cat
+    def for_each_expert(self, images: Tensor, scope: Tensor, last: bool) -> Rows:
+        """K rows an image."""
+        cat = torch.eye(self.config.experts, dtype=images.dtype, device=images.device)
+        cat = cat.repeat(len(images), 1)
+        images, scope = self.each(images), self.each(scope)
+        return Rows(images, scope, cat, None if last else self.attention(images, scope, cat))
+
+    def each(self, of_images: Tensor) -> Tensor:
+        """(B, …) -> (B K, …)."""
+        return of_images.repeat_interleave(self.config.experts, 0)
 
     def errors(self, images: Tensor, z: Tensor, cat: Tensor) -> tuple[Tensor, Tensor]:
         """(N, S, S) (x - μ)² / 2σ², and logits of the shapes (N, S, S)."""
@@ -232,15 +261,14 @@ class Attention(nn.Module):
         self.reach = nn.Parameter(torch.full((number, 1), REACH))
         self.register_buffer("grid", pixel_axes(c.size), persistent=False)
 
-    def forward(self, images: Tensor, scope: Tensor, seed: Tensor, cat: Tensor) -> Tensor:
-        """(N, C, S, S), (N, S, S), (N,), (N, K) -> (N, S, S)."""
-        x = self.embed(images, scope, cat)
-        at = x.flatten(2).gather(2, seed[:, None, None].expand(-1, EMBEDDING, 1))
-        distance = (x - at.unsqueeze(-1)).square().sum(1)
+    def near(self, embedding: Tensor, seed: Tensor, cat: Tensor) -> Tensor:
+        """Logits of what is attended to (N, S, S), from (N, E, S, S), (N,) and (N, K)."""
+        at = embedding.flatten(2).gather(2, seed[:, None, None].expand(-1, EMBEDDING, 1))
+        distance = (embedding - at.unsqueeze(-1)).square().sum(1)
         return (cat @ self.reach).unsqueeze(-1) - distance
 
-    def embed(self, images: Tensor, scope: Tensor, cat: Tensor) -> Tensor:
-        """(N, EMBEDDING, S, S) φ of every pixel."""
+    def forward(self, images: Tensor, scope: Tensor, cat: Tensor) -> Tensor:
+        """(N, C, S, S), (N, S, S), (N, K) -> (N, E, S, S)."""
         log_scope = scope.clamp(min=1e-3).log().unsqueeze(1)
         x, skipped = F.pixel_unshuffle(torch.cat([images, log_scope], 1), self.patch), []
         for i, block in enumerate(self.down):

@@ -209,7 +209,7 @@ ECON_QUICK = Recipe(
     schedules={
         "learning_rate": WarmupDecay(2e-3, warmup=100, half_life=400, hold=1400),
         # differs: at first all experts win alike; none is left unused (`analysis/LOG.md`)
-        "guide.sharpness": Exponential(0.001, 0.02, 1000),
+        "guide.sharpness": Exponential(0.5, 10.0, 1000),
         "guide.balance": Constant(0.5),
         # eq. 13: given who won, with β and γ
         "weight.z_cat*": Constant(0.0),

@@ -11,7 +11,7 @@ from pyro import poutine
 from torch.nn import functional as F
 
 from analysis.posterior import Mode, infer
-from guides.econ import Guide
+from guides.econ import Guide, Rows
 from inference.estimators import Fix, Relax
 from inference.estimators import estimator as make_estimator
 from inference.objectives import Objective, cost_terms, log_prob_per_image, per_image
@@ -95,6 +95,12 @@ def test_the_bound_is_that_of_an_enumeration_by_hand():
     assert float(sum(terms.values())) == pytest.approx(float(expected), rel=1e-4)
 
 
+def kl_by_hand(a, m):
+    """Of Bernoullis of probabilities `a` and `m`."""
+    ones = torch.special.xlogy(a, a) - a * m.log()
+    return ones + torch.special.xlog1py(1 - a, -a) - torch.special.xlog1py(1 - a, -m)
+
+
 def bound_by_hand(program, guide, image, deviation):
     """E_q log p(x, k, z, m) - log q(k, z, m) of an image (3, 2, 2), in loops over what is discrete."""
     x, total = image[None], 0.0
@@ -106,8 +112,9 @@ def bound_by_hand(program, guide, image, deviation):
         cat = F.one_hot(torch.tensor([k]), 2).float()
         attended = torch.ones(2, 2)
         if not last:
-            seed = guide.seed(scope[None], rest[None])
-            attended = guide.attention(x, scope[None], seed, cat)[0].sigmoid()
+            seed, _ = guide.compete(x, scope[None], rest[None], False)
+            embedding = guide.attention(x, scope[None], cat)
+            attended = guide.attention.near(embedding, seed, cat)[0].sigmoid()
         loc = guide.encoder(x, (scope * attended)[None], cat)[0]
         colours, shape = program.decoder(loc, cat)
         kl_z = (0.5 * (loc**2 + deviation**2 - 1) - deviation.log()).sum()
@@ -120,9 +127,10 @@ def bound_by_hand(program, guide, image, deviation):
             kl = attended * (attended / shape).log()
             if not last:
                 kl = kl + (1 - attended) * ((1 - attended) / (1 - shape)).log()
-            cost = attended * errors(colours) + kl + (1 - attended) * rest
-            costs.append((scope * cost).sum())
-        return (-0.1 * torch.stack(costs)).softmax(0)
+            paid = (scope * (attended * errors(colours) + kl)).sum()
+            costs.append((paid + 10) / ((scope * attended * rest).sum() + 10))
+        costs = torch.stack(costs)
+        return costs**-10 / (costs**-10).sum()
 
     def errors(colours):
         return ((image - colours) ** 2).sum(0) / (2 * 0.1**2)
@@ -200,15 +208,16 @@ def test_means_in_the_place_of_masks_give_the_papers_objective():
     for t in (4, 3, 2, 1):
         cat, z = value(trace, f"z_cat_{t}"), value(trace, f"z_what_{t}")
         with torch.no_grad():
-            seed = guide.seed(scope, guide.rest(x))
-            logits, (loc, scale) = guide.explain(x, scope, seed, cat, t == 1)
+            seed, _ = guide.compete(x, scope, guide.rest(x), t == 1)
+            embedding = None if t == 1 else guide.attention(x, scope, cat)
+            logits, (loc, scale) = guide.explain(Rows(x, scope, cat, embedding), seed)
             colours, shape = program.decoder(z, cat)
         a, m = logits.sigmoid().double(), shape.sigmoid().double()
         squares = ((x - colours) ** 2).sum(1) / (2 * 0.1**2)
         constant = 3 * math.log(0.1 * math.sqrt(2 * math.pi))
         expected["images"] += (scope * a * (squares + constant)).sum((1, 2))
         expected[f"kl/z_what_{t}"] = 0.5 * (0.5 * (loc**2 + scale**2 - 1) - scale.log()).sum(1)
-        kl = a * (a / m).log() + torch.special.xlog1py(1 - a, -a) - torch.special.xlog1py(1 - a, -m)
+        kl = kl_by_hand(a, m)
         expected[f"kl/z_mask_{t}"] = 2.0 * (scope * kl).sum((1, 2))
         expected[f"kl/z_cat_{t}"] = torch.zeros(2)
         scope = scope * (1 - a).float()
@@ -311,8 +320,7 @@ def test_the_competition_is_its_cost_tempered():
     _, guide = pair()
     x = torch.rand(3, 3, 16, 16)
     with torch.no_grad():
-        scope, rest = torch.ones(3, 16, 16), guide.rest(x)
-        cost = guide.competition(x, scope, guide.seed(scope, rest), rest, False)
+        _, cost = guide.compete(x, torch.ones(3, 16, 16), guide.rest(x), False)
         for sharpness in (0.0, 0.02, 1.0):
             guide.sharpness.fill_(sharpness)
             trace = poutine.trace(guide).get_trace(x)
@@ -323,49 +331,73 @@ def test_the_competition_is_its_cost_tempered():
     assert torch.equal(best.argmax(-1), cost.argmin(-1))
 
 
+def two_objects():
+    """A red one, worse explained than a green one, and a crumb, on grey: images, and e."""
+    x, rest = torch.full((2, 3, 16, 16), 0.3), torch.zeros(2, 16, 16)
+    x[:, 0, 2:6, 2:7], rest[:, 2:6, 2:7] = 1.0, 5.0
+    x[:, 1, 9:14, 9:14], rest[:, 9:14, 9:14] = 1.0, 4.0
+    rest[:, 15, 0] = 20.0
+    return x, rest
+
+
+@torch.no_grad()
 def test_a_seed_is_what_is_worst_explained_in_the_scope_and_what_is_like_it_is_attended_to():
     _, guide = pair()
-    x, rest, scope = torch.full((2, 3, 16, 16), 0.3), torch.zeros(2, 16, 16), torch.ones(2, 16, 16)
-    x[:, 0, 2:6, 2:7], rest[:, 2:6, 2:7] = 1.0, 5.0  # an object, badly explained
-    x[:, 1, 9:14, 9:14], rest[:, 9:14, 9:14] = 1.0, 4.0
-    rest[:, 15, 0] = 20.0  # a crumb
+    x, rest = two_objects()
+    scope = torch.ones(2, 16, 16)
     scope[1, 2:6, 2:7] = 0
-    row, column = guide.seed(scope, rest) // 16, guide.seed(scope, rest) % 16
-    for b, (rows, columns) in enumerate((((3, 4), (3, 4, 5)), ((10, 11, 12), (10, 11, 12)))):
-        assert int(row[b]) in rows and int(column[b]) in columns
+    seed = guide.seed(scope * rest)
+    assert seed[0] // 16 in (3, 4) and seed[0] % 16 in (3, 4, 5)
+    assert seed[1] // 16 in (10, 11, 12) and seed[1] % 16 in (10, 11, 12)
     cat = F.one_hot(torch.tensor([0, 2]), 4).float()
-    with torch.no_grad():
-        near = guide.attention(x, scope, guide.seed(scope, rest), cat).sigmoid()
+    near = guide.attention.near(guide.attention(x, scope, cat), seed, cat).sigmoid()
     assert near[0, 2:6, 2:7].mean() > 0.5 > near[0, 9:14, 9:14].max()
     assert near[1, 9:14, 9:14].mean() > 0.5 > near[1, :8].max()
 
 
-def test_what_a_competition_costs_is_what_is_explained_and_what_is_left():
-    """C_k = λ L_x + L_r + what the rest of the scope costs: each in proportion to what it counts."""
-    x, ones, seed = torch.rand(2, 3, 16, 16), torch.ones(2, 16, 16), torch.tensor([40, 99])
-    costs = {}
-    for weight, rest in itertools.product((0.0, 1.0), (0.0, 3.0)):
-        pyro.set_rng_seed(0)
-        program, guide = pair(appearance=weight)
-        with torch.no_grad():
-            costs[weight, rest] = guide.competition(x, ones, seed, rest * ones, False)
-    rows, cat = guide.for_each_expert(x)
-    with torch.no_grad():
-        attended, (loc, _) = guide.explain(
-            rows, torch.ones(8, 16, 16), seed.repeat_interleave(4), cat, False
-        )
-        colours, shape = program.decoder(loc, cat)
-    region, mask = (t.sigmoid().double() for t in (attended, shape))
-    kl = region * (region / mask).log() + (1 - region) * ((1 - region) / (1 - mask)).log()
-    expected = {
-        (0.0, 0.0): kl,
-        (1.0, 0.0): kl + region * (rows - colours).square().sum(1) / (2 * 0.1**2),
-        (0.0, 3.0): kl + 3 * (1 - region),
-    }
-    for case, cost in expected.items():
-        torch.testing.assert_close(
-            costs[case].double(), cost.sum((1, 2)).view(2, 4), rtol=1e-4, atol=1e-3
-        )
+@torch.no_grad()
+@pytest.mark.parametrize("hidden", ["green", "red", "neither"])
+def test_what_lies_in_front_goes_first(hidden, monkeypatch):
+    """The red object is looked at first; drawn as a whole, one of them goes on under the other."""
+    _, guide = pair()
+    x, rest = two_objects()
+    red, green = rest[0] == 5, rest[0] == 4
+    region = torch.stack([red, green]).float()
+    whole = region.clone()
+    whole[{"red": [0], "green": [1], "neither": []}[hidden]] = (red | green).float()
+
+    def judge(rows, rests, seed):
+        which = (seed // 16 > 7).long()
+        return which[:, None].float().expand(-1, 4), region[which], whole[which]
+
+    monkeypatch.setattr(guide, "judge", judge)
+    seed, cost = guide.compete(x, torch.ones(2, 16, 16), rest, False)
+    first = 1.0 if hidden == "red" else 0.0
+    assert ((seed // 16 > 7) == bool(first)).all() and (cost == first).all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("appearance", [0.0, 0.5])
+def test_what_counts_is_what_a_nat_costs_that_is_explained(appearance):
+    """C_k = log(λ L_x + L_r + ε) - log(Σ r̃_k e + ε)."""
+    program, guide = pair(appearance=appearance)
+    x, scope, rest = torch.rand(2, 3, 16, 16), torch.rand(2, 16, 16), 9 * torch.rand(2, 16, 16)
+    seed, rows = torch.tensor([40, 99]), guide.for_each_expert(x, scope, False)
+    cost, region, shape = guide.judge(rows, guide.each(rest), seed)
+    for b, k in itertools.product(range(2), range(4)):
+        cat = F.one_hot(torch.tensor([k]), 4).float()
+        alone = Rows(x[b : b + 1], scope[b : b + 1], cat, rows.embedding[4 * b + k][None])
+        attended, (loc, _) = guide.explain(alone, seed[b : b + 1])
+        colours, logits = program.decoder(loc, cat)
+        a, m = (t[0].sigmoid().double() for t in (attended, logits))
+        kl = kl_by_hand(a, m)
+        errors = (x[b] - colours[0]).square().sum(0) / (2 * 0.1**2)
+        paid = (scope[b] * (appearance * a * errors + kl)).sum()
+        expected = (paid + 10) / ((scope[b] * a * rest[b]).sum() + 10)
+        assert float(cost[b, k].exp()) == pytest.approx(float(expected), rel=1e-3)
+        if k == int(cost[b].argmin()):
+            torch.testing.assert_close(region[b].double(), a)
+            torch.testing.assert_close(shape[b].double(), m)
 
 
 def test_the_rest_is_what_the_best_expert_alone_does_not_explain():

@@ -191,7 +191,7 @@ DIGITS_PAPER = replace(
 )
 
 ECON_QUICK = Recipe(
-    steps=1600,
+    steps=1200,
     batch=32,
     # differs: networks see pixels of 2 x 2 as one, which takes a quarter of the time
     program={
@@ -207,9 +207,9 @@ ECON_QUICK = Recipe(
     scenes=50_000,
     estimator="z_cat*=competition,z_mask*=mean",
     schedules={
-        "learning_rate": WarmupDecay(2e-3, warmup=100, half_life=400, hold=1400),
+        "learning_rate": WarmupDecay(2e-3, warmup=100, half_life=150, hold=900),
         # differs: at first all experts win alike; none is left unused (`analysis/LOG.md`)
-        "guide.sharpness": Exponential(0.5, 10.0, 1000),
+        "guide.sharpness": Exponential(3.0, 30.0, 800),
         "guide.balance": Constant(0.5),
         # eq. 13: given who won, with β and γ
         "weight.z_cat*": Constant(0.0),
@@ -218,6 +218,14 @@ ECON_QUICK = Recipe(
     },
     clip=1e4,  # of thousands of nats
     evaluate_every=500,
+)
+ECON_LONG = replace(
+    ECON_QUICK,
+    steps=5000,
+    schedules={
+        **ECON_QUICK.schedules,
+        "learning_rate": WarmupDecay(2e-3, warmup=100, half_life=400, hold=3500),
+    },
 )
 # one expert for all classes and the background
 MONET_QUICK = replace(ECON_QUICK, program={**ECON_QUICK.program, "latents": 6})
@@ -240,6 +248,7 @@ ECON_RANDOM_QUICK = replace(
     # differs: λ is 0 in the paper, which leaves nothing but shapes to compete for (`analysis/LOG.md`)
     program={**ECON_QUICK.program, "latents": 5, "appearance": 1.0},
 )
+ECON_RANDOM_LONG = replace(ECON_RANDOM_QUICK, steps=ECON_LONG.steps, schedules=ECON_LONG.schedules)
 ECON_RANDOM_PAPER = replace(
     ECON_PAPER,
     world="sprites_random",
@@ -254,9 +263,13 @@ PRESETS: dict[str, dict[str, Recipe]] = {
     "gsgn": {"quick": GSGN_QUICK, "long": GSGN_LONG, "paper": GSGN_PAPER},
     "air": {"quick": AIR_QUICK, "long": AIR_LONG, "paper": AIR_PAPER},
     "discrete_air": {"quick": DISCRETE_AIR_QUICK, "paper": DISCRETE_AIR_PAPER},
-    "econ": {"quick": ECON_QUICK, "paper": ECON_PAPER},
+    "econ": {"quick": ECON_QUICK, "long": ECON_LONG, "paper": ECON_PAPER},
     "monet": {"quick": MONET_QUICK, "paper": ECON_PAPER},
-    "econ_random": {"quick": ECON_RANDOM_QUICK, "paper": ECON_RANDOM_PAPER},
+    "econ_random": {
+        "quick": ECON_RANDOM_QUICK,
+        "long": ECON_RANDOM_LONG,
+        "paper": ECON_RANDOM_PAPER,
+    },
     "discrete_air_mnist": {"quick": DIGITS_QUICK, "paper": DIGITS_PAPER},
 }
 """By variant, where a variant has recipes of its own, else by program."""

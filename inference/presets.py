@@ -213,7 +213,7 @@ ECON_QUICK = Recipe(
         "guide.balance": Constant(0.5),
         # eq. 13: given who won, with β and γ
         "weight.z_cat*": Constant(0.0),
-        "weight.z_what*": Constant(0.5),
+        "weight.z_what*": Constant(1.0),
         "weight.z_mask*": Constant(2.0),
     },
     clip=1e4,  # of thousands of nats

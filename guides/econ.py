@@ -52,7 +52,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from programs.distributions import normal, positive
-from programs.econ import Config, ExpertConv, ExpertLinear, Pixels, Program, pixel_axes
+from programs.econ import SPAN, Config, ExpertConv, ExpertLinear, Pixels, Program, pixel_axes
 
 SHARPNESS = 10.0
 """How much decides who costs less: with 1, half the cost wins twice as often. Recipes raise it."""
@@ -64,6 +64,8 @@ REACH = 2.0
 """Logit of the seed to begin with, and the squared distance at which one pixel in two is attended to."""
 CRUMB = 3
 """Pixels a side of the squares of which the worst explained is the seed."""
+WORTH = -0.7
+"""C_k of what may be an object: it costs less than half of what it explains."""
 LITTLE = 10.0
 """Nats added to costs and gains, so that who explains nothing at no cost gains nothing."""
 FAINT = 0.2
@@ -150,6 +152,7 @@ class Guide(PyroModule):
         other_cost, other_region, other_shape = self.judge(rows, rests, other)
         under, over = shape * other_region, other_shape * region
         behind = (scope * rest * (under - over)).sum((-2, -1)) > 0
+        behind = behind & (other_cost.amin(1) < WORTH)
         return torch.where(behind, other, seed), torch.where(behind[:, None], other_cost, cost)
 
     @torch.no_grad()
@@ -208,6 +211,7 @@ class Guide(PyroModule):
 class Encoder(nn.Module):
     """g_k: from what is seen in a region to the mean and deviation of z (C.2.1).
 
+    # differs: it looks from the middle of the region, and says what of the place is not that.
     # differs: convolutions of stride 2 in the place of max pooling, which takes longer than they do.
     # differs: a wider layer before the latents (4 L numbers in the paper), ELU in the place of ReLU, and small
     deviations to begin with: on true regions of random colours the paper's do not learn colours
@@ -221,17 +225,22 @@ class Encoder(nn.Module):
         pairs = pairwise(widths)
         self.blocks = nn.ModuleList([ExpertConv(c.experts, a, b, stride=2) for a, b in pairs])
         pixels = (c.size // c.patch // 2**c.blocks) ** 2
+        self.register_buffer("grid", pixel_axes(c.size), persistent=False)
         self.hidden = ExpertLinear(c.experts, pixels * c.features, c.hidden)
         self.out = ExpertLinear(c.experts, c.hidden, 2 * c.latents)
 
     def forward(self, images: Tensor, region: Tensor, cat: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, S, S), (N, S, S), (N, K) -> two (N, L)."""
         region = region.unsqueeze(1)
-        x = F.pixel_unshuffle(torch.cat([images * region, region], 1), self.patch)
+        centre = (region * self.grid).sum((-2, -1)) / region.sum((-2, -1)).clamp(min=1)
+        seen = torch.cat([images * region, region], 1)
+        window = (self.grid + centre[..., None, None]).movedim(1, -1)
+        x = F.pixel_unshuffle(F.grid_sample(seen, window, align_corners=False), self.patch)
         for block in self.blocks:
             x = F.elu(block(x, cat))
         x = F.elu(self.hidden(x.flatten(1), cat))
         loc, raw = self.out(x, cat).chunk(2, -1)
+        loc = loc + F.pad(centre / SPAN, (0, loc.shape[1] - 2))
         return loc, positive(raw + NARROW)
 
 

@@ -196,7 +196,7 @@ ECON_QUICK = Recipe(
     # differs: networks see pixels of 2 x 2 as one, which takes a quarter of the time
     program={
         "size": 32,
-        "latents": 3,
+        "latents": 5,
         "features": 16,
         "blocks": 3,
         "patch": 2,
@@ -246,7 +246,7 @@ ECON_RANDOM_QUICK = replace(
     ECON_QUICK,
     world="sprites_random",
     # differs: λ is 0 in the paper, which leaves nothing but shapes to compete for (`analysis/LOG.md`)
-    program={**ECON_QUICK.program, "latents": 5, "appearance": 1.0},
+    program={**ECON_QUICK.program, "appearance": 0.0},
 )
 ECON_RANDOM_LONG = replace(ECON_RANDOM_QUICK, steps=ECON_LONG.steps, schedules=ECON_LONG.schedules)
 ECON_RANDOM_PAPER = replace(

@@ -4,7 +4,7 @@ Dead leaves: objects, each of a class that has a decoder of its own (an expert),
 from the back, t = 1, to the front, t = T.
 
     k_t      ~ Uniform{1, …, K}                       object class, `z_cat_t`, one-hot
-    z_t      ~ N(0, 1)                                its properties, `z_what_t`
+    z_t      ~ N(0, 1)                                its properties, the first two its place, `z_what_t`
     m_t      ~ Bernoulli(m̃_k_t(z_t))                  its full shape, hidden or not, `z_mask_t`     (4)
     x_t      has the mean μ_k_t(z_t)                  its appearance                                (5)
     s_T      = 1,  s_t = s_t+1 ⊙ (1 - m_t+1)          scope: what is not covered from in front      (1)
@@ -22,6 +22,9 @@ Regions are binary. Where an estimator puts means in their place, the likelihood
 Σ_t r_t log N(x | μ_t, σ²), the paper's (10), and the density of a shape that of (7) times the scope.
 # differs: in (12) soft scopes enter the Bernoullis; multiplied with their densities they give the mean over
 binary scopes, and the same wherever scopes are binary.
+
+# differs: coordinates that a decoder is given count from the place that the first two latents name. So an
+object is the same wherever it lies, and experts do not divide the image between them.
 
 `monet` has one expert: MONet as a generative model (section 5.1). No parameter depends on T: `layers` may be
 set to any number on a trained program, and `arrange` samples chosen experts in a chosen order.
@@ -50,6 +53,8 @@ from programs.distributions import LayeredPixels, gate, normal
 from programs.loading import check_positive
 from programs.scene import Nodes, Scene
 
+SPAN = 0.4
+"""Of the image's half side, that an object is moved by if a latent of its place changes by 1."""
 LEAST = 0.004
 """Share of the image that a shape covers at least: less is an absent object."""
 
@@ -61,7 +66,7 @@ class Config:
     size: int = 64  # pixels a side of the image
     layers: int = 4  # T
     experts: int = 4  # K
-    latents: int = 2  # L
+    latents: int = 5  # L, two of them the place; the paper's best have 2 (a colour a class) and 5
     sigma: float = 0.1  # σ
     features: int = 32  # F of encoders and decoders
     blocks: int = 4  # layers of encoders and decoders
@@ -76,6 +81,8 @@ class Config:
         check_positive(self, "appearance")
         if not 0 <= self.appearance < math.inf:
             raise ValueError(f"appearance={self.appearance}: expected 0 or more, and finite")
+        if self.latents < 3:
+            raise ValueError(f"latents={self.latents}: expected at least 3, two of them the place")
         if self.layers < 2:
             raise ValueError(f"layers={self.layers}: expected at least 2, one of them the last")
         if self.kernel % 2 == 0:
@@ -92,7 +99,7 @@ class Config:
 
 VARIANTS: dict[str, Config] = {
     "econ": Config(),
-    "econ_random": Config(latents=5, blocks=3, appearance=0.0),
+    "econ_random": Config(blocks=3, appearance=0.0),
     "monet": Config(experts=1),
 }
 
@@ -221,12 +228,15 @@ class Pixels:
 
 
 class Decoder(nn.Module):
-    """f_k: from latents to μ_k and m̃_k, the spatial broadcast decoders of all experts (C.2.1)."""
+    """f_k: from latents to μ_k and m̃_k, the spatial broadcast decoders of all experts (C.2.1).
+
+    # differs: their coordinates count from the object's place; ELU in the place of ReLU.
+    """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         c = config
-        widths = [c.latents + 2, *[c.features] * c.blocks]
+        widths = [c.latents, *[c.features] * c.blocks]
         pairs = pairwise(widths)
         self.layers = nn.ModuleList([ExpertConv(c.experts, a, b, c.kernel) for a, b in pairs])
         self.out, self.size = ExpertConv(c.experts, c.features, 4, 1), c.size
@@ -234,8 +244,9 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor, cat: Tensor) -> tuple[Tensor, Tensor]:
         """(N, L), (N, K) -> colours (N, C, S, S) in [0, 1], and logits of the shape (N, S, S)."""
-        grid = self.grid.to(z.dtype).expand(len(z), -1, -1, -1)
-        x = torch.cat([z[..., None, None].expand(-1, -1, *grid.shape[-2:]), grid], 1)
+        where, what = z[..., None, None].split([2, z.shape[1] - 2], 1)
+        grid = self.grid.to(z.dtype) - SPAN * where
+        x = torch.cat([what.expand(-1, -1, *grid.shape[-2:]), grid], 1)
         for layer in self.layers:
             x = F.elu(layer(x, cat))
         picture = self.out(x, cat)

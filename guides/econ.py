@@ -179,17 +179,15 @@ class Guide(PyroModule):
         gain = rows.scope * region * rest
         cost, gain = ((t.sum((-2, -1)) + LITTLE).log() for t in (cost, gain))
         cost = (cost - gain).view(-1, self.config.experts)
-        best = F.one_hot(cost.argmin(1), self.config.experts).flatten() > 0
-        return cost, region[best].detach(), shape[best].detach().sigmoid()
+        return cost, *(best_of(cost, t.detach()) for t in (region, shape.sigmoid()))
 
     @torch.no_grad()
     def rest(self, images: Tensor) -> Tensor:
         """(B, S, S) e in nats."""
         rows = self.for_each_expert(images, torch.ones_like(images[:, 0]), True)
         loc, _ = self.encoder(rows.images, rows.scope, rows.cat)
-        errors = self.errors(rows.images, loc, rows.cat)[0].unflatten(0, (len(images), -1))
-        best = F.one_hot(errors.sum((-2, -1)).argmin(1), self.config.experts)
-        return (best[..., None, None] * errors).sum(1)
+        errors, _ = self.errors(rows.images, loc, rows.cat)
+        return best_of(errors.sum((-2, -1)).view(len(images), -1), errors)
 
     def for_each_expert(self, images: Tensor, scope: Tensor, last: bool) -> Rows:
         """K rows an image."""
@@ -206,6 +204,12 @@ class Guide(PyroModule):
         """(N, S, S) (x - μ)² / 2σ², and logits of the shapes (N, S, S)."""
         colours, shape = self.program.decoder(z, cat)
         return (images - colours).square().sum(1) / (2 * self.program.sigma**2), shape
+
+
+def best_of(cost: Tensor, rows: Tensor) -> Tensor:
+    """Of rows (B K, S, S), of every image that whose cost (B, K) is the lowest: (B, S, S)."""
+    best = F.one_hot(cost.argmin(1), cost.shape[1])
+    return (best[..., None, None] * rows.unflatten(0, cost.shape)).sum(1)
 
 
 class Encoder(nn.Module):

@@ -151,7 +151,7 @@ OF_LAYERS = {
 @pytest.mark.parametrize("estimator", sorted(ESTIMATORS))
 def test_every_parameter_gets_a_finite_gradient_that_is_somewhere_not_zero(pair, estimator):
     program, guide = pair
-    layered = hasattr(guide, "competition")
+    layered = hasattr(guide, "compete")
     if estimator == "competition" and not layered:
         pytest.skip("nothing competes: all logits are to be learned")
     if layered:

@@ -221,10 +221,10 @@ ECON_QUICK = Recipe(
 )
 ECON_LONG = replace(
     ECON_QUICK,
-    steps=5000,
+    steps=3000,
     schedules={
         **ECON_QUICK.schedules,
-        "learning_rate": WarmupDecay(2e-3, warmup=100, half_life=400, hold=3500),
+        "learning_rate": WarmupDecay(2e-3, warmup=100, half_life=200, hold=2200),
     },
 )
 # one expert for all classes and the background

@@ -1,7 +1,7 @@
 """Pictures of scenes in layers whose objects have full shapes: the figures of ECON (von Kügelgen et al., 2020).
 
 For programs with `arrange(experts, batch)`, which samples scenes by chosen experts in a chosen order, `layers`,
-the number that they place, and `config.experts`. Sampled scenes are shown at their mean over shapes, given all
+the number that they place, `placing(layers)` for another number, and `config.experts`. Sampled scenes are shown at their mean over shapes, given all
 else: shapes are independent, so it is x <- m̃_t ⊙ μ_t + (1 - m̃_t) ⊙ x from the back to the front. A checkerboard
 is where nothing is. Frames have a colour an expert.
 
@@ -11,7 +11,6 @@ Shape legend: B scenes, N layers before the last, C colours, S pixels a side.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 
 import torch
 from matplotlib.axes import Axes
@@ -39,16 +38,6 @@ def has_layers(program: object, scene: Scene | None) -> bool:
         return False
     nodes = scene.objects
     return all(part is not None for part in (nodes.shape, nodes.mask, nodes.patch))
-
-
-@contextmanager
-def layered(program: Callable, layers: int) -> Iterator[None]:
-    """Let a program, and the guide that reads it, place another number of layers meanwhile."""
-    before, program.layers = program.layers, layers
-    try:
-        yield
-    finally:
-        program.layers = before
 
 
 @torch.no_grad()
@@ -220,7 +209,7 @@ def segments_figure(
         layers: T, the last included.
     """
     images, truth = images[:count], _cpu(truth[:count])
-    with layered(program, layers):
+    with program.placing(layers):
         scene, experts = _cpu(infer(program, guide, images)), winners(program, guide, images)
     colours, shapes = wholes(scene)
     back, rank = ground(program), scene.objects.depth.argsort(1).argsort(1)

@@ -236,7 +236,7 @@ def crowds(page: Page, program: Callable, guide: Callable, config: Mapping[str, 
     for objects in CROWDS:
         world = {"min_objects": objects, "max_objects": objects, "repeats": True}
         data = unseen({**config, "world": config["world"] | world}, None, CROWDED, 0)
-        with layers.layered(program, objects + 1):
+        with program.placing(objects + 1):
             rows[f"{objects} objects"] = graph_metrics(program, guide, data, "cpu")
     shown, truth = floats(data, "cpu", 5), data.truth(slice(0, 5))
     page.figure(

@@ -26,8 +26,8 @@ binary scopes, and the same wherever scopes are binary.
 # differs: coordinates that a decoder is given count from the place that the first two latents name. So an
 object is the same wherever it lies, and experts do not divide the image between them.
 
-`monet` has one expert: MONet as a generative model (section 5.1). No parameter depends on T: `layers` may be
-set to any number on a trained program, and `arrange` samples chosen experts in a chosen order.
+`monet` has one expert: MONet as a generative model (section 5.1). No parameter depends on T: `placing` lets a
+trained program have any number of layers, and `arrange` samples chosen experts in a chosen order.
 
 Shape legend: B images, T layers, K experts, L latents, N rows (an image, or an image and an expert), F
 features, C = 3 colours, S pixels a side.
@@ -36,7 +36,8 @@ features, C = 3 colours, S pixels a side.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
@@ -178,9 +179,15 @@ class Program(PyroModule):
             self.sigma.dtype
         )
         values = {f"z_cat_{t}": cat.expand(batch, 1, 1, -1) for t, cat in enumerate(cats, 1)}
-        before, self.layers = self.layers, len(experts)
-        try:
+        with self.placing(len(experts)):
             return pyro.poutine.condition(self, data=values)(batch=batch)
+
+    @contextmanager
+    def placing(self, layers: int) -> Iterator[None]:
+        """Within, place another number of layers; the guide reads it."""
+        before, self.layers = self.layers, layers
+        try:
+            yield
         finally:
             self.layers = before
 

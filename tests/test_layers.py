@@ -44,7 +44,7 @@ def test_programs_without_full_shapes_have_no_layers():
 
 def test_other_numbers_of_layers_are_for_a_while(pair):
     program, guide = pair
-    with pytest.raises(RuntimeError), layers.layered(program, 6):
+    with pytest.raises(RuntimeError), program.placing(6):
         assert infer(program, guide, images(2, program)).objects.pres.shape == (2, 5)
         raise RuntimeError
     assert program.layers == 4
@@ -190,7 +190,7 @@ def test_segments_are_black_where_nothing_or_the_background_is(tmp_path):
     for b in range(3):
         true = shown(figure.axes[9 * b + 2])
         assert torch.equal(true.sum(0) > 0, truth.objects.mask[b].any(0))
-    with layers.layered(program, 6):
+    with program.placing(6):
         scene = infer(program, guide, truth.image)
         experts = layers.winners(program, guide, truth.image)[:, :5]
     seen = scene.objects.mask * (experts != layers.ground(program))[..., None, None]

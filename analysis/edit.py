@@ -341,7 +341,7 @@ def _above(scene: Scene, slot: int, level: int) -> Tensor:
 
 
 def _sites(trace: Trace, scene: Scene, slot: int, level: int) -> dict[str, Tensor]:
-    """The latent sites of a node and all below it, and which of their elements: bool (B, N), or (B)."""
+    """The latent sites of a node and all below it, and which of their elements: bool (B, N), or (B, 1, …)."""
     places = subtree(scene, slot, level)
     plates = {
         name: [f.name for f in trace.nodes[name]["cond_indep_stack"] if f.name.startswith("nodes_")]
@@ -351,7 +351,9 @@ def _sites(trace: Trace, scene: Scene, slot: int, level: int) -> dict[str, Tenso
         whole = torch.ones_like(scene.objects.present[:, 0])
         step_of = {name: name.rpartition("_")[2] for name in plates}
         steps = [step for step in dict.fromkeys(step_of.values()) if step.isdecimal()]
-        return {name: whole for name, step in step_of.items() if step == steps[slot]}
+        own = [name for name, step in step_of.items() if step == steps[slot]]
+        dims = {name: len(trace.nodes[name]["fn"].batch_shape) for name in own}
+        return {name: whole.view(-1, *[1] * (dims[name] - 1)) for name in own}
     first = len(scene.levels) - len(places) + 1
     members = {}
     for number, slots in enumerate(places, start=first):

@@ -105,6 +105,10 @@ def test_an_object_is_drawn_anew_in_its_own_layer(slot):
     assert set(edit._sites(trace, scene, slot, 0)) == {
         f"z_{name}_{4 - slot}" for name in ("cat", "what", "mask")
     }
+    drawn = edit.resample(program, guide, x, slot).objects
+    same = [s for s in range(3) if s != slot]
+    assert torch.equal(drawn.patch[:, same], scene.objects.patch[:, same])
+    assert (drawn.patch[:, slot] != scene.objects.patch[:, slot]).flatten(1).any(1).all()
 
 
 def test_who_covers_the_most_paints_backgrounds():

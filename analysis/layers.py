@@ -2,8 +2,8 @@
 
 For programs with `arrange(experts, batch)`, which samples scenes by chosen experts in a chosen order, `layers`,
 the number that they place, `placing(layers)` for another number, and `config.experts`. Sampled scenes are shown
-at their mean over shapes, given all else: shapes are independent, so it is x <- m̃_t ⊙ μ_t + (1 - m̃_t) ⊙ x from the
-back to the front. A checkerboard is where nothing is. Frames have a colour an expert.
+at their mean over shapes, given all else: shapes are independent, so it is x <- m̃_t ⊙ μ_t + (1 - m̃_t) ⊙ x from
+the back to the front. A checkerboard is where nothing is. Frames have a colour an expert.
 
 Shape legend: B scenes, N layers before the last, C colours, S pixels a side.
 """

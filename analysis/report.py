@@ -324,9 +324,12 @@ def posterior(
     )
     found.to_netcdf(str(path))
     stats = found["sample_stats"]
-    khat = torch.as_tensor(stats["khat"].values)
-    caption = f"PSIS k-hat of {len(khat)} images, {draws} draws of each: below 0.5 is good."
-    page.figure(plots.khat_figure(khat), caption)
+    if "khat" in stats:
+        khat = torch.as_tensor(stats["khat"].values)
+        caption = f"PSIS k-hat of {len(khat)} images, {draws} draws of each: below 0.5 is good."
+        page.figure(plots.khat_figure(khat), caption)
+    else:
+        page.text(f"{draws} draws of each image are too few for k-hat.")
     names = ("elbo", "iwae", "ess")
     page.table(["", "mean over images"], [[n, float(stats[n].mean())] for n in names])
     page.text("k-hat grows with the number of latents; 1,000 draws and more make it steady.")

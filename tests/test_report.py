@@ -6,11 +6,13 @@ import json
 import re
 import shutil
 import subprocess
+from types import SimpleNamespace
 
 import matplotlib.image
 import pytest
 import torch
 import xarray
+from test_contract import build
 
 from analysis import plots, report
 from analysis.predictive import Check
@@ -118,3 +120,11 @@ def test_figures_of_checks(tmp_path):
     khat = plots.khat_figure(torch.tensor([0.1, 0.9, -torch.inf, torch.nan]))
     assert khat.axes[0].get_title() == "1 of equal weights, 1 without a tail"
     assert sum(bar.get_height() for bar in khat.axes[0].patches) == 2
+
+
+def test_too_few_draws_for_k_hat_are_said_so(tmp_path):
+    program, guide = build("air", "air")
+    page, data = report.Page("x"), SimpleNamespace(labels=None, description={})
+    x = torch.rand(2, 1, 32, 32)
+    report.posterior(page, program, guide, x, data, 4, tmp_path / "p.nc", {"command": "none"})
+    assert "4 draws of each image are too few for k-hat" in "".join(page.parts)

@@ -163,6 +163,7 @@ def test_a_shipped_run_is_what_its_metrics_say(folder):
     data = module.unseen(config, None, number, seed=0)
     found = module.graph_metrics(program, guide, data, "cpu")
     shares = {"object_count_accuracy", "part_count_accuracy", "structure_accuracy"}
+    shares |= {"ari_fg", "shape_iou"}
     assert "object_count_accuracy" in found
     for key in shares & found.keys():
         p = shipped[key]

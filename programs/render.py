@@ -153,7 +153,7 @@ def paint(background: Tensor, colours: Tensor, masks: Tensor, depth: Tensor) -> 
     Returns:
         (B, N + 1, C, H, W), the canvas before the first and after each.
     """
-    canvas, rows = [background], torch.arange(len(background))
+    canvas, rows = [background], torch.arange(len(background), device=background.device)
     for slot in depth.argsort(1, descending=True).T:
         m = masks[rows, slot].unsqueeze(1)
         canvas.append(m * colours[rows, slot] + (1 - m) * canvas[-1])

@@ -67,7 +67,7 @@ class Config:
     size: int = 64  # pixels a side of the image
     layers: int = 4  # T
     experts: int = 4  # K
-    latents: int = 5  # L, two of them the place; the paper's best have 2 (a colour a class) and 5
+    latents: int = 4  # L: two for the place, and the paper's 2 (with random colours its 5)
     sigma: float = 0.1  # σ
     features: int = 32  # F of encoders and decoders
     blocks: int = 4  # layers of encoders and decoders
@@ -100,7 +100,7 @@ class Config:
 
 VARIANTS: dict[str, Config] = {
     "econ": Config(),
-    "econ_random": Config(blocks=3, appearance=0.0),
+    "econ_random": Config(latents=7, blocks=3, appearance=0.0),
     "monet": Config(experts=1),
 }
 

@@ -378,7 +378,7 @@ def test_what_lies_in_front_goes_first(hidden, monkeypatch):
 @torch.no_grad()
 def test_an_object_is_the_same_wherever_it_lies():
     """Moved by whole patches, it is drawn the same, and inferred at the other place but else alike."""
-    program, guide = pair(size=32, patch=2)
+    program, guide = pair(size=32, patch=2, latents=5)
     cat = F.one_hot(torch.tensor([1]), 4).float()
     z = torch.tensor([[-0.5, 0.25, 0.3, -1.0, 0.7]])
     moved = z + torch.tensor([[8 / 16 / SPAN, -4 / 16 / SPAN, 0, 0, 0]])

@@ -38,6 +38,7 @@ REFERENCE = "rloo:8"
 SCENES = 100
 """Validation scenes on which trainings are measured."""
 MEASURED = ("object_count_accuracy", "ari_fg", "expert_purity", "mse")
+"""Metrics of trainings, of those that a world and a program have."""
 COLLAPSED = 0.5
 """A run whose count accuracy ends below this share of the best estimator's median has collapsed."""
 

@@ -2,9 +2,10 @@
 
 `quick` is made for two CPU cores and ten minutes, `long` trains the same networks on more scenes for two
 hours, `paper` is the paper's configuration for a GPU. A program without an entry (a user's own) trains
-with `DEFAULT`. Schedules are written in steps; the keys of `schedules` are ``learning_rate``,
-``estimator.BUFFER`` (``estimator.temperature``), ``program.BUFFER``, ``guide.BUFFER`` (any they declare)
-and ``weight.PATTERN`` (KL weights by site name: ``weight.z_cat*``).
+with `DEFAULT`. Where the paper has an objective of its own for a world, that is the recipe there. Schedules
+are written in steps; the keys of `schedules` are ``learning_rate``, ``estimator.BUFFER``
+(``estimator.temperature``), ``program.BUFFER``, ``guide.BUFFER`` (any they declare) and ``weight.PATTERN``
+(KL weights by site name: ``weight.z_cat*``).
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from inference.objectives import Gaussian, Mixture, Prior, Sparse
-from inference.schedules import Constant, Exponential, Schedule, Until, WarmupDecay
+from inference.schedules import (
+    Constant,
+    Exponential,
+    LinearVariance,
+    Ramp,
+    Schedule,
+    Until,
+    WarmupDecay,
+)
 
 
 @dataclass(frozen=True)
@@ -121,6 +130,56 @@ GSGN_PAPER = Recipe(
     },
     auxiliary=GSGN_AUXILIARY,
     evaluate_every=5000,
+)
+
+# Compositional CLEVR: upright objects (eq. 19), Tables 6, 7, 9, and the schedules of D.5
+CLEVR = {
+    "world": "compositional_clevr",
+    "auxiliary": {**GSGN_AUXILIARY, "z_scale_1": Gaussian(-0.2, 0.1)},
+}
+UPRIGHT = {"max_angle": math.radians(10)}
+GSGN_CLEVR_QUICK = replace(
+    GSGN_QUICK,
+    **CLEVR,
+    program={**GSGN_QUICK.program, **UPRIGHT},
+    schedules={
+        **GSGN_QUICK.schedules,
+        "program.fixed_mixing": Until(0.1, 150),
+        "program.sigma_fg": LinearVariance(0.15, 0.3, 600, begin=600),
+        "program.sigma_bg": Constant(0.1),
+    },
+)
+GSGN_CLEVR_PAPER = replace(
+    GSGN_PAPER,
+    **CLEVR,
+    program=UPRIGHT,
+    schedules={
+        "learning_rate": GSGN_PAPER.schedules["learning_rate"],
+        "estimator.temperature": GSGN_PAPER.schedules["estimator.temperature"],
+        "program.fixed_mixing": Until(0.1, 2 * EPOCH),
+        "program.sigma_fg": LinearVariance(0.15, 0.3, 20 * EPOCH, begin=20 * EPOCH),
+    },
+)
+# GSGN-9 has one more auxiliary KL, against the collapse of objects' appearances (Table 7)
+NINE = {"z_what_1": Gaussian(0, 1)}
+GSGN9_CLEVR_QUICK, GSGN9_CLEVR_PAPER = (
+    replace(recipe, auxiliary={**recipe.auxiliary, **NINE})
+    for recipe in (GSGN_CLEVR_QUICK, GSGN_CLEVR_PAPER)
+)
+
+
+def heavier(recipe: Recipe, weight: Schedule) -> Recipe:
+    """KLs of parts' presence and pose, auxiliary ones too, weighed (appendix F)."""
+    sites = ("pres", "where", "scale", "theta", "depth")
+    names = [f"weight.{kind}z_{site}_2" for kind in ("", "aux/") for site in sites]
+    return replace(recipe, schedules={**recipe.schedules, **dict.fromkeys(names, weight)})
+
+
+# seven parts: β rises from 1 to 5 in epochs 50 to 80, and is 1 after (appendix F)
+GSGN_CLEVR7_QUICK = replace(GSGN_CLEVR_QUICK, world="compositional_clevr7")
+GSGN_CLEVR7_PAPER = heavier(
+    replace(GSGN_CLEVR_PAPER, world="compositional_clevr7"),
+    Ramp(1.0, 5.0, 30 * EPOCH, begin=50 * EPOCH),
 )
 
 AIR_QUICK = Recipe(
@@ -261,6 +320,9 @@ ECON_RANDOM_PAPER = replace(
 
 PRESETS: dict[str, dict[str, Recipe]] = {
     "gsgn": {"quick": GSGN_QUICK, "long": GSGN_LONG, "paper": GSGN_PAPER},
+    "gsgn/compositional_clevr": {"quick": GSGN_CLEVR_QUICK, "paper": GSGN_CLEVR_PAPER},
+    "gsgn9/compositional_clevr": {"quick": GSGN9_CLEVR_QUICK, "paper": GSGN9_CLEVR_PAPER},
+    "gsgn/compositional_clevr7": {"quick": GSGN_CLEVR7_QUICK, "paper": GSGN_CLEVR7_PAPER},
     "air": {"quick": AIR_QUICK, "long": AIR_LONG, "paper": AIR_PAPER},
     "discrete_air": {"quick": DISCRETE_AIR_QUICK, "paper": DISCRETE_AIR_PAPER},
     "econ": {"quick": ECON_QUICK, "long": ECON_LONG, "paper": ECON_PAPER},
@@ -272,19 +334,20 @@ PRESETS: dict[str, dict[str, Recipe]] = {
     },
     "discrete_air_mnist": {"quick": DIGITS_QUICK, "paper": DIGITS_PAPER},
 }
-"""By variant, where a variant has recipes of its own, else by program."""
+"""By variant, where a variant has recipes of its own, else by program; for some worlds by both."""
 
 
-def recipe(program: str, variant: str, preset: str) -> Recipe:
-    """The recipe of a variant or program by name; `DEFAULT` for those that have none.
+def recipe(program: str, variant: str, preset: str, world: str | None = None) -> Recipe:
+    """The recipe of a variant or program, in a world or its own, by name; `DEFAULT` where there is none.
 
     Raises:
         ValueError: there are recipes, but none of that name.
     """
-    table = PRESETS.get(variant) or PRESETS.get(program)
-    if table is None:
+    names = [f"{variant}/{world}", f"{program}/{world}", variant, program]
+    name = next((name for name in names if name in PRESETS), None)
+    if name is None:
         return DEFAULT
-    if preset not in table:
-        known = ", ".join(sorted(table))
-        raise ValueError(f"unknown preset {preset!r} of {program}; known are {known}")
-    return table[preset]
+    if preset not in PRESETS[name]:
+        known = ", ".join(sorted(PRESETS[name]))
+        raise ValueError(f"unknown preset {preset!r} of {name}; known are {known}")
+    return PRESETS[name][preset]

@@ -94,7 +94,7 @@ def plan(run: Run) -> Plan:
     tables = settings(run.set)
     variant = run.variant or next(iter(source.variants))
     config = choose(source.variants, variant, "variant")
-    chosen = recipe(source.name, variant, run.preset)
+    chosen = recipe(source.name, variant, run.preset, run.world)
     named = {"steps": run.steps, "batch": run.batch, "estimator": run.estimator, "world": run.world}
     chosen = replace(chosen, **{k: v for k, v in named.items() if v is not None})
     chosen = override(chosen, tables["train"], "the training recipe")

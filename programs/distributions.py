@@ -38,15 +38,24 @@ def positive(raw: Tensor, floor: float = 1e-4) -> Tensor:
     return F.softplus(raw) + floor
 
 
+def gaussian(raw: Tensor) -> dist.TorchDistribution:
+    """Unconstrained numbers (..., 2 D) as a Gaussian of batch (...) and event (D): means, then deviations."""
+    loc, spread = raw.chunk(2, -1)
+    return normal(loc, positive(spread))
+
+
 def product(p: dist.TorchDistribution, q: dist.TorchDistribution) -> dist.TorchDistribution:
     """The normalised product of two densities or masses of the same family (GSGN eq. 10).
 
-    Gaussians multiply by adding precisions, Bernoullis by adding logits (bounded smoothly).
+    Gaussians multiply by adding precisions, Bernoullis by adding logits (bounded smoothly), categories by
+    adding logits.
     """
     if isinstance(p, dist.Independent):
         return product(p.base_dist, q.base_dist).to_event(p.reinterpreted_batch_ndims)
     if isinstance(p, dist.Bernoulli):
         return dist.Bernoulli(logits=bounded(p.logits + q.logits))
+    if isinstance(p, dist.OneHotCategorical):
+        return dist.OneHotCategorical(logits=p.logits + q.logits)
     if isinstance(p, dist.Normal):
         p_precision, q_precision = p.scale**-2, q.scale**-2
         precision = p_precision + q_precision

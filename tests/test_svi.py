@@ -18,7 +18,7 @@ from analysis import evaluate
 from inference import checkpoint, svi
 from inference.estimators import estimator
 from inference.presets import Recipe
-from inference.schedules import Exponential, Linear, Until, WarmupDecay
+from inference.schedules import Exponential, Linear, LinearVariance, Ramp, Until, WarmupDecay
 from inference.svi import Run, command, keep_until, largest, main, parse, plan, read_log, train
 
 SMALL = (
@@ -306,6 +306,11 @@ def test_schedules_take_their_values_at_the_corners():
     assert rate(110) == pytest.approx(5e-4)
     held = WarmupDecay(1e-3, warmup=10, half_life=100, hold=50)
     assert held(60) == pytest.approx(1e-3) and held(160) == pytest.approx(5e-4)
+    variance = LinearVariance(0.15, 0.3, 10, begin=5)
+    assert (variance(5), variance(20)) == (0.15, 0.3)
+    assert variance(10) ** 2 == pytest.approx((0.15**2 + 0.3**2) / 2)
+    ramp = Ramp(1.0, 5.0, 10, begin=5)
+    assert [ramp(step) for step in (0, 5, 10, 14, 15)] == [1.0, 1.0, 3.0, 4.6, 1.0]
     assert Until(0.1, 3)(2) == 0.1 and math.isnan(Until(0.1, 3)(3))
 
 

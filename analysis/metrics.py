@@ -10,10 +10,13 @@ Shape legend: B images, N inferred slots, M true slots, K matched pairs, C chann
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from programs.scene import Nodes, Scene
 
@@ -310,6 +313,33 @@ def ari_all(scene: Scene, truth: Scene) -> float:
         )
         scores.append(adjusted_rand_index(true_labels, labels))
     return sum(scores) / len(scores) if scores else 1.0
+
+
+def ari_of_twins(truth: Scene, images: Tensor, generator: torch.Generator) -> float:
+    """`ari_fg` of who knows all full shapes, and guesses the order of objects that look alike.
+
+    Which of two that overlap lies in front is in no image if they have one class and one flat colour. So it is
+    about the most that can be known.
+
+    Args:
+        truth: flat objects, with full shapes.
+        images: (B, C, H, W) of it, in [0, 1].
+    """
+    nodes = truth.objects
+    area = nodes.mask.flatten(2).sum(-1).clamp(min=1)
+    colour = torch.einsum("bnhw,bchw->bnc", nodes.mask.float(), images) / area.unsqueeze(-1)
+    looks = torch.cat([nodes.category.unsqueeze(-1), (255 * colour).round()], -1)
+    depth = nodes.depth.clone()
+    for image in range(len(truth)):
+        kind = looks[image].unique(dim=0, return_inverse=True)[1]
+        for alike in (rows.nonzero()[:, 0] for rows in kind == kind.unique()[:, None]):
+            shuffled = alike[torch.randperm(len(alike), generator=generator)]
+            depth[image, alike] = nodes.depth[image, shuffled]
+    shown = (nodes.shape > 0.5) & nodes.present[..., None, None]
+    far = torch.where(shown, depth[..., None, None], math.inf)
+    masks = F.one_hot(far.argmin(1), shown.shape[1]).movedim(-1, 1) * shown
+    guess = replace(truth, levels=(replace(nodes, mask=masks.float()),))
+    return ari_fg(guess, truth)
 
 
 def shape_metrics(nodes: Nodes, true_nodes: Nodes) -> dict[str, float]:

@@ -500,3 +500,29 @@ def test_shape_metrics_need_shapes_on_both_sides():
     }
     assert new <= set(m.scene_metrics(with_shapes, with_shapes))
     assert not new & set(m.scene_metrics(without, with_shapes))
+
+
+def test_the_order_of_objects_that_look_alike_is_a_guess():
+    """Two squares on each other: of one colour either may lie in front; of two colours it is seen."""
+    shape = torch.zeros(1, 2, 8, 8)
+    shape[0, 0, 1:5, 1:5], shape[0, 1, 3:7, 2:6] = 1, 1
+    front, back = shape[:, 0], shape[:, 1] * (1 - shape[:, 0])
+    ones, zeros = torch.ones(1, 2), torch.zeros(1, 2, dtype=torch.long)
+    objects = Nodes(
+        ones,
+        torch.zeros(1, 2, 2, 3),
+        torch.tensor([[0.0, 1.0]]),
+        zeros,
+        zeros,
+        mask=torch.stack([front, back], 1),
+        shape=shape,
+    )
+    truth = Scene(torch.zeros(1, 3, 8, 8), (objects,))
+    alike = (front + back)[:, None].expand(-1, 3, -1, -1) * 0.5
+    other = alike + 0.25 * back[:, None]
+    generator = torch.Generator().manual_seed(0)
+    values = {round(m.ari_of_twins(truth, alike, generator), 6) for _ in range(20)}
+    under = torch.where(shape[0, 1] > 0, 2, 1)[(front + back)[0] > 0]
+    above = torch.where(shape[0, 0] > 0, 1, 2)[(front + back)[0] > 0]
+    assert values == {1.0, round(m.adjusted_rand_index(above, under), 6)}
+    assert {m.ari_of_twins(truth, other, generator) for _ in range(10)} == {1.0}

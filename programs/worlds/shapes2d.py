@@ -75,6 +75,7 @@ class Config:
     layout: str = "quadrants"
     min_objects: int = 1
     max_objects: int = OBJECTS
+    without: tuple[int, ...] = ()  # numbers in between that no scene has
 
     def __post_init__(self) -> None:
         if self.size < 32:
@@ -86,6 +87,17 @@ class Config:
                 f"min_objects={self.min_objects}, max_objects={self.max_objects}: "
                 f"expected 1 <= min_objects <= max_objects <= {OBJECTS}"
             )
+        if not self.numbers:
+            raise ValueError(
+                f"without={self.without}: expected to leave out less than {self.min_objects} to "
+                f"{self.max_objects} objects, all there are"
+            )
+
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers of objects that scenes have."""
+        every = range(self.min_objects, self.max_objects + 1)
+        return [number for number in every if number not in self.without]
 
 
 def world(batch: int, generator: torch.Generator, config: Config = Config()) -> Scene:
@@ -102,9 +114,8 @@ def world(batch: int, generator: torch.Generator, config: Config = Config()) -> 
 
 def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene, Tensor]:
     """The same without masks, but with a label map (B, S, S) uint8: 0, or 1 + the part's slot."""
-    number = torch.randint(
-        config.min_objects, config.max_objects + 1, (batch, 1), generator=generator
-    )
+    numbers = torch.tensor(config.numbers)
+    number = numbers[torch.randint(len(numbers), (batch, 1), generator=generator)]
     pres = _uniform(generator, batch, OBJECTS).argsort(1).argsort(1) < number
     kind = torch.randint(len(TYPES), (batch, OBJECTS), generator=generator)
     size = UNIT * (0.75 + 0.5 * _uniform(generator, batch, OBJECTS))

@@ -159,6 +159,21 @@ def object_figure(scene: Scene, columns: int = 12, count: int = 48) -> Figure:
     return figure
 
 
+def memory_figure(patches: Tensor) -> Figure:
+    """Templates and how they may look (GSGN, figure 8): the shape above, samples of its prior below.
+
+    Args:
+        patches: (M, count, 4, h, w), the mask last: ``program.memory.samples(count)``.
+    """
+    columns, rows = patches.shape[:2]
+    figure, axes = _grid(rows + 1, [1] * columns)
+    for m in range(columns):
+        _show(axes[0, m], patches[m, 0, -1:].expand(3, -1, -1))
+        for row in range(rows):
+            _show(axes[row + 1, m], patches[m, row, :-1])
+    return figure
+
+
 def edit_figure(scenes: Mapping[str, Scene]) -> Figure:
     """A batch edited in several ways, side by side with titles, a row an image (after GSGN figure 4).
 

@@ -170,6 +170,11 @@ class Program(PyroModule):
             pyro.sample("images", pixels, obs=None if images is None else images.unsqueeze(-4))
         return self.scene(tree, patches, pixels, background)
 
+    @property
+    def memory(self) -> Memory | None:
+        """The templates that leaves point to, in `mem`."""
+        return self.leaf_decoder if self.config.memory else None
+
     def root(self, batch: int) -> Branch:
         """p(z_what_r): what the scene is like as a whole."""
         zeros = torch.zeros(batch, 1, self.config.z_what[0], device=self.sigma_fg.device)
@@ -361,6 +366,12 @@ class Memory(nn.Module):
     def prior(self, cat: Tensor) -> dist.TorchDistribution:
         """p(z_what | M[z_cat]) from one-hot addresses (..., N, M)."""
         return gaussian(self.what(cat @ self.templates))
+
+    def samples(self, count: int) -> Tensor:
+        """(M, count, 4, h, w) patches of every template, their looks drawn from p(z_what | M[z_cat])."""
+        number = len(self.templates)
+        cat = torch.eye(number, device=self.templates.device).unsqueeze(1).expand(-1, count, -1)
+        return self(self.prior(cat).sample(), cat)
 
     def forward(self, what: Tensor, cat: Tensor) -> Tensor:
         """(..., N, D), (..., N, M) -> patches (..., N, 4, h, w) in [0, 1], the mask last."""

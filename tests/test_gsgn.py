@@ -6,6 +6,7 @@ import pyro
 import pytest
 import torch
 
+from analysis.plots import memory_figure
 from guides.gsgn import Guide
 from inference.objectives import Objective, cost_terms, per_image
 from inference.presets import PRESETS, recipe
@@ -37,6 +38,16 @@ def test_a_template_alone_decides_the_shape(pair):
     assert (mask[0] - mask[3]).abs().max() > 1e-4 and (mask[3] - mask[5]).abs().max() > 1e-4
     assert (colours[0] - colours[1]).abs().max() > 1e-4
     assert (colours <= mask).all()  # I ⊙ h, with h at most 1
+
+
+def test_the_memory_is_shown_by_samples_of_each_template(pair):
+    samples = pair[0].memory.samples(3)
+    assert samples.shape == (8, 3, 4, 16, 16)
+    assert (samples[:, :1, -1] == samples[:, 1:, -1]).all()  # one shape a template
+    assert (samples[:, 0, :3] != samples[:, 1, :3]).any()
+    figure = memory_figure(samples.detach())
+    assert len(figure.axes) == 8 * 4
+    assert Program(replace(VARIANTS["gsgn"], **SMALL)).memory is None
 
 
 def test_parts_show_their_address(pair):

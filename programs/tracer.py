@@ -47,6 +47,8 @@ SHINE, GLOSS = 1.0, 24
 """Strength and exponent of the highlights on rubber."""
 SCATTERED, MIRRORED, LAMP = 0.28, 0.85, 13.0
 """Of metal: the shares of scattered and of mirrored light, and how bright a lamp's image is."""
+MOST = 64
+"""Rays to a lamp: each has a bit."""
 TINY, ZERO = 1e-6, (0.0, 0.0, 0.0)
 
 
@@ -175,7 +177,13 @@ def picture(
     Args:
         samples: rays a pixel, along each side; where they all meet the floor, one.
         shadows: rays from what they meet to each lamp, where something may be between.
+    Raises:
+        ValueError: more rays from a pixel to a lamp than can be counted.
     """
+    if not 1 <= samples**2 * shadows <= MOST:
+        raise ValueError(
+            f"samples={samples}, shadows={shadows}: expected samples² · shadows to be 1 to {MOST}"
+        )
     image = np.empty((len(solids.shape), size, size, 3), np.float32)
     place = lamps.place.numpy()
     axes = _discs(lamps)

@@ -39,8 +39,8 @@ __all__ = ["VERSION", "Config", "draw", "with_masks", "world"]
 
 VERSION = "1"
 """To be raised with every change of what is drawn: cached sets are found by it."""
-MOST = 10
-"""Things a scene at most, as in CLEVR."""
+MOST = 8
+"""Things a scene at most: more would wait long until all show enough within the cut."""
 SHAPES, RADII = studio.SHAPES, (0.7, 0.35)
 SPREAD, APART, MARGIN = 3.0, 0.25, 0.4
 TRIES = 50

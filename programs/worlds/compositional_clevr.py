@@ -180,7 +180,7 @@ def _types(table: tuple[tuple[Part, ...], ...]) -> Types:
         for p, (k, size, x, y, below) in enumerate(parts):
             kind[t, p], half[t, p] = k, size * HALF[k]
             floor = offset[t, below, 2] + half[t, below, 2] if below >= 0 else 0.0
-            offset[t, p] = torch.tensor([x, y, float(floor + half[t, p, 2])])
+            offset[t, p] = torch.tensor([x, y, float(floor + half[t, p, 2])], dtype=torch.float64)
     return Types(kind, offset, half, (offset + half)[..., 2].where(kind >= 0, 0).amax(1))
 
 

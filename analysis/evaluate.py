@@ -24,6 +24,7 @@ from analysis import metrics as m
 from analysis.features import random_convolutions
 from analysis.posterior import infer, iwae, log_weights
 from inference import checkpoint
+from inference.clevr import ClevrConfig, clevr_with_masks, is_clevr
 from inference.data import Dataset, FolderConfig, image_folder, load_world, world_dataset
 from programs import render
 from programs.loading import ROOT, Function, Source, choose, imported, load, override
@@ -261,9 +262,12 @@ def unseen(config: dict[str, Any], world: str | None, number: int, seed: int) ->
     Raises:
         ValueError: unknown world, or a folder that is no longer there.
     """
-    if config.get("images") and not world:
-        options = override(FolderConfig(), config["world"], "a folder of images")
-        return image_folder(config["images"], options)
+    images = None if world else config.get("images")
+    if images and is_clevr(images):
+        options = override(ClevrConfig(), config["world"], "the images")
+        return clevr_with_masks(images, "test", number, options)
+    if images:
+        return image_folder(images, override(FolderConfig(), config["world"], "the images"))
     name = world or config["recipe"].get("world")
     options = load_world(name).Config()
     known = {f.name for f in fields(options)}

@@ -1,5 +1,7 @@
 """Images to learn from: worlds, generated once and cached, or a folder of the user's own.
 
+(Published pictures with truth are read by `inference.clevr`.)
+
 A world's set is a folder of .npy files under ``$SCENE_PROGRAMS_CACHE`` (default
 ~/.cache/scene-programs), named by a hash of all that decides it: world, version, configuration,
 split, seed and number. It is written under a temporary name and renamed when whole. Scenes are
@@ -32,7 +34,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from programs.scene import Nodes, Scene
-from programs.worlds import cache
+from programs.worlds import cache, with_visible_masks
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,6 +43,8 @@ BATCH = 256
 SPLITS = ("train", "validation", "test")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 TABLES = ("pres", "pose", "depth", "parent", "category")
+OPTIONAL = ("attributes",)
+"""Truth of some worlds."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,9 @@ class Dataset:
             raise ValueError("these images come from a folder: nothing is known about them")
         image = self.images[index].float() / 255
         levels = tuple(Nodes(**{k: t[index] for k, t in table.items()}) for table in self.tables)
-        scene = Scene(image, levels, torch.zeros_like(image))
-        return load_world(self.description["world"]).with_masks(scene, self.labels[index])
+        scene, world = Scene(image, levels, torch.zeros_like(image)), self.description.get("world")
+        add = load_world(world).with_masks if world else with_visible_masks
+        return add(scene, self.labels[index])
 
 
 def worlds() -> list[str]:
@@ -203,6 +208,8 @@ def _draw(job: tuple[dict[str, Any], Any, int, int]) -> dict[str, np.ndarray]:
     arrays = {"images": (scene.image * 255).round().to(torch.uint8), "labels": labels}
     for level, nodes in enumerate(scene.levels):
         arrays |= {f"{level}.{f}": getattr(nodes, f) for f in TABLES}
+        more = {f"{level}.{f}": getattr(nodes, f) for f in OPTIONAL}
+        arrays |= {name: t for name, t in more.items() if t is not None}
     return {name: array.contiguous().numpy() for name, array in arrays.items()}
 
 
@@ -218,7 +225,8 @@ def _open(folder: Path) -> Dataset:
         arrays = {p.stem: torch.from_numpy(np.load(p, mmap_mode="c")) for p in folder.glob("*.npy")}
         description = json.loads((folder / "description.json").read_text())
         levels = 1 + max(int(name.split(".")[0]) for name in arrays if "." in name)
-        tables = tuple({f: arrays[f"{level}.{f}"] for f in TABLES} for level in range(levels))
+        names = lambda k: [*TABLES, *(f for f in OPTIONAL if f"{k}.{f}" in arrays)]  # noqa: E731
+        tables = tuple({f: arrays[f"{k}.{f}"] for f in names(k)} for k in range(levels))
         return Dataset(arrays["images"], description, tables, arrays["labels"])
     except (OSError, EOFError, ValueError, KeyError) as error:
         raise ValueError(

@@ -34,6 +34,7 @@ from tqdm import tqdm
 
 from inference import checkpoint, distributed, networks
 from inference.capture import Step
+from inference.clevr import ClevrConfig, clevr_with_masks, is_clevr
 from inference.data import Dataset, FolderConfig, Sampler, image_folder, load_world, world_dataset
 from inference.estimators import ESTIMATORS, estimator
 from inference.objectives import Objective
@@ -116,11 +117,14 @@ def plan(run: Run) -> Plan:
     networks.check(chosen.precision, chosen.layout)
 
     config = override(config, {**chosen.program, **tables["program"]}, f"program {source.name}")
-    world_config = FolderConfig() if run.images else load_world(chosen.world).Config()
+    if run.images:
+        world_config = ClevrConfig() if is_clevr(run.images) else FolderConfig()
+    else:
+        world_config = load_world(chosen.world).Config()
     shared = {f.name: getattr(config, f.name, None) for f in fields(world_config)}
     shared = {k: v for k, v in shared.items() if k in ("size", "colours") and v is not None}
     options = {**chosen.options, **shared, **tables["world"]}
-    what = "a folder of images" if run.images else f"world {chosen.world}"
+    what = "the images" if run.images else f"world {chosen.world}"
     world_config = override(world_config, options, what)
 
     if run.device not in ("auto", "cpu", "cuda"):
@@ -165,6 +169,9 @@ def describe(p: Plan, run: Run) -> dict[str, Any]:
 
 def datasets(p: Plan) -> tuple[Dataset, Dataset | None]:
     """Training images, and validation scenes with their truth (None for a folder of images)."""
+    if p.images and is_clevr(p.images):
+        own = lambda number, split: clevr_with_masks(p.images, split, number, p.world_config)  # noqa: E731
+        return own(None, "train"), own(VALIDATION_SCENES, "validation")
     if p.images:
         return image_folder(p.images, p.world_config), None
     make = lambda number, split: world_dataset(  # noqa: E731
@@ -578,7 +585,9 @@ def finish(run: Run, p: Plan, program: nn.Module, guide: nn.Module, out: Path, s
     """Measure on unseen scenes, draw the pictures, say where everything is."""
     from analysis.evaluate import evaluate, pictures, table
 
-    if p.images:
+    if p.images and is_clevr(p.images):
+        test = clevr_with_masks(p.images, "test", TEST_SCENES, p.world_config)
+    elif p.images:
         test = image_folder(p.images, p.world_config)
     else:
         test = world_dataset(p.recipe.world, TEST_SCENES, "test", seed=0, config=p.world_config)
@@ -607,7 +616,8 @@ def parser() -> argparse.ArgumentParser:
     )
     source = a.add_mutually_exclusive_group()
     source.add_argument("--world", metavar="W", help="simulator in programs/worlds to learn from")
-    source.add_argument("--images", metavar="DIR", type=Path, help="folder of images to learn from")
+    source.add_argument("--images", metavar="DIR", type=Path, help="folder of images to learn from, "
+                        "or CLEVR with masks as an HDF5 file")  # fmt: skip
     a.add_argument("--estimator", metavar="E", help=f"one of {', '.join(ESTIMATORS)}, or "
                    "PATTERN=E,… by names of sites")  # fmt: skip
     a.add_argument("--steps", type=int, metavar="N", help="the step to reach")

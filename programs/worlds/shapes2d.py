@@ -32,6 +32,7 @@ from torch import Tensor
 
 from programs import render
 from programs.scene import Nodes, Scene
+from programs.worlds import numbers
 
 VERSION = "2"
 """To be raised with every change of what is drawn: cached sets are found by it."""
@@ -87,17 +88,7 @@ class Config:
                 f"min_objects={self.min_objects}, max_objects={self.max_objects}: "
                 f"expected 1 <= min_objects <= max_objects <= {OBJECTS}"
             )
-        if not self.numbers:
-            raise ValueError(
-                f"without={self.without}: expected to leave out less than {self.min_objects} to "
-                f"{self.max_objects} objects, all there are"
-            )
-
-    @property
-    def numbers(self) -> list[int]:
-        """The numbers of objects that scenes have."""
-        every = range(self.min_objects, self.max_objects + 1)
-        return [number for number in every if number not in self.without]
+        numbers(self)
 
 
 def world(batch: int, generator: torch.Generator, config: Config = Config()) -> Scene:
@@ -114,8 +105,8 @@ def world(batch: int, generator: torch.Generator, config: Config = Config()) -> 
 
 def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene, Tensor]:
     """The same without masks, but with a label map (B, S, S) uint8: 0, or 1 + the part's slot."""
-    numbers = torch.tensor(config.numbers)
-    number = numbers[torch.randint(len(numbers), (batch, 1), generator=generator)]
+    some = torch.tensor(numbers(config))
+    number = some[torch.randint(len(some), (batch, 1), generator=generator)]
     pres = _uniform(generator, batch, OBJECTS).argsort(1).argsort(1) < number
     kind = torch.randint(len(TYPES), (batch, OBJECTS), generator=generator)
     size = UNIT * (0.75 + 0.5 * _uniform(generator, batch, OBJECTS))

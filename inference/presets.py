@@ -4,7 +4,7 @@
 hours, `paper` is the paper's configuration for a GPU. A program without an entry (a user's own) trains
 with `DEFAULT`. Schedules are written in steps; the keys of `schedules` are ``learning_rate``,
 ``estimator.BUFFER`` (``estimator.temperature``), ``program.BUFFER``, ``guide.BUFFER`` (any they declare)
-and ``weight.PATTERN`` (KL weights by site name: ``weight.z_cat*``).
+and ``weight.PATTERN`` (of KLs by site name, ``weight.z_cat*``, and of penalties, ``weight.penalty/boundary``).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from inference.objectives import Gaussian, Mixture, Prior, Sparse
-from inference.schedules import Constant, Exponential, Schedule, Until, WarmupDecay
+from inference.objectives import Boundary, Gaussian, Mixture, Penalty, Prior, Sparse
+from inference.schedules import Constant, Exponential, Linear, Schedule, Until, WarmupDecay
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class Recipe:
     )
     auxiliary: Mapping[str, Prior] = field(default_factory=dict)
     """fixed priors of auxiliary KLs by site-name pattern; ``{}`` is No-Aux"""
+    penalties: Mapping[str, Penalty] = field(default_factory=dict)
+    """functions of the Scene in nats an image, weighed by schedules ``weight.penalty/NAME``"""
     clip: float = 1.0
     """largest infinity norm of the gradient of the loss per image"""
     evaluate_every: int = 1000
@@ -259,7 +261,37 @@ ECON_RANDOM_PAPER = replace(
     },
 )
 
+SPACE_QUICK = Recipe(
+    steps=2000,
+    batch=32,
+    program={
+        "size": 64,
+        "glimpse": 16,
+        "components": 1,
+        "z_bg": 4,
+        "scale_mean": -1.2,
+        "scale_sd": 0.3,
+        "sigma_fg": 0.3,
+        "sigma_bg": 0.1,
+        "hidden": 64,
+        "channels": (16, 32, 64, 64),
+        "decoder": 32,
+    },
+    scenes=16_000,
+    schedules={
+        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=300, hold=900),
+        "estimator.temperature": Exponential(2.5, 0.5, 700),
+        "program.presence": Linear(-2.2, -12.0, 700),
+        "program.fixed_mixing": Until(1e-5, 150),
+        "program.sigma_bg": Exponential(0.3, 0.1, 150),
+    },
+    penalties={"boundary": Boundary()},
+    evaluate_every=250,
+)
+
 PRESETS: dict[str, dict[str, Recipe]] = {
+    "space": {"quick": SPACE_QUICK, "paper": SPACE_QUICK},
+    "space_p": {"quick": SPACE_QUICK, "paper": SPACE_QUICK},
     "gsgn": {"quick": GSGN_QUICK, "long": GSGN_LONG, "paper": GSGN_PAPER},
     "air": {"quick": AIR_QUICK, "long": AIR_LONG, "paper": AIR_PAPER},
     "discrete_air": {"quick": DISCRETE_AIR_QUICK, "paper": DISCRETE_AIR_PAPER},

@@ -102,6 +102,8 @@ class Boundary:
 
     Σ_ij ½ (α_ij Σ_n pres_n ST⁻¹(border, pose_n)_ij / sd)²,  border 1 at the edges of a square, 0 within
 
+    Boxes are upright.
+
     # differs: without the constant of the official code's log-density.
     """
 
@@ -122,7 +124,9 @@ class Boundary:
         nodes, size = scene.objects, scene.image.shape[-1]
         inside = nodes.pres.new_zeros(1, 32 - 2 * self.border, 32 - 2 * self.border)
         border = F.pad(inside, 4 * [self.border], value=1.0).expand(*nodes.pres.shape, -1, -1, -1)
-        drawn = where_present(nodes.pres, partial(render.place, size=size), border, nodes.pose)
+        drawn = where_present(
+            nodes.pres, partial(render.place_upright, size=size), border, nodes.pose
+        )
         borders = (nodes.pres[..., None, None, None] * drawn).sum(1)
         return 0.5 * (scene.opacity * borders / self.sd).square().sum((1, 2, 3))
 
@@ -244,8 +248,8 @@ def cost_terms(program_trace: Trace, guide_trace: Trace) -> dict[str, Term]:
 
     Latent sites give ``kl/SITE``: in closed form where torch knows one, else by the one sample that was
     drawn. ``aux/SITE`` are auxiliary KLs, ``penalty/NAME`` penalties, and any other observed site gives its
-    negative log-likelihood under its own name. A KL in closed form is right when program and guide condition their sites alike,
-    which `tests/test_contract.py` holds them to.
+    negative log-likelihood under its own name. A KL in closed form is right when program and guide condition
+    their sites alike, which `tests/test_contract.py` holds them to.
     """
     terms = {}
     for name, site in program_trace.nodes.items():

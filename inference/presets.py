@@ -262,7 +262,7 @@ ECON_RANDOM_PAPER = replace(
 )
 
 SPACE_QUICK = Recipe(
-    steps=2000,
+    steps=1500,
     batch=32,
     program={
         "size": 64,
@@ -279,9 +279,9 @@ SPACE_QUICK = Recipe(
     },
     scenes=16_000,
     schedules={
-        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=300, hold=900),
-        "estimator.temperature": Exponential(2.5, 0.5, 700),
-        "program.presence": Linear(-2.2, -12.0, 700),
+        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=250, hold=700),
+        "estimator.temperature": Exponential(2.5, 0.5, 500),
+        "program.presence": Linear(-2.2, -18.0, 500),
         "program.fixed_mixing": Until(1e-5, 150),
         "program.sigma_bg": Exponential(0.3, 0.1, 150),
     },

@@ -176,7 +176,7 @@ class Program(PyroModule):
         self, glimpses: Tensor, pres: Tensor, pose: Tensor, depth: Tensor, background: Background
     ) -> SegmentedPixels:
         """Glimpses (..., N, 4, h, w), the opacity last, on each other and on the background."""
-        place = partial(render.place, size=self.config.size)
+        place = partial(render.place_upright, size=self.config.size)
         placed = where_present(pres, place, glimpses, pose)
         colours, opacity = render.composite(placed, pres, depth).unsqueeze(-4).split([3, 1], -3)
         opacity = opacity.clamp(max=1)  # a convex sum may exceed 1 by a rounding

@@ -262,8 +262,8 @@ ECON_RANDOM_PAPER = replace(
 )
 
 SPACE_QUICK = Recipe(
-    steps=1500,
-    batch=32,
+    steps=1800,
+    batch=16,
     program={
         "size": 64,
         "glimpse": 16,
@@ -279,7 +279,7 @@ SPACE_QUICK = Recipe(
     },
     scenes=16_000,
     schedules={
-        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=250, hold=700),
+        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=250, hold=1000),
         "estimator.temperature": Exponential(2.5, 0.5, 500),
         "program.presence": Linear(-2.2, -18.0, 500),
         "program.fixed_mixing": Until(1e-5, 150),
@@ -289,9 +289,28 @@ SPACE_QUICK = Recipe(
     evaluate_every=250,
 )
 
+# differs: fewer and smaller networks, one background component
+SPACE_P_QUICK = replace(
+    SPACE_QUICK,
+    program={**SPACE_QUICK.program, "glimpse": 8, "z_what": 12, "scale_mean": -1.9},
+)
+SPACE_PAPER = Recipe(
+    steps=160_000,
+    batch=12,
+    scenes=64_000,
+    schedules={
+        # differs: the code has RMSprop at 1e-5 for the foreground and Adam at 1e-3 for the background
+        "learning_rate": Constant(1e-4),
+        "estimator.temperature": Linear(2.5, 0.5, 20_000),
+        # from a probability of 0.1 to 0.01  # differs: linear in the logit
+        "program.presence": Linear(-2.197, -4.595, 6000, begin=4000),
+        "weight.penalty/boundary": Until(1.0, 100_000, after=0.0),
+    },
+    penalties={"boundary": Boundary()},
+    evaluate_every=5000,
+)
+
 PRESETS: dict[str, dict[str, Recipe]] = {
-    "space": {"quick": SPACE_QUICK, "paper": SPACE_QUICK},
-    "space_p": {"quick": SPACE_QUICK, "paper": SPACE_QUICK},
     "gsgn": {"quick": GSGN_QUICK, "long": GSGN_LONG, "paper": GSGN_PAPER},
     "air": {"quick": AIR_QUICK, "long": AIR_LONG, "paper": AIR_PAPER},
     "discrete_air": {"quick": DISCRETE_AIR_QUICK, "paper": DISCRETE_AIR_PAPER},
@@ -303,6 +322,8 @@ PRESETS: dict[str, dict[str, Recipe]] = {
         "paper": ECON_RANDOM_PAPER,
     },
     "discrete_air_mnist": {"quick": DIGITS_QUICK, "paper": DIGITS_PAPER},
+    "space": {"quick": SPACE_QUICK, "paper": SPACE_PAPER},
+    "space_p": {"quick": SPACE_P_QUICK, "paper": SPACE_PAPER},
 }
 """By variant, where a variant has recipes of its own, else by program."""
 

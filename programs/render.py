@@ -113,7 +113,7 @@ def place_upright(patches: Tensor, pose: Tensor, size: int) -> Tensor:
 
 
 def line_weights(slope: Tensor, shift: Tensor, size: int, inner: int) -> Tensor:
-    """(..., size, inner) of `inner` pixels in a line, what each adds to those of another, at slope · x + shift."""
+    """(..., size, inner) what pixels of a line of `inner` add to those of another, at slope · x + shift."""
     axis = (2 * torch.arange(size, dtype=slope.dtype, device=slope.device) + 1) / size - 1
     at = (slope[..., None] * axis + shift[..., None] + 1) * (inner / 2) - 0.5
     return (1 - (at[..., None] - torch.arange(inner, device=slope.device)).abs()).clamp(min=0)

@@ -18,9 +18,8 @@ the foreground leaves. Both are drawn by themselves.
 them in the power of z_pres, and so has this.
 
 # differs: the code's w_i is a softmax over all cells of 100 α_i z_pres_i σ(-z_depth_i), in which a cell counts
-where it has no pixel. Here c = 8, and a cell counts in proportion to its opacity, as in GSGN.
-
-# differs: the code mixes every channel by itself; here, as the paper says, pixels.
+where it has no pixel, and it mixes every channel by itself. Here c = 8, a cell counts in proportion to its
+opacity, as in GSGN, and pixels are mixed.
 
 `space` is for objects (GSGN's SPACE-O), `space_p`, with more and smaller cells, for parts (SPACE-P).
 
@@ -51,7 +50,7 @@ from programs.scene import Nodes, Scene
 
 @dataclass(frozen=True)
 class Config:
-    """The official 3-D room configuration, on the 4 x 4 cells that few objects need."""
+    """The official 3-D room configuration, on 4 x 4 cells, with boxes of the size of a few large objects."""
 
     size: int = 128  # pixels a side of the image
     grid: int = 4  # G cells a side
@@ -59,7 +58,7 @@ class Config:
     z_what: int = 32
     reach: float = 1.0  # a, in cells of side d
     presence: float = 0.01  # prior probability of z_pres
-    scale_mean: float = -2.0  # of the prior of z_scale: boxes of 12 % of the image's side
+    scale_mean: float = -1.2  # of the prior of z_scale: boxes of 23 % of the image's side
     scale_sd: float = 0.1
     occlusion: float = 8.0  # c: what lies in front outweighs what lies behind by at most exp(c)
     sigma_fg: float = 0.15
@@ -82,14 +81,12 @@ class Config:
         if not self.channels:
             raise ValueError("channels=(): expected channels of at least one stage")
         if self.occlusion > 15:
-            raise ValueError(
-                f"occlusion={self.occlusion}: expected at most 15, or what lies behind vanishes in float32"
-            )
+            raise ValueError(f"occlusion={self.occlusion}: expected at most 15, for float32's sake")
 
 
 VARIANTS: dict[str, Config] = {
     "space": Config(),
-    "space_p": Config(grid=8, glimpse=16, z_what=16, scale_mean=-2.6),
+    "space_p": Config(grid=8, glimpse=16, z_what=16, scale_mean=-2.0),
 }
 
 
@@ -166,7 +163,7 @@ class Program(PyroModule):
         zeros = self.sigma_bg.new_zeros(batch, c.components, c.z_bg)
         log_shares, prior = zeros.new_zeros(1, 1, c.size, c.size), normal(zeros, zeros + 1)
         if self.segments is not None:
-            masks = self.segments.sample(batch)
+            masks = draw_masks(self.segments, self.segments.start.expand(batch, 1, -1))
             log_shares, prior = self.segments.log_shares(masks), self.segments.component(masks)
         with pyro.plate("components", c.components, dim=-1):
             z_bg = pyro.sample("z_bg", prior)
@@ -222,10 +219,6 @@ class Segments(nn.Module):
         self.mask_head = nn.Linear(c.memory, 2 * c.z_bg_mask)
         self.mask_decoder = BroadcastDecoder(c.z_bg_mask, c.size, 32, 1)
         self.component_head = mlp(c.z_bg_mask, [c.hidden, c.hidden], 2 * c.z_bg)
-
-    def sample(self, batch: int) -> Tensor:
-        """(..., 1, K, D) of all segments, each given those before."""
-        return draw_masks(self, self.start.expand(batch, 1, -1))
 
     def log_shares(self, masks: Tensor) -> Tensor:
         """(..., 1, K, D) -> (..., 1, K, H, W): the last segment takes what is left."""

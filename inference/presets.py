@@ -269,8 +269,8 @@ SPACE_QUICK = Recipe(
         "glimpse": 16,
         "components": 1,
         "z_bg": 4,
-        "scale_mean": -1.2,
-        "scale_sd": 0.3,
+        "scale_mean": -0.5,
+        "scale_sd": 0.2,
         "sigma_fg": 0.3,
         "sigma_bg": 0.1,
         "hidden": 64,
@@ -280,8 +280,8 @@ SPACE_QUICK = Recipe(
     scenes=16_000,
     schedules={
         "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=250, hold=1000),
-        "estimator.temperature": Exponential(2.5, 0.5, 500),
-        "program.presence": Linear(-2.2, -18.0, 500),
+        "estimator.temperature": Exponential(2.5, 0.5, 400),
+        "program.presence": Linear(-2.2, -18.0, 400),
         "program.fixed_mixing": Until(1e-5, 150),
         "program.sigma_bg": Exponential(0.3, 0.1, 150),
     },
@@ -292,7 +292,7 @@ SPACE_QUICK = Recipe(
 # differs: fewer and smaller networks, one background component
 SPACE_P_QUICK = replace(
     SPACE_QUICK,
-    program={**SPACE_QUICK.program, "glimpse": 8, "z_what": 12, "scale_mean": -1.9},
+    program={**SPACE_QUICK.program, "scale_mean": -1.2},
 )
 SPACE_PAPER = Recipe(
     steps=160_000,

@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from programs.scene import Scene
+
 
 def cache() -> Path:
     """``$SCENE_PROGRAMS_CACHE``, or ~/.cache/scene-programs."""
@@ -35,3 +37,15 @@ def _bits(number: int) -> Tensor:
     """(N, 1, 1) uint8."""
     assert number <= 8, f"{number} slots do not fit the 8 bits of a label"
     return torch.tensor([1 << k for k in range(number)], dtype=torch.uint8)[:, None, None]
+
+
+def with_visible_masks(scene: Scene, labels: Tensor) -> Scene:
+    """Add masks (bool) from a map (B, H, W) uint8 of what is seen: 0, or 1 + the slot of a leaf."""
+    leaves = scene.levels[-1]
+    slots = torch.arange(1, leaves.pres.shape[1] + 1)
+    masks = (labels[:, None] == slots[:, None, None],)
+    for nodes, above in zip(scene.levels[:0:-1], scene.levels[-2::-1], strict=True):
+        own = nodes.parent[..., None] == torch.arange(above.pres.shape[1])
+        union = torch.einsum("bnhw,bnm->bmhw", masks[0].float(), own.float()) > 0
+        masks = (union, *masks)
+    return scene.with_masks(masks)

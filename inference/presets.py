@@ -269,17 +269,18 @@ SPACE_QUICK = Recipe(
         "glimpse": 16,
         "components": 1,
         "z_bg": 4,
-        "scale_mean": -0.5,
-        "scale_sd": 0.2,
-        "sigma_fg": 0.3,
+        "scale_mean": -0.7,
+        "scale_sd": 0.15,
+        "sigma_fg": 0.15,
         "sigma_bg": 0.1,
         "hidden": 64,
         "channels": (16, 32, 64, 64),
         "decoder": 32,
     },
+    world="compositional_clevr",
     scenes=16_000,
     schedules={
-        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=250, hold=1000),
+        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=200, hold=700),
         "estimator.temperature": Exponential(2.5, 0.5, 400),
         "program.presence": Linear(-2.2, -18.0, 400),
         "program.fixed_mixing": Until(1e-5, 150),
@@ -298,6 +299,7 @@ SPACE_P_QUICK = replace(
 SPACE_PAPER = Recipe(
     steps=160_000,
     batch=12,
+    world="compositional_clevr",
     scenes=64_000,
     schedules={
         # differs: the code has RMSprop at 1e-5 for the foreground and Adam at 1e-3 for the background

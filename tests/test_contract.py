@@ -67,6 +67,7 @@ def test_every_program_has_a_guide_small_settings_and_presets():
     import programs
 
     library = {"__init__", "scene", "render", "nets", "distributions", "loading", "digits"}
+    library |= {"studio", "tracer"}  # of worlds
     files = {p.stem for p in pathlib.Path(programs.__file__).parent.glob("*.py")} - library
     assert files == set(own_programs()) == set(SMALL)
     assert all(set(PRESETS[name]) >= {"quick", "paper"} for name in files)

@@ -5,7 +5,7 @@ hours, `paper` is the paper's configuration for a GPU. A program without an entr
 with `DEFAULT`. Where the paper has an objective of its own for a world, that is the recipe there. Schedules
 are written in steps; the keys of `schedules` are ``learning_rate``, ``estimator.BUFFER``
 (``estimator.temperature``), ``program.BUFFER``, ``guide.BUFFER`` (any they declare) and ``weight.PATTERN``
-(KL weights by site name: ``weight.z_cat*``).
+(of KLs by site name, ``weight.z_cat*``, and of penalties, ``weight.penalty/boundary``).
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from inference.objectives import Gaussian, Mixture, Prior, Sparse
+from inference.objectives import Boundary, Gaussian, Mixture, Penalty, Prior, Sparse
 from inference.schedules import (
     Constant,
     Exponential,
+    Linear,
     LinearVariance,
     Ramp,
     Schedule,
@@ -47,6 +48,8 @@ class Recipe:
     )
     auxiliary: Mapping[str, Prior] = field(default_factory=dict)
     """fixed priors of auxiliary KLs by site-name pattern; ``{}`` is No-Aux"""
+    penalties: Mapping[str, Penalty] = field(default_factory=dict)
+    """functions of the Scene in nats an image, weighed by schedules ``weight.penalty/NAME``"""
     clip: float = 1.0
     """largest infinity norm of the gradient of the loss per image"""
     evaluate_every: int = 1000
@@ -321,6 +324,58 @@ ECON_RANDOM_PAPER = replace(
     },
 )
 
+SPACE_QUICK = Recipe(
+    steps=1400,
+    batch=16,
+    # differs: smaller networks, one background component, a prior of sizes that fits the objects and stays
+    program={
+        "size": 64,
+        "glimpse": 16,
+        "components": 1,
+        "z_bg": 4,
+        "scale_mean": -0.5,
+        "scale_sd": 0.3,
+        "sigma_fg": 0.3,  # as GSGN's, whose ELBO SPACE's equals (Table 1)
+        "sigma_bg": 0.1,
+        "hidden": 64,
+        "channels": (16, 32, 64, 64),
+        "decoder": 32,
+    },
+    world="compositional_clevr",
+    scenes=16_000,
+    schedules={
+        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=200, hold=700),
+        "estimator.temperature": Exponential(2.5, 0.5, 400),
+        "program.presence": Linear(-2.2, -18.0, 400),
+        "program.fixed_mixing": Until(1e-5, 150),  # differs: the background learns first
+        "program.sigma_bg": Exponential(0.3, 0.1, 150),
+    },
+    penalties={"boundary": Boundary()},
+    evaluate_every=200,
+)
+
+SPACE_P_QUICK = replace(
+    SPACE_QUICK,
+    # differs: 4 x 4 cells, which 12 parts at most fit in, take a quarter of the time of 8 x 8
+    program={**SPACE_QUICK.program, "grid": 4, "z_what": 16, "scale_mean": -1.2, "scale_sd": 0.3},
+)
+SPACE_PAPER = Recipe(
+    steps=160_000,
+    batch=12,
+    world="compositional_clevr",
+    scenes=64_000,
+    schedules={
+        # differs: the code has RMSprop at 1e-5 for the foreground and Adam at 1e-3 for the background
+        "learning_rate": Constant(1e-4),
+        "estimator.temperature": Linear(2.5, 0.5, 20_000),
+        # from a probability of 0.1 to 0.01  # differs: linear in the logit
+        "program.presence": Linear(-2.197, -4.595, 6000, begin=4000),
+        "weight.penalty/boundary": Until(1.0, 100_000, after=0.0),
+    },
+    penalties={"boundary": Boundary()},
+    evaluate_every=5000,
+)
+
 PRESETS: dict[str, dict[str, Recipe]] = {
     "gsgn": {"quick": GSGN_QUICK, "long": GSGN_LONG, "paper": GSGN_PAPER},
     "gsgn/compositional_clevr": {"quick": GSGN_CLEVR_QUICK, "paper": GSGN_CLEVR_PAPER},
@@ -336,6 +391,8 @@ PRESETS: dict[str, dict[str, Recipe]] = {
         "paper": ECON_RANDOM_PAPER,
     },
     "discrete_air_mnist": {"quick": DIGITS_QUICK, "paper": DIGITS_PAPER},
+    "space": {"quick": SPACE_QUICK, "paper": SPACE_PAPER},
+    "space_p": {"quick": SPACE_P_QUICK, "paper": SPACE_PAPER},
 }
 """By variant, where a variant has recipes of its own, else by program; for some worlds by both."""
 

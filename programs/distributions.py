@@ -144,6 +144,82 @@ class PixelMixture(dist.TorchDistribution):
         return torch.logaddexp(log_fg, log_bg).sum((-2, -1))
 
 
+class SegmentedPixels(dist.TorchDistribution):
+    """Every pixel is foreground, or of one of K segments of the background, its channels jointly (SPACE).
+
+    p(x_ij) = α_ij N(x_ij | f_ij, σ_fg²) + (1 - α_ij) Σ_k π_k,ij N(x_ij | b_k,ij, σ_bg²)
+
+    Args:
+        foreground: (..., C, H, W) means.
+        mixing: (..., 1, H, W) in [0, 1], α.
+        segments: (..., K, C, H, W) means.
+        log_shares: (..., K, H, W) log π, whose exponentials sum to 1 over K.
+        sigma_fg, sigma_bg: standard deviations, numbers or 0-d tensors.
+    """
+
+    arg_constraints: ClassVar = {"mixing": constraints.unit_interval}
+    support = constraints.independent(constraints.real, 3)
+    has_rsample = False
+
+    def __init__(
+        self,
+        foreground: Tensor,
+        mixing: Tensor,
+        segments: Tensor,
+        log_shares: Tensor,
+        sigma_fg: Tensor | float,
+        sigma_bg: Tensor | float,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.foreground, self.mixing = foreground, mixing
+        self.segments, self.log_shares = segments, log_shares
+        self.sigma_fg, self.sigma_bg = sigma_fg, sigma_bg
+        shape = torch.broadcast_shapes(foreground.shape, self.background.shape)
+        super().__init__(shape[:-3], shape[-3:], validate_args=validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance: object = None) -> SegmentedPixels:
+        """The same mixture over a larger batch."""
+        lead = torch.Size(batch_shape)
+        fields = (self.foreground, 3), (self.mixing, 3), (self.segments, 4), (self.log_shares, 3)
+        wide = (t.expand(lead + t.shape[-event:]) for t, event in fields)
+        return SegmentedPixels(*wide, self.sigma_fg, self.sigma_bg, validate_args=False)
+
+    @property
+    def background(self) -> Tensor:
+        """(..., C, H, W) expected background."""
+        return (self.log_shares.exp().unsqueeze(-3) * self.segments).sum(-4)
+
+    @property
+    def mean(self) -> Tensor:
+        """(..., C, H, W) expected image."""
+        return self.mixing * self.foreground + (1 - self.mixing) * self.background
+
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+        """An image with its pixel noise."""
+        with torch.no_grad():
+            shape = self._extended_shape(sample_shape)
+            lead = shape[:-3]
+            front = torch.bernoulli(self.mixing.expand(lead + self.mixing.shape[-3:])) > 0.5
+            logits = self.log_shares.expand(lead + self.log_shares.shape[-3:])
+            uniform = torch.rand_like(logits).clamp(1e-12, 1 - 1e-7)
+            chosen = (logits - (-uniform.log()).log()).argmax(-3, keepdim=True)
+            chosen = chosen.unsqueeze(-3).expand(*lead, 1, *shape[-3:])
+            segments = self.segments.expand(lead + self.segments.shape[-4:])
+            behind = segments.gather(-4, chosen).squeeze(-4)
+            noise = torch.randn(shape, dtype=behind.dtype, device=behind.device)
+            loc = torch.where(front, self.foreground, behind)
+            return loc + noise * torch.where(front, self.sigma_fg, self.sigma_bg)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density of images (..., C, H, W), summed over pixels: nats per image."""
+        # a weight of exactly 0 or 1 would have an infinite gradient in the logarithm
+        mixing = self.mixing.squeeze(-3) * (1 - 2e-6) + 1e-6
+        log_fg = mixing.log() + _pixel_log_normal(value, self.foreground, self.sigma_fg)
+        segments = _pixel_log_normal(value.unsqueeze(-4), self.segments, self.sigma_bg)
+        log_bg = (1 - mixing).log() + (self.log_shares + segments).logsumexp(-3)
+        return torch.logaddexp(log_fg, log_bg).sum((-2, -1))
+
+
 def _pixel_log_normal(value: Tensor, loc: Tensor, sigma: Tensor | float) -> Tensor:
     """(..., H, W) log N(value | loc, sigma²), summed over channels."""
     sigma = torch.as_tensor(sigma, dtype=loc.dtype, device=loc.device)

@@ -1,18 +1,19 @@
-"""How many labels a classifier needs on what a run says of images: the downstream task of GSGN (figure 6).
+"""How many labels a classifier needs on what a run says of images: GSGN's downstream task (figure 6).
 
     python -m analysis.downstream RUN [RUN …] [--views V,…] [--labels N,…] [--scenes N] [--seed S] [--out DIR]
 
-The label of an image: how many different shapes the parts of an object have, summed over its objects. The guide's
-mode says what each node looks like (``z_what``, and ``z_cat`` and ``z_attr`` where there are any); a net learns
-the labels from that, and nothing else. What it sees is a view:
+The label of an image: how many different shapes the parts of an object have, summed over its objects. The
+guide's mode says what each node looks like (``z_what``, with ``z_cat`` and ``z_attr`` where there are any); a net
+learns the labels from that, and nothing else. What it sees is a view:
 
     tree     the parts, within the object that they belong to; the default of programs with parts
     objects  every object's own appearance; the default of programs of one level
     parts    the parts, without the object that they belong to
 
-tree: a graph net within each object (Battaglia et al., 2018) makes one vector of its parts; these pass an MLP and
-are summed with learned weights; another MLP makes logits of that. In the other views a graph is a single node, so
-all views have the same nets. Paper's sizes: ``--labels 64,128,256,512,1024,2048,4096,8192,16000 --scenes 12800``.
+tree: a graph net within each object (Battaglia et al., 2018) makes one vector of its parts; these pass an MLP
+and are summed with learned weights; another MLP makes logits of that. In the other views a graph is a single
+node, so all views have the same nets. The paper's sizes, with more steps than here:
+``--labels 64,128,256,512,1024,2048,4096,8192,16000 --scenes 12800 --steps 5000``.
 
 # differs: the paper does not say how large its nets are, how long they learn, or how weights depend on objects.
 Here the best weights on the validation images are kept, and an object's weight is a linear function of it.
@@ -42,13 +43,13 @@ from analysis.gradients import show, write
 from analysis.metrics import owners
 from analysis.posterior import latent_sites, modes, plate_names, within_batch
 from inference.data import Dataset
-from programs.nets import mlp
+from programs.nets import mlp, where_present
 from programs.scene import Scene
 
 APPEARANCE = ("z_cat", "z_attr", "z_what")
 VIEWS = ("tree", "objects", "parts")
 RATES = (1e-3, 3e-3, 1e-2)
-"""Learning rates to choose from."""
+"""Learning rates at their peak, to choose from."""
 BATCH, HIDDEN = 128, 64
 PASS = 1000
 """Images in memory as floats."""
@@ -202,13 +203,15 @@ class GraphNet(nn.Module):
 
     def forward(self, graphs: Graphs) -> Tensor:
         """(B, O, K, D) -> (B, O, H), whatever the order of the nodes and in the slots where there is none."""
-        node, there = self.node(graphs.what), graphs.there
+        there = graphs.there.float()
+        node = where_present(there, self.node, graphs.what)
         number = node.shape[-2]
-        to, of = (node.unsqueeze(d).expand(*node.shape[:-1], number, -1) for d in (-2, -3))
-        of = of.reshape(to.shape)
-        edge = there[..., :, None] & there[..., None, :] & ~torch.eye(number, dtype=torch.bool)
-        received = (self.message(torch.cat([to, of], -1)) * edge[..., None]).sum(-2)
-        return (self.update(torch.cat([node, received], -1)) * there[..., None]).sum(-2)
+        to, of = node.unsqueeze(-2), node.unsqueeze(-3)
+        pairs = torch.cat(torch.broadcast_tensors(to, of), -1)
+        edge = there[..., :, None] * there[..., None, :] * (1 - torch.eye(number))
+        received = (where_present(edge, self.message, pairs) * edge[..., None]).sum(-2)
+        updated = where_present(there, self.update, torch.cat([node, received], -1))
+        return (updated * there[..., None]).sum(-2)
 
 
 class Classifier(nn.Module):
@@ -255,6 +258,7 @@ def learn(
         torch.manual_seed(seed)
         net = Classifier(train.graphs.what.shape[-1], classes)
     optimiser = torch.optim.Adam(net.parameters(), rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps)
     best, weights = -1.0, net.state_dict()
     for step in range(1, steps + 1):
         rows = torch.randint(len(train.labels), (BATCH,), generator=generator)
@@ -262,6 +266,7 @@ def learn(
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
+        schedule.step()
         if step % max(1, steps // CHECKS) == 0:
             accuracy = net.accuracy(*validation)
             if accuracy > best:

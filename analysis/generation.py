@@ -1,12 +1,13 @@
-"""Are a program's dreams like the world: the objects of its prior, as a classifier names them, and their numbers.
+"""Are a program's dreams like the world: objects of its prior, as a classifier names them, and their numbers.
 
     python -m analysis.generation RUN [--scenes N] [--seed S]
 
-GSGN shows objects and scenes of the prior in pictures only (figure 5). Here a small net learns from true objects
-to name the world's types of objects, and to refuse what is none of them: parts of objects of two different types,
-put together in one frame. It then names objects of the prior. What it says of true objects and mixtures that it
-has not seen, and of true objects as the guide infers and the program draws them (blurred as the prior's are), is
-what its word on the prior is to be held against. Numbers of objects and parts are compared as histograms.
+GSGN shows objects and scenes of the prior in pictures only (figure 5). Here a small net learns from true
+objects to name the world's types of objects, and to refuse what is none of them: parts of objects of two
+different types, put together. It then names objects of the prior. What it says of true objects and mixtures
+that it has not seen, and of true objects as the guide infers and the program draws them (blurred as the prior's
+are), is what its word on the prior is to be held against. Numbers of objects
+and parts are compared as histograms.
 
 An object is judged alone, without what hides it, cut out by the upright square around its mask.
 
@@ -86,8 +87,8 @@ def drawn_objects(scene: Scene) -> Tensor:
 def mixtures(truth: Scene, number: int, generator: torch.Generator) -> Tensor:
     """Pictures (M, C + 1, S, S) of objects of no type: parts of one over parts of another of a different type.
 
-    Objects are laid on each other by their centres and rotations. Mixtures that hide much are left out, so there
-    are fewer than `number`.
+    Objects are laid on each other by their centres and rotations. Mixtures that hide much are left out, so
+    there are fewer than `number`.
     """
     image, slot = truth.objects.present.nonzero(as_tuple=True)
     pairs = torch.randint(len(image), (2, number), generator=generator)
@@ -216,9 +217,9 @@ def generation(
         data: unseen scenes of the world, with truth: what is not named here is learned from others.
         number: scenes of the prior.
     Returns:
-        `valid`: whose objects -> share that is of some type; `right`: share of true objects whose type is named;
-        `types`: whose -> share of each type among those that are of one (T,); `distance`: name -> total variation
-        distance of the prior from the world, in [0, 1].
+        `valid`: whose objects -> share that is of some type; `right`: share of true objects whose type is
+        named; `types`: whose -> share of each type among those that are of one (T,); `distance`: name -> total
+        variation distance of the prior from the world, in [0, 1].
     Raises:
         ValueError: there is nothing to judge (see `judges`).
     """

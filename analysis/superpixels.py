@@ -2,10 +2,11 @@
 
     python -m analysis.superpixels RUN [--scenes N] [--seed S] [--out DIR]
 
-Small superpixels (SLIC; Achanta et al., 2012) are merged two by two, neighbours only, always the pair that adds least
-to the squared deviations of the pixels from their region's mean colour (Ward, 1963), until one is left. That
-hierarchy is cut at the number of true objects or parts, plus one for the background, and wherever else asked. It
-stands in for Superpixel Hierarchy (Wei et al., 2018), which begins at pixels and weighs edges and histograms too.
+Small superpixels (SLIC; Achanta et al., 2012) are merged two by two, neighbours only, always the pair that adds
+least to the squared deviations of the pixels from their region's mean colour (Ward, 1963), until one is
+left. That hierarchy is cut at the number of true objects or parts, plus one for the background, and wherever
+else asked. It stands in for Superpixel Hierarchy (Wei et al., 2018), which begins at pixels and weighs edges
+and histograms.
 Needs scikit-image: ``pip install "scene-programs[superpixels]"``.
 
 Shape legend: H x W pixels, S superpixels, R regions.
@@ -178,8 +179,9 @@ def mean_colours(image: Tensor, labels: Tensor) -> Tensor:
     return mean[:, index].view_as(image)
 
 
-def _all(nodes: Nodes, above: float) -> Tensor:
-    return torch.stack([segments(nodes, b, above) for b in range(len(nodes.pres))])
+def _segments(nodes: Nodes) -> Tensor:
+    """(B, H, W): 1 + the slot that covers more than half of a pixel, else 0."""
+    return torch.stack([segments(nodes, image, above=0.5) for image in range(len(nodes.pres))])
 
 
 def study(run: str, scenes: int, seed: int, out: Path) -> dict[str, dict[str, float]]:
@@ -194,10 +196,11 @@ def study(run: str, scenes: int, seed: int, out: Path) -> dict[str, dict[str, fl
     scene = infer(program, guide, images)
     if scene is None or not scene.levels:
         raise ValueError(f"{run!r} returns no objects: give a run of a program whose Scene does")
-    scene, levels = with_masks(scene), {"objects": (truth.objects, scene.objects)}
+    scene = with_masks(scene)
+    levels = {"objects": (truth.objects, scene.objects)}
     if truth.parts is not None and scene.parts is not None:
         levels["parts"] = truth.parts, scene.parts
-    found = {name: (_all(t, 0.5), _all(s, 0.0)) for name, (t, s) in levels.items()}
+    found = {name: (_segments(t), _segments(s)) for name, (t, s) in levels.items()}
     some = range(min(6, scenes))
     numbers = [
         {name: len(t[b].unique()) for name, (t, _) in found.items()}

@@ -3,8 +3,8 @@
     python -m analysis.downstream RUN [RUN …] [--views V,…] [--labels N,…] [--scenes N] [--seed S] [--out DIR]
 
 The label of an image: how many different shapes the parts of an object have, summed over its objects. The
-guide's mode says what each node looks like (``z_what``, with ``z_cat`` and ``z_attr`` where there are any); a net
-learns the labels from that, and nothing else. What it sees is a view:
+guide's mode says what each node looks like (``z_what``, with ``z_cat`` and ``z_attr`` where there are any); a
+net learns the labels from that, and nothing else. What it sees is a view:
 
     tree     the parts, within the object that they belong to; the default of programs with parts
     objects  every object's own appearance; the default of programs of one level
@@ -118,13 +118,14 @@ def distinct_shapes(truth: Scene) -> Tensor:
     return seen.scatter_(1, pair, 1)[:, :-1].sum(1)
 
 
-def appearance(trace: Trace, level: int) -> Tensor:
+def appearance(trace: Trace, level: int, slots: int) -> Tensor:
     """What the nodes of a level look like, (B, N, D): `APPEARANCE`, side by side.
 
     Args:
         trace: of a guide.
         level: 1 for objects. Their sites are those in a plate ``nodes_<level>``; in a program without such
             plates, those of its steps.
+        slots: N; steps after these (ECON's background) are no nodes.
     Raises:
         ValueError: there are no such sites.
     """
@@ -132,21 +133,17 @@ def appearance(trace: Trace, level: int) -> Tensor:
     leveled = any(p.startswith("nodes_") for site in sites.values() for p in plate_names(site))
     columns = []
     for symbol in APPEARANCE:
-        own = [site for name, site in sites.items() if name in (symbol, _stem(name, symbol))]
+        own = [site for name, site in sites.items() if symbol in (name, name.rpartition("_")[0])]
         if leveled:
             own = [site for site in own if f"nodes_{level}" in plate_names(site)]
             columns += [within_batch(site).flatten(2) for site in own]
         elif own:
-            columns.append(torch.stack([within_batch(site).flatten(1) for site in own], 1))
+            columns.append(torch.stack([within_batch(site).flatten(1) for site in own[:slots]], 1))
     if not columns:
         raise ValueError(
             f"the guide has no {', '.join(APPEARANCE)} at level {level}; it samples {list(sites)}"
         )
     return torch.cat([column.float() for column in columns], -1)
-
-
-def _stem(name: str, symbol: str) -> str | None:
-    return name if name.rpartition("_")[0] == symbol else None
 
 
 def read(program: Callable, guide: Callable, data: Dataset) -> list[Seen]:
@@ -170,17 +167,15 @@ def read(program: Callable, guide: Callable, data: Dataset) -> list[Seen]:
 def _seen(scene: Scene, trace: Trace, level: int) -> Seen:
     there = scene.levels[level - 1].present.cpu()
     owner = owners(scene) if level > 1 else torch.arange(there.shape[1]).expand(there.shape)
-    return Seen(appearance(trace, level).cpu(), there, owner)
+    return Seen(appearance(trace, level, there.shape[1]).cpu(), there, owner)
 
 
 def view(seen: Sequence[Seen], name: str) -> Graphs:
     """What a classifier is given in the view of that name, standardised over the nodes present.
 
     Raises:
-        ValueError: no such view, or none of a program without parts.
+        ValueError: a view of parts, and there are none; or nothing to see at all.
     """
-    if name not in VIEWS:
-        raise ValueError(f"unknown view {name!r}; known are {', '.join(VIEWS)}")
     if name != "objects" and len(seen) == 1:
         raise ValueError(f"view {name!r} needs parts, and the program has none: give 'objects'")
     level = seen[0] if name == "objects" else seen[-1]
@@ -332,8 +327,10 @@ def study(
     Unseen scenes of the run's world: `scenes` to test on, `scenes` to validate on, the rest to learn from.
 
     Raises:
-        ValueError: the run cannot be read, its world has no parts, or a view asks for parts that are not there.
+        ValueError: the run cannot be read, its world has no parts, there is no such view, or none of this run.
     """
+    for unknown in {*views} - {*VIEWS}:
+        raise ValueError(f"unknown view {unknown!r}; known are {', '.join(VIEWS)}")
     pyro.set_rng_seed(seeds[0])
     program, guide, config = open_run(run)
     total = 2 * scenes + max(sizes)
@@ -407,13 +404,7 @@ def main(arguments: list[str] | None = None) -> int:
             for row in study(run, views, o.labels, o.scenes, o.steps, seeds):
                 rows.append(row)
                 write(o.out / "downstream.csv", rows)
-                print(
-                    "  ".join(
-                        f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}"
-                        for k, v in row.items()
-                    ),
-                    flush=True,
-                )
+                print(show([row]).split("\n")[-1], flush=True)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,15 +1,14 @@
 """Superpixels merged: on pictures whose regions are known, and where scikit-image is not installed."""
 
-import os
 import sys
+from importlib.util import find_spec
 
 import pytest
 import torch
 
 from analysis import superpixels
 
-if not os.environ.get("SCIKIT_IMAGE_TESTS"):
-    pytest.importorskip("skimage")
+installed = pytest.mark.skipif(find_spec("skimage") is None, reason="needs scikit-image")
 
 
 def patches():
@@ -20,6 +19,7 @@ def patches():
     return colours[labels].permute(2, 0, 1), labels
 
 
+@installed
 def test_the_true_number_of_regions_finds_the_true_regions():
     image, truth = patches()
     merged = superpixels.hierarchy(image)
@@ -28,6 +28,7 @@ def test_the_true_number_of_regions_finds_the_true_regions():
         assert len(merged.cut(regions).unique()) == regions == int(merged.cut(regions).max()) + 1
 
 
+@installed
 def test_cuts_are_nested():
     merged = superpixels.hierarchy(
         torch.rand(3, 24, 24, generator=torch.Generator().manual_seed(0))
@@ -36,6 +37,7 @@ def test_cuts_are_nested():
     assert all(len(coarse[fine == k].unique()) == 1 for k in range(20))
 
 
+@installed
 def test_shades_of_grey_too():
     image, truth = patches()
     merged = superpixels.hierarchy(image[:1])
@@ -59,6 +61,7 @@ def test_agreement_without_foreground_is_of_all_pixels_alone():
     assert superpixels.agreement(labels, labels) == {"ari": 1.0}
 
 
+@installed
 def test_the_command(tmp_path, capsys):
     arguments = ["gsgn-shapes2d", "--scenes", "2", "--out", str(tmp_path)]
     assert superpixels.main(arguments) == 0

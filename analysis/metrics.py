@@ -285,8 +285,8 @@ def ari_fg(scene: Scene, truth: Scene) -> float:
     _same_length(scene.objects, truth.objects)
     scores = []
     for image in range(len(scene)):
-        labels = _segments(scene.objects, image, above=0.0)
-        true_labels = _segments(truth.objects, image, above=0.5)
+        labels = segments(scene.objects, image, above=0.0)
+        true_labels = segments(truth.objects, image, above=0.5)
         foreground = true_labels > 0
         if foreground.any():
             scores.append(adjusted_rand_index(true_labels[foreground], labels[foreground]))
@@ -306,7 +306,7 @@ def ari_all(scene: Scene, truth: Scene) -> float:
             torch.where(
                 (s.objects.mask[image] * s.objects.present[image, :, None, None]).sum(0).cpu()
                 > 0.5,
-                _segments(s.objects, image, above=0.0),
+                segments(s.objects, image, above=0.0),
                 0,
             ).flatten()
             for s in (scene, truth)
@@ -426,7 +426,7 @@ def mutual_information(pairs: list[tuple[int, int]]) -> float:
     return float(normalized_mutual_info_score(two, one)) if len({*one}) > 1 < len({*two}) else 0.0
 
 
-def _segments(nodes: Nodes, image: int, above: float) -> Tensor:
+def segments(nodes: Nodes, image: int, above: float) -> Tensor:
     """(H, W) 1 + slot of the node seen at a pixel, 0 where no mask is larger than `above`."""
     masks = nodes.mask[image].float() * nodes.present[image, :, None, None]
     strength, slot = masks.max(0)

@@ -180,12 +180,17 @@ def edit_figure(scenes: Mapping[str, Scene]) -> Figure:
     Args:
         scenes: by title, as many images in each, drawn already by `analysis.edit.render`.
     """
-    drawn = [_first(scene, len(scene)) for scene in scenes.values()]
-    figure, rows = _grid(len(drawn[0]), [1] * len(drawn), title=True)
-    for title, scene, column in zip(scenes, drawn, rows.T, strict=True):
+    return pictures_figure({title: scene.image for title, scene in scenes.items()})
+
+
+def pictures_figure(columns: Mapping[str, Tensor]) -> Figure:
+    """Pictures (B, C, H, W) by title, as many in each, side by side, a row an image."""
+    number = len(next(iter(columns.values())))
+    figure, rows = _grid(number, [1] * len(columns), title=True)
+    for (title, pictures), column in zip(columns.items(), rows.T, strict=True):
         column[0].set_title(title, fontsize=9)
-        for b, axes in enumerate(column):
-            _show(axes, scene.image[b])
+        for picture, axes in zip(pictures.detach().cpu(), column, strict=True):
+            _show(axes, picture)
     return figure
 
 
@@ -348,6 +353,33 @@ def scaling_figure(rows: Sequence[dict]) -> Figure:
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("milliseconds a step")
     panels[0].legend(fontsize=7)
+    return figure
+
+
+def labels_figure(rows: Sequence[dict]) -> Figure:
+    """Accuracy against labels, logarithmic, a line a representation (after GSGN figure 6).
+
+    Thick the mean over repeats, thin every one of them.
+
+    Args:
+        rows: of `analysis.downstream`, with "run", "view", "labels", "repeat" and "accuracy".
+    """
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    lines: dict[str, dict[int, list[float]]] = {}
+    for row in rows:
+        line = lines.setdefault(f"{row['run']}: {row['view']}", {})
+        line.setdefault(row["labels"], []).append(row["accuracy"])
+    for k, (name, points) in enumerate(lines.items()):
+        values, style = np.array(list(points.values())), {"color": f"C{k}"}
+        axes.plot([*points], values.mean(1), marker=MARKERS[k % len(MARKERS)], label=name, **style)
+        axes.plot([*points], values, linewidth=0.7, alpha=0.5, **style)
+    axes.set(xscale="log", xlabel="labelled images", ylabel="accuracy", ylim=(0, 1.02))
+    axes.set_xticks(sorted({row["labels"] for row in rows}))
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="lower right")
     return figure
 
 

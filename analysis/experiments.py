@@ -346,3 +346,7 @@ def chosen(table: Table, names: str | None) -> list[str]:
             f"the table has no row {', '.join(sorted(unknown))}; known are {', '.join(table.published)}"
         )
     return models
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,8 @@
 """The tables of the papers: what they say, which scenes they measure, and how they are printed."""
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -124,3 +126,9 @@ def test_unknown_rows_are_named():
 def test_worlds_of_the_tables_exist():
     for table in TABLES.values():
         assert "without" in vars(load_world(table.world).Config())
+
+
+def test_the_command_lists_its_tables():
+    words = [sys.executable, "-m", "analysis.experiments", "--help"]
+    shown = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert all(name in shown for name in TABLES)

@@ -490,7 +490,8 @@ def _unshadowed(
         c = _plus(_row(things.centre, k), -1.0, p)
         along = _dot(c, to) / square
         wide = things.bound[k] + max(0.0, along) * lights.radius[lamp]
-        if k == own or along < 0 or _dot(c, c) - along * along * square > wide * wide:
+        behind = along < 0 and along * along * square > things.bound[k] ** 2
+        if k == own or behind or _dot(c, c) - along * along * square > wide * wide:
             continue
         m = _local(things, k, c)
         o = (-m[0], -m[1], -m[2])

@@ -207,15 +207,15 @@ def test_a_shadow_is_as_dark_as_the_share_of_the_lamp_that_is_hidden():
     rest = (a[0] for a in tracer._discs(light))
     lights = tracer.Lights(light.place[0].numpy(), *rest, light.radius.numpy(), light.power.numpy())
 
-    def seen(y):
-        p = (0.0, y, 0.0)
-        to = (0.0, -4.0 - y, 4.0)
+    def seen(y, z=0.0):
+        p, to = (0.0, y, z), (0.0, -4.0 - y, 4.0 - z)
         return tracer._unshadowed(things, lights, 0, p, to, -1, 60, 0.0)
 
     edge = (
         0.05 + 2 * 4.05 / 2
     )  # where the line from the lamp's middle over the wall's top meets the floor
     assert seen(0.5) == 0 and seen(-1.0) == 1 and seen(6.0) == 1
+    assert seen(0.06, 1.93) == 0  # with the wall's middle behind
     assert abs(seen(edge) - 0.5) < 0.06
     shares = [seen(y) for y in np.linspace(0.5, 6, 30)]
     assert shares == sorted(shares) and len(set(shares)) > 4

@@ -37,7 +37,7 @@ from programs.worlds import with_visible_masks as with_masks
 
 __all__ = ["VERSION", "Config", "draw", "obeys", "with_masks", "world"]
 
-VERSION = "1"
+VERSION = "2"
 """To be raised with every change of what is drawn: cached sets are found by it."""
 KINDS = (*studio.SHAPES, "arrow")
 OBJECTS = 3

@@ -37,7 +37,7 @@ from programs.worlds import with_visible_masks as with_masks
 
 __all__ = ["VERSION", "Config", "draw", "with_masks", "world"]
 
-VERSION = "1"
+VERSION = "2"
 """To be raised with every change of what is drawn: cached sets are found by it."""
 MOST = 8
 """Things a scene at most: more would wait long until all show enough within the cut."""

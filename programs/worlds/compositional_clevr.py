@@ -45,7 +45,7 @@ from programs.worlds import with_visible_masks as with_masks
 
 __all__ = ["VERSION", "Config", "draw", "with_masks", "world"]
 
-VERSION = "1"
+VERSION = "2"
 """To be raised with every change of what is drawn: cached sets are found by it."""
 OBJECTS, PARTS = 4, 3
 LAYOUTS = ("quadrants", "free")

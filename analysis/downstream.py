@@ -217,6 +217,7 @@ class Classifier(nn.Module):
         self.graph = GraphNet(features, hidden)
         self.object = mlp(hidden, [hidden], hidden)
         self.weight = nn.Linear(hidden, 1)
+        nn.init.ones_(self.weight.bias)  # begins as a sum: near 0 objects would hardly learn
         self.out = mlp(hidden, [hidden], classes)
 
     def forward(self, graphs: Graphs) -> Tensor:

@@ -24,12 +24,19 @@ def cache() -> Path:
     return Path(os.environ.get("SCENE_PROGRAMS_CACHE", default))
 
 
-def numbers(config: Any) -> list[int]:
+def numbers(config: Any, most: int) -> list[int]:
     """The numbers of objects that scenes have: from `min_objects` to `max_objects`, `without` some.
 
+    Args:
+        most: slots.
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or one that has no room.
     """
+    if not 1 <= config.min_objects <= config.max_objects <= most:
+        raise ValueError(
+            f"min_objects={config.min_objects}, max_objects={config.max_objects}: "
+            f"expected 1 <= min_objects <= max_objects <= {most}"
+        )
     every = range(config.min_objects, config.max_objects + 1)
     found = [number for number in every if number not in config.without]
     if not found:

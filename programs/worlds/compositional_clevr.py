@@ -133,12 +133,7 @@ class Config:
         studio.check_picture(self.size, self.samples)
         if self.layout not in LAYOUTS:
             raise ValueError(f"unknown layout {self.layout!r}; known are {', '.join(LAYOUTS)}")
-        if not 1 <= self.min_objects <= self.max_objects <= OBJECTS:
-            raise ValueError(
-                f"min_objects={self.min_objects}, max_objects={self.max_objects}: "
-                f"expected 1 <= min_objects <= max_objects <= {OBJECTS}"
-            )
-        numbers(self)
+        numbers(self, OBJECTS)
         if self.parts not in TYPES:
             raise ValueError(f"parts={self.parts}: expected 3 or 7 kinds of parts")
 
@@ -230,7 +225,7 @@ def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene,
 
 
 def _plan(batch: int, generator: torch.Generator, config: Config) -> Plan:
-    some = torch.tensor(numbers(config))
+    some = torch.tensor(numbers(config, OBJECTS))
     number = some[torch.randint(len(some), (batch, 1), generator=generator)]
     pres = studio.uniform(generator, batch, OBJECTS).argsort(1).argsort(1) < number
     kind = torch.randint(10, (batch, OBJECTS), generator=generator)

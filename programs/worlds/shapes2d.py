@@ -83,12 +83,7 @@ class Config:
             raise ValueError(f"size={self.size}: expected at least 32 pixels a side")
         if self.layout not in LAYOUTS:
             raise ValueError(f"unknown layout {self.layout!r}; known are {', '.join(LAYOUTS)}")
-        if not 1 <= self.min_objects <= self.max_objects <= OBJECTS:
-            raise ValueError(
-                f"min_objects={self.min_objects}, max_objects={self.max_objects}: "
-                f"expected 1 <= min_objects <= max_objects <= {OBJECTS}"
-            )
-        numbers(self)
+        numbers(self, OBJECTS)
 
 
 def world(batch: int, generator: torch.Generator, config: Config = Config()) -> Scene:
@@ -105,7 +100,7 @@ def world(batch: int, generator: torch.Generator, config: Config = Config()) -> 
 
 def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene, Tensor]:
     """The same without masks, but with a label map (B, S, S) uint8: 0, or 1 + the part's slot."""
-    some = torch.tensor(numbers(config))
+    some = torch.tensor(numbers(config, OBJECTS))
     number = some[torch.randint(len(some), (batch, 1), generator=generator)]
     pres = _uniform(generator, batch, OBJECTS).argsort(1).argsort(1) < number
     kind = torch.randint(len(TYPES), (batch, OBJECTS), generator=generator)

@@ -25,28 +25,18 @@ SMALL = {
     "econ": {"size": 32, "features": 8, "blocks": 2, "attention": (8, 8), "context": 16}
     | {"patch": 2},
 }
-FOUR_LEVELS = {
-    "children": (4, 4, 4),
-    "z_what": (12, 10, 8, 8),
-    "crops": (16, 16, 8),
-    "scale": ((0.3, 0.29), (0.5, 0.49), (0.5, 0.49)),
-    "scale_axes": (2, 1, 1),
-    "scale_start": (0.0, 0.0, 0.0),
-}
+FOUR_LEVELS = {"z_what": (12, 10, 8, 8), "crops": (16, 16, 8)}
 
 
 def cases():
     for name in own_programs():
         for variant in load(f"programs/{name}.py").variants:
             yield name, variant
-    yield "gsgn", "four_levels"
 
 
 def build(name, variant):
     source = load(f"programs/{name}.py")
-    changes = SMALL[name]
-    if variant == "four_levels":
-        variant, changes = "gsgn", {**changes, **FOUR_LEVELS}
+    changes = SMALL[name] | (FOUR_LEVELS if variant == "four_levels" else {})
     return source.build(override(source.variants[variant], changes, name))
 
 

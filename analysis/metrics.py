@@ -87,7 +87,10 @@ def _object_metrics(scene: Scene, truth: Scene, soft: Scene) -> dict[str, float]
 
 
 def level_names(number: int) -> tuple[str, ...]:
-    """What the levels of a graph with that many are called, from the root down."""
+    """What the levels of a graph with that many are called, from the root down.
+
+    `Scene.objects` is the first of them whatever it is called.
+    """
     if number == 1:
         return ("object",)
     above = tuple(f"level_{k + 1}" for k in range(number - len(NAMES)))

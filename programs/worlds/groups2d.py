@@ -98,28 +98,14 @@ def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene,
     object_pres = pres[..., None] & (member >= 0)
     shape = SHAPE[member]  # (B, G, O, P); a member that is not there, -1, is any
     part_pres = object_pres[..., None] & (shape >= 0)
-    still = torch.zeros(())
-    group = render.pose(
-        torch.zeros(2), (size * HALF[kind])[..., None], angle
-    )  # at the origin, for now
-    object_pose = render.pose(PLACE[kind], SCALE[kind][..., None], still)
-    part_pose = render.pose(PART_PLACE[member], PART_SCALE[member][..., None], still)
-    part_pose = render.chain(object_pose[..., None, :, :], part_pose)
-    offset = render.chain(group[:, :, None, None], part_pose)[..., 2].flatten(2, 3)
-    radius = (size[..., None, None] * CIRCLE[member]).flatten(2)
-    centre = centres(part_pres.flatten(2), offset, radius, GAP, "quadrants", generator)
-    group = torch.cat([group[..., :2], centre[..., None]], -1)
-    object_pose = render.chain(group[:, :, None], object_pose).flatten(1, 2)
-    part_pose = render.chain(group[:, :, None, None], part_pose).flatten(1, 3)
-
+    poses = _poses(part_pres, kind, size, angle, generator)
     levels = (
-        _nodes(pres, group, kind),
-        _nodes(object_pres.flatten(1), object_pose, member.flatten(1)),
-        _nodes(part_pres.flatten(1), part_pose, shape.flatten(1)),
+        _nodes(pres, poses[0], kind, GROUPS),
+        _nodes(object_pres.flatten(1), poses[1], member.flatten(1), OBJECTS),
+        _nodes(part_pres.flatten(1), poses[2], shape.flatten(1), PARTS),
     )
-    parts = levels[-1]
     image, labels = rasterise(
-        parts.present, shape.flatten(1), part_pose, COLOURS[colour], config.size
+        part_pres.flatten(1), shape.flatten(1), poses[2], COLOURS[colour], config.size
     )
     return Scene(image, levels, torch.zeros_like(image)), labels
 
@@ -131,9 +117,30 @@ def with_masks(scene: Scene, labels: Tensor) -> Scene:
     return scene.with_masks((objects.unflatten(1, (-1, OBJECTS)).any(2), objects, parts))
 
 
-def _nodes(pres: Tensor, pose: Tensor, category: Tensor) -> Nodes:
-    """A level of equally deep nodes, as many a parent: (B, N) present, (B, N, 2, 3), (B, N)."""
-    degree = {GROUPS: GROUPS, GROUPS * OBJECTS: OBJECTS}.get(pres.shape[1], PARTS)
+def _poses(
+    part_pres: Tensor, kind: Tensor, size: Tensor, angle: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of groups (B, G, 2, 3), objects (B, GO, 2, 3) and parts (B, GOP, 2, 3), at centres drawn here.
+
+    Args:
+        part_pres: (B, G, O, P) bool.
+        kind, size, angle: (B, G) type, unit in the image frame, radians.
+    """
+    member, still = OBJECT[kind], torch.zeros(())
+    turned = render.pose(torch.zeros(2), (size * HALF[kind])[..., None], angle)  # not placed yet
+    objects = render.pose(PLACE[kind], SCALE[kind][..., None], still)
+    parts = render.pose(PART_PLACE[member], PART_SCALE[member][..., None], still)
+    parts = render.chain(objects[..., None, :, :], parts)
+    offset = render.chain(turned[:, :, None, None], parts)[..., 2].flatten(2, 3)
+    radius = (size[..., None, None] * CIRCLE[member]).flatten(2)
+    centre = centres(part_pres.flatten(2), offset, radius, GAP, "quadrants", generator)
+    groups = torch.cat([turned[..., :2], centre[..., None]], -1)
+    objects = render.chain(groups[:, :, None], objects).flatten(1, 2)
+    return groups, objects, render.chain(groups[:, :, None, None], parts).flatten(1, 3)
+
+
+def _nodes(pres: Tensor, pose: Tensor, category: Tensor, degree: int) -> Nodes:
+    """A level from who is present (B, N) bool, poses, types (B, N), and the slots of a parent."""
     parent = torch.arange(pres.shape[1]).div(degree, rounding_mode="floor").expand(pres.shape)
     return Nodes(pres.float(), pose, torch.ones(pres.shape), parent, category.where(pres, -1))
 

@@ -167,7 +167,7 @@ def pictures(page: Page, program: Callable, x: torch.Tensor, scene: Scene) -> No
     """What the guide sees in images, and what the program dreams."""
     page.heading("What it sees")
     if scene.levels:
-        figure, what = plots.scene_graph_figure(x, scene, 5), "objects (solid) and parts (dashed)"
+        figure, what = plots.scene_graph_figure(x, scene, 5), "nodes (the leaves' dashed)"
         page.figure(figure, f"Input with boxes of {what}, reconstruction, patches of every slot.")
     else:
         page.figure(plots.reconstruction_figure(x, scene), "Inputs above, reconstructions below.")

@@ -101,6 +101,15 @@ VARIANTS: dict[str, Config] = {
     "gsgn9": Config(children=(9, 9), reach=0.75),
     "no_share": Config(share=False),
     "mem": Config(memory=8),  # differs: the paper does not say how many
+    # differs: beyond the paper, groups of objects between the scene and the objects
+    "four_levels": Config(
+        children=(4, 4, 4),
+        z_what=(128, 96, 64, 32),
+        crops=(64, 32, 16),
+        scale=((0.3, 0.29), (0.5, 0.49), (0.5, 0.49)),
+        scale_axes=(1, 1, 1),
+        scale_start=(0.0, 0.0, 0.0),
+    ),
 }
 
 

@@ -27,28 +27,18 @@ SMALL = {
     "space": {"size": 32, "grid": 2, "z_what": 6, "components": 3, "z_bg": 4, "z_bg_mask": 4}
     | {"memory": 8, "hidden": 24, "channels": (8, 16), "decoder": 16},
 }
-FOUR_LEVELS = {
-    "children": (4, 4, 4),
-    "z_what": (12, 10, 8, 8),
-    "crops": (16, 16, 8),
-    "scale": ((0.3, 0.29), (0.5, 0.49), (0.5, 0.49)),
-    "scale_axes": (2, 1, 1),
-    "scale_start": (0.0, 0.0, 0.0),
-}
+FOUR_LEVELS = {"z_what": (12, 10, 8, 8), "crops": (16, 16, 8)}
 
 
 def cases():
     for name in own_programs():
         for variant in load(f"programs/{name}.py").variants:
             yield name, variant
-    yield "gsgn", "four_levels"
 
 
 def build(name, variant):
     source = load(f"programs/{name}.py")
-    changes = SMALL[name]
-    if variant == "four_levels":
-        variant, changes = "gsgn", {**changes, **FOUR_LEVELS}
+    changes = SMALL[name] | (FOUR_LEVELS if variant == "four_levels" else {})
     return source.build(override(source.variants[variant], changes, name))
 
 

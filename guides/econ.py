@@ -2,7 +2,7 @@
 
     for t = T, …, 1 every expert k attends to a part of what is in the scope s_t, encodes and decodes it:
     u_t        the seed, a pixel of what is worst explained so far
-    q_k(m)     ∝ a_k(x, s_t, u_t) m̃_k(z')                   z' the mean of g_k(x, s_t ⊙ a_k), a first look
+    q_k(m)     ∝ a_k(x, s_t, u_t) √m̃_k(z')                  z' the mean of g_k(x, s_t ⊙ a_k), a first look
     r̃_k        = s_t ⊙ q_k                                  all of s_t at t = 1
     q(z | k)   = N(g_k(x, r̃_k))
     C_k        = log(λ L_x + L_r) - log(Σ r̃_k e)            of x_k = μ_k(z), m̃_k(z) at the mean of z
@@ -29,8 +29,9 @@ seed is attended to, as in GENESIS-V2 (Engelcke et al., 2021). To begin with pix
 each other and of one colour. Without it all objects of random colours are one region, and stay one.
 
 # differs: the paper's q_k is a_k. Here every object is looked at twice, and is where attention and the shape
-that the first look has seen agree, their product, as in GSGN (10). So of two that touch and are alike only one
-is explained, and the other is left for the next layer.
+that the first look has seen agree, their product, as in GSGN (10), but for the root: with random colours
+shapes are surer than they are right. So of two that touch and are alike only one is explained, and the other is
+left for the next layer.
 
 # differs: the best one's whole shape may go on under what is not explained yet. Then that is looked at as well,
 and of the two goes first whose shape is less covered by the other: so layers are in the order of depths.
@@ -77,6 +78,8 @@ FAINT = 0.2
 """Of what layers begin with: the attention network adds little to what is seen."""
 NARROW = -2.3
 """Added to what deviations of z are made of: they begin at 0.1, so that decoders can hear what z says."""
+TRUST = 0.5
+"""The power of the shape that the first look has seen, in the second."""
 CERTAIN = 20.0
 """Logit of what is attended to at t = 1: a probability of 1 in single precision."""
 
@@ -173,7 +176,7 @@ class Guide(PyroModule):
             return self.look(rows, torch.full_like(rows.scope, CERTAIN))
         attended, (loc, _) = self.look(rows, self.attention.near(rows.embedding, seed, rows.cat))
         _, shape = self.program.decoder(loc, rows.cat)
-        return self.look(rows, attended + shape)
+        return self.look(rows, attended + TRUST * shape)
 
     def look(self, rows: Rows, logits: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """The logits (N, S, S) of what is looked at, and the mean and deviation of z, two (N, L)."""

@@ -46,6 +46,7 @@ DRAWS = 16
 """Scenes of the prior, of which some objects overlap. They get all objects, as priors may place none."""
 PROGRAMS = {
     "gsgn": "gsgn",
+    "space": "space",
     "air": "air",
     "discrete_air": "discrete_air",
     "econ": "econ",

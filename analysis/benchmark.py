@@ -43,7 +43,7 @@ from inference.data import world_dataset
 from inference.svi import Run, plan
 from programs.loading import imported
 
-PROGRAMS = tuple(f"programs/{name}.py" for name in ("gsgn", "air", "discrete_air", "econ"))
+PROGRAMS = tuple(f"programs/{name}.py" for name in ("gsgn", "air", "discrete_air", "econ", "space"))
 ROUNDS, STEPS = 7, 5
 """Turns, the first of which is not counted, and steps in each."""
 MATRIX = 1024

@@ -151,6 +151,9 @@ def pictures(
         figures["prior_scenes.png"] = plots.sample_figure(prior)
         if prior.levels and prior.objects.patch is not None:
             figures["prior_objects.png"] = plots.object_figure(prior)
+        if getattr(program, "memory", None) is not None:
+            with torch.no_grad():
+                figures["memory.png"] = plots.memory_figure(program.memory.samples(6).cpu())
     for name, figure in figures.items():
         plots.save(figure, out / name)
     return [out / name for name in figures]

@@ -19,6 +19,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,18 @@ class Learner:
         """The batch of a step."""
         chosen = self.data.images[self.sampler.indices(step)]
         return torch.as_tensor(chosen).to(self.plan.device).float() / 255
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Within, program and guide are in evaluation mode: what training counts (ECON's prices) stays."""
+        modules = (self.program, self.guide)
+        for module in modules:
+            module.eval()
+        try:
+            yield
+        finally:
+            for module in modules:
+                module.train()
 
     def update(self) -> None:
         """One training step."""
@@ -131,40 +144,41 @@ def compare(
         fit: steps for which what an estimator learns (baselines) is fitted before, at fixed weights.
         chosen: the estimator of the reference, where not the one that `exact` takes.
     """
-    reference, kind = exact(learner, x, draws, chosen)
-    scale = reference.mean.norm()
-    for name in names:
-        method = estimator(name).to(x.device)
-        method.prepare(learner.program, learner.guide, x)
-        if hasattr(learner.estimator, "temperature") and hasattr(method, "temperature"):
-            method.temperature.copy_(learner.estimator.temperature)
-        settle(method, learner, x, fit)
-        learner.gradient(method, x)  # the first one costs more
-        moments, before, started = Moments(), learner.evaluations, time.perf_counter()
-        for _ in range(draws):
-            moments.add(learner.gradient(method, x))
-        seconds = (time.perf_counter() - started) / draws
-        off = moments.mean - reference.mean
-        noise = moments.variance.sum() / draws + reference.variance.sum() / reference.number
-        row = {
-            "step": learner.trainer.step,
-            "estimator": name,
-            "objective": "bound" if isinstance(method, Bound) else "ELBO",
-            "reference": kind,
-            "bias": math.sqrt(max(float(off.square().sum() - noise), 0.0)) / float(scale),
-            "bias_error": math.sqrt(float(noise)) / float(scale),
-            "variance": float(moments.variance.sum() / scale.square()),
-            "cosine": float(torch.cosine_similarity(moments.mean, reference.mean, dim=0)),
-            "snr": float(moments.mean.norm() / moments.variance.sum().sqrt()),
-            "seconds": seconds,
-            "evaluations": (learner.evaluations - before) / draws / len(x),
-        }
-        start = 0
-        for group, parameters in learner.groups().items():
-            part = slice(start, start := start + sum(p.numel() for p in parameters))
-            spread = moments.variance[part].sum().sqrt().clamp(min=1e-12)
-            row[f"snr {group}"] = float(moments.mean[part].norm() / spread)
-        yield row
+    with learner.still():
+        reference, kind = exact(learner, x, draws, chosen)
+        scale = reference.mean.norm()
+        for name in names:
+            method = estimator(name).to(x.device)
+            method.prepare(learner.program, learner.guide, x)
+            if hasattr(learner.estimator, "temperature") and hasattr(method, "temperature"):
+                method.temperature.copy_(learner.estimator.temperature)
+            settle(method, learner, x, fit)
+            learner.gradient(method, x)  # the first one costs more
+            moments, before, started = Moments(), learner.evaluations, time.perf_counter()
+            for _ in range(draws):
+                moments.add(learner.gradient(method, x))
+            seconds = (time.perf_counter() - started) / draws
+            off = moments.mean - reference.mean
+            noise = moments.variance.sum() / draws + reference.variance.sum() / reference.number
+            row = {
+                "step": learner.trainer.step,
+                "estimator": name,
+                "objective": "bound" if isinstance(method, Bound) else "ELBO",
+                "reference": kind,
+                "bias": math.sqrt(max(float(off.square().sum() - noise), 0.0)) / float(scale),
+                "bias_error": math.sqrt(float(noise)) / float(scale),
+                "variance": float(moments.variance.sum() / scale.square()),
+                "cosine": float(torch.cosine_similarity(moments.mean, reference.mean, dim=0)),
+                "snr": float(moments.mean.norm() / moments.variance.sum().sqrt()),
+                "seconds": seconds,
+                "evaluations": (learner.evaluations - before) / draws / len(x),
+            }
+            start = 0
+            for group, parameters in learner.groups().items():
+                part = slice(start, start := start + sum(p.numel() for p in parameters))
+                spread = moments.variance[part].sum().sqrt().clamp(min=1e-12)
+                row[f"snr {group}"] = float(moments.mean[part].norm() / spread)
+            yield row
 
 
 def exact(
@@ -230,8 +244,9 @@ def measure(learner: Learner, validation: Dataset) -> dict[str, float]:
     """Hard-draw ELBO and IWAE (10 draws) in nats an image, and of `MEASURED` what there is."""
     state = torch.get_rng_state()
     images = floats(validation, learner.plan.device)
-    weights = log_weights(learner.program, learner.guide, images, 10).cpu()
-    found = graph_metrics(learner.program, learner.guide, validation, learner.plan.device)
+    with learner.still():
+        weights = log_weights(learner.program, learner.guide, images, 10).cpu()
+        found = graph_metrics(learner.program, learner.guide, validation, learner.plan.device)
     torch.set_rng_state(state)
     chosen = {k: found[k] for k in MEASURED if k in found}
     return {"elbo": float(weights.mean()), "iwae": float(iwae(weights).mean()), **chosen}

@@ -5,15 +5,23 @@ present if its presence exceeds 1/2. An inferred node is a true positive if it i
 with a true node whose centre is close: 10 pixels for objects, 5 for parts, at 128 x 128. Every
 number is exact over all images given.
 
+Of graphs with one level its nodes are the objects; with two, objects and parts; with three, groups,
+objects and parts. # differs: the paper has no groups; each level up doubles the radius, so theirs is
+20 pixels. What lies above groups is called level_1, level_2, … from the root down.
+
 Shape legend: B images, N inferred slots, M true slots, K matched pairs, C channels, H x W pixels.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from programs.scene import Nodes, Scene
 
@@ -21,7 +29,8 @@ OBJECT_RADIUS = 20 / 128
 """10 pixels at 128 x 128 in the image frame, whose side is 2 (GSGN section 4)."""
 PART_RADIUS = 10 / 128
 """5 pixels at 128 x 128, likewise."""
-
+NAMES = ("part", "object", "group")
+"""Of levels, from the leaves up, where there are at least two."""
 
 ALIVE = 0.05
 """Share of the objects that an expert explains at least, to be alive."""
@@ -41,29 +50,83 @@ class Detection(NamedTuple):
 def scene_metrics(scene: Scene, truth: Scene, soft: Scene | None = None) -> dict[str, float]:
     """Every metric that scene and truth allow: shares in [0, 1], and `ari_fg`, which is at most 1.
 
-    Objects are the first level; parts are the last, where both scenes have at least two.
+    Levels are named as `level_names` says. Scenes of different depths are compared by their first and
+    last levels, as objects and parts, or by the first alone where one of them has no other.
 
     Args:
         scene: inferred.
         truth: of the same images.
         soft: the same with probabilities of presence, for average precision; else `scene` is taken.
     """
-    found = _level_metrics("object", scene.objects, truth.objects, OBJECT_RADIUS)
-    if scene.parts is not None and truth.parts is not None:
-        found |= _level_metrics("part", scene.parts, truth.parts, PART_RADIUS)
+    soft = scene if soft is None else soft
+    soft, _ = comparable(soft, truth)
+    scene, truth = comparable(scene, truth)
+    names = level_names(len(scene.levels))
+    found: dict[str, float] = {}
+    for name, radius, nodes, true_nodes in zip(
+        names, radii(len(names)), scene.levels, truth.levels, strict=True
+    ):
+        found |= _level_metrics(name, nodes, true_nodes, radius)
+    if len(names) > 1:
         found["structure_accuracy"] = structure_accuracy(scene, truth)
+    return found | _object_metrics(*(_from_objects(s) for s in (scene, truth, soft)))
+
+
+def _object_metrics(scene: Scene, truth: Scene, soft: Scene) -> dict[str, float]:
+    """What is measured of the objects alone, which are the first level here."""
+    found = {}
     if scene.objects.category is not None and truth.objects.category is not None:
         found["category_correspondence"] = category_correspondence(scene.objects, truth.objects)
     if scene.objects.mask is not None and truth.objects.mask is not None:
         found["ari_fg"] = ari_fg(scene, truth)
         if scene.background is not None and scene.objects.shape is not None:
             found["ari"] = ari_all(scene, truth)
-        boxes = (soft or scene).objects
-        steps = [average_precision(boxes, truth.objects, 0.5 + 0.05 * i) for i in range(10)]
+        steps = [average_precision(soft.objects, truth.objects, 0.5 + 0.05 * i) for i in range(10)]
         found |= {"ap50": steps[0], "ap50_95": sum(steps) / len(steps)}
     if scene.objects.shape is not None and truth.objects.shape is not None:
         found |= shape_metrics(scene.objects, truth.objects)
     return found
+
+
+def level_names(number: int) -> tuple[str, ...]:
+    """What the levels of a graph with that many are called, from the root down.
+
+    `Scene.objects` is the first of them whatever it is called.
+    """
+    if number == 1:
+        return ("object",)
+    above = tuple(f"level_{k + 1}" for k in range(number - len(NAMES)))
+    return above + NAMES[:number][::-1]
+
+
+def radii(number: int) -> tuple[float, ...]:
+    """How near a centre must be at every level, from the root down, in the image frame.
+
+    That of parts, doubled with every level up; a single level's is that of objects.
+    """
+    height = range(number - 1, -1, -1) if number > 1 else (1,)
+    return tuple(PART_RADIUS * 2**k for k in height)
+
+
+def comparable(scene: Scene, truth: Scene) -> tuple[Scene, Scene]:
+    """Both with as many levels: of different depths, the first and the last, or the first alone.
+
+    Levels in between count by the ownership that they transmit.
+    """
+    if len(scene.levels) == len(truth.levels):
+        return scene, truth
+    alone = scene.parts is None or truth.parts is None
+    return tuple(
+        replace(s, levels=(s.objects,))
+        if alone
+        else replace(s, levels=(s.objects, replace(s.parts, parent=owners(s))))
+        for s in (scene, truth)
+    )
+
+
+def _from_objects(scene: Scene) -> Scene:
+    """The scene without the levels above its objects, whose parents mean nothing any more."""
+    return replace(scene, levels=scene.levels[-2:])
 
 
 def _level_metrics(name: str, nodes: Nodes, true_nodes: Nodes, radius: float) -> dict[str, float]:
@@ -134,28 +197,34 @@ def precision_recall_f1(nodes: Nodes, true_nodes: Nodes, radius: float) -> Detec
 def structure_accuracy(scene: Scene, truth: Scene) -> float:
     """Share of images whose inferred tree is right (GSGN section 4, there by eye on 100 images).
 
-    A tree is right if `match` leaves over no node present, inferred or true, neither among objects
-    (within `OBJECT_RADIUS`) nor among parts (within `PART_RADIUS`), and every inferred part belongs
-    to the object that is matched with the owner of the true part it is matched with. Levels in
-    between count only by the ownership they transmit.
+    A tree is right if at every level `match` within that level's radius (`radii`) leaves over no node
+    present, inferred or true, and every inferred node below the first level belongs to the node that
+    is matched with the owner of the true node it is matched with. Of scenes of different depths,
+    objects and parts alone are compared (`comparable`).
 
     Raises:
         ValueError: a scene without parts.
     """
-    if scene.parts is None or truth.parts is None:
+    scene, truth = comparable(scene, truth)
+    if scene.parts is None:
         raise ValueError("structure_accuracy needs objects and parts; a scene here has one level")
-    objects = match(scene.objects, truth.objects, OBJECT_RADIUS)
-    parts = match(scene.parts, truth.parts, PART_RADIUS)
-    complete = _complete(objects, scene.objects, truth.objects)
-    complete &= _complete(parts, scene.parts, truth.parts)
-    owner, true_owner = owners(scene), owners(truth)
-    right = 0
-    for b in complete.nonzero()[:, 0].tolist():
-        (object_, true_object), (part, true_part) = objects[b], parts[b]
-        partner = torch.full((scene.objects.pres.shape[1],), -1)  # -1: an absent object has none
-        partner[object_] = true_object
-        right += torch.equal(partner[owner[b, part]], true_owner[b, true_part])
-    return right / len(scene)
+    levels = list(zip(scene.levels, truth.levels, strict=True))
+    pairs = [match(*level, r) for level, r in zip(levels, radii(len(levels)), strict=True)]
+    right = torch.ones(len(scene), dtype=torch.bool)
+    for level, found in zip(levels, pairs, strict=True):
+        right &= _complete(found, *level)
+    for below, (above_pairs, own_pairs) in zip(levels[1:], pairwise(pairs), strict=True):
+        for b in right.nonzero()[:, 0].tolist():
+            right[b] = _same_owners(
+                *(n.parent[b].cpu() for n in below), above_pairs[b], own_pairs[b]
+            )
+    return float(right.double().mean())
+
+
+def _same_owners(parent: Tensor, true_parent: Tensor, above: Tensor, own: Tensor) -> bool:
+    """Whether matched nodes, `own` (2, K), have matched parents, `above` (2, L), in one image."""
+    partner = dict(zip(*above.tolist(), strict=True))  # an absent parent has none
+    return [partner.get(p) for p in parent[own[0]].tolist()] == true_parent[own[1]].tolist()
 
 
 def _complete(pairs: list[Tensor], nodes: Nodes, true_nodes: Nodes) -> Tensor:
@@ -165,7 +234,7 @@ def _complete(pairs: list[Tensor], nodes: Nodes, true_nodes: Nodes) -> Tensor:
 
 
 def owners(scene: Scene) -> Tensor:
-    """(B, N) index of the object that each part descends from."""
+    """(B, N) index of the first level's node that each leaf descends from."""
     owner = scene.levels[-1].parent
     for nodes in scene.levels[-2:0:-1]:
         owner = nodes.parent.gather(1, owner)
@@ -282,8 +351,8 @@ def ari_fg(scene: Scene, truth: Scene) -> float:
     _same_length(scene.objects, truth.objects)
     scores = []
     for image in range(len(scene)):
-        labels = _segments(scene.objects, image, above=0.0)
-        true_labels = _segments(truth.objects, image, above=0.5)
+        labels = segments(scene.objects, image, above=0.0)
+        true_labels = segments(truth.objects, image, above=0.5)
         foreground = true_labels > 0
         if foreground.any():
             scores.append(adjusted_rand_index(true_labels[foreground], labels[foreground]))
@@ -303,13 +372,40 @@ def ari_all(scene: Scene, truth: Scene) -> float:
             torch.where(
                 (s.objects.mask[image] * s.objects.present[image, :, None, None]).sum(0).cpu()
                 > 0.5,
-                _segments(s.objects, image, above=0.0),
+                segments(s.objects, image, above=0.0),
                 0,
             ).flatten()
             for s in (scene, truth)
         )
         scores.append(adjusted_rand_index(true_labels, labels))
     return sum(scores) / len(scores) if scores else 1.0
+
+
+def ari_of_twins(truth: Scene, images: Tensor, generator: torch.Generator) -> float:
+    """`ari_fg` of who knows all full shapes, and guesses the order of objects that look alike.
+
+    Which of two that overlap lies in front is in no image if they have one class and one flat colour. So it is
+    about the most that can be known.
+
+    Args:
+        truth: flat objects, with full shapes.
+        images: (B, C, H, W) of it, in [0, 1].
+    """
+    nodes = truth.objects
+    area = nodes.mask.flatten(2).sum(-1).clamp(min=1)
+    colour = torch.einsum("bnhw,bchw->bnc", nodes.mask.float(), images) / area.unsqueeze(-1)
+    looks = torch.cat([nodes.category.unsqueeze(-1), (255 * colour).round()], -1)
+    depth = nodes.depth.clone()
+    for image in range(len(truth)):
+        kind = looks[image].unique(dim=0, return_inverse=True)[1]
+        for alike in (rows.nonzero()[:, 0] for rows in kind == kind.unique()[:, None]):
+            shuffled = alike[torch.randperm(len(alike), generator=generator)]
+            depth[image, alike] = nodes.depth[image, shuffled]
+    shown = (nodes.shape > 0.5) & nodes.present[..., None, None]
+    far = torch.where(shown, depth[..., None, None], math.inf)
+    masks = F.one_hot(far.argmin(1), shown.shape[1]).movedim(-1, 1) * shown
+    guess = replace(truth, levels=(replace(nodes, mask=masks.float()),))
+    return ari_fg(guess, truth)
 
 
 def shape_metrics(nodes: Nodes, true_nodes: Nodes) -> dict[str, float]:
@@ -396,7 +492,7 @@ def mutual_information(pairs: list[tuple[int, int]]) -> float:
     return float(normalized_mutual_info_score(two, one)) if len({*one}) > 1 < len({*two}) else 0.0
 
 
-def _segments(nodes: Nodes, image: int, above: float) -> Tensor:
+def segments(nodes: Nodes, image: int, above: float) -> Tensor:
     """(H, W) 1 + slot of the node seen at a pixel, 0 where no mask is larger than `above`."""
     masks = nodes.mask[image].float() * nodes.present[image, :, None, None]
     strength, slot = masks.max(0)

@@ -11,6 +11,7 @@ import io
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 from torch import Tensor
 
-from analysis.metrics import owners
+from analysis.metrics import level_names, owners
 from inference import checkpoint
 from programs import render
 from programs.scene import Nodes, Scene
@@ -38,7 +39,10 @@ CROP = 48
 """Pixels a side of a patch cut out of the image, where a node brings none of its own."""
 MOST = 6
 """Columns of objects; with more slots than this, only the present objects are shown."""
-SHARES = ("object_count_accuracy", "object_f1", "part_count_accuracy", "part_f1")
+SHARES = ("object_count_accuracy", "object_f1", "part_count_accuracy", "part_f1", "group_f1")
+THIN = {"linewidth": 0.9}
+DASHED = {"linewidth": 0.9, "linestyle": (0, (3, 1.5))}
+"""Frames of levels between the first and the last, and of the last."""
 MARKERS = "osD^v<>pPX*"
 """One an estimator, over again after the last."""
 CURVES = 4
@@ -57,9 +61,11 @@ def save(figure: Figure, path: str | Path) -> None:
 def scene_graph_figure(images: Tensor, scene: Scene, count: int = 6) -> Figure:
     """Scene graphs, a row an image, after GSGN figure 2.
 
-    The image with its boxes (objects solid, parts dashed in their object's colour), the
-    reconstruction, then for every slot the object's patch and beside it its parts' patches. Empty
-    slots are left blank. Patches are the nodes' own, or else cut out of the reconstruction.
+    The image with its boxes (the first level's solid, those of levels in between thin, the leaves'
+    dashed, all in the first level's colour), the reconstruction, then for every slot of the first
+    level the node's patch and beside it its descendants', a square a level: siblings share the square
+    of their parent. Empty slots are left blank. Patches are the nodes' own, or else cut out of the
+    reconstruction.
 
     Args:
         images: (B, C, H, W) in [0, 1], what was seen.
@@ -67,11 +73,10 @@ def scene_graph_figure(images: Tensor, scene: Scene, count: int = 6) -> Figure:
         count: rows at most.
     """
     images, scene = images[:count].detach().cpu(), _first(scene, count)
-    width = 1 if scene.parts is None else 2
-    columns = min(scene.objects.pres.shape[1], MOST)
+    width, columns = len(scene.levels), min(scene.objects.pres.shape[1], MOST)
     figure, rows = _grid(len(images), [1, 1] + [width] * columns, title=True)
-    patches = [_patches(scene, nodes) for nodes in (scene.levels[0], scene.levels[-1])]
-    families, side = _families(scene)
+    patches = [_patches(scene, nodes) for nodes in scene.levels]
+    families, spots = _families(scene), _spots(scene)
     for b, (seen, rebuilt, *cells) in enumerate(rows):
         _show(seen, images[b])
         _boxes(seen, scene, b)
@@ -80,13 +85,15 @@ def scene_graph_figure(images: Tensor, scene: Scene, count: int = 6) -> Figure:
             if not scene.objects.present[b, slot]:
                 continue
             _show(cell, patches[0][b, slot], edge=_colour(slot))
-            for place, part in enumerate(families[b][slot]):
-                if scene.parts.present[b, part]:
-                    y, x = divmod(place, side)
-                    corner = 1.1 + 2 * x / side, 2 * y / side - 1
-                    _show(cell, patches[1][b, part], corner, 2 / side)
-            cell.set(xlim=(-1.1, 2.15 * width - 1.05), ylim=(1.1, -1.1))
-    titles = ["input", "reconstruction", *(f"object {k + 1}" for k in range(columns))]
+            for level, nodes in list(enumerate(scene.levels))[1:]:
+                own = nodes.present[b] & (families[level][b] == slot)
+                for node in own.nonzero()[:, 0].tolist():
+                    x, y, side = (2 * spots[level][b, node]).tolist()
+                    corner = 2.1 * level - 1 + x, y - 1
+                    _show(cell, patches[level][b, node], corner, side)
+            cell.set(xlim=(-1.1, 2.1 * width - 1), ylim=(1.1, -1.1))
+    name = level_names(width)[0]
+    titles = ["input", "reconstruction", *(f"{name} {k + 1}" for k in range(columns))]
     for axes, title in zip(rows[0], titles, strict=True):
         axes.set_title(title, fontsize=9)
     return figure
@@ -159,18 +166,38 @@ def object_figure(scene: Scene, columns: int = 12, count: int = 48) -> Figure:
     return figure
 
 
+def memory_figure(patches: Tensor) -> Figure:
+    """Templates and how they may look (GSGN, figure 8): the shape above, samples of its prior below.
+
+    Args:
+        patches: (M, count, 4, h, w), the mask last: ``program.memory.samples(count)``.
+    """
+    columns, rows = patches.shape[:2]
+    figure, axes = _grid(rows + 1, [1] * columns)
+    for m in range(columns):
+        _show(axes[0, m], patches[m, 0, -1:].expand(3, -1, -1))
+        for row in range(rows):
+            _show(axes[row + 1, m], patches[m, row, :-1])
+    return figure
+
+
 def edit_figure(scenes: Mapping[str, Scene]) -> Figure:
     """A batch edited in several ways, side by side with titles, a row an image (after GSGN figure 4).
 
     Args:
         scenes: by title, as many images in each, drawn already by `analysis.edit.render`.
     """
-    drawn = [_first(scene, len(scene)) for scene in scenes.values()]
-    figure, rows = _grid(len(drawn[0]), [1] * len(drawn), title=True)
-    for title, scene, column in zip(scenes, drawn, rows.T, strict=True):
+    return pictures_figure({title: scene.image for title, scene in scenes.items()})
+
+
+def pictures_figure(columns: Mapping[str, Tensor]) -> Figure:
+    """Pictures (B, C, H, W) by title, as many in each, side by side, a row an image."""
+    number = len(next(iter(columns.values())))
+    figure, rows = _grid(number, [1] * len(columns), title=True)
+    for (title, pictures), column in zip(columns.items(), rows.T, strict=True):
         column[0].set_title(title, fontsize=9)
-        for b, axes in enumerate(column):
-            _show(axes, scene.image[b])
+        for picture, axes in zip(pictures.detach().cpu(), column, strict=True):
+            _show(axes, picture)
     return figure
 
 
@@ -336,6 +363,33 @@ def scaling_figure(rows: Sequence[dict]) -> Figure:
     return figure
 
 
+def labels_figure(rows: Sequence[dict]) -> Figure:
+    """Accuracy against labels, logarithmic, a line a representation (after GSGN figure 6).
+
+    Thick the mean over repeats, thin every one of them.
+
+    Args:
+        rows: of `analysis.downstream`, with "run", "view", "labels", "repeat" and "accuracy".
+    """
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    lines: dict[str, dict[int, list[float]]] = {}
+    for row in rows:
+        line = lines.setdefault(f"{row['run']}: {row['view']}", {})
+        line.setdefault(row["labels"], []).append(row["accuracy"])
+    for k, (name, points) in enumerate(lines.items()):
+        values, style = np.array(list(points.values())), {"color": f"C{k}"}
+        axes.plot([*points], values.mean(1), marker=MARKERS[k % len(MARKERS)], label=name, **style)
+        axes.plot([*points], values, linewidth=0.7, alpha=0.5, **style)
+    axes.set(xscale="log", xlabel="labelled images", ylabel="accuracy", ylim=(0, 1.02))
+    axes.set_xticks(sorted({row["labels"] for row in rows}))
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="lower right")
+    return figure
+
+
 def khat_figure(khat: Tensor) -> Figure:
     """Histogram over images of PSIS k-hat (B,), with the limits of Yao et al. (2018)."""
     figure = Figure(figsize=(5, 2.6), layout="constrained")
@@ -436,14 +490,29 @@ def _patches(scene: Scene, nodes: Nodes) -> Tensor:
     return render.crop(scene.image[:, None], nodes.pose[:, None], CROP)[:, 0]
 
 
-def _families(scene: Scene) -> tuple[list[list[list[int]]], int]:
-    """Slots of the parts by image and object, and the side of a square with room for as many."""
-    slots = range(scene.objects.pres.shape[1])
-    if scene.parts is None:
-        return [[[] for _ in slots] for _ in range(len(scene))], 1
-    belongs = owners(scene)[:, :, None] == torch.arange(len(slots))  # (B, parts, objects)
-    side = max(1, math.ceil(math.sqrt(int(belongs.sum(1).max()))))
-    return [[image[:, k].nonzero()[:, 0].tolist() for k in slots] for image in belongs], side
+def _families(scene: Scene) -> list[Tensor]:
+    """(B, N) a level: the first level's node that each descends from."""
+    number = range(1, len(scene.levels))
+    first = torch.arange(scene.objects.pres.shape[1]).expand(scene.objects.pres.shape)
+    return [first, *(owners(replace(scene, levels=scene.levels[: k + 1])) for k in number)]
+
+
+def _spots(scene: Scene) -> list[Tensor]:
+    """(B, N, 3) a level: left, top and side of a node's square, in the unit square of its family.
+
+    Siblings divide their parent's square into as many squares as the largest family of a level needs.
+    """
+    first = torch.tensor([0.0, 0.0, 1.0]).expand(*scene.objects.pres.shape, 3)
+    spots = [first]
+    for nodes in scene.levels[1:]:
+        siblings = nodes.parent[:, :, None] == nodes.parent[:, None]
+        place = siblings.tril(-1).sum(-1)  # (B, N): how many come before
+        number = math.isqrt(int(place.max())) + 1  # squares a side
+        above = spots[-1].gather(1, nodes.parent[..., None].expand(-1, -1, 3))
+        side = above[..., 2] / number
+        corner = torch.stack([place % number, place // number], -1)
+        spots.append(torch.cat([above[..., :2] + corner * side[..., None], side[..., None]], -1))
+    return spots
 
 
 def _slots(objects: Nodes, image: int, columns: int) -> list[int]:
@@ -487,15 +556,15 @@ def _show(
 
 
 def _boxes(axes: Axes, scene: Scene, image: int) -> None:
-    """Frames of the present parts, dashed, and objects, solid, one colour an object."""
-    parts = scene.parts
-    if parts is not None:
-        for slot in parts.present[image].nonzero()[:, 0].tolist():
-            colour = _colour(int(owners(scene)[image, slot]))
-            style = {"linewidth": 0.9, "linestyle": (0, (3, 1.5))}
-            axes.add_patch(_outline(parts.corners[image, slot], colour, **style))
-    for slot in scene.objects.present[image].nonzero()[:, 0].tolist():
-        axes.add_patch(_outline(scene.objects.corners[image, slot], _colour(slot)))
+    """Frames of the present nodes, leaves first, in their first ancestors' colours."""
+    last, families = len(scene.levels) - 1, _families(scene)
+    for level in range(last, -1, -1):
+        nodes, style = scene.levels[level], {} if level == 0 else THIN
+        if 0 < level == last:
+            style = DASHED
+        for slot in nodes.present[image].nonzero()[:, 0].tolist():
+            colour = _colour(int(families[level][image, slot]))
+            axes.add_patch(_outline(nodes.corners[image, slot], colour, **style))
 
 
 def _outline(points: object, colour: str, **style: object) -> Polygon:

@@ -80,14 +80,23 @@ def infer(
     Raises:
         ValueError: `images` are not what is expected.
     """
+    scenes = [scene for scene, _ in modes(program, guide, images, soft, rows)]
+    return concatenate(scenes) if isinstance(scenes[0], Scene) else None
+
+
+def modes(
+    program: Callable, guide: Callable, images: Tensor, soft: bool = False, rows: int | None = None
+) -> Iterator[tuple[Any, Trace]]:
+    """What the program returns at the guide's mode, and the guide's trace, `rows` images at a time.
+
+    Arguments and errors are those of `infer`.
+    """
     check_images(images)
-    scenes = []
     with torch.no_grad():
         for x in images.split(rows or _rows(images)):
             with Mode(soft):
                 trace = poutine.trace(guide).get_trace(x)
-            scenes.append(poutine.replay(program, trace=trace)(x))
-    return concatenate(scenes) if isinstance(scenes[0], Scene) else None
+            yield poutine.replay(program, trace=trace)(x), trace
 
 
 def passes(

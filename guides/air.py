@@ -16,7 +16,7 @@ from torch import Tensor
 
 from programs import render
 from programs.air import Object, Program
-from programs.distributions import gate, normal, positive
+from programs.distributions import gate, gaussian, normal, positive
 from programs.nets import RecurrentCell, mlp
 
 
@@ -59,6 +59,5 @@ class Guide(PyroModule):
             where = pyro.sample(f"z_where_{t}", q)
             pose = self.program.pose(where)[:, None, None]
             window = render.crop(images.unsqueeze(1), pose, self.config.window)
-            loc, raw = self.what_head(window.flatten(1)).chunk(2, -1)
-            what = pyro.sample(f"z_what_{t}", normal(loc, positive(raw)))
+            what = pyro.sample(f"z_what_{t}", gaussian(self.what_head(window.flatten(1))))
         return Object(exists * pres, where, what)

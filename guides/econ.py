@@ -2,16 +2,17 @@
 
     for t = T, …, 1 every expert k attends to a part of what is in the scope s_t, encodes and decodes it:
     u_t        the seed, a pixel of what is worst explained so far
-    r̃_k        = s_t ⊙ a_k(x, s_t, u_t)                     all of s_t at t = 1
+    q_k(m)     ∝ a_k(x, s_t, u_t) √m̃_k(z')                  z' the mean of g_k(x, s_t ⊙ a_k), a first look
+    r̃_k        = s_t ⊙ q_k                                  all of s_t at t = 1
     q(z | k)   = N(g_k(x, r̃_k))
     C_k        = log(λ L_x + L_r) - log(Σ r̃_k e)            of x_k = μ_k(z), m̃_k(z) at the mean of z
     q(k_t)     ∝ exp(-sharpness C_k - price_k)               `z_cat_t`: the winner
     q(z_t)     = q(z | k_t)                                  `z_what_t`
-    q(m_t)     = Bernoulli(a_k_t)                            `z_mask_t`, in the scope                (9)
+    q(m_t)     = q_k_t                                       `z_mask_t`, in the scope                (9)
     s_t-1      = s_t ⊙ (1 - m_t)                                                                    (14)
 
     L_x        = Σ r̃_k (x - μ_k)² / 2σ²                                                             (10)
-    L_r        = Σ s_t KL(a_k ‖ m̃_k)                                                                (12)
+    L_r        = Σ s_t KL(q_k ‖ m̃_k)                                                                (12)
     e          = (x - μ)² / 2σ² of the one expert that explains the whole image best
 
 The paper's training is the estimator `mean` for the masks (r̃ for r) and `competition` for the winners (no
@@ -26,6 +27,11 @@ covers by sets (Chvátal, 1979): who attends to nothing gains nothing, who takes
 # differs: in the paper the attention network's output is a_k. Here it embeds the pixels, and what is like the
 seed is attended to, as in GENESIS-V2 (Engelcke et al., 2021). To begin with pixels are alike that are near to
 each other and of one colour. Without it all objects of random colours are one region, and stay one.
+
+# differs: the paper's q_k is a_k. Here every object is looked at twice, and is where attention and the shape
+that the first look has seen agree, their product, as in GSGN (10), but for the root: with random colours
+shapes are surer than they are right. So of two that touch and are alike only one is explained, and the other is
+left for the next layer.
 
 # differs: the best one's whole shape may go on under what is not explained yet. Then that is looked at as well,
 and of the two goes first whose shape is less covered by the other: so layers are in the order of depths.
@@ -62,8 +68,8 @@ SPREAD, CONTRAST = 3.0, 10.0
 """Of coordinates in [-1, 1] and of colours in [0, 1], in embeddings to begin with."""
 REACH = 2.0
 """Logit of the seed to begin with, and the squared distance at which one pixel in two is attended to."""
-CRUMB = 3
-"""Pixels a side of the squares of which the worst explained is the seed."""
+CRUMB, WIDE = 3, 4
+"""The seed is worst explained in a square of so many pixels a side, and in one of 1 / 4 of the image's."""
 WORTH = -0.7
 """C_k of what may be an object: it costs less than half of what it explains."""
 LITTLE = 10.0
@@ -72,6 +78,8 @@ FAINT = 0.2
 """Of what layers begin with: the attention network adds little to what is seen."""
 NARROW = -2.3
 """Added to what deviations of z are made of: they begin at 0.1, so that decoders can hear what z says."""
+TRUST = 0.5
+"""The power of the shape that the first look has seen, in the second."""
 CERTAIN = 20.0
 """Logit of what is attended to at t = 1: a probability of 1 in single precision."""
 
@@ -134,9 +142,9 @@ class Guide(PyroModule):
         logits = -self.sharpness * cost[:, None, None] - self.price
         cat = pyro.sample(f"z_cat_{t}", dist.OneHotCategorical(logits=logits))[:, 0, 0]
         embedding = None if last else self.attention(images, scope, cat)
-        attended, (loc, scale) = self.explain(Rows(images, scope, cat, embedding), seed)
+        logits, (loc, scale) = self.explain(Rows(images, scope, cat, embedding), seed)
         pyro.sample(f"z_what_{t}", normal(loc[:, None, None], scale[:, None, None]))
-        return scope * (1 - pixels.mask(t, scope, attended)), cat
+        return scope * (1 - pixels.mask(t, scope, logits)), cat
 
     def compete(
         self, images: Tensor, scope: Tensor, rest: Tensor, last: bool
@@ -157,24 +165,30 @@ class Guide(PyroModule):
 
     @torch.no_grad()
     def seed(self, left: Tensor) -> Tensor:
-        """(B,) where most of (B, S, S) is, as a pixel's number, row by row; of crumbs there is little."""
-        around = F.avg_pool2d(left.unsqueeze(1), CRUMB, 1, CRUMB // 2)
-        return around.flatten(1).argmax(1)
+        """(B,) the middle of where most of (B, S, S) is, as a pixel's number, row by row; not in crumbs."""
+        sides = CRUMB, self.config.size // WIDE | 1
+        near, far = (F.avg_pool2d(left.unsqueeze(1), s, 1, s // 2).flatten(1) for s in sides)
+        return (near * far).argmax(1)
 
     def explain(self, rows: Rows, seed: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """What is attended to around a seed (N,): logits (N, S, S), and the mean and deviation of z (N, L)."""
-        attended = torch.full_like(rows.scope, CERTAIN)
-        if rows.embedding is not None:
-            attended = self.attention.near(rows.embedding, seed, rows.cat)
-        return attended, self.encoder(rows.images, rows.scope * attended.sigmoid(), rows.cat)
+        """q_k around a seed (N,): its logits (N, S, S), and the mean and deviation of z, two (N, L)."""
+        if rows.embedding is None:
+            return self.look(rows, torch.full_like(rows.scope, CERTAIN))
+        attended, (loc, _) = self.look(rows, self.attention.near(rows.embedding, seed, rows.cat))
+        _, shape = self.program.decoder(loc, rows.cat)
+        return self.look(rows, attended + TRUST * shape)
+
+    def look(self, rows: Rows, logits: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The logits (N, S, S) of what is looked at, and the mean and deviation of z, two (N, L)."""
+        return logits, self.encoder(rows.images, rows.scope * logits.sigmoid(), rows.cat)
 
     def judge(self, rows: Rows, rest: Tensor, seed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """C_k (B, K) of K rows an image, and the best one's a_k and m̃_k, two (B, S, S) without gradient."""
-        attended, (loc, _) = self.explain(rows, self.each(seed))
+        """C_k (B, K) of K rows an image, and the best one's q_k and m̃_k, two (B, S, S) without gradient."""
+        logits, (loc, _) = self.explain(rows, self.each(seed))
         errors, shape = self.errors(rows.images, loc, rows.cat)
-        region = attended.sigmoid()
+        region = logits.sigmoid()
         # of Bernoullis: what they are certain of, and what they normalise by
-        kl = region * (attended - shape) + F.softplus(shape) - F.softplus(attended)
+        kl = region * (logits - shape) + F.softplus(shape) - F.softplus(logits)
         cost = rows.scope * (self.config.appearance * region * errors + kl)
         gain = rows.scope * region * rest
         cost, gain = ((t.sum((-2, -1)) + LITTLE).log() for t in (cost, gain))
@@ -251,7 +265,7 @@ class Encoder(nn.Module):
 class Attention(nn.Module):
     """a_k: MONet's U-Net (C.2.2) embeds pixels; what is like the seed is attended to.
 
-        logit a_k(p) = reach_k - |φ_k(p) - φ_k(u)|²,    φ_k = (place, colour, 0) + U-Net_k(x, log s)
+        logit a_k(p) = reach_k - |φ_k(p) - φ_k(u)|²,    φ_k = (place, colour, U-Net_k(x, log s))
 
     # differs: instance normalisation without learned scale and shift.
     """
@@ -269,7 +283,7 @@ class Attention(nn.Module):
         ends = [c.attention[0], *c.attention[:-1]]
         pairs = reversed(list(zip(c.attention, ends, strict=True)))
         self.up = nn.ModuleList([ExpertConv(number, 2 * a, b) for a, b in pairs])
-        self.out = ExpertConv(number, c.attention[0], EMBEDDING * c.patch**2, 1)
+        self.out = ExpertConv(number, c.attention[0], (EMBEDDING - SEEN) * c.patch**2, 1)
         self.out.weight.data.mul_(FAINT)
         self.reach = nn.Parameter(torch.full((number, 1), REACH))
         self.register_buffer("grid", pixel_axes(c.size), persistent=False)
@@ -297,4 +311,4 @@ class Attention(nn.Module):
         place = self.grid.expand(len(images), -1, -1, -1)
         seen = torch.cat([SPREAD * place, CONTRAST * images], 1)
         learned = F.pixel_shuffle(self.out(x, cat), self.patch)
-        return learned + F.pad(seen, (0, 0, 0, 0, 0, EMBEDDING - SEEN))
+        return torch.cat([seen, learned], 1)

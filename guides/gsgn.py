@@ -5,7 +5,8 @@
     q(z_v | z_what_pa(v), x) ∝ p(z_v | z_what_pa(v)) q_bottom-up(z_v | x)                         (10)
     x_r = x,   x_v = ST(x_pa(v), z_pose_v): the window of v, cropped out of its parent's window
 
-`no_share` replaces the product by one network that reads the parent's appearance and the window.
+`no_share` replaces the product by one network that reads the parent's appearance and the window. In `mem`,
+q(z_cat_v | z_what_pa(v), x_v) comes before q(z_what_v | M[z_cat_v], x_v), both of them such products.
 
 # differs: one encoder a level reads x_v; heads on it play ApprEnc of v and PresPoseEnc of v's children (and
 # BgEnc at the root). The paper has an encoder for each; their widths are in figures only.
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from programs import render
-from programs.distributions import bounded, gate, normal, positive, product
+from programs.distributions import bounded, gate, gaussian, product
 from programs.gsgn import Branch, Config, Edges, Program, edge_features, edges, start_edges
 from programs.nets import ConvEncoder, mlp, where_present
 
@@ -43,7 +44,10 @@ class Guide(PyroModule):
         self.encoders = nn.ModuleList([ConvEncoder(s, 4, c.channels) for s in (c.size, *c.crops)])
         widths = [encoder.outputs for encoder in self.encoders]
         self.edge_heads = nn.ModuleList([EdgeHead(c, i, widths[i - 1]) for i in levels[1:]])
-        self.what_heads = nn.ModuleList([WhatHead(c, i, widths[i]) for i in levels])
+        outputs = [2 * features for features in c.z_what]
+        self.what_heads = nn.ModuleList([WhatHead(c, i, widths[i], outputs[i]) for i in levels])
+        if c.memory:
+            self.cat_head = WhatHead(c, len(c.children), widths[-1], c.memory)
         self.background_head = mlp(widths[0] * 16, [c.hidden], 2 * c.z_bg)
 
     def forward(self, images: Tensor, batch: int = 1) -> None:
@@ -66,7 +70,7 @@ class Guide(PyroModule):
 
         # differs: not multiplied by the prior N(0, 1); the head can learn that product.
         """
-        what = pyro.sample("z_what_0", self.what_heads[0](features))
+        what = pyro.sample("z_what_0", gaussian(self.what_heads[0](features)))
         ones = torch.ones_like(what[..., 0])
         return Branch(ones, ones, what.new_zeros(*what.shape[:-1], 2, 3), ones, what)
 
@@ -88,16 +92,13 @@ class Guide(PyroModule):
                 pose = self.program.pose(level, where, scale, theta)
                 x = self.windows(level, x, pose)
                 features = where_present(above * pres, self.encoders[level], x)
-                what = pyro.sample(
-                    f"z_what_{level}", self.posterior_what(level, what_prior, parent, features)
-                )
-        return Branch(above * pres, pres, pose, F.softplus(depth), what), x, features
+                what, cat = self.appearance(level, what_prior, parent, features)
+        return Branch(above * pres, pres, pose, F.softplus(depth), what, cat), x, features
 
     def background(self, root: Branch, features: Tensor) -> None:
         """q(z_bg | z_what_r, x): Algorithm 3, always with the product."""
-        loc, raw = self.background_head(features.flatten(-3)).chunk(2, -1)
-        q = product(self.program.prior_background(root), normal(loc, positive(raw)))
-        pyro.sample("z_bg", q)
+        q = gaussian(self.background_head(features.flatten(-3)))
+        pyro.sample("z_bg", product(self.program.prior_background(root), q))
 
     def posterior_edges(self, level: int, prior: Edges, parent: Branch, features: Tensor) -> Edges:
         """Algorithm 2, lines 2 and 3."""
@@ -106,13 +107,19 @@ class Guide(PyroModule):
             return Edges(*map(product, prior, q))
         return q._replace(pres=dist.Bernoulli(logits=bounded(q.pres.logits)))
 
-    def posterior_what(
+    def appearance(
         self, level: int, prior: dist.TorchDistribution, parent: Branch, features: Tensor
-    ) -> dist.TorchDistribution:
+    ) -> tuple[Tensor, Tensor | None]:
         """Algorithm 2, lines 6 and 7."""
-        degree = self.config.children[level - 1]
-        q = self.what_heads[level](features, parent.what.repeat_interleave(degree, -2))
-        return product(prior, q) if self.config.share else q
+        above = parent.what.repeat_interleave(self.config.children[level - 1], -2)
+        posterior = product if self.config.share else lambda _, q: q
+        cat = None
+        if isinstance(prior, dist.OneHotCategorical):
+            q = dist.OneHotCategorical(logits=self.cat_head(features, above))
+            cat = pyro.sample(f"z_cat_{level}", posterior(prior, q))
+            prior = self.program.leaf_decoder.prior(cat)
+        q = gaussian(self.what_heads[level](features, above))
+        return pyro.sample(f"z_what_{level}", posterior(prior, q)), cat
 
     def windows(self, level: int, x: Tensor, pose: Tensor) -> Tensor:
         """Algorithm 2, line 5: (..., N, 3, h, w) cropped out of the parents' windows."""
@@ -146,15 +153,14 @@ class EdgeHead(nn.Module):
 class WhatHead(nn.Module):
     """ApprEnc: appearance of a node from its own features; without sharing, from its parent's too."""
 
-    def __init__(self, config: Config, level: int, features: int) -> None:
+    def __init__(self, config: Config, level: int, features: int, outputs: int) -> None:
         super().__init__()
         self.extra = 0 if config.share or level == 0 else config.z_what[level - 1]
-        self.net = mlp(features * 16 + self.extra, [config.hidden], 2 * config.z_what[level])
+        self.net = mlp(features * 16 + self.extra, [config.hidden], outputs)
 
-    def forward(self, features: Tensor, what: Tensor | None = None) -> dist.TorchDistribution:
-        """f (..., N, F, 4, 4), and the parents' z_what (..., N, D) -> over (..., N), event (D)."""
+    def forward(self, features: Tensor, what: Tensor | None = None) -> Tensor:
+        """f (..., N, F, 4, 4), and the parents' z_what (..., N, D) -> (..., N, outputs) unsquashed."""
         flat = features.flatten(-3)
         if self.extra:
             flat = torch.cat([flat.expand(*what.shape[:-1], -1), what], -1)
-        loc, raw = self.net(flat).chunk(2, -1)
-        return normal(loc, positive(raw))
+        return self.net(flat)

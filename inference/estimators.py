@@ -523,9 +523,9 @@ def conditional(logits: Tensor, chosen: Tensor) -> Tensor:
 
 def reachable(site: dict) -> Tensor:
     """1 where something depends on a draw, 0 below an absent node: no score there."""
-    scale = torch.as_tensor(site["scale"])
-    mask = True if site["mask"] is None else site["mask"]
-    return ((scale != 0) & torch.as_tensor(mask, device=scale.device)).to(torch.get_default_dtype())
+    device, mask = site["value"].device, True if site["mask"] is None else site["mask"]
+    scale, mask = (torch.as_tensor(t, device=device) for t in (site["scale"], mask))
+    return ((scale != 0) & mask).to(torch.get_default_dtype())
 
 
 def provenance(run: Callable[[], dict[str, Term]]) -> dict[str, frozenset[str]]:

@@ -1,12 +1,15 @@
-"""What is optimised: the evidence lower bound, its KL weights, and auxiliary KLs, all by site name.
+"""What is optimised: the evidence lower bound, its KL weights, auxiliary KLs, and penalties on the Scene.
 
-An objective is a pair of tables keyed by patterns of site names (``"z_pres*"``, ``"z_scale_1"``):
+An objective is three tables, two of them keyed by patterns of site names (``"z_pres*"``, ``"z_scale_1"``):
 
 * `weights` multiply a site's log-densities in program and guide, and so its KL;
-* `auxiliary` holds fixed priors r; every matching site pays KL(q ‖ r) besides its own KL (GSGN D.3).
+* `auxiliary` holds fixed priors r; every matching site pays KL(q ‖ r) besides its own KL (GSGN D.3);
+* `penalties` holds functions, by name, from the Scene that the program returns to nats an image
+  (SPACE's boundary loss).
 
-Both are effect handlers. An auxiliary KL is a factor -KL(q ‖ r) that stands beside its site, under the
-same plates and gates, so every estimator treats it as one more cost downstream of what it depends on.
+All are effect handlers. An auxiliary KL is a factor -KL(q ‖ r) that stands beside its site, under the
+same plates and gates, a penalty is a factor ``penalty/NAME`` in the plate ``batch``; so every estimator treats
+them as more costs downstream of what they depend on, and `weights` may name them (``"penalty/boundary"``).
 Without tables the objective is the plain ELBO (GSGN eq. 11); the paper's No-Aux ablation is just that.
 """
 
@@ -17,6 +20,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, NamedTuple
 
 import pyro
@@ -30,6 +34,11 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 from torch.distributions import kl_divergence
+from torch.nn import functional as F
+
+from programs import render
+from programs.nets import where_present
+from programs.scene import Scene
 
 MIXTURE_SAMPLES = 100
 """Draws from the posterior for a KL to a mixture (GSGN D.3)."""
@@ -87,6 +96,45 @@ class Mixture:
 Prior = Gaussian | Sparse | Mixture
 
 
+@dataclass(frozen=True)
+class Boundary:
+    """What is opaque near the borders of objects' boxes: an object is to end inside its own (SPACE).
+
+    Σ_ij ½ (α_ij Σ_n pres_n ST⁻¹(border, pose_n)_ij / sd)²,  border 1 at the edges of a square, 0 within
+
+    Boxes are upright.
+
+    # differs: without the constant of the official code's log-density.
+    """
+
+    border: int = 6  # pixels, of a square's 32
+    sd: float = 0.7168  # the code's 0.7, times 1024 / 1000, by which its border is not 1
+
+    def __call__(self, scene: Scene) -> Tensor:
+        """(B,) nats.
+
+        Raises:
+            ValueError: the program does not say what is opaque.
+        """
+        if scene.opacity is None or not scene.levels:
+            raise ValueError(
+                "the penalty Boundary needs a Scene with objects and opacity; this program returns none: "
+                "give opacity=..., or --set train.penalties={}"
+            )
+        nodes, size = scene.objects, scene.image.shape[-1]
+        inside = nodes.pres.new_zeros(1, 32 - 2 * self.border, 32 - 2 * self.border)
+        border = F.pad(inside, 4 * [self.border], value=1.0).expand(*nodes.pres.shape, -1, -1, -1)
+        drawn = where_present(
+            nodes.pres, partial(render.place_upright, size=size), border, nodes.pose
+        )
+        borders = (nodes.pres[..., None, None, None] * drawn).sum(1)
+        return 0.5 * (scene.opacity * borders / self.sd).square().sum((1, 2, 3))
+
+
+Penalty = Callable[[Scene], Tensor]
+"""Scene -> (B,) nats."""
+
+
 def lookup(table: Mapping[str, Any], name: str) -> Any:
     """The entry of the first pattern that matches a site's name, or None."""
     return next((value for pattern, value in table.items() if fnmatchcase(name, pattern)), None)
@@ -119,12 +167,56 @@ class AuxiliaryKL(Messenger):
             pyro.factor(f"aux/{msg['name']}", -prior.kl(q))
 
 
+class Batch(Messenger):
+    """Remember the plate ``batch``; once it is known, put what is sampled within into it."""
+
+    def __init__(self, frame: CondIndepStackFrame | None = None) -> None:
+        super().__init__()
+        self.frame, self.known = frame, frame is not None
+
+    def _pyro_sample(self, msg: dict) -> None:
+        if self.known:
+            msg["cond_indep_stack"] = (self.frame, *msg["cond_indep_stack"])
+        else:
+            found = [frame for frame in msg["cond_indep_stack"] if frame.name == "batch"]
+            self.frame = found[0] if found else self.frame
+
+
+def penalised(program: Callable, penalties: Mapping[str, Penalty]) -> Callable:
+    """The program, with a factor for every penalty on the Scene that it returns.
+
+    Raises:
+        ValueError: when it runs, if it returns no Scene or has no plate ``batch``; or a penalty is not (B,).
+    """
+
+    def run(*args: Any) -> Scene:
+        with Batch() as batch:
+            scene = program(*args)
+        if not isinstance(scene, Scene) or batch.frame is None:
+            raise ValueError(
+                f"penalties {', '.join(penalties)} need a program with a plate 'batch' that returns a Scene, "
+                f"not a {type(scene).__name__}: --set train.penalties={{}} trains this one without"
+            )
+        for name, penalty in penalties.items():
+            cost = penalty(scene)
+            if cost.shape != (len(scene),):
+                raise ValueError(
+                    f"penalty {name!r} has shape {tuple(cost.shape)}: expected ({len(scene)},), nats an image"
+                )
+            with Batch(batch.frame):
+                pyro.factor(f"penalty/{name}", -cost.view(-1, *[1] * (-1 - batch.frame.dim)))
+        return scene
+
+    return run
+
+
 @dataclass(frozen=True)
 class Objective:
-    """KL weights and auxiliary priors by site-name pattern; numbers may be 0-d tensors (schedules)."""
+    """KL weights and auxiliary priors by site-name pattern, penalties by name; numbers may be 0-d tensors."""
 
     weights: Mapping[str, float | Tensor] = field(default_factory=dict)
     auxiliary: Mapping[str, Prior] = field(default_factory=dict)
+    penalties: Mapping[str, Penalty] = field(default_factory=dict)
 
     def traces(self, program: Callable, guide: Callable, *args: Any) -> tuple[Trace, Trace]:
         """Run the guide, replay the program against it. Returns (program trace, guide trace)."""
@@ -135,6 +227,8 @@ class Objective:
             if self.auxiliary:
                 stack.enter_context(AuxiliaryKL(self.auxiliary, guide_trace))
             replayed = poutine.replay(program, trace=guide_trace)
+            if self.penalties:
+                replayed = penalised(replayed, self.penalties)
             program_trace = poutine.trace(replayed).get_trace(*args)
         return program_trace, guide_trace
 
@@ -153,9 +247,9 @@ def cost_terms(program_trace: Trace, guide_trace: Trace) -> dict[str, Term]:
     """The terms of the negative ELBO by site.
 
     Latent sites give ``kl/SITE``: in closed form where torch knows one, else by the one sample that was
-    drawn. ``aux/SITE`` are auxiliary KLs, and any other observed site gives its negative log-likelihood
-    under its own name. A KL in closed form is right when program and guide condition their sites alike,
-    which `tests/test_contract.py` holds them to.
+    drawn. ``aux/SITE`` are auxiliary KLs, ``penalty/NAME`` penalties, and any other observed site gives its
+    negative log-likelihood under its own name. A KL in closed form is right when program and guide condition
+    their sites alike, which `tests/test_contract.py` holds them to.
     """
     terms = {}
     for name, site in program_trace.nodes.items():

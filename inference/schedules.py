@@ -70,6 +70,36 @@ class WarmupDecay:
 
 
 @dataclass(frozen=True)
+class LinearVariance:
+    """A standard deviation whose square goes from `start`² to `end`² as in `Linear` (σ_fg of GSGN D.5)."""
+
+    start: float
+    end: float
+    steps: int
+    begin: int = 0
+
+    def __call__(self, step: int) -> float:
+        """The value at `step`."""
+        return math.sqrt(Linear(self.start**2, self.end**2, self.steps, self.begin)(step))
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """From `start` to `end` between steps `begin` and `begin + steps`, outside `start` (GSGN appendix F)."""
+
+    start: float
+    end: float
+    steps: int
+    begin: int = 0
+
+    def __call__(self, step: int) -> float:
+        """The value at `step`."""
+        if step >= self.begin + self.steps:
+            return self.start
+        return Linear(self.start, self.end, self.steps, self.begin)(step)
+
+
+@dataclass(frozen=True)
 class Until:
     """`value` before step `steps`, then `after` (NaN: the program's own value)."""
 
@@ -82,4 +112,4 @@ class Until:
         return self.value if step < self.steps else self.after
 
 
-Schedule = Constant | Linear | Exponential | WarmupDecay | Until
+Schedule = Constant | Linear | Exponential | LinearVariance | Ramp | WarmupDecay | Until

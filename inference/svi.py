@@ -95,7 +95,7 @@ def plan(run: Run) -> Plan:
     tables = settings(run.set)
     variant = run.variant or next(iter(source.variants))
     config = choose(source.variants, variant, "variant")
-    chosen = recipe(source.name, variant, run.preset)
+    chosen = recipe(source.name, variant, run.preset, run.world)
     named = {"steps": run.steps, "batch": run.batch, "estimator": run.estimator, "world": run.world}
     chosen = replace(chosen, **{k: v for k, v in named.items() if v is not None})
     chosen = override(chosen, tables["train"], "the training recipe")
@@ -108,7 +108,7 @@ def plan(run: Run) -> Plan:
         raise ValueError(f"minutes={run.minutes} must be at least 0")
     if not 0 <= run.seed < 2**32:
         raise ValueError(f"seed={run.seed} must be 0 to 2**32 - 1")
-    for name in ("schedules", "auxiliary"):
+    for name in ("schedules", "auxiliary", "penalties"):
         if given := tables["train"].get(name):
             raise ValueError(
                 f"train.{name}={given}: only {{}} can be given here; write others in inference/presets.py"
@@ -157,7 +157,8 @@ def describe(p: Plan, run: Run) -> dict[str, Any]:
         "config": asdict(p.config) if p.config is not None else {},
         "recipe": asdict(p.recipe)
         | {"schedules": {k: repr(v) for k, v in p.recipe.schedules.items()}}
-        | {"auxiliary": {k: repr(v) for k, v in p.recipe.auxiliary.items()}},
+        | {"auxiliary": {k: repr(v) for k, v in p.recipe.auxiliary.items()}}
+        | {"penalties": {k: repr(v) for k, v in p.recipe.penalties.items()}},
         "world": asdict(p.world_config),
         "images": str(p.images) if p.images else None,
         "seed": p.seed,
@@ -260,7 +261,7 @@ class Trainer:
         self.schedules, self.clip = p.recipe.schedules, p.recipe.clip
         patterns = [name.partition(".")[2] for name in self.schedules if name.startswith("weight.")]
         self.weights = {pattern: torch.tensor(1.0, device=p.device) for pattern in patterns}
-        self.objective = Objective(self.weights, p.recipe.auxiliary)
+        self.objective = Objective(self.weights, p.recipe.auxiliary, p.recipe.penalties)
         self.modules = {"program": program, "guide": guide, "estimator": estimator}
         self.learned = list(dict.fromkeys([*program.parameters(), *guide.parameters()]))
         cuda = p.device.type == "cuda"
@@ -498,7 +499,7 @@ class Log:
 
 def _summary(means: dict[str, float], rate: float) -> str:
     groups = {"loss": means["loss"], "images": means.get("term/images")}
-    for group in ("kl", "aux"):
+    for group in ("kl", "aux", "penalty"):
         parts = [v for k, v in means.items() if k.startswith(f"term/{group}/")]
         groups[group] = sum(parts) if parts else None
     text = "  ".join(f"{k} {v:.1f}" for k, v in groups.items() if v is not None)

@@ -38,15 +38,24 @@ def positive(raw: Tensor, floor: float = 1e-4) -> Tensor:
     return F.softplus(raw) + floor
 
 
+def gaussian(raw: Tensor) -> dist.TorchDistribution:
+    """Unconstrained numbers (..., 2 D) as a Gaussian of batch (...) and event (D): means, then deviations."""
+    loc, spread = raw.chunk(2, -1)
+    return normal(loc, positive(spread))
+
+
 def product(p: dist.TorchDistribution, q: dist.TorchDistribution) -> dist.TorchDistribution:
     """The normalised product of two densities or masses of the same family (GSGN eq. 10).
 
-    Gaussians multiply by adding precisions, Bernoullis by adding logits (bounded smoothly).
+    Gaussians multiply by adding precisions, Bernoullis by adding logits (bounded smoothly), categories by
+    adding logits.
     """
     if isinstance(p, dist.Independent):
         return product(p.base_dist, q.base_dist).to_event(p.reinterpreted_batch_ndims)
     if isinstance(p, dist.Bernoulli):
         return dist.Bernoulli(logits=bounded(p.logits + q.logits))
+    if isinstance(p, dist.OneHotCategorical):
+        return dist.OneHotCategorical(logits=p.logits + q.logits)
     if isinstance(p, dist.Normal):
         p_precision, q_precision = p.scale**-2, q.scale**-2
         precision = p_precision + q_precision
@@ -132,6 +141,82 @@ class PixelMixture(dist.TorchDistribution):
         mixing = self.mixing.squeeze(-3) * (1 - 2e-6) + 1e-6
         log_fg = mixing.log() + _pixel_log_normal(value, self.foreground, self.sigma_fg)
         log_bg = (1 - mixing).log() + _pixel_log_normal(value, self.background, self.sigma_bg)
+        return torch.logaddexp(log_fg, log_bg).sum((-2, -1))
+
+
+class SegmentedPixels(dist.TorchDistribution):
+    """Every pixel is foreground, or of one of K segments of the background, its channels jointly (SPACE).
+
+    p(x_ij) = α_ij N(x_ij | f_ij, σ_fg²) + (1 - α_ij) Σ_k π_k,ij N(x_ij | b_k,ij, σ_bg²)
+
+    Args:
+        foreground: (..., C, H, W) means.
+        mixing: (..., 1, H, W) in [0, 1], α.
+        segments: (..., K, C, H, W) means.
+        log_shares: (..., K, H, W) log π, whose exponentials sum to 1 over K.
+        sigma_fg, sigma_bg: standard deviations, numbers or 0-d tensors.
+    """
+
+    arg_constraints: ClassVar = {"mixing": constraints.unit_interval}
+    support = constraints.independent(constraints.real, 3)
+    has_rsample = False
+
+    def __init__(
+        self,
+        foreground: Tensor,
+        mixing: Tensor,
+        segments: Tensor,
+        log_shares: Tensor,
+        sigma_fg: Tensor | float,
+        sigma_bg: Tensor | float,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.foreground, self.mixing = foreground, mixing
+        self.segments, self.log_shares = segments, log_shares
+        self.sigma_fg, self.sigma_bg = sigma_fg, sigma_bg
+        shape = torch.broadcast_shapes(foreground.shape, self.background.shape)
+        super().__init__(shape[:-3], shape[-3:], validate_args=validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance: object = None) -> SegmentedPixels:
+        """The same mixture over a larger batch."""
+        lead = torch.Size(batch_shape)
+        fields = (self.foreground, 3), (self.mixing, 3), (self.segments, 4), (self.log_shares, 3)
+        wide = (t.expand(lead + t.shape[-event:]) for t, event in fields)
+        return SegmentedPixels(*wide, self.sigma_fg, self.sigma_bg, validate_args=False)
+
+    @property
+    def background(self) -> Tensor:
+        """(..., C, H, W) expected background."""
+        return (self.log_shares.exp().unsqueeze(-3) * self.segments).sum(-4)
+
+    @property
+    def mean(self) -> Tensor:
+        """(..., C, H, W) expected image."""
+        return self.mixing * self.foreground + (1 - self.mixing) * self.background
+
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+        """An image with its pixel noise."""
+        with torch.no_grad():
+            shape = self._extended_shape(sample_shape)
+            lead = shape[:-3]
+            front = torch.bernoulli(self.mixing.expand(lead + self.mixing.shape[-3:])) > 0.5
+            logits = self.log_shares.expand(lead + self.log_shares.shape[-3:])
+            uniform = torch.rand_like(logits).clamp(1e-12, 1 - 1e-7)
+            chosen = (logits - (-uniform.log()).log()).argmax(-3, keepdim=True)
+            chosen = chosen.unsqueeze(-3).expand(*lead, 1, *shape[-3:])
+            segments = self.segments.expand(lead + self.segments.shape[-4:])
+            behind = segments.gather(-4, chosen).squeeze(-4)
+            noise = torch.randn(shape, dtype=behind.dtype, device=behind.device)
+            loc = torch.where(front, self.foreground, behind)
+            return loc + noise * torch.where(front, self.sigma_fg, self.sigma_bg)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density of images (..., C, H, W), summed over pixels: nats per image."""
+        # a weight of exactly 0 or 1 would have an infinite gradient in the logarithm
+        mixing = self.mixing.squeeze(-3) * (1 - 2e-6) + 1e-6
+        log_fg = mixing.log() + _pixel_log_normal(value, self.foreground, self.sigma_fg)
+        segments = _pixel_log_normal(value.unsqueeze(-4), self.segments, self.sigma_bg)
+        log_bg = (1 - mixing).log() + (self.log_shares + segments).logsumexp(-3)
         return torch.logaddexp(log_fg, log_bg).sum((-2, -1))
 
 

@@ -17,6 +17,11 @@ pose (where, scale, theta, depth) relative to the parent pa(v). Leaves are decod
 
 Any number of levels; the paper has three (scene, objects, parts).
 
+In `mem` a leaf points into a memory M of templates, which give it its shape (appendix C):
+
+    p(z_cat_v, z_what_v | z_what_pa(v)) = p(z_cat_v | z_what_pa(v)) p(z_what_v | M[z_cat_v])       (12)
+    m_v = g(M[z_cat_v]),  x_v = m_v ⊙ h(z_what_v)
+
 Shape legend: B images, N nodes of a level (all parents' children side by side), K children of one parent,
 D features, C = 3 colours, H x W pixels, h x w of a patch. A particle plate may stand to the left of B.
 """
@@ -39,7 +44,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from programs import render
-from programs.distributions import PixelMixture, gate, normal, positive
+from programs.distributions import PixelMixture, gate, gaussian, normal, positive
 from programs.loading import check_positive
 from programs.nets import BroadcastDecoder, SubpixelDecoder, mlp, where_present
 from programs.scene import Nodes, Scene
@@ -62,12 +67,16 @@ class Config:
     sigma_fg: float = 0.3
     sigma_bg: float = 0.1
     share: bool = True  # the posterior is the prior times a bottom-up term (eq. 10)
+    memory: int = 0  # templates that leaves point to; 0: none, leaves are decoded from z_what alone
+    template: int = 16  # features of a template
     hidden: int = 256  # width of the MLPs
     channels: tuple[int, ...] = (32, 64, 128, 128, 128)  # of the encoders, by stage
     decoder: int = 64  # channels of the leaves' decoder at 4 x 4
 
     def __post_init__(self) -> None:
-        check_positive(self, "reach", "scale_start", "max_angle")
+        check_positive(self, "reach", "scale_start", "max_angle", "memory")
+        if self.memory < 0:
+            raise ValueError(f"memory={self.memory}: expected 0 or more templates")
         levels = len(self.children)
         wanted = {"z_what": levels + 1, "crops": levels, "scale": levels, "scale_axes": levels}
         wanted["scale_start"] = levels
@@ -91,6 +100,16 @@ VARIANTS: dict[str, Config] = {
     "gsgn": Config(),
     "gsgn9": Config(children=(9, 9), reach=0.75),
     "no_share": Config(share=False),
+    "mem": Config(memory=8),  # differs: the paper does not say how many
+    # differs: beyond the paper, groups of objects between the scene and the objects
+    "four_levels": Config(
+        children=(4, 4, 4),
+        z_what=(128, 96, 64, 32),
+        crops=(64, 32, 16),
+        scale=((0.3, 0.29), (0.5, 0.49), (0.5, 0.49)),
+        scale_axes=(1, 1, 1),
+        scale_start=(0.0, 0.0, 0.0),
+    ),
 }
 
 
@@ -122,6 +141,8 @@ class Branch(NamedTuple):
     """(..., N)"""
     what: Tensor
     """(..., N, D)"""
+    cat: Tensor | None = None
+    """(..., N, M) one-hot address in the memory, of leaves where there is one"""
 
 
 class Program(PyroModule):
@@ -136,7 +157,9 @@ class Program(PyroModule):
         self.register_buffer("fixed_mixing", torch.tensor(math.nan))  # NaN: m_r as decoded
         self.priors = nn.ModuleList([ChildrenPrior(c, level + 1) for level in levels])
         self.background_prior = mlp(c.z_what[0], [c.hidden], 2 * c.z_bg)
-        self.leaf_decoder = SubpixelDecoder(c.z_what[-1], c.crops[-1], c.decoder, 4)
+        self.leaf_decoder = (
+            Memory(c) if c.memory else SubpixelDecoder(c.z_what[-1], c.crops[-1], c.decoder, 4)
+        )
         self.background_decoder = BroadcastDecoder(c.z_bg, c.size, 32, 3)
 
     def forward(self, images: Tensor | None = None, batch: int = 1) -> Scene:
@@ -155,6 +178,11 @@ class Program(PyroModule):
             patches, pixels = self.render(tree, background)
             pyro.sample("images", pixels, obs=None if images is None else images.unsqueeze(-4))
         return self.scene(tree, patches, pixels, background)
+
+    @property
+    def memory(self) -> Memory | None:
+        """The templates that leaves point to, in `mem`."""
+        return self.leaf_decoder if self.config.memory else None
 
     def root(self, batch: int) -> Branch:
         """p(z_what_r): what the scene is like as a whole."""
@@ -175,9 +203,17 @@ class Program(PyroModule):
                 scale = pyro.sample(f"z_scale_{level}", edges.scale)
                 theta = pyro.sample(f"z_theta_{level}", edges.theta)
                 depth = pyro.sample(f"z_depth_{level}", edges.depth)
-                what = pyro.sample(f"z_what_{level}", what_prior)
+                what, cat = self.appearance(level, what_prior)
         pose = self.pose(level, where, scale, theta)
-        return Branch(above * pres, pres, pose, F.softplus(depth), what)
+        return Branch(above * pres, pres, pose, F.softplus(depth), what, cat)
+
+    def appearance(self, level: int, prior: dist.TorchDistribution) -> tuple[Tensor, Tensor | None]:
+        """p(z_what | z_what of the parent), or of a leaf that points into the memory (12)."""
+        cat = None
+        if isinstance(prior, dist.OneHotCategorical):
+            cat = pyro.sample(f"z_cat_{level}", prior)
+            prior = self.leaf_decoder.prior(cat)
+        return pyro.sample(f"z_what_{level}", prior), cat
 
     def background(self, root: Branch) -> Tensor:
         """p(z_bg | z_what_r) (eq. 23), decoded to (..., 1, 3, H, W)."""
@@ -186,7 +222,11 @@ class Program(PyroModule):
 
     def render(self, tree: list[Branch], background: Tensor) -> tuple[list[Tensor], PixelMixture]:
         """Decode the leaves, and compose from them to the root."""
-        leaves = where_present(tree[-1].exists, self.leaf_decoder, tree[-1].what).sigmoid()
+        leaf = tree[-1]
+        if leaf.cat is None:
+            leaves = where_present(leaf.exists, self.leaf_decoder, leaf.what).sigmoid()
+        else:
+            leaves = where_present(leaf.exists, self.leaf_decoder, leaf.what, leaf.cat)
         return self.compose(leaves, tree[1:], background)
 
     def compose(
@@ -224,8 +264,7 @@ class Program(PyroModule):
 
     def prior_background(self, root: Branch) -> dist.TorchDistribution:
         """BgPri (Algorithm 3, line 1)."""
-        loc, raw = self.background_prior(root.what).chunk(2, -1)
-        return normal(loc, positive(raw))
+        return gaussian(self.background_prior(root.what))
 
     def per_child(self, level: int, parents: Tensor) -> Tensor:
         """Repeat a quantity of the parents (..., N / K) for each of their children (..., N)."""
@@ -258,7 +297,10 @@ class Program(PyroModule):
             number, degree = node.pres.shape[-1], self.config.children[level - 1]
             parent = torch.arange(number, device=pose.device) // degree
             parent = parent.expand(node.pres.shape)
-            levels.append(Nodes(node.exists, pose, node.depth, parent, patch=patch))
+            category = None
+            if node.cat is not None:
+                category = node.cat.argmax(-1).where(node.exists > 0.5, -1)
+            levels.append(Nodes(node.exists, pose, node.depth, parent, category, patch=patch))
         return Scene(pixels.mean.squeeze(-4), tuple(levels), background.squeeze(-4))
 
     def redraw(self, scene: Scene) -> Scene:
@@ -300,18 +342,50 @@ class ChildrenPrior(nn.Module):
     def __init__(self, config: Config, level: int) -> None:
         super().__init__()
         self.degree, self.axes = config.children[level - 1], config.scale_axes[level - 1]
-        self.features = config.z_what[level]
-        outputs = edge_features(self.axes) + 2 * self.features
+        self.points = bool(config.memory) and level == len(config.children)
+        self.features = config.memory if self.points else 2 * config.z_what[level]
+        outputs = edge_features(self.axes) + self.features
         hidden = [config.hidden, config.hidden]
         self.net = mlp(config.z_what[level - 1], hidden, self.degree * outputs)
         start_edges(self.net[-1], config, level, self.degree)
 
     def forward(self, what: Tensor) -> tuple[Edges, dist.TorchDistribution]:
-        """(..., M, D) appearances of the parents -> distributions over (..., M · K) children."""
+        """(..., M, D) appearances of the parents -> distributions over (..., M · K) children.
+
+        The second is that of the appearance, or of the address in the memory.
+        """
         raw = self.net(what).unflatten(-1, (self.degree, -1)).flatten(-3, -2)
-        edge, appearance = raw.split([edge_features(self.axes), 2 * self.features], -1)
-        loc, spread = appearance.chunk(2, -1)
-        return edges(edge, self.axes), normal(loc, positive(spread))
+        edge, appearance = raw.split([edge_features(self.axes), self.features], -1)
+        if self.points:
+            return edges(edge, self.axes), dist.OneHotCategorical(logits=appearance)
+        return edges(edge, self.axes), gaussian(appearance)
+
+
+class Memory(nn.Module):
+    """M, the templates that leaves point to, and what becomes of them (appendix C)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        c = config
+        self.templates = nn.Parameter(torch.randn(c.memory, c.template))
+        self.what = mlp(c.template, [c.hidden], 2 * c.z_what[-1])
+        self.shape = BroadcastDecoder(c.template, c.crops[-1], 32, 1, cell=1)
+        self.colours = SubpixelDecoder(c.z_what[-1], c.crops[-1], c.decoder, 3)
+
+    def prior(self, cat: Tensor) -> dist.TorchDistribution:
+        """p(z_what | M[z_cat]) from one-hot addresses (..., N, M)."""
+        return gaussian(self.what(cat @ self.templates))
+
+    def samples(self, count: int) -> Tensor:
+        """(M, count, 4, h, w) patches of every template, their looks drawn from p(z_what | M[z_cat])."""
+        number = len(self.templates)
+        cat = torch.eye(number, device=self.templates.device).unsqueeze(1).expand(-1, count, -1)
+        return self(self.prior(cat).sample(), cat)
+
+    def forward(self, what: Tensor, cat: Tensor) -> Tensor:
+        """(..., N, D), (..., N, M) -> patches (..., N, 4, h, w) in [0, 1], the mask last."""
+        mask = self.shape(cat @ self.templates).sigmoid()
+        return torch.cat([mask * self.colours(what).sigmoid(), mask], -3)
 
 
 def edge_features(axes: int) -> int:

@@ -123,15 +123,15 @@ class SubpixelDecoder(nn.Module):
 class BroadcastDecoder(nn.Module):
     """A smooth picture from a vector: the spatial broadcast decoder (Watters et al., 2019).
 
-    The vector and the pixel's coordinates go through 1x1 convolutions on a grid of a quarter of the
-    size, which is then enlarged bilinearly.
+    The vector and the pixel's coordinates go through 1x1 convolutions on a grid whose cells are `cell`
+    pixels a side, which is then enlarged bilinearly.
     """
 
-    def __init__(self, inputs: int, size: int, channels: int, outputs: int) -> None:
+    def __init__(self, inputs: int, size: int, channels: int, outputs: int, cell: int = 4) -> None:
         super().__init__()
         self.size = size
         self.net = mlp(inputs + 2, [channels, channels], outputs)
-        side = max(1, size // 4)
+        side = max(1, size // cell)
         axis = (2 * torch.arange(side) + 1) / side - 1
         grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)
         self.register_buffer("grid", grid.reshape(-1, 2), persistent=False)

@@ -97,6 +97,28 @@ def place(patches: Tensor, pose: Tensor, size: int) -> Tensor:
     return placed.reshape(*pose.shape[:-2], *placed.shape[-3:])
 
 
+def place_upright(patches: Tensor, pose: Tensor, size: int) -> Tensor:
+    """`place` for poses without rotation: a bilinear sampling of rows, then of columns, each a matrix product.
+
+    On a CPU a third of `place`'s time, with its gradient.
+    """
+    extent = pose[..., :2].diagonal(dim1=-2, dim2=-1)
+    columns, rows = (
+        line_weights(1 / extent[..., i], -pose[..., i, 2] / extent[..., i], size, side).unsqueeze(
+            -3
+        )
+        for i, side in enumerate((patches.shape[-1], patches.shape[-2]))
+    )
+    return rows @ (patches @ columns.mT)
+
+
+def line_weights(slope: Tensor, shift: Tensor, size: int, inner: int) -> Tensor:
+    """(..., size, inner) what pixels of a line of `inner` add to those of another, at slope · x + shift."""
+    axis = (2 * torch.arange(size, dtype=slope.dtype, device=slope.device) + 1) / size - 1
+    at = (slope[..., None] * axis + shift[..., None] + 1) * (inner / 2) - 0.5
+    return (1 - (at[..., None] - torch.arange(inner, device=slope.device)).abs()).clamp(min=0)
+
+
 def composite(patches: Tensor, pres: Tensor, depth: Tensor) -> Tensor:
     """One parent's picture and mask from its children (GSGN eqs. 5, 6), by masked softmax over -depth (21, 22).
 

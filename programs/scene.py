@@ -19,7 +19,7 @@ the objects), or the step that draws it; a program with one level may drop the s
 ``z_depth``    depth among the siblings, smaller is nearer
 ``z_what``     appearance of a node
 ``z_cat``      its category (one-hot), and ``z_attr`` its other attributes
-``z_bg``       background
+``z_bg``       background, or what fills a segment of it; ``z_bg_mask`` where the segment is
 ``z_global``   global latent of a scene
 ``images``     the observed image
 =============  ======================================================================
@@ -102,6 +102,8 @@ class Scene:
     """From objects to leaves."""
     background: Tensor | None = None
     """(B, C, H, W) what would be seen with no object."""
+    opacity: Tensor | None = None
+    """(B, 1, H, W) in [0, 1]: how much of a pixel objects explain; None where not said."""
 
     @property
     def objects(self) -> Nodes:

@@ -24,29 +24,21 @@ SMALL = {
     "discrete_air": {"size": 32, "window": 16, "hidden": 24, "memory": 16, "encoder": (8, 8)},
     "econ": {"size": 32, "features": 8, "blocks": 2, "attention": (8, 8), "context": 16}
     | {"patch": 2},
+    "space": {"size": 32, "grid": 2, "z_what": 6, "components": 3, "z_bg": 4, "z_bg_mask": 4}
+    | {"memory": 8, "hidden": 24, "channels": (8, 16), "decoder": 16},
 }
-FOUR_LEVELS = {
-    "children": (4, 4, 4),
-    "z_what": (12, 10, 8, 8),
-    "crops": (16, 16, 8),
-    "scale": ((0.3, 0.29), (0.5, 0.49), (0.5, 0.49)),
-    "scale_axes": (2, 1, 1),
-    "scale_start": (0.0, 0.0, 0.0),
-}
+FOUR_LEVELS = {"z_what": (12, 10, 8, 8), "crops": (16, 16, 8)}
 
 
 def cases():
     for name in own_programs():
         for variant in load(f"programs/{name}.py").variants:
             yield name, variant
-    yield "gsgn", "four_levels"
 
 
 def build(name, variant):
     source = load(f"programs/{name}.py")
-    changes = SMALL[name]
-    if variant == "four_levels":
-        variant, changes = "gsgn", {**changes, **FOUR_LEVELS}
+    changes = SMALL[name] | (FOUR_LEVELS if variant == "four_levels" else {})
     return source.build(override(source.variants[variant], changes, name))
 
 
@@ -65,6 +57,7 @@ def test_every_program_has_a_guide_small_settings_and_presets():
     import programs
 
     library = {"__init__", "scene", "render", "nets", "distributions", "loading", "digits"}
+    library |= {"studio", "tracer"}  # of worlds
     files = {p.stem for p in pathlib.Path(programs.__file__).parent.glob("*.py")} - library
     assert files == set(own_programs()) == set(SMALL)
     assert all(set(PRESETS[name]) >= {"quick", "paper"} for name in files)
@@ -213,7 +206,9 @@ def test_log_probability_is_per_image_and_follows_the_images(pair):
     order = torch.tensor([2, 0, 1])
     moved = trace.copy()
     for name in moved.stochastic_nodes:
-        if name in ("batch", "rows", "columns") or name.startswith("nodes_"):  # plates
+        if name in ("batch", "rows", "columns", "components") or name.startswith(
+            "nodes_"
+        ):  # plates
             continue
         moved.nodes[name] = {**moved.nodes[name], "value": trace.nodes[name]["value"][order]}
     a, b = (

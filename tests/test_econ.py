@@ -115,6 +115,10 @@ def bound_by_hand(program, guide, image, deviation):
             seed, _ = guide.compete(x, scope[None], rest[None], False)
             embedding = guide.attention(x, scope[None], cat)
             attended = guide.attention.near(embedding, seed, cat)[0].sigmoid()
+            first = guide.encoder(x, (scope * attended)[None], cat)[0]
+            shape = program.decoder(first, cat)[1][0].sigmoid()
+            both, neither = attended * shape**0.5, (1 - attended) * (1 - shape) ** 0.5
+            attended = both / (both + neither)
         loc = guide.encoder(x, (scope * attended)[None], cat)[0]
         colours, shape = program.decoder(loc, cat)
         kl_z = (0.5 * (loc**2 + deviation**2 - 1) - deviation.log()).sum()

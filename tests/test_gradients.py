@@ -85,3 +85,27 @@ def test_the_command_writes_tables_and_figures(tmp_path, capsys):
     assert "bias_variance.png" in capsys.readouterr().out
     assert main(["programs/air.py", "--estimators", "magic"]) == 2
     assert "unknown estimator 'magic'" in capsys.readouterr().err
+
+
+def test_what_training_counts_stands_still_while_gradients_are_compared(tmp_path):
+    """ECON's prices move with every step of a training, and with nothing else."""
+    tiny = ("size=16", "experts=2", "layers=2", "blocks=2", "attention=(4, 4)", "features=4")
+    p = plan(Run("programs/econ.py", tmp_path, set=(*tiny, "train.scenes=16", "train.batch=4")))
+    learner = Learner(p, "z_cat*=competition,z_mask*=mean", 0, datasets(p)[0])
+    learner.guide.balance.fill_(0.5)
+    learner.update()
+    before = learner.guide.price.clone()
+    list(
+        compare(
+            learner,
+            ["z_cat*=competition,z_mask*=mean", "rloo:2"],
+            2,
+            1,
+            learner.images(0),
+            "rloo:2",
+        )
+    )
+    gradients.measure(learner, datasets(p)[1])
+    assert (before != 0).any() and torch.equal(learner.guide.price, before)
+    learner.update()
+    assert not torch.equal(learner.guide.price, before)

@@ -192,6 +192,76 @@ def test_ownership_passes_through_levels_in_between():
     assert m.structure_accuracy(crossed, two_objects()) == 1
 
 
+def two_groups(objects=(0, 0, 1), parts=(0, 0, 1, 2)):
+    """Groups left and right, of two objects and one; of these the first has two parts."""
+    return graph(
+        level([(-0.5, 0.0), (0.5, 0.0)]),
+        level([(-0.6, 0.3), (-0.4, -0.3), (0.5, 0.0)], parent=list(objects)),
+        level([(-0.7, 0.3), (-0.5, 0.3), (-0.4, -0.3), (0.5, 0.0)], parent=list(parts)),
+    )
+
+
+LEVELS = ("group", "object", "part")
+
+
+def test_a_third_level_is_measured_by_name():
+    found = m.scene_metrics(two_groups(), two_groups())
+    names = [f"{n}_{k}" for n in LEVELS for k in ("count_accuracy", "f1", "recall")]
+    assert found == dict.fromkeys([*names, "structure_accuracy"], 1)
+    assert m.level_names(1) == ("object",) and m.level_names(2) == LEVELS[1:]
+    assert m.level_names(5) == ("level_1", "level_2", *LEVELS)
+
+
+def test_radii_double_from_the_parts_up():
+    assert m.radii(3) == (40 / 128, m.OBJECT_RADIUS, m.PART_RADIUS)
+    assert m.radii(2) == m.radii(3)[1:] and m.radii(1) == (m.OBJECT_RADIUS,)
+    truth = two_groups()
+    for shift, right in ((0.07, 3), (0.15, 2), (0.3, 1), (0.4, 0)):
+        moved = [
+            replace(n, pose=n.pose + torch.tensor([0, 0, shift / 2**0.5])) for n in truth.levels
+        ]
+        found = m.scene_metrics(graph(*moved), truth)
+        # matches are one to one, so a node can at most be taken for its neighbour
+        whole = [found[f"{n}_recall"] == 1 for n in LEVELS]
+        assert whole == [True] * right + [False] * (3 - right)
+        assert found["structure_accuracy"] == (right == 3)
+
+
+@pytest.mark.parametrize(
+    ("scene", "broken"),
+    [
+        (two_groups(parts=(0, 1, 1, 2)), True),  # a part below its neighbour, in the same group
+        (
+            two_groups(objects=(0, 1, 1), parts=(0, 0, 1, 2)),
+            True,
+        ),  # an object below the other group
+        (two_groups(objects=(0, 0, 1), parts=(0, 0, 1, 2)), False),
+    ],
+)
+def test_structure_follows_ownership_at_every_level(scene, broken):
+    found = m.scene_metrics(scene, two_groups())
+    assert all(found[f"{n}_f1"] == 1 for n in LEVELS)
+    assert found["structure_accuracy"] == (not broken)
+
+
+def test_a_lost_object_in_the_middle_spoils_its_level_and_the_tree():
+    truth = two_groups()
+    group, objects, parts = truth.levels
+    lost = replace(objects, pres=torch.tensor([[1.0, 1.0, 0.0]]))
+    found = m.scene_metrics(graph(group, lost, parts), truth)
+    assert found["object_count_accuracy"] == found["structure_accuracy"] == 0
+    assert (found["object_recall"], found["object_f1"]) == (2 / 3, 4 / 5)
+    assert found["group_f1"] == found["part_f1"] == 1
+
+
+def test_scenes_of_different_depths_are_compared_as_objects_and_parts():
+    deep, flat = two_groups(), two_groups().levels
+    two = graph(flat[0], replace(flat[2], parent=torch.tensor([[0, 0, 0, 1]])))
+    for found in (m.scene_metrics(deep, two), m.scene_metrics(two, deep)):
+        assert set(found) == KEYS - {"ari_fg", "ap50", "ap50_95"}
+        assert set(found.values()) == {1.0}
+
+
 # segments and pixels
 
 
@@ -500,3 +570,29 @@ def test_shape_metrics_need_shapes_on_both_sides():
     }
     assert new <= set(m.scene_metrics(with_shapes, with_shapes))
     assert not new & set(m.scene_metrics(without, with_shapes))
+
+
+def test_the_order_of_objects_that_look_alike_is_a_guess():
+    """Two squares on each other: of one colour either may lie in front; of two colours it is seen."""
+    shape = torch.zeros(1, 2, 8, 8)
+    shape[0, 0, 1:5, 1:5], shape[0, 1, 3:7, 2:6] = 1, 1
+    front, back = shape[:, 0], shape[:, 1] * (1 - shape[:, 0])
+    ones, zeros = torch.ones(1, 2), torch.zeros(1, 2, dtype=torch.long)
+    objects = Nodes(
+        ones,
+        torch.zeros(1, 2, 2, 3),
+        torch.tensor([[0.0, 1.0]]),
+        zeros,
+        zeros,
+        mask=torch.stack([front, back], 1),
+        shape=shape,
+    )
+    truth = Scene(torch.zeros(1, 3, 8, 8), (objects,))
+    alike = (front + back)[:, None].expand(-1, 3, -1, -1) * 0.5
+    other = alike + 0.25 * back[:, None]
+    generator = torch.Generator().manual_seed(0)
+    values = {round(m.ari_of_twins(truth, alike, generator), 6) for _ in range(20)}
+    under = torch.where(shape[0, 1] > 0, 2, 1)[(front + back)[0] > 0]
+    above = torch.where(shape[0, 0] > 0, 1, 2)[(front + back)[0] > 0]
+    assert values == {1.0, round(m.adjusted_rand_index(above, under), 6)}
+    assert {m.ari_of_twins(truth, other, generator) for _ in range(10)} == {1.0}

@@ -6,7 +6,7 @@ import torch
 
 from analysis import calibration, plots
 from programs.scene import Nodes, Scene
-from programs.worlds import dead_leaves, shapes2d
+from programs.worlds import dead_leaves, groups2d, shapes2d
 
 
 def truth(batch=3):
@@ -54,6 +54,27 @@ def test_scene_graphs_show_what_is_present_and_nothing_else():
         assert len(seen.patches) == objects.sum() + parts.sum()
         expected = objects.int() + parts.sum(1)
         assert [len(cell.images) for cell in cells] == expected.tolist()
+
+
+def test_three_levels_stand_side_by_side():
+    """A node's patch lies in the third of its level, inside its parent's share of it."""
+    generator = torch.Generator().manual_seed(0)
+    scene = groups2d.world(2, generator, groups2d.Config(size=64))
+    figure = plots.scene_graph_figure(scene.image, scene)
+    assert figure.axes[2].get_title() == "group 1"
+    for b in range(2):
+        seen, _, *cells = figure.axes[6 * b : 6 * b + 6]
+        assert len(seen.patches) == sum(int(n.present[b].sum()) for n in scene.levels)
+        for slot, cell in enumerate(cells):
+            own = [n.present[b].view(4, -1)[slot].sum() for n in scene.levels]
+            boxes = [image.get_extent() for image in cell.images]
+            assert len(boxes) == sum(own)
+            thirds = [round((left + right) / 2 / 2.1) for left, right, *_ in boxes]
+            assert [thirds.count(k) for k in range(3)] == own
+    spots = plots._spots(scene)
+    inner, outer = spots[2], spots[1].gather(1, scene.parts.parent[..., None].expand(-1, -1, 3))
+    assert (inner[..., :2] >= outer[..., :2]).all()
+    assert (inner[..., :2] + inner[..., 2:] <= outer[..., :2] + outer[..., 2:] + 1e-6).all()
 
 
 def test_boxes_are_drawn_where_the_poses_say():

@@ -154,3 +154,19 @@ def test_visible_masks_without_patches_is_refused():
     )
     with pytest.raises(ValueError, match="patch=None"):
         render.visible_masks(scene)
+
+
+def test_upright_placing_is_placing_with_its_gradient():
+    generator = torch.Generator().manual_seed(0)
+    rand = lambda *shape: torch.rand(*shape, generator=generator, dtype=torch.float64)
+    patches, where, scale = rand(2, 3, 4, 6, 6), 2 * rand(2, 3, 2) - 1, 0.1 + rand(2, 3, 2)
+    for t in (patches, where, scale):
+        t.requires_grad_()
+    placed, gradients = [], []
+    for draw in (render.place, render.place_upright):
+        pose = render.pose(where, scale, torch.zeros_like(where[..., 0]))
+        placed.append(draw(patches, pose, 16))
+        cost = (placed[-1] * torch.linspace(-1, 2, 16, dtype=torch.float64)).square().sum()
+        gradients.append(torch.autograd.grad(cost, (patches, where, scale)))
+    torch.testing.assert_close(*placed)
+    torch.testing.assert_close(*gradients)

@@ -18,7 +18,7 @@ from analysis import evaluate
 from inference import checkpoint, svi
 from inference.estimators import estimator
 from inference.presets import Recipe
-from inference.schedules import Exponential, Linear, Until, WarmupDecay
+from inference.schedules import Exponential, Linear, LinearVariance, Ramp, Until, WarmupDecay
 from inference.svi import Run, command, keep_until, largest, main, parse, plan, read_log, train
 
 SMALL = (
@@ -98,18 +98,17 @@ def test_twenty_steps_train(tmp_path, variant):
     if variant == "no_aux":
         changes = (*SMALL, "train.auxiliary={}")
     if variant == "four_levels":
-        changes = (
-            *SMALL, "children=(4, 4, 4)", "z_what=(12, 10, 8, 8)", "crops=(16, 16, 8)",
-            "scale=((0.3, 0.29), (0.5, 0.49), (0.5, 0.49))", "scale_axes=(2, 1, 1)",
-            "scale_start=(0.0, 0.0, 0.0)",
-        )  # fmt: skip
-    name = variant if variant in ("gsgn9", "no_share") else "gsgn"
+        few = ("size=64", "z_what=(12, 10, 8, 8)", "crops=(16, 16, 8)", "channels=(8, 8)")
+        changes = (*SMALL, *few, "train.evaluate_every=10")
+    name = "gsgn" if variant == "no_aux" else variant
     out = train(small(tmp_path, variant=name, steps=20, set=changes, resume=True))
     records = [r for r in read_log(out / "log.jsonl") if "loss" in r]
     assert records[-1]["step"] == 20 and math.isfinite(records[-1]["loss"])
     assert any(k.startswith("term/aux/") for k in records[-1]) == (variant != "no_aux")
     if variant == "four_levels":
-        assert "term/kl/z_pres_3" in records[-1]
+        assert "term/kl/z_pres_3" in records[-1] and "term/aux/z_pres_3" in records[-1]
+        metrics = json.loads((out / "metrics.json").read_text())
+        assert {"group_f1", "object_f1", "part_f1", "structure_accuracy"} <= set(metrics)
 
 
 def test_minutes_stops_with_a_checkpoint(tmp_path):
@@ -306,6 +305,11 @@ def test_schedules_take_their_values_at_the_corners():
     assert rate(110) == pytest.approx(5e-4)
     held = WarmupDecay(1e-3, warmup=10, half_life=100, hold=50)
     assert held(60) == pytest.approx(1e-3) and held(160) == pytest.approx(5e-4)
+    variance = LinearVariance(0.15, 0.3, 10, begin=5)
+    assert (variance(5), variance(20)) == (0.15, 0.3)
+    assert variance(10) ** 2 == pytest.approx((0.15**2 + 0.3**2) / 2)
+    ramp = Ramp(1.0, 5.0, 10, begin=5)
+    assert [ramp(step) for step in (0, 5, 10, 14, 15)] == [1.0, 1.0, 3.0, 4.6, 1.0]
     assert Until(0.1, 3)(2) == 0.1 and math.isnan(Until(0.1, 3)(3))
 
 

@@ -13,6 +13,7 @@ PROMISED = {
     "discrete_air_mnist": {"object_count_accuracy": 0.95},
     "econ": {"ari_fg": 0.95, "ari": 0.90, "expert_purity": 0.6},
     "econ_random": {"ari_fg": 0.85, "ari": 0.85},
+    "space": {"object_f1": 0.88, "object_count_accuracy": 0.7},
 }  # fmt: skip
 
 

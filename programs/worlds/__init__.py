@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,29 @@ def cache() -> Path:
     """``$SCENE_PROGRAMS_CACHE``, or ~/.cache/scene-programs."""
     default = Path.home() / ".cache" / "scene-programs"
     return Path(os.environ.get("SCENE_PROGRAMS_CACHE", default))
+
+
+def numbers(config: Any, most: int) -> list[int]:
+    """The numbers of objects that scenes have: from `min_objects` to `max_objects`, `without` some.
+
+    Args:
+        most: slots.
+    Raises:
+        ValueError: there is none, or one that has no room.
+    """
+    if not 1 <= config.min_objects <= config.max_objects <= most:
+        raise ValueError(
+            f"min_objects={config.min_objects}, max_objects={config.max_objects}: "
+            f"expected 1 <= min_objects <= max_objects <= {most}"
+        )
+    every = range(config.min_objects, config.max_objects + 1)
+    found = [number for number in every if number not in config.without]
+    if not found:
+        raise ValueError(
+            f"without={config.without}: expected to leave out less than {config.min_objects} to "
+            f"{config.max_objects} objects, all there are"
+        )
+    return found
 
 
 def pack(masks: Tensor) -> Tensor:

@@ -40,6 +40,7 @@ from torch import Tensor
 from programs import studio, tracer
 from programs.scene import Nodes, Scene
 from programs.tracer import BALL, BOX, CONE, CYLINDER, PRISM, Camera, Solids
+from programs.worlds import numbers
 from programs.worlds import with_visible_masks as with_masks
 
 __all__ = ["VERSION", "Config", "draw", "with_masks", "world"]
@@ -124,6 +125,7 @@ class Config:
     layout: str = "quadrants"
     min_objects: int = 1
     max_objects: int = OBJECTS
+    without: tuple[int, ...] = ()  # numbers in between that no scene has
     parts: int = 3  # or 7: kinds of parts
     samples: int = 2  # rays a pixel, along each side
 
@@ -131,11 +133,7 @@ class Config:
         studio.check_picture(self.size, self.samples)
         if self.layout not in LAYOUTS:
             raise ValueError(f"unknown layout {self.layout!r}; known are {', '.join(LAYOUTS)}")
-        if not 1 <= self.min_objects <= self.max_objects <= OBJECTS:
-            raise ValueError(
-                f"min_objects={self.min_objects}, max_objects={self.max_objects}: "
-                f"expected 1 <= min_objects <= max_objects <= {OBJECTS}"
-            )
+        numbers(self, OBJECTS)
         if self.parts not in TYPES:
             raise ValueError(f"parts={self.parts}: expected 3 or 7 kinds of parts")
 
@@ -227,9 +225,8 @@ def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene,
 
 
 def _plan(batch: int, generator: torch.Generator, config: Config) -> Plan:
-    number = torch.randint(
-        config.min_objects, config.max_objects + 1, (batch, 1), generator=generator
-    )
+    some = torch.tensor(numbers(config, OBJECTS))
+    number = some[torch.randint(len(some), (batch, 1), generator=generator)]
     pres = studio.uniform(generator, batch, OBJECTS).argsort(1).argsort(1) < number
     kind = torch.randint(10, (batch, OBJECTS), generator=generator)
     low, high = FACTOR

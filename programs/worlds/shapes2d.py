@@ -32,6 +32,7 @@ from torch import Tensor
 
 from programs import render
 from programs.scene import Nodes, Scene
+from programs.worlds import numbers
 
 VERSION = "2"
 """To be raised with every change of what is drawn: cached sets are found by it."""
@@ -51,9 +52,10 @@ UNIT = 7.6 / 64
 EXTENT = torch.tensor([1.0, 0.886, 1.555])
 """Half-side of a square and circumradius of a triangle with the area of that disc."""
 
+Types = tuple[tuple[tuple[int, float, float, float], ...], ...]
 # (shape, x, y, size) of every part, in units of the disc's radius; y points down. Gaps are at least
 # half a unit, so that at 64 x 64 pixels and more no two parts have pixels that are neighbours
-TYPES: tuple[tuple[tuple[int, float, float, float], ...], ...] = (
+TYPES: Types = (
     ((DISC, 0.0, 0.0, 1.1),),
     ((SQUARE, 0.0, 0.0, 1.1),),
     ((TRIANGLE, 0.0, 0.0, 1.1),),
@@ -75,17 +77,14 @@ class Config:
     layout: str = "quadrants"
     min_objects: int = 1
     max_objects: int = OBJECTS
+    without: tuple[int, ...] = ()  # numbers in between that no scene has
 
     def __post_init__(self) -> None:
         if self.size < 32:
             raise ValueError(f"size={self.size}: expected at least 32 pixels a side")
         if self.layout not in LAYOUTS:
             raise ValueError(f"unknown layout {self.layout!r}; known are {', '.join(LAYOUTS)}")
-        if not 1 <= self.min_objects <= self.max_objects <= OBJECTS:
-            raise ValueError(
-                f"min_objects={self.min_objects}, max_objects={self.max_objects}: "
-                f"expected 1 <= min_objects <= max_objects <= {OBJECTS}"
-            )
+        numbers(self, OBJECTS)
 
 
 def world(batch: int, generator: torch.Generator, config: Config = Config()) -> Scene:
@@ -102,9 +101,8 @@ def world(batch: int, generator: torch.Generator, config: Config = Config()) -> 
 
 def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene, Tensor]:
     """The same without masks, but with a label map (B, S, S) uint8: 0, or 1 + the part's slot."""
-    number = torch.randint(
-        config.min_objects, config.max_objects + 1, (batch, 1), generator=generator
-    )
+    some = torch.tensor(numbers(config, OBJECTS))
+    number = some[torch.randint(len(some), (batch, 1), generator=generator)]
     pres = _uniform(generator, batch, OBJECTS).argsort(1).argsort(1) < number
     kind = torch.randint(len(TYPES), (batch, OBJECTS), generator=generator)
     size = UNIT * (0.75 + 0.5 * _uniform(generator, batch, OBJECTS))
@@ -117,13 +115,13 @@ def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene,
     here = render.pose(torch.zeros(2), half[..., None], angle)  # at the origin, for now
     local = render.pose(PLACE[kind], SCALE[kind][..., None], torch.zeros(()))
     part_pose = render.chain(here[..., None, :, :], local)
-    centre = _centres(part_pres, part_pose[..., 2], radius, config, generator)
+    centre = centres(part_pres, part_pose[..., 2], radius, GAP, config.layout, generator)
     pose = torch.cat([here[..., :2], centre[..., None]], -1)
     part_pose = render.chain(pose[..., None, :, :], local)
 
     flat = lambda t: t.flatten(1, 2)  # noqa: E731 - (B, O, P, …) -> (B, OP, …)
     shape, part_pres, part_pose = flat(shape), flat(part_pres), flat(part_pose)
-    image, labels = _draw(part_pres, shape, part_pose, COLOURS[colour], config.size)
+    image, labels = rasterise(part_pres, shape, part_pose, COLOURS[colour], config.size)
     parent = torch.arange(OBJECTS * PARTS).div(PARTS, rounding_mode="floor").expand(batch, -1)
     objects = Nodes(
         pres.float(), pose, torch.ones_like(size), torch.zeros_like(kind), kind.where(pres, -1)
@@ -148,38 +146,43 @@ def _uniform(generator: torch.Generator, *shape: int) -> Tensor:
     return torch.rand(shape, generator=generator)
 
 
-def _centres(
-    pres: Tensor, offset: Tensor, radius: Tensor, config: Config, generator: torch.Generator
+def centres(
+    pres: Tensor,
+    offset: Tensor,
+    radius: Tensor,
+    gap: float,
+    layout: str,
+    generator: torch.Generator,
 ) -> Tensor:
     """Draw centres (B, O, 2) of the objects, again where the layout's rules are broken.
 
     The circles around the parts, at `offset` (B, O, P, 2) from their object and of `radius`
-    (B, O, P), lie inside the image and, between objects, at least GAP apart.
+    (B, O, P), lie inside the image and, between objects, at least `gap` apart, in the image frame.
     """
-    batch = len(pres)
+    batch, number, parts = pres.shape
     slots = torch.tensor([[-0.5, -0.5], [0.5, -0.5], [-0.5, 0.5], [0.5, 0.5]])
     room = 1 - torch.where(pres, offset.norm(dim=-1) + radius, 0).amax(-1)[..., None]  # (B, O, 1)
-    owner = torch.arange(OBJECTS * PARTS).div(PARTS, rounding_mode="floor")
+    owner = torch.arange(number).repeat_interleave(parts)
     other = owner[:, None] != owner
-    centre = torch.zeros(batch, OBJECTS, 2)
+    centre = torch.zeros(batch, number, 2)
     todo = torch.arange(batch)
     while len(todo):
-        u = 2 * _uniform(generator, len(todo), OBJECTS, 2) - 1
+        u = 2 * _uniform(generator, len(todo), number, 2) - 1
         free = room[todo]
-        if config.layout == "quadrants":
+        if layout == "quadrants":
             centre[todo] = (slots + JITTER * 0.5 * u).clamp(-free, free)
         else:
             centre[todo] = free * u
         place = (centre[todo, :, None] + offset[todo]).flatten(1, 2)
         r, there = radius[todo].flatten(1), pres[todo].flatten(1)
         distance = (place[:, :, None] - place[:, None]).norm(dim=-1)
-        near = distance < r[:, :, None] + r[:, None] + GAP
+        near = distance < r[:, :, None] + r[:, None] + gap
         clash = near & other & there[:, :, None] & there[:, None]
         todo = todo[clash.flatten(1).any(1)]
     return centre
 
 
-def _draw(
+def rasterise(
     pres: Tensor, shape: Tensor, pose: Tensor, colour: Tensor, size: int
 ) -> tuple[Tensor, Tensor]:
     """Rasterise all present parts, each in a window around its centre.
@@ -190,7 +193,8 @@ def _draw(
     batch = len(pres)
     image, slot = pres.nonzero(as_tuple=True)
     pose, shape, colour = pose[image, slot], shape[image, slot], colour[image, slot]
-    window = 2 * math.ceil(1.25 * 1.1 * UNIT * float(EXTENT.max()) * size / 2 + 1) + 1
+    reach = pose[:, :, 0].norm(dim=1) * torch.where(shape == SQUARE, math.sqrt(2), 1.0)
+    window = 2 * math.ceil(float(reach.max()) * size / 2 + 1) + 1
     middle = ((pose[:, :, 2] + 1) * size / 2 - 0.5).round().long()
     offset = torch.arange(window) - window // 2
     columns, rows = middle[:, :1] + offset, middle[:, 1:] + offset  # (parts, W)
@@ -226,13 +230,14 @@ def _distance(x: Tensor, y: Tensor, pose: Tensor, shape: Tensor) -> Tensor:
     return torch.where(shape == DISC, disc, torch.where(shape == SQUARE, square, triangle))
 
 
-def _tables() -> tuple[Tensor, ...]:
-    """Tables by type: SHAPE, PLACE and SCALE of the parts in the object's frame; in units, CIRCLE,
-    the radius around a part, and HALF, half the side of the square around the object."""
-    shape = torch.full((len(TYPES), PARTS), -1)
-    place, scale = torch.zeros(len(TYPES), PARTS, 2), torch.ones(len(TYPES), PARTS)
-    circle, half = torch.zeros(len(TYPES), PARTS), torch.zeros(len(TYPES))
-    for t, parts in enumerate(TYPES):
+def tables(types: Types) -> tuple[Tensor, ...]:
+    """By type, `shape`, `place` and `scale` of the parts in the object's frame; in units, `circle`,
+    the radius around a part, and `half`, half the side of the square around the object."""
+    number = max(map(len, types))
+    shape = torch.full((len(types), number), -1)
+    place, scale = torch.zeros(len(types), number, 2), torch.ones(len(types), number)
+    circle, half = torch.zeros(len(types), number), torch.zeros(len(types))
+    for t, parts in enumerate(types):
         boxes = []
         for p, (s, x, y, size) in enumerate(parts):
             e = size * float(EXTENT[s])
@@ -248,4 +253,4 @@ def _tables() -> tuple[Tensor, ...]:
     return shape, place, scale, circle, half
 
 
-SHAPE, PLACE, SCALE, CIRCLE, HALF = _tables()
+SHAPE, PLACE, SCALE, CIRCLE, HALF = tables(TYPES)

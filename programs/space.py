@@ -1,0 +1,249 @@
+"""SPACE: spatially parallel attention and component extraction (Lin, Wu, Peri et al.; ICLR 2020).
+
+The foreground is a grid of cells that each may hold an object; the background is K segments that share what
+the foreground leaves. Both are drawn by themselves.
+
+    p(z_fg)      = Π_i p(z_pres_i) [p(z_where_i) p(z_depth_i) p(z_what_i)] ^ z_pres_i
+    x_i, α_i     = the glimpse decoded from z_what_i: colours and opacity, placed by ST⁻¹ at z_where_i
+    w_i          ∝ z_pres_i ST⁻¹(α_i) exp(-depth_i)
+    x_fg, α      = Σ_i z_pres_i w_i ST⁻¹(x_i),  the same of α_i
+    p(z_bg)      = Π_k p(z_mask_k | z_mask_<k) p(z_comp_k | z_mask_k),       `z_bg_mask_k`, `z_bg`
+    π_k          = s_k Π_j<k (1 - s_j),  s_K = 1,  s_k = f_mask(z_mask_k): a stick, broken
+    p(x | z)     = α N(x | x_fg, σ_fg²) + (1 - α) Σ_k π_k N(x | x_k, σ_bg²), pixel by pixel
+
+    centre = cell + a d tanh(z_where)       scale = σ(z_scale), half the side of a box in half images
+    depth  = c σ(z_depth), smaller in front
+
+# differs: the official code pays for z_where, z_depth and z_what of absent cells too. The paper's p(z_fg) has
+them in the power of z_pres, and so has this.
+
+# differs: the code's w_i is a softmax over all cells of 100 α_i z_pres_i σ(-z_depth_i), in which a cell counts
+where it has no pixel, and it mixes every channel by itself. Here c = 8, a cell counts in proportion to its
+opacity, as in GSGN, and pixels are mixed.
+
+`space` is for objects (GSGN's SPACE-O), `space_p`, with more and smaller cells, for parts (SPACE-P).
+
+Shape legend: B images, N = G² cells row by row, K segments of the background, D features, C = 3 colours, H x W
+pixels, h x w of a glimpse. A particle plate may stand to the left of B.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from programs import render
+from programs.distributions import SegmentedPixels, gate, normal, positive
+from programs.loading import check_positive
+from programs.nets import BroadcastDecoder, RecurrentCell, SubpixelDecoder, mlp, where_present
+from programs.scene import Nodes, Scene
+
+
+@dataclass(frozen=True)
+class Config:
+    """The official 3-D room configuration, on 4 x 4 cells, with boxes of the size of a few large objects."""
+
+    size: int = 128  # pixels a side of the image
+    grid: int = 4  # G cells a side
+    glimpse: int = 32  # h, w
+    z_what: int = 32
+    reach: float = 1.0  # a, in cells of side d
+    presence: float = 0.01  # prior probability of z_pres
+    scale_mean: float = -1.2  # of the prior of z_scale: boxes of 23 % of the image's side
+    scale_sd: float = 0.1
+    occlusion: float = 8.0  # c: what lies in front outweighs what lies behind by at most exp(c)
+    sigma_fg: float = 0.15
+    sigma_bg: float = 0.15
+    components: int = 5  # K
+    z_bg: int = 32  # features of z_comp
+    z_bg_mask: int = 32
+    memory: int = 64  # units of the LSTMs over segments
+    hidden: int = 128  # width of the MLPs
+    channels: tuple[int, ...] = (16, 32, 64, 128, 128)  # of the encoders, by stage
+    decoder: int = 128  # channels of the glimpses' decoder at 4 x 4
+
+    def __post_init__(self) -> None:
+        check_positive(self, "scale_mean")
+        if not 0 < self.presence < 1 or not math.isfinite(self.scale_mean):
+            raise ValueError(
+                f"presence={self.presence}, scale_mean={self.scale_mean}: expected a probability between 0 "
+                "and 1, and a finite number"
+            )
+        if not self.channels:
+            raise ValueError("channels=(): expected channels of at least one stage")
+        if self.occlusion > 15:
+            raise ValueError(f"occlusion={self.occlusion}: expected at most 15, for float32's sake")
+
+
+VARIANTS: dict[str, Config] = {
+    "space": Config(),
+    "space_p": Config(grid=8, glimpse=16, z_what=16, scale_mean=-2.0),
+}
+
+
+class Cells(NamedTuple):
+    """What all cells hold, as sampled, squashed into their ranges."""
+
+    pres: Tensor
+    """(..., N)"""
+    pose: Tensor
+    """(..., N, 2, 3) in the image frame"""
+    depth: Tensor
+    """(..., N)"""
+    what: Tensor
+    """(..., N, D)"""
+
+
+class Background(NamedTuple):
+    """K segments, decoded."""
+
+    colours: Tensor
+    """(..., 1, K, C, H, W)"""
+    log_shares: Tensor
+    """(..., 1, K, H, W) log π_k"""
+
+
+class Program(PyroModule):
+    """The generative process. ``Program(config)(images)`` conditions, ``(batch=16)`` samples the prior."""
+
+    def __init__(self, config: Config = Config()) -> None:
+        super().__init__()
+        self.config = c = config
+        self.register_buffer("presence", torch.tensor(math.log(c.presence / (1 - c.presence))))
+        self.register_buffer("scale_mean", torch.tensor(c.scale_mean))
+        self.register_buffer("sigma_fg", torch.tensor(c.sigma_fg))
+        self.register_buffer("sigma_bg", torch.tensor(c.sigma_bg))
+        self.register_buffer("fixed_mixing", torch.tensor(math.nan))  # NaN: α as decoded
+        self.glimpse_decoder = SubpixelDecoder(c.z_what, c.glimpse, c.decoder, 4)
+        self.segments = Segments(c) if c.components > 1 else None
+        self.component_decoder = BroadcastDecoder(c.z_bg, c.size, 32, 3)
+
+    def forward(self, images: Tensor | None = None, batch: int = 1) -> Scene:
+        """Run the process.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1] to condition on; None samples the prior.
+            batch: number of scenes when `images` is None.
+        """
+        batch = batch if images is None else images.shape[0]
+        with pyro.plate("batch", batch, dim=-2):
+            cells = self.foreground(batch)
+            background = self.background(batch)
+            glimpses = where_present(cells.pres, self.glimpse_decoder, cells.what).sigmoid()
+            pixels = self.render(glimpses, cells.pres, cells.pose, cells.depth, background)
+            pyro.sample("images", pixels, obs=None if images is None else images.unsqueeze(-4))
+        return self.scene(cells, glimpses, pixels, background)
+
+    def foreground(self, batch: int) -> Cells:
+        """p(z_fg): presence, and given it the rest, of all cells at once."""
+        c = self.config
+        zeros = self.sigma_fg.new_zeros(batch, c.grid**2)
+        pair, many = (zeros[..., None].expand(-1, -1, n) for n in (2, c.z_what))
+        with pyro.plate("nodes_1", c.grid**2, dim=-1):
+            pres = pyro.sample("z_pres_1", dist.Bernoulli(logits=zeros + self.presence))
+            with gate(pres):
+                where = pyro.sample("z_where_1", normal(pair, pair + 1))
+                scale = pyro.sample("z_scale_1", normal(pair + self.scale_mean, pair + c.scale_sd))
+                depth = pyro.sample("z_depth_1", dist.Normal(zeros, zeros + 1))
+                what = pyro.sample("z_what_1", normal(many, many + 1))
+        return Cells(pres, self.pose(where, scale), c.occlusion * depth.sigmoid(), what)
+
+    def background(self, batch: int) -> Background:
+        """p(z_bg): the masks' latents one after another, and given them what fills the masks."""
+        c = self.config
+        zeros = self.sigma_bg.new_zeros(batch, c.components, c.z_bg)
+        log_shares, prior = zeros.new_zeros(1, 1, c.size, c.size), normal(zeros, zeros + 1)
+        if self.segments is not None:
+            masks = draw_masks(self.segments, self.segments.start.expand(batch, 1, -1))
+            log_shares, prior = self.segments.log_shares(masks), self.segments.component(masks)
+        with pyro.plate("components", c.components, dim=-1):
+            z_bg = pyro.sample("z_bg", prior)
+        return Background(self.component_decoder(z_bg).sigmoid().unsqueeze(-5), log_shares)
+
+    def render(
+        self, glimpses: Tensor, pres: Tensor, pose: Tensor, depth: Tensor, background: Background
+    ) -> SegmentedPixels:
+        """Glimpses (..., N, 4, h, w), the opacity last, on each other and on the background."""
+        place = partial(render.place_upright, size=self.config.size)
+        placed = where_present(pres, place, glimpses, pose)
+        colours, opacity = render.composite(placed, pres, depth).unsqueeze(-4).split([3, 1], -3)
+        opacity = opacity.clamp(max=1)  # a convex sum may exceed 1 by a rounding
+        mixing = torch.where(self.fixed_mixing.isnan(), opacity, self.fixed_mixing)
+        return SegmentedPixels(colours, mixing, *background, self.sigma_fg, self.sigma_bg)
+
+    def pose(self, where: Tensor, scale: Tensor) -> Tensor:
+        """(..., N, 2, 3) from the raw Gaussians."""
+        side = self.config.grid
+        axis = (2 * torch.arange(side, device=where.device) + 1) / side - 1
+        cells = torch.cartesian_prod(axis, axis).view(-1, 2).flip(-1)  # row by row, as (x, y)
+        centre = cells + self.config.reach * (2 / side) * where.tanh()
+        return render.pose(centre, scale.sigmoid(), torch.zeros_like(where[..., 0]))
+
+    def scene(
+        self, cells: Cells, glimpses: Tensor, pixels: SegmentedPixels, background: Background
+    ) -> Scene:
+        """The sampled cells as a Scene of one level."""
+        root = torch.zeros_like(cells.pres, dtype=torch.long)
+        nodes = Nodes(cells.pres, cells.pose, cells.depth, root, patch=glimpses)
+        behind, opacity = pixels.background.squeeze(-4), pixels.mixing.squeeze(-4)
+        return Scene(pixels.mean.squeeze(-4), (nodes,), behind, opacity)
+
+    def redraw(self, scene: Scene) -> Scene:
+        """The image of a Scene, perhaps an edited one, from its patches, poses and presences."""
+        nodes, behind = scene.objects, scene.background[:, None, None]
+        one = Background(behind, torch.zeros_like(behind[..., 0, :, :]))
+        pixels = self.render(nodes.patch, nodes.pres, nodes.pose, nodes.depth, one)
+        return replace(scene, image=pixels.mean.squeeze(1), opacity=pixels.mixing.squeeze(1))
+
+
+class Segments(nn.Module):
+    """p(z_mask_k | z_mask_<k), π_k and p(z_comp_k | z_mask_k) of more than one segment.
+
+    # differs: segments' masks are decoded as their colours are, by a broadcast decoder.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = c = config
+        self.start = nn.Parameter(0.1 * torch.randn(c.memory))
+        self.cell = RecurrentCell(c.memory, c.z_bg_mask, c.memory)
+        self.mask_head = nn.Linear(c.memory, 2 * c.z_bg_mask)
+        self.mask_decoder = BroadcastDecoder(c.z_bg_mask, c.size, 32, 1)
+        self.component_head = mlp(c.z_bg_mask, [c.hidden, c.hidden], 2 * c.z_bg)
+
+    def log_shares(self, masks: Tensor) -> Tensor:
+        """(..., 1, K, D) -> (..., 1, K, H, W): the last segment takes what is left."""
+        return break_stick(self.mask_decoder(masks[..., :-1, :]).squeeze(-3))
+
+    def component(self, masks: Tensor) -> dist.TorchDistribution:
+        """p(z_comp_k | z_mask_k) over (..., K)."""
+        loc, raw = self.component_head(masks.squeeze(-3)).chunk(2, -1)
+        return normal(loc, positive(raw))
+
+
+def draw_masks(net: Segments | nn.Module, x: Tensor) -> Tensor:
+    """(..., 1, K, D) of all segments, each given x (B, 1, units) and those before, by a net's LSTM and head."""
+    c, seen = net.config, net.cell.look(x)
+    state, mask, masks = None, x.new_zeros(*x.shape[:-1], c.z_bg_mask), []
+    state = tuple(s.unsqueeze(1) for s in net.cell.start(len(x)))
+    for k in range(1, c.components + 1):
+        state = net.cell(seen, mask, tuple(s.expand(*mask.shape[:-1], -1) for s in state))
+        loc, raw = net.mask_head(state[0]).chunk(2, -1)
+        mask = pyro.sample(f"z_bg_mask_{k}", normal(loc, positive(raw)))
+        masks.append(mask)
+    return torch.stack(masks, -2)
+
+
+def break_stick(logits: Tensor) -> Tensor:
+    """log π_k from the logits of s_k: (..., K - 1, H, W) -> (..., K, H, W), whose exponentials sum to 1."""
+    left = F.pad(F.logsigmoid(-logits).cumsum(-3), (0, 0, 0, 0, 1, 0))
+    return left + F.pad(F.logsigmoid(logits), (0, 0, 0, 0, 0, 1))

@@ -189,11 +189,10 @@ def run_of(table: Table, model: str, preset: str, runs: Path, seed: int) -> Run:
 
 
 def least_visible(truth: Scene) -> torch.Tensor:
-    """(B,) pixels of the least visible part, as many as they were at 128 x 128; NaN without parts."""
+    """(B,) pixels of the least visible part, as many as they were at 128 x 128; infinite without parts."""
     size = truth.image.shape[-1]
     pixels = truth.parts.mask.flatten(2).sum(-1).double() * (128 / size) ** 2
-    least = pixels.where(truth.parts.present, math.inf).amin(1)
-    return least.where(least.isfinite(), math.nan)
+    return pixels.where(truth.parts.present, math.inf).amin(1)
 
 
 def measure(table: Table, model: str, run: Run, scenes: int) -> list[dict[str, float]]:
@@ -207,12 +206,12 @@ def measure(table: Table, model: str, run: Run, scenes: int) -> list[dict[str, f
     for test in table.tests.values():
         key = tuple(test.options.items())
         if key not in drawn:
-            data = test_scenes(config, test, scenes)
+            data = unseen_scenes(config, test, scenes)
             drawn[key] = explained(program, guide, data, MODELS[model].parts)
         elbo, scene, truth = drawn[key]
         low, high = test.least
         least = least_visible(truth)
-        rows = ((least >= low) & (least < high) | (test == Selection(test.options))).nonzero()[:, 0]
+        rows = ((least >= low) & ((least < high) | (high == math.inf))).nonzero()[:, 0]
         measured = {"scenes": len(rows)}
         if len(rows):
             measured |= scene_metrics(scene[rows], truth[rows])
@@ -233,7 +232,7 @@ def explained(
     return elbo, with_masks(group(scene) if parts else scene), truth
 
 
-def test_scenes(config: Mapping[str, Any], test: Selection, number: int) -> Dataset:
+def unseen_scenes(config: Mapping[str, Any], test: Selection, number: int) -> Dataset:
     """Scenes of the run's world that it was not trained on."""
     name = config["recipe"]["world"]
     options = override(load_world(name).Config(), {**config["world"], **test.options}, name)

@@ -163,7 +163,6 @@ GSGN_PAPER = Recipe(
 UPRIGHT = {"max_angle": math.radians(10)}
 GSGN_CLEVR_QUICK = replace(
     GSGN_QUICK,
-    steps=3600,
     world="compositional_clevr",
     program={**GSGN_QUICK.program, **UPRIGHT},
     # differs: as on 2D Shapes; with Table 9 an object is one part, as large as it
@@ -174,7 +173,6 @@ GSGN_CLEVR_QUICK = replace(
     },
     schedules={
         **GSGN_QUICK.schedules,
-        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=300, hold=2000),
         "program.fixed_mixing": Until(0.1, 150),
         "program.sigma_fg": LinearVariance(0.15, 0.3, 600, begin=600),
         "program.sigma_bg": Constant(0.1),

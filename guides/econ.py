@@ -53,6 +53,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro.nn import PyroModule
+from pyro.ops.provenance import detach_provenance
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -124,7 +125,7 @@ class Guide(PyroModule):
                 scope, cat = self.layer(t, images, scope, rest, pixels)
                 winners.append(cat)
         if self.training:
-            self.charge(torch.stack(winners))
+            self.charge(detach_provenance(torch.stack(winners)))
 
     @torch.no_grad()
     def charge(self, winners: Tensor) -> None:

@@ -203,7 +203,7 @@ def limit_files(_, size):
 
 
 @pytest.mark.parametrize(
-    ("size", "file"), [(600, "config.json"), (1100, "log.jsonl"), (9000, "checkpoint.ckpt")]
+    ("size", "file"), [(600, "config.json"), (1400, "log.jsonl"), (9000, "checkpoint.ckpt")]
 )
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(
     processes, tmp_path, own, size, file

@@ -80,7 +80,7 @@ FAINT = 0.2
 NARROW = -2.3
 """Added to what deviations of z are made of: they begin at 0.1, so that decoders can hear what z says."""
 TRUST = 0.5
-"""The power of the shape that the first look has seen, in the second."""
+"""The power of the shape that the first look has seen, in the second. Recipes may lower it."""
 CERTAIN = 20.0
 """Logit of what is attended to at t = 1: a probability of 1 in single precision."""
 
@@ -109,6 +109,7 @@ class Guide(PyroModule):
         self.attention = Attention(self.config)
         self.encoder = Encoder(self.config)
         self.register_buffer("sharpness", torch.tensor(SHARPNESS))
+        self.register_buffer("trust", torch.tensor(TRUST))
         self.register_buffer("price", torch.zeros(self.config.experts))
         self.register_buffer("balance", torch.tensor(0.0))
 
@@ -177,7 +178,7 @@ class Guide(PyroModule):
             return self.look(rows, torch.full_like(rows.scope, CERTAIN))
         attended, (loc, _) = self.look(rows, self.attention.near(rows.embedding, seed, rows.cat))
         _, shape = self.program.decoder(loc, rows.cat)
-        return self.look(rows, attended + TRUST * shape)
+        return self.look(rows, attended + self.trust * shape)
 
     def look(self, rows: Rows, logits: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """The logits (N, S, S) of what is looked at, and the mean and deviation of z, two (N, L)."""

@@ -1,22 +1,22 @@
-"""Does an image have its world's structure: judges that read images and apply the world's own rule (GNM's S-Acc).
+"""Does an image have its world's structure: judges that read images and apply the world's rule (GNM's S-Acc).
 
-The paper classified 250 images a model by hand as right or wrong in structure, whatever their quality. Here the
-rule is the world's `obeys`, and what it is applied to is read from the image by nets trained on true digits or
-rooms. A judge errs: its word on true scenes, and on scenes that break the rule in one place
+The paper classified 250 images a model by hand as right or wrong in structure, whatever their quality. Here
+the rule is the world's `obeys`, and what it is applied to is read from the image by nets trained on true digits
+or rooms. A judge errs: its word on true scenes, and on scenes that break the rule in one place
 (``lawful=False``), is to stand beside its word on a program's.
 
-Digits (`mnist4`, `mnist10`, `mnist4_10`): objects are connected components of what is brighter than `LEVEL`, or
-a program's own segments. Fragments that fit into one digit's box together are one digit, and what is longer than
-`LONG` is cut where there is least ink. A classifier, trained on the digits of the world's training split, names
-them. A digit may be read as any class of at least `READABLE` probability, as by somebody who knows the rule and
-gives a doubtful digit the benefit; with ``strict`` as the most likely alone.
+Digits (`mnist4`, `mnist10`, `mnist4_10`): objects are connected components of what is brighter than `LEVEL`,
+or a program's own segments. Fragments that fit into one digit's box together are one digit, and what is longer
+than `LONG` is cut where there is least ink. A classifier, trained on the digits of the world's training split,
+names them. A digit may be read as any class of at least `READABLE` probability, as by somebody who knows the
+rule and gives a doubtful digit the benefit; with ``strict`` as the most likely alone.
 
 Arrow rooms: one net tells the shapes at the left, in the middle and at the right, and by how much the arrow
 misses each. It learns from rooms without the rule: of those with it, it could guess the arrow from the shapes.
 
 Trained nets are kept in the cache.
 
-Shape legend: B images, N slots, M digits, K classes, S pixels a side of an image, s of a digit, U combinations.
+Shape legend: B images, N slots, M digits, S pixels a side of an image, s of a digit.
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ def judge(data: Dataset) -> Judge:
         )
     name, config = data.description["world"], data.description["config"]
     if name == "arrow_room":
-        return Rooms(_kept(RoomNet(), {"room": 1, "config": config}, lambda n: learn_rooms(n, config)))
+        return Rooms(
+            _kept(RoomNet(), {"room": 1, "config": config}, lambda n: learn_rooms(n, config))
+        )
     return Digits(reader(config["digits"], config["size"]), load_world(name).obeys)
 
 

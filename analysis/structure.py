@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from analysis import judges
-from analysis.downstream import appearance
+from analysis.downstream import APPEARANCE, appearance
 from analysis.evaluate import find_run, graph_metrics, open_run, steps, unseen, with_masks
 from analysis.posterior import Mode, infer, iwae, latent_sites, log_weights, modes
 from inference import checkpoint
@@ -172,6 +172,13 @@ def _logits(net: nn.Module, images: Tensor) -> Tensor:
     return torch.cat([net(part) for part in images.split(200)])
 
 
+def describes(guide: Callable, images: Tensor) -> bool:
+    """Whether a guide has latents that say what an object looks like."""
+    with torch.no_grad():
+        latents = latent_sites(poutine.trace(guide).get_trace(images))
+    return any(name.startswith(APPEARANCE) for name in latents)
+
+
 def described(program: Callable, guide: Callable, data: Dataset) -> tuple[Tensor, Tensor, Tensor]:
     """z_what (M, D) of the objects that the guide's mode finds, their classes (M,), and their images (M,).
 
@@ -290,6 +297,7 @@ def structure(
     if sampled.levels:
         graph = graph_metrics(program, guide, few, _device(program))
         found |= {name: graph[name] for name in ("ap50", "ap50_95") if name in graph}
+    if sampled.levels and describes(guide, true[:1].to(_device(program))):
         what, kind, image = described(program, guide, few)
         apart = image >= number - number // 4
         if apart.any() and not apart.all():  # something is found

@@ -157,6 +157,13 @@ def test_true_scenes_are_beyond_reproach(data, monkeypatch):
         structure.structure(program, guide, data, 32, 0, boxes=True)
 
 
+def test_who_describes_objects(data):
+    program, guide = with_guide(data)
+    assert structure.describes(guide, program.images[:1])
+    silent = lambda images: pyro.sample("z_bg", dist.Normal(torch.zeros(1), 1.0))
+    assert not structure.describes(silent, program.images[:1])
+
+
 def test_parameters_that_are_shared_count_once():
     one = torch.nn.Linear(3, 4)
     two = torch.nn.Sequential(one, torch.nn.Linear(4, 5))

@@ -92,6 +92,18 @@ def digits(source: str, split: str) -> Digits:
     return {"mnist": _mnist, "embedded": _embedded}[source](split)
 
 
+def resizing(side: Tensor, offset: Tensor, size: int) -> Tensor:
+    """(..., S, 28): what each of 28 pixels in a line gives to each of S, where the line is resized
+    to `side` (...) pixels that begin at `offset` (...): a triangle as wide as two pixels of the coarser
+    grid, normalised, as in Pillow's bilinear resizing."""
+    side, place = side[..., None, None], torch.arange(size)[:, None] - offset[..., None, None]
+    step = SIDE / side
+    reach = ((place + 0.5) * step - (torch.arange(SIDE) + 0.5)).abs() / step.clamp(min=1)
+    weight = (1 - reach).clamp(min=0)
+    inside = (place >= 0) & (place < side)
+    return torch.where(inside, weight / weight.sum(-1, keepdim=True).clamp(min=1e-6), 0.0)
+
+
 def _mnist(split: str) -> Digits:
     part, which = MNIST[split]
     images = _read(f"{part}-images-idx3-ubyte.gz", header=16).view(-1, SIDE, SIDE)

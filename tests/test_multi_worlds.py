@@ -306,7 +306,7 @@ def test_a_triangle_points_up_at_angle_zero():
 def test_digits_are_resized_as_pillow_does():
     picture = handwriting.digits("embedded", "train").images[7]
     for side in range(14, 36):
-        matrix = multi_mnist._resize(torch.tensor(side), torch.tensor(3), 40)
+        matrix = handwriting.resizing(torch.tensor(side), torch.tensor(3), 40)
         ours = (matrix @ picture.float() @ matrix.T).round()
         resized = Image.fromarray(picture.numpy()).resize((side, side), Image.Resampling.BILINEAR)
         theirs = pad(torch.from_numpy(np.array(resized)), (3, 37 - side, 3, 37 - side))

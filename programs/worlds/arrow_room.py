@@ -16,7 +16,8 @@ pictures; the numbers above are ours.
 Slots: left, middle, right, arrow. `category` is an index of KINDS; `attributes` are 1 for the odd one and 0
 for the others, the place (x, y) on the floor, and the direction in which the thing points there, in radians
 from x towards y (0 for objects). A pose is the upright box around the whole projection, depth the distance
-from the eye. `obeys` is the rule.
+from the eye. `obeys` is the rule. With ``lawful=False`` the arrow points at any object, which is called the odd
+one then, and shapes are independent: to teach and to measure what judges structure.
 
 Shape legend: B images, N = 4 things, S pixels a side.
 """
@@ -61,6 +62,7 @@ class Config:
 
     size: int = 128  # pixels a side
     samples: int = 2  # rays a pixel, along each side
+    lawful: bool = True  # False: any three shapes, and the arrow points at any of them
 
     def __post_init__(self) -> None:
         studio.check_picture(self.size, self.samples)
@@ -77,6 +79,8 @@ def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene,
     is_odd = torch.arange(OBJECTS + 1) == odd[:, None]
     pair = studio.uniform(generator, batch, len(studio.SHAPES)).argsort(1)
     shape = torch.where(is_odd[:, :OBJECTS], pair[:, :1], pair[:, 1:2])
+    if not config.lawful:
+        shape = torch.randint(len(studio.SHAPES), (batch, OBJECTS), generator=generator)
     colour = torch.randint(len(studio.RGB), (batch, OBJECTS + 1), generator=generator)
     metal = torch.randint(2, (batch, 1), generator=generator) == 1
     camera, lamps = studio.camera(batch, generator), studio.lamps(batch, generator)
@@ -107,13 +111,17 @@ def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene,
     return Scene(image, (nodes,)), labels.clamp(max=OBJECTS + 1)
 
 
-def obeys(nodes: Nodes) -> Tensor:
-    """(B,) whether of three objects two have one shape and the arrow points at the third, within 1e-3 rad."""
+def obeys(nodes: Nodes, tolerance: float = 1e-3) -> Tensor:
+    """(B,) whether of three objects two have one shape and the arrow points at the third.
+
+    Args:
+        tolerance: of the arrow's direction, in radians.
+    """
     category = nodes.category[:, :OBJECTS]
     alike = (category[:, :, None] == category[:, None]).sum(2)
     odd, place = alike.argmin(1), nodes.attributes[..., 1:3]
     off = _direction(place, odd) - nodes.attributes[:, OBJECTS, 3]
-    return (alike.sum(1) == 5) & (off.cos() > math.cos(1e-3))
+    return (alike.sum(1) == 5) & (off.cos() > math.cos(tolerance))
 
 
 def _places(camera: Camera, generator: torch.Generator) -> Tensor:

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from programs import render
-from programs.digits import SIDE, SPLITS, announce, digits, resolve
+from programs.digits import SIDE, SPLITS, announce, digits, resizing, resolve
 from programs.scene import Nodes, Scene
 from programs.worlds import pack, unpack
 
@@ -113,17 +113,5 @@ def _place(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
     scale = mean + deviation * torch.randn(images.shape[:2], generator=generator)
     side = (SIDE / scale).long().clamp(max=size - 1)
     u = torch.rand((2, *side.shape), generator=generator)
-    rows, columns = (_resize(side, (v * (size - side)).long(), size) for v in u)
+    rows, columns = (resizing(side, (v * (size - side)).long(), size) for v in u)
     return (rows @ images @ columns.mT).round()
-
-
-def _resize(side: Tensor, offset: Tensor, size: int) -> Tensor:
-    """(..., S, 28): what each of 28 pixels in a line gives to each of S, where the line is resized
-    to `side` (...) pixels that begin at `offset` (...): a triangle as wide as two pixels of the coarser
-    grid, normalised, as in Pillow's bilinear resizing."""
-    side, place = side[..., None, None], torch.arange(size)[:, None] - offset[..., None, None]
-    step = SIDE / side
-    reach = ((place + 0.5) * step - (torch.arange(SIDE) + 0.5)).abs() / step.clamp(min=1)
-    weight = (1 - reach).clamp(min=0)
-    inside = (place >= 0) & (place < side)
-    return torch.where(inside, weight / weight.sum(-1, keepdim=True).clamp(min=1e-6), 0.0)

@@ -15,6 +15,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -49,14 +50,17 @@ class Mode(Messenger):
 
     Args:
         soft: Bernoullis take their probability.
+        sites: pattern of the latents that do; others are drawn.
     """
 
-    def __init__(self, soft: bool = False) -> None:
+    def __init__(self, soft: bool = False, sites: str = "*") -> None:
         super().__init__()
-        self.soft = soft
+        self.soft, self.sites = soft, sites
 
     def _pyro_sample(self, msg: dict) -> None:
-        if not msg["is_observed"] and not isinstance(msg["fn"], _Subsample):
+        if msg["is_observed"] or isinstance(msg["fn"], _Subsample):
+            return
+        if fnmatchcase(msg["name"], self.sites):
             if isinstance(msg["fn"], Bernoulli):
                 mean = msg["fn"].mean
                 hard = (mean > 0.5).to(mean.dtype)  # torch's own mode of a tie is NaN

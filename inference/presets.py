@@ -482,10 +482,8 @@ def with_beta(recipe: Recipe, beta: float, pattern: str = "z_global*") -> Recipe
     """
     name = f"weight.{pattern}"
     weight = recipe.schedules.get(name, Constant(1.0))
-    if isinstance(weight, Linear):
-        weight = replace(weight, end=beta * weight.end)
-    else:
-        weight = Constant(beta)
+    linear = isinstance(weight, Linear)
+    weight = replace(weight, end=beta * weight.end) if linear else Constant(beta)
     return replace(recipe, schedules={**recipe.schedules, name: weight})
 
 

@@ -1,14 +1,14 @@
-"""ConvDRAW: a picture drawn in steps (Gregor et al., NeurIPS 2016), the baseline of GNM's supplementary material.
+"""ConvDRAW: a picture drawn in steps (Gregor et al., NeurIPS 2016), a baseline of GNM's supplementary material.
 
-As StructDRAW (`programs.gnm`), but latents are pictures of G x G places, each seen by its neighbours alone, and what
-is drawn is decoded to pixels and not to symbols.
+As StructDRAW (`programs.gnm`), but latents are pictures of G x G places, each seen by its neighbours alone,
+and what is drawn is decoded to pixels and not to symbols.
 
     p(z)     = Π_l p(z_l | z_<l),  p(z_l | z_<l) = N(CNN_int(h_l-1))                          `z_global_l`
     h_l      = ConvLSTM(h_l-1, z_l),  f_l = f_l-1 + CNN_out(h_l),  h_0 = f_0 = 0
     p(x | z) = N(g(f_L), σ²),  g of sub-pixel convolutions (GNM, Table 9)
 
-Shape legend: B images, L steps, D = channels · G² features of z_l, C colours, H x W pixels. A particle plate may
-stand to the left of B.
+Shape legend: B images, L steps, D = channels · G² features of z_l, C colours, H x W pixels. A particle
+plate may stand to the left of B.
 """
 
 from __future__ import annotations

@@ -7,13 +7,14 @@
 
 Training and sampling are one process here: what the LSTM predicts in the one it predicts in the other.
 
-In the Scene the components are objects, the largest the background; a component that has hardly a pixel is absent.
+In the Scene the components are objects, the largest the background; a component that has hardly a pixel is
+absent.
 
-# differs: masks are decoded by sub-pixel convolutions, components by 1 x 1 convolutions on a grid, and deviations
-are softplus; the official code has gated convolutions, four 3 x 3 ones, and bounds of its own.
+# differs: masks are decoded by sub-pixel convolutions, components by 1 x 1 convolutions on a grid, and
+deviations are softplus; the official code has gated convolutions, four 3 x 3 ones, and bounds of its own.
 
-Shape legend: B images, K components, D features, C colours, H x W pixels. A particle plate may stand to the left
-of B.
+Shape legend: B images, K components, D features, C colours, H x W pixels. A particle plate may stand to the
+left of B.
 """
 
 from __future__ import annotations

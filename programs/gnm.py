@@ -1,7 +1,7 @@
 """GNM: Generative Neurosymbolic Machines (Jiang, Ahn; NeurIPS 2020), as its supplementary material states it.
 
-A global latent z^g is drawn in L steps (StructDRAW). It decodes to a map of symbols z^s, a cell of a grid each, and
-to the background; symbols are rendered.
+A global latent z^g is drawn in L steps (StructDRAW). It decodes to a map of symbols z^s, a cell of a grid each,
+and to the background; symbols are rendered.
 
     p(z^g)       = Π_l p(z^g_l | z^g_<l),  p(z^g_l | z^g_<l) = N(MLP_int(h_l-1))                  (Algorithm 1)
     h_l          = ConvLSTM(h_l-1, MLP_g(z^g_l)),  f_l = f_l-1 + CNN_out(h_l),  h_0 = f_0 = 0
@@ -15,9 +15,10 @@ to the background; symbols are rendered.
     z^where: centre = cell + a d tanh(z_where)      ratio = exp(z_ratio), of height to width
              scale = σ(z_scale), the geometric mean of half height and half width, in half images
 
-`symbols` are the process p(z^s | f). The guide calls them too, with the features of an image: q(z^s | f^x) is the
-same network. To generate as in the paper's figures, z^s takes its mode: ``with Mode(sites="z_[!g]*")`` around the
-program (`analysis.posterior`).
+`symbols` are the process p(z^s | f). The guide calls them too, with the features of an image: q(z^s | f^x) is
+the same network. In the paper's figures z^s takes its mode: ``with Mode(sites="z_[!g]*")`` around the program
+(`analysis.posterior`). Under a fixed z^g it is drawn again by ``anew(program, trace, "z_[!g]*")``
+(`analysis.edit`).
 
 # differs: the official code pays for z_where, z_depth and z_what of absent cells too, unless in the auxiliary
 KLs. Here what hangs below an absent node is excluded everywhere.
@@ -125,7 +126,7 @@ class Cells(NamedTuple):
     pose: Tensor
     """(..., N, 2, 3) in the image frame"""
     depth: Tensor
-    """(..., N), -log σ(-z_depth)"""
+    """(..., N), softplus(z_depth): the smaller is in front"""
     what: Tensor
     """(..., N, D)"""
 
@@ -246,7 +247,7 @@ class Program(PyroModule):
 
 
 class SymbolHeads(nn.Module):
-    """From features of a scene, its own or an image's, to what its cells hold: cell by cell."""
+    """From features of a scene, its own or an image's, to what its cells hold; cells share the normalisation alone."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()

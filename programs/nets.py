@@ -253,7 +253,7 @@ class SubpixelStack(nn.Module):
 
 
 def subpixel(inputs: int, outputs: int, factor: int, kernel: int) -> list[nn.Module]:
-    """A convolution whose outputs are sorted into `factor` times as many rows and columns (Shi et al., 2016)."""
+    """A convolution whose outputs become `factor` times as many rows and columns (Shi et al., 2016)."""
     layers: list[nn.Module] = [nn.Conv2d(inputs, outputs * factor**2, kernel, padding=kernel // 2)]
     return layers + [nn.PixelShuffle(factor)] * (factor > 1)
 

@@ -127,10 +127,12 @@ def place_together(patches: Tensor, pose: Tensor, size: int) -> Tensor:
         line_weights(1 / extent[..., i], -pose[..., i, 2] / extent[..., i], size, side)
         for i, side in enumerate((patches.shape[-1], patches.shape[-2]))
     )
-    wide = patches.transpose(-3, -2) @ columns.mT.unsqueeze(-3)  # (..., N, h, C, size)
-    wide = wide.flatten(-2).flatten(-3, -2)  # (..., N · h, C · size)
+    lines = patches.transpose(-3, -2)  # (..., N, h, C, w)
+    wide = lines.flatten(-3, -2) @ columns.mT  # (..., N, h · C, size)
+    wide = wide.unflatten(-2, lines.shape[-3:-1]).flatten(-2).flatten(-3, -2)
     tall = rows.mT.flatten(-3, -2).mT  # (..., size, N · h)
-    return (tall @ wide).unflatten(-1, (-1, size)).transpose(-3, -2)
+    drawn = tall @ wide  # (..., size, C · size)
+    return drawn.unflatten(-1, (-1, size)).transpose(-3, -2)
 
 
 def line_weights(slope: Tensor, shift: Tensor, size: int, inner: int) -> Tensor:

@@ -247,7 +247,7 @@ class Program(PyroModule):
 
 
 class SymbolHeads(nn.Module):
-    """From features of a scene, its own or an image's, to what its cells hold; cells share the normalisation alone."""
+    """From features of a scene, or of an image, to what each cell holds. Cells share the normalisation alone."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()

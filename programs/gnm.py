@@ -247,7 +247,7 @@ class Program(PyroModule):
 
 
 class SymbolHeads(nn.Module):
-    """From features of a scene, or of an image, to what each cell holds. Cells share the normalisation alone."""
+    """From features of a scene, or of an image, to what each cell holds; they share the normalisation."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()

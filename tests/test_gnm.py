@@ -254,9 +254,7 @@ def two(pres=(1.0, 1.0), depth=(1.0, 7.0), **changes):
     where = torch.tensor([[[-0.2, 0.0], [0.2, 0.0]]])
     pose = render.pose(where, torch.full((1, 2, 2), 0.4), torch.zeros(1, 2))
     grey = torch.full((1, 3, 32, 32), 0.5)
-    mean, opacity = program.render(
-        patches, torch.tensor([pres]), pose, torch.tensor([depth]), grey
-    )
+    mean, opacity = program.render(patches, torch.tensor([pres]), pose, torch.tensor([depth]), grey)
     return mean[0], opacity[0, 0]
 
 

@@ -47,6 +47,8 @@ FEWER = {
     "air": {"size": 40, "steps": 2},
     "discrete_air": {"size": 40, "steps": 2},
     "econ": {"layers": 2},
+    # their world has digits of at least a few pixels
+    **dict.fromkeys(("gnm", "convdraw", "vae", "genesis"), {"size": 64}),
 }
 
 

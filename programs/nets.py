@@ -234,6 +234,10 @@ class SubpixelStack(nn.Module):
         activation: type[nn.Module] = nn.CELU,
     ) -> None:
         super().__init__()
+        if any(len(s) != 3 or min(s) < 1 or s[2] % 2 == 0 for s in stages):
+            raise ValueError(
+                f"{stages}: expected channels, factor and an odd kernel of each stage, all at least 1"
+            )
         last, rest = divmod(size, side * math.prod(factor for _, factor, _ in stages))
         if rest or not last:
             raise ValueError(

@@ -48,7 +48,7 @@ FEWER = {
     "discrete_air": {"size": 40, "steps": 2},
     "econ": {"layers": 2},
     # their world has digits of at least a few pixels
-    **dict.fromkeys(("gnm", "convdraw", "vae", "genesis"), {"size": 64}),
+    **{name: {"size": 64} for name in ("gnm", "convdraw", "vae", "genesis")},
 }
 
 

@@ -420,6 +420,8 @@ def test_baselines_have_the_weights_that_the_supplement_gives_them():
         ({"z_bg": -1}, "0 or more features"),
         ({"sigma": 0.0}, "sigma=0.0"),
         ({"glimpse": 10}, "no multiple"),
+        ({"decoder": ((8, 2, 2),)}, "odd kernel"),
+        ({"decoder": ((8, 4),)}, "of each stage"),
         ({"size": 48}, "power of two"),
     ],
 )

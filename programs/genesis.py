@@ -7,7 +7,7 @@
 
 Training and sampling are one process here: what the LSTM predicts in the one it predicts in the other.
 
-In the Scene the components are objects, the largest the background; a component that has hardly a pixel is
+In the Scene the components are objects, the largest the background; a component that no pixels are of is
 absent.
 
 # differs: masks are decoded by sub-pixel convolutions, components by 1 x 1 convolutions on a grid, and
@@ -35,7 +35,7 @@ from programs.scene import Nodes, Scene
 from programs.space import break_stick, draw_masks
 
 LEAST = 1 / 1024
-"""Share of the image's pixels that a component must have, to be there: 16 of 128 x 128."""
+"""Share of the image's pixels that a component must have more than half of: 16 of 128 x 128."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,9 @@ class Program(PyroModule):
     def scene(self, pixels: MixedPixels) -> Scene:
         """The components as a Scene of one level, all of the same depth: they share pixels."""
         shape, colours = pixels.log_shares.exp().squeeze(-4), pixels.segments.squeeze(-5)
-        area = shape.mean((-2, -1))
-        background = area.argmax(-1, keepdim=True)
-        pres = (area >= LEAST).to(shape.dtype).scatter(-1, background, 0.0)
+        background = shape.mean((-2, -1)).argmax(-1, keepdim=True)
+        own = (shape > 0.5).to(shape.dtype).mean((-2, -1))
+        pres = (own >= LEAST).to(shape.dtype).scatter(-1, background, 0.0)
         pose, zeros = render.box(shape), torch.zeros_like(pres)
         behind = colours.gather(
             -4, background[..., None, None, None].expand(*background.shape, *colours.shape[-3:])

@@ -120,7 +120,8 @@ def test_the_largest_component_is_the_background_and_tiny_ones_are_absent():
     program, _ = build()
     shares = torch.full((3, 32, 32), 1e-6)
     shares[0, 4:8, 4:12] = 1.0  # a bar
-    shares[1] = 1.0 - shares[0]  # the rest
+    shares[1] = 0.9 * (1.0 - shares[0])
+    shares[2] += 0.1 * (1.0 - shares[0])  # a tenth everywhere, nowhere most
     colours = torch.tensor([0.9, 0.2, 0.5])[:, None, None, None].expand(3, 1, 32, 32)
     pixels = MixedPixels(colours[None, None], shares.log()[None, None], 0.2)
     scene = program.scene(pixels)

@@ -454,7 +454,7 @@ GNM_ARROW_PAPER = replace(
 )
 GNM_QUICK = replace(
     GNM_PAPER,
-    steps=6000,
+    steps=5000,
     batch=16,
     world="mnist4",
     scenes=20_000,
@@ -467,7 +467,7 @@ GNM_QUICK = replace(
         "decoder": ((32, 4, 1), (16, 2, 1), (8, 2, 3)),
     },
     schedules={
-        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=700, hold=3500),
+        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=600, hold=3000),
         "estimator.temperature": Linear(1.0, 0.5, 1500),
         "weight.z_global*": Linear(0.0, 1.0, 2500),
         "weight.aux/z_pres*": Linear(1 / 3, 1.0, 1000),
@@ -508,14 +508,15 @@ CONVDRAW_ARROW_PAPER = replace(
 )
 CONVDRAW_QUICK = replace(
     CONVDRAW_PAPER,
-    steps=6000,
+    steps=4500,
     batch=16,
     world="mnist4",
     scenes=20_000,
     program={
         "size": 64,
+        "units": 32,
         "interaction": (64,),
-        "channels": (16, 32, 64, 64),
+        "channels": (16, 32, 32, 32),
         "decoder": ((64, 2, 1), (32, 1, 3), (32, 2, 1), (16, 1, 3), (16, 2, 1), (8, 2, 1)),
     },
     schedules={"learning_rate": GNM_QUICK.schedules["learning_rate"]},
@@ -558,16 +559,18 @@ GENESIS_ARROW_PAPER = with_beta(
 # differs: at 64 x 64 and with β = 10 the likelihood, whose σ is 0.7, is outweighed
 GENESIS_QUICK = replace(
     CONVDRAW_QUICK,
+    steps=2500,
     program={
         "size": 64,
         "z_bg_mask": 32,
         "memory": 64,
         "hidden": 64,
-        "channels": (16, 32, 32, 32),
+        "channels": (16, 16, 32, 32),
         "decoder": 32,
         "cell": 2,
         "sigma": 0.2,
     },
+    schedules={"learning_rate": WarmupDecay(1e-3, warmup=100, half_life=300, hold=1400)},
 )
 
 PRESETS: dict[str, dict[str, Recipe]] = {

@@ -223,6 +223,26 @@ def resample(
             return inferred(images)
 
 
+def anew(program: Callable, trace: Trace, sites: str) -> Scene:
+    """Scenes as in a trace, but for the sites that match a pattern, which the program draws, given the others.
+
+    ``anew(program, trace, "z_[!g]*")`` draws GNM's symbols under a fixed z^g: with the guide's trace an
+    image's, with the program's own one of the prior (supplement, 1.2). Within `Mode` they take their mode.
+
+    Raises:
+        ValueError: no site matches.
+    """
+    kept = trace.copy()
+    latents = [name for name in trace.stochastic_nodes if name.startswith("z_")]
+    chosen = [name for name in latents if fnmatchcase(name, sites)]
+    if not chosen:
+        raise ValueError(f"sites={sites!r} matches none; there are {', '.join(latents)}")
+    for name in chosen:
+        kept.remove_node(name)
+    with torch.no_grad():
+        return poutine.replay(program, trace=kept)(batch=len(trace.nodes["batch"]["value"]))
+
+
 class Afresh(Messenger):
     """Around a replayed program: draw some elements of its latent sites from the prior they have here."""
 

@@ -418,6 +418,179 @@ SPACE_PAPER = Recipe(
     evaluate_every=5000,
 )
 
+# GNM, eqs. 3 and 4; means and deviations are the official code's
+GNM_AUXILIARY: dict[str, Prior] = {
+    "z_pres*": Sparse(math.log(1e-3 / (1 - 1e-3))),
+    "z_where*": Gaussian(0, 1),
+    "z_scale*": Gaussian(-1.6, 0.1),
+    "z_ratio*": Gaussian(0, 0.3),
+    "z_depth*": Gaussian(0, 1),
+    "z_what*": Gaussian(0, 1),
+    "z_bg": Gaussian(0, 1),
+}
+GNM_PAPER = Recipe(
+    steps=600 * 1875,  # 600 epochs of 60,000 images
+    batch=32,
+    world="mnist10",
+    scenes=60_000,
+    schedules={
+        "learning_rate": Constant(1e-4),  # differs: the code has RMSprop
+        "estimator.temperature": Linear(1.0, 0.5, 19_000, begin=1000),
+        "weight.z_global*": Linear(0.0, 1.0, 100_000),  # β_g
+        # the code's ρ goes from 0.1 to 0.001, the price of an object from 2.3 to 6.9 nats
+        "weight.aux/z_pres*": Linear(1 / 3, 1.0, 4000),
+    },
+    auxiliary=GNM_AUXILIARY,
+    evaluate_every=5000,
+)
+# masks are full boxes and priors of boxes strong for 500 steps, as in the code; β_b from 50 to 1 (section 3)
+GNM_ARROW_PAPER = replace(
+    GNM_PAPER,
+    world="arrow_room",
+    steps=600 * 625,  # 600 epochs of 20,000 images
+    scenes=20_000,
+    program={
+        "colours": 3,
+        "z_what": 64,
+        "z_bg": 10,
+        "glimpse": 64,
+        "units": 128,
+        "embedding": (512, 1024),
+        "channels": (16, 32, 64, 128, 128),
+        "decoder": ((128, 2, 3), (64, 2, 3), (32, 2, 3), (16, 2, 3), (8, 2, 3)),
+    },
+    schedules={
+        **GNM_PAPER.schedules,
+        "weight.aux/z_bg": Linear(50.0, 1.0, 50_000),
+        "program.fixed_mask": Until(0.9, 500),
+        **dict.fromkeys(
+            ("weight.aux/z_where*", "weight.aux/z_scale*", "weight.aux/z_ratio*"),
+            Linear(10.0, 1.0, 500),
+        ),
+    },
+    auxiliary={**GNM_AUXILIARY, "z_scale*": Gaussian(-1.5, 0.1)},
+)
+GNM_QUICK = replace(
+    GNM_PAPER,
+    steps=5000,
+    batch=16,
+    world="mnist4",
+    scenes=20_000,
+    program={
+        "size": 64,
+        "glimpse": 16,
+        "interaction": (256, 256),
+        "embedding": (256, 256),
+        "channels": (16, 32, 64, 64),
+        "decoder": ((32, 4, 1), (16, 2, 1), (8, 2, 3)),
+    },
+    schedules={
+        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=600, hold=3000),
+        "estimator.temperature": Linear(1.0, 0.5, 1500),
+        "weight.z_global*": Linear(0.0, 1.0, 2500),
+        "weight.aux/z_pres*": Linear(1 / 3, 1.0, 1000),
+        # differs: looks cost little at first, or all digits stay one
+        "weight.z_what*": Linear(0.05, 1.0, 3000),
+        "weight.aux/z_what*": Linear(0.05, 1.0, 3000),
+    },
+    evaluate_every=1000,
+    layout="channels_last",
+)
+
+
+def with_beta(recipe: Recipe, beta: float, pattern: str = "z_global*") -> Recipe:
+    """KLs of matching sites weighed with β in the end (GNM, section 2.1).
+
+    # differs: the supplement does not say which KLs. Here GNM's is that of z^g, which ConvDRAW's are all.
+    """
+    name = f"weight.{pattern}"
+    weight = recipe.schedules.get(name, Constant(1.0))
+    linear = isinstance(weight, Linear)
+    weight = replace(weight, end=beta * weight.end) if linear else Constant(beta)
+    return replace(recipe, schedules={**recipe.schedules, name: weight})
+
+
+CONVDRAW_PAPER = Recipe(
+    steps=GNM_PAPER.steps,
+    world="mnist10",
+    scenes=60_000,
+    schedules={"learning_rate": Constant(1e-4)},
+    evaluate_every=5000,
+)
+CONVDRAW_ARROW_PAPER = replace(
+    CONVDRAW_PAPER,
+    world="arrow_room",
+    steps=GNM_ARROW_PAPER.steps,
+    scenes=20_000,
+    program={"colours": 3, "units": 128, "channels": (16, 32, 64, 128, 128)},
+)
+CONVDRAW_QUICK = replace(
+    CONVDRAW_PAPER,
+    steps=4500,
+    batch=16,
+    world="mnist4",
+    scenes=20_000,
+    program={
+        "size": 64,
+        "units": 32,
+        "interaction": (64,),
+        "channels": (16, 32, 32, 32),
+        "decoder": ((64, 2, 1), (32, 1, 3), (32, 2, 1), (16, 1, 3), (16, 2, 1), (8, 2, 1)),
+    },
+    schedules={"learning_rate": GNM_QUICK.schedules["learning_rate"]},
+    evaluate_every=1000,
+    layout="channels_last",
+)
+VAE_ARROW_PAPER = replace(CONVDRAW_ARROW_PAPER, program={"colours": 3})
+VAE_QUICK = replace(
+    CONVDRAW_QUICK,
+    program={
+        "size": 64,
+        "channels": (16, 32, 64, 64),
+        "head": 64,
+        "decoder": (
+            (64, 4, 1),
+            (64, 1, 3),
+            (32, 2, 1),
+            (32, 1, 3),
+            (16, 2, 1),
+            (16, 2, 1),
+            (8, 2, 1),
+        ),
+    },
+)
+# the weight of GENESIS' KLs is GNM's authors' (section 4.2)  # differs: they do not say which learning rates
+GENESIS_PAPER = with_beta(
+    replace(
+        CONVDRAW_PAPER,
+        steps=500_000,
+        schedules={"learning_rate": Until(3e-4, 5000, after=1e-4)},
+    ),
+    10.0,
+    "z_bg*",
+)
+GENESIS_ARROW_PAPER = with_beta(
+    replace(GENESIS_PAPER, world="arrow_room", scenes=20_000, program={"colours": 3}),
+    15.0,
+    "z_bg*",
+)
+# differs: at 64 x 64 and with β = 10 the likelihood, whose σ is 0.7, is outweighed
+GENESIS_QUICK = replace(
+    CONVDRAW_QUICK,
+    steps=2500,
+    program={
+        "size": 64,
+        "z_bg_mask": 32,
+        "memory": 64,
+        "hidden": 64,
+        "channels": (16, 16, 32, 32),
+        "decoder": 32,
+        "cell": 2,
+        "sigma": 0.2,
+    },
+    schedules={"learning_rate": WarmupDecay(1e-3, warmup=100, half_life=300, hold=1400)},
+)
+
 PRESETS: dict[str, dict[str, Recipe]] = {
     "gsgn": {"quick": GSGN_QUICK, "long": GSGN_LONG, "paper": GSGN_PAPER},
     "four_levels": {"quick": FOUR_LEVELS_QUICK},
@@ -436,6 +609,30 @@ PRESETS: dict[str, dict[str, Recipe]] = {
     "discrete_air_mnist": {"quick": DIGITS_QUICK, "paper": DIGITS_PAPER},
     "space": {"quick": SPACE_QUICK, "paper": SPACE_PAPER},
     "space_p": {"quick": SPACE_P_QUICK, "paper": SPACE_PAPER},
+    "gnm": {
+        "quick": GNM_QUICK,
+        "quick_beta2": with_beta(GNM_QUICK, 2.0),
+        "paper": GNM_PAPER,
+        "paper_beta2": with_beta(GNM_PAPER, 2.0),
+    },
+    "gnm/arrow_room": {
+        "paper": GNM_ARROW_PAPER,
+        "paper_beta2": with_beta(GNM_ARROW_PAPER, 2.0),
+    },
+    "convdraw": {
+        "quick": CONVDRAW_QUICK,
+        "quick_beta10": with_beta(CONVDRAW_QUICK, 10.0),
+        "paper": CONVDRAW_PAPER,
+        "paper_beta10": with_beta(CONVDRAW_PAPER, 10.0),
+    },
+    "convdraw/arrow_room": {
+        "paper": CONVDRAW_ARROW_PAPER,
+        "paper_beta10": with_beta(CONVDRAW_ARROW_PAPER, 10.0),
+    },
+    "vae": {"quick": VAE_QUICK, "paper": CONVDRAW_PAPER},
+    "vae/arrow_room": {"paper": VAE_ARROW_PAPER},
+    "genesis": {"quick": GENESIS_QUICK, "paper": GENESIS_PAPER},
+    "genesis/arrow_room": {"paper": GENESIS_ARROW_PAPER},
 }
 """By variant, where a variant has recipes of its own, else by program; for some worlds by both."""
 

@@ -200,12 +200,7 @@ class SegmentedPixels(dist.TorchDistribution):
             shape = self._extended_shape(sample_shape)
             lead = shape[:-3]
             front = torch.bernoulli(self.mixing.expand(lead + self.mixing.shape[-3:])) > 0.5
-            logits = self.log_shares.expand(lead + self.log_shares.shape[-3:])
-            uniform = torch.rand_like(logits).clamp(1e-12, 1 - 1e-7)
-            chosen = (logits - (-uniform.log()).log()).argmax(-3, keepdim=True)
-            chosen = chosen.unsqueeze(-3).expand(*lead, 1, *shape[-3:])
-            segments = self.segments.expand(lead + self.segments.shape[-4:])
-            behind = segments.gather(-4, chosen).squeeze(-4)
+            behind = _choose(self.segments, self.log_shares, shape)
             noise = torch.randn(shape, dtype=behind.dtype, device=behind.device)
             loc = torch.where(front, self.foreground, behind)
             return loc + noise * torch.where(front, self.sigma_fg, self.sigma_bg)
@@ -218,6 +213,65 @@ class SegmentedPixels(dist.TorchDistribution):
         segments = _pixel_log_normal(value.unsqueeze(-4), self.segments, self.sigma_bg)
         log_bg = (1 - mixing).log() + (self.log_shares + segments).logsumexp(-3)
         return torch.logaddexp(log_fg, log_bg).sum((-2, -1))
+
+
+class MixedPixels(dist.TorchDistribution):
+    """Every pixel is of one of K segments, its channels jointly (GENESIS, eq. 2).
+
+    p(x_ij) = Σ_k π_k,ij N(x_ij | x_k,ij, σ²)
+
+    Args:
+        segments: (..., K, C, H, W) means.
+        log_shares: (..., K, H, W) log π, whose exponentials sum to 1 over K.
+        sigma: standard deviation, a number or a 0-d tensor.
+    """
+
+    arg_constraints: ClassVar = {}
+    support = constraints.independent(constraints.real, 3)
+    has_rsample = False
+
+    def __init__(
+        self,
+        segments: Tensor,
+        log_shares: Tensor,
+        sigma: Tensor | float,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.segments, self.log_shares, self.sigma = segments, log_shares, sigma
+        super().__init__(segments.shape[:-4], segments.shape[-3:], validate_args=validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance: object = None) -> MixedPixels:
+        """The same mixture over a larger batch."""
+        segments = self.segments.expand(torch.Size(batch_shape) + self.segments.shape[-4:])
+        log_shares = self.log_shares.expand(torch.Size(batch_shape) + self.log_shares.shape[-3:])
+        return MixedPixels(segments, log_shares, self.sigma, validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """(..., C, H, W) expected image."""
+        return (self.log_shares.exp().unsqueeze(-3) * self.segments).sum(-4)
+
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+        """An image with its pixel noise."""
+        with torch.no_grad():
+            shape = self._extended_shape(sample_shape)
+            chosen = _choose(self.segments, self.log_shares, shape)
+            return chosen + self.sigma * torch.randn_like(chosen)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density of images (..., C, H, W), summed over pixels: nats per image."""
+        segments = _pixel_log_normal(value.unsqueeze(-4), self.segments, self.sigma)
+        return (self.log_shares + segments).logsumexp(-3).sum((-2, -1))
+
+
+def _choose(segments: Tensor, log_shares: Tensor, shape: torch.Size) -> Tensor:
+    """(..., C, H, W) of `shape`: the mean of a segment, drawn for every pixel by itself."""
+    lead = shape[:-3]
+    logits = log_shares.expand(lead + log_shares.shape[-3:])
+    uniform = torch.rand_like(logits).clamp(1e-12, 1 - 1e-7)
+    chosen = (logits - (-uniform.log()).log()).argmax(-3, keepdim=True)
+    chosen = chosen.unsqueeze(-3).expand(*lead, 1, *shape[-3:])
+    return segments.expand(lead + segments.shape[-4:]).gather(-4, chosen).squeeze(-4)
 
 
 def _pixel_log_normal(value: Tensor, loc: Tensor, sigma: Tensor | float) -> Tensor:

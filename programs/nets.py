@@ -5,7 +5,9 @@ Shape legend: C channels, H x W pixels, D features.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -173,3 +175,209 @@ class RecurrentCell(nn.Module):
         forget, write, show, new = gates.chunk(4, -1)
         cell = forget.sigmoid() * state[1] + write.sigmoid() * new.tanh()
         return show.sigmoid() * cell.tanh(), cell
+
+
+class Encoder(nn.Module):
+    """Image encoder of GNM and its baselines (GNM, Table 4): every stage halves the picture, then refines it.
+
+    A stage is a 4x4 convolution of stride 2 and, but for the last, a 3x3 one, each followed by CELU and layer
+    normalisation.
+
+    # differs: the last is followed by them too, as in the official code; the table has nothing there.
+
+    Args:
+        size: pixels a side of the input, `side` times a power of two.
+        channels: width of the first stages; the last repeats if more are needed.
+    """
+
+    def __init__(self, size: int, side: int, channels: Sequence[int], inputs: int) -> None:
+        super().__init__()
+        stages = (size // side).bit_length() - 1
+        if side * 2**stages != size or stages < 1:
+            raise ValueError(f"size {size} is not side {side} times a power of two above 1")
+        layers: list[nn.Module] = []
+        for i in range(stages):
+            width = channels[min(i, len(channels) - 1)]
+            layers += normed(nn.Conv2d(inputs, width, 4, stride=2, padding=1))
+            if i < stages - 1:
+                layers += normed(nn.Conv2d(width, width, 3, padding=1))
+            inputs = width
+        self.layers = nn.Sequential(*layers)
+        self.outputs = inputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C, H, W) -> (..., outputs, side, side)."""
+        return over_pictures(self.layers, x)
+
+
+Stages = tuple[tuple[int, int, int], ...]
+"""Sub-pixel convolutions: channels, factor by which the picture grows, kernel."""
+
+
+class SubpixelStack(nn.Module):
+    """A picture from a small one, by sub-pixel convolutions of any widths (GNM, Tables 5, 6, 8 and 9).
+
+    Each stage is followed by its activation and layer normalisation. One more convolution of 3x3, unsquashed,
+    has the outputs and makes up what is missing in size.
+
+    Args:
+        side, size: pixels a side of the input and of the output.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        side: int,
+        size: int,
+        stages: Stages,
+        outputs: int,
+        activation: type[nn.Module] = nn.CELU,
+    ) -> None:
+        super().__init__()
+        if any(len(s) != 3 or min(s) < 1 or s[2] % 2 == 0 for s in stages):
+            raise ValueError(
+                f"{stages}: expected channels, factor and an odd kernel of each stage, all at least 1"
+            )
+        last, rest = divmod(size, side * math.prod(factor for _, factor, _ in stages))
+        if rest or not last:
+            raise ValueError(
+                f"{stages} make {side} pixels a side {side * math.prod(f for _, f, _ in stages)}, "
+                f"of which {size} is no multiple"
+            )
+        layers: list[nn.Module] = []
+        for width, factor, kernel in stages:
+            layers += [*subpixel(inputs, width, factor, kernel), activation(inplace=True)]
+            layers.append(nn.GroupNorm(1, width))
+            inputs = width
+        self.layers = nn.Sequential(*layers, *subpixel(inputs, outputs, last, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C, side, side) -> (..., outputs, size, size)."""
+        return over_pictures(self.layers, x)
+
+
+def subpixel(inputs: int, outputs: int, factor: int, kernel: int) -> list[nn.Module]:
+    """A convolution whose outputs become `factor` times as many rows and columns (Shi et al., 2016)."""
+    layers: list[nn.Module] = [nn.Conv2d(inputs, outputs * factor**2, kernel, padding=kernel // 2)]
+    return layers + [nn.PixelShuffle(factor)] * (factor > 1)
+
+
+def normed(layer: nn.Conv2d | nn.Linear) -> list[nn.Module]:
+    """A layer, CELU, and a normalisation over all that it puts out (GNM, section 4.1)."""
+    if isinstance(layer, nn.Conv2d):
+        norm: nn.Module = nn.GroupNorm(1, layer.out_channels)
+    else:
+        norm = nn.LayerNorm(layer.out_features)
+    return [layer, nn.CELU(inplace=True), norm]
+
+
+def normed_mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
+    """Linear layers, all but the last with CELU and layer normalisation, on (..., inputs)."""
+    layers: list[nn.Module] = []
+    for width in hidden:
+        layers += normed(nn.Linear(inputs, width))
+        inputs = width
+    return nn.Sequential(*layers, nn.Linear(inputs, outputs))
+
+
+def normed_convolutions(
+    inputs: int, hidden: Sequence[int], outputs: int, kernel: int
+) -> nn.Sequential:
+    """Convolutions that keep the size, all but the last with CELU and layer normalisation."""
+    layers: list[nn.Module] = []
+    for width in hidden:
+        layers += normed(nn.Conv2d(inputs, width, kernel, padding=kernel // 2))
+        inputs = width
+    return nn.Sequential(*layers, nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2))
+
+
+def over_pictures(net: nn.Module, x: Tensor) -> Tensor:
+    """A net of (B, C, H, W) on (..., C, H, W)."""
+    return net(x.reshape(-1, *x.shape[-3:])).unflatten(0, x.shape[:-3])
+
+
+class ConvLSTM(nn.Module):
+    """An LSTM whose state is a picture and whose gates are a convolution (Shi et al., 2015)."""
+
+    def __init__(self, inputs: int, units: int, kernel: int) -> None:
+        super().__init__()
+        self.gates = nn.Conv2d(inputs + units, 4 * units, kernel, padding=kernel // 2)
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """One step: inputs (..., C, G, G), output and cell (..., units, G, G) before -> those after."""
+        output, cell = (s.expand(*x.shape[:-3], *s.shape[-3:]) for s in state)
+        gates = over_pictures(self.gates, torch.cat([x, output], -3))
+        forget, write, show, new = gates.chunk(4, -3)
+        cell = forget.sigmoid() * cell + write.sigmoid() * new.tanh()
+        return show.sigmoid() * cell.tanh(), cell
+
+
+class Canvas(NamedTuple):
+    """What DRAW has made of its first steps."""
+
+    features: Tensor
+    """(..., C, G, G) f_l"""
+    output: Tensor
+    """(..., C, G, G) h_dec,l"""
+    cell: Tensor
+    """(..., C, G, G)"""
+
+    @property
+    def state(self) -> tuple[Tensor, Tensor]:
+        """Of the decoder's LSTM."""
+        return self.output, self.cell
+
+
+class Drawing(nn.Module):
+    """The half of a DRAW that draws (Gregor et al., 2016; GNM, Algorithm 1): latents add to a feature map.
+
+    Args:
+        prior: h_dec (..., units, G, G) -> (..., 2 D), means and deviations of the next latent.
+        embedding: a latent (..., D) -> d (..., inputs, G, G).
+    """
+
+    def __init__(
+        self,
+        prior: nn.Module,
+        embedding: nn.Module,
+        inputs: int,
+        units: int,
+        side: int,
+        kernel: int,
+    ) -> None:
+        super().__init__()
+        self.prior, self.embedding = prior, embedding
+        self.shape = units, side, side
+        self.lstm = ConvLSTM(inputs, units, kernel)
+        self.out = nn.Conv2d(units, units, 3, padding=1)
+
+    def start(self, batch: int) -> Canvas:
+        """Nothing drawn yet: zeros (B, 1, C, G, G)."""
+        zeros = self.out.weight.new_zeros(batch, 1, *self.shape)
+        return Canvas(zeros, zeros, zeros)
+
+    def forward(self, z: Tensor, canvas: Canvas) -> Canvas:
+        """One step, with its latent (..., D)."""
+        output, cell = self.lstm(self.embedding(z), canvas.state)
+        return Canvas(canvas.features + over_pictures(self.out, output), output, cell)
+
+
+class Watching(nn.Module):
+    """The half of a DRAW that infers: what is drawn so far, and the image, say what to draw next.
+
+    Args:
+        posterior: h_enc (..., units, G, G) -> (..., 2 D), means and deviations of the next latent.
+    """
+
+    def __init__(self, posterior: nn.Module, units: int, kernel: int) -> None:
+        super().__init__()
+        self.posterior = posterior
+        self.lstm = ConvLSTM(3 * units, units, kernel)
+
+    def forward(
+        self, x: Tensor, canvas: Canvas, state: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """One step: features of the image f^x, the canvas, state before -> (..., 2 D), state after."""
+        seen, drawn = torch.broadcast_tensors(x, canvas.features)
+        state = self.lstm(torch.cat([canvas.output, seen, seen - drawn], -3), state)
+        return self.posterior(state[0]), state

@@ -112,6 +112,29 @@ def place_upright(patches: Tensor, pose: Tensor, size: int) -> Tensor:
     return rows @ (patches @ columns.mT)
 
 
+def place_together(patches: Tensor, pose: Tensor, size: int) -> Tensor:
+    """The sum of upright patches, each at its pose, on one canvas: rows of all are one matrix product.
+
+    Args:
+        patches: (..., N, C, h, w).
+        pose: (..., N, 2, 3) without rotation.
+        size: pixels a side of the canvas.
+    Returns:
+        (..., C, size, size), as `place_upright` summed over N, which it never holds.
+    """
+    extent = pose[..., :2].diagonal(dim1=-2, dim2=-1)
+    columns, rows = (
+        line_weights(1 / extent[..., i], -pose[..., i, 2] / extent[..., i], size, side)
+        for i, side in enumerate((patches.shape[-1], patches.shape[-2]))
+    )
+    lines = patches.transpose(-3, -2)  # (..., N, h, C, w)
+    wide = lines.flatten(-3, -2) @ columns.mT  # (..., N, h · C, size)
+    wide = wide.unflatten(-2, lines.shape[-3:-1]).flatten(-2).flatten(-3, -2)
+    tall = rows.mT.flatten(-3, -2).mT  # (..., size, N · h)
+    drawn = tall @ wide  # (..., size, C · size)
+    return drawn.unflatten(-1, (-1, size)).transpose(-3, -2)
+
+
 def line_weights(slope: Tensor, shift: Tensor, size: int, inner: int) -> Tensor:
     """(..., size, inner) what pixels of a line of `inner` add to those of another, at slope · x + shift."""
     axis = (2 * torch.arange(size, dtype=slope.dtype, device=slope.device) + 1) / size - 1
@@ -201,6 +224,8 @@ def visible_masks(scene: Scene) -> tuple[Tensor, ...]:
         their full shapes, the masks that they bring.
     """
     size, levels = scene.image.shape[-1], scene.levels
+    if not levels:
+        return ()
     leaves = levels[-1]
     if leaves.shape is not None and leaves.mask is not None:
         return tuple(nodes.mask for nodes in levels)

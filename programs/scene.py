@@ -15,6 +15,7 @@ the objects), or the step that draws it; a program with one level may drop the s
 ``z_pres``     presence of a node (Bernoulli)
 ``z_where``    position of a node in its parent's frame
 ``z_scale``    size of a node relative to its parent
+``z_ratio``    height of a node over its width
 ``z_theta``    rotation of a node relative to its parent
 ``z_depth``    depth among the siblings, smaller is nearer
 ``z_what``     appearance of a node

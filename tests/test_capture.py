@@ -47,6 +47,8 @@ FEWER = {
     "air": {"size": 40, "steps": 2},
     "discrete_air": {"size": 40, "steps": 2},
     "econ": {"layers": 2},
+    # their world has digits of at least a few pixels
+    **{name: {"size": 64} for name in ("gnm", "convdraw", "vae", "genesis")},
 }
 
 

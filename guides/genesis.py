@@ -1,0 +1,64 @@
+"""Guide of GENESIS: masks one after another, then what fills each of them.
+
+    q(z_m | x)      = Π_k q(z_m_k | z_m_<k, x), by an LSTM
+    q(z_c | z_m, x) = Π_k q(z_c_k | π_k, x)
+
+Shape legend as in `programs.genesis`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pyro
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from programs.distributions import gaussian
+from programs.genesis import Config, Program
+from programs.nets import ConvEncoder, RecurrentCell, mlp
+from programs.space import draw_masks
+
+LEAST_SHARE = math.log(1e-5)
+"""log π_k that the encoder sees at least."""
+
+
+class Guide(PyroModule):
+    """The amortized posterior; ``Guide(program)(images)`` draws the components of every image."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__()
+        # a reference, not a submodule: the masks' decoder belongs to the program
+        object.__setattr__(self, "program", program)
+        self.config = c = program.config
+        self.masks = MasksEncoder(c)
+        self.component_encoder = ConvEncoder(c.size, 4, c.channels, inputs=c.colours + 1)
+        self.component_head = mlp(16 * self.component_encoder.outputs, [c.hidden], 2 * c.z_bg)
+
+    def forward(self, images: Tensor, batch: int = 1) -> None:
+        """Sample every latent of the program given `images` (B, C, H, W) in [0, 1]."""
+        if images is None:
+            raise ValueError(
+                "a guide infers from images; call the program alone to sample the prior"
+            )
+        x = images.unsqueeze(-4)
+        with pyro.plate("batch", images.shape[0], dim=-2):
+            seen = self.masks.encoder(x).flatten(-3)
+            log_shares = self.program.masks.log_shares(draw_masks(self.masks, seen))
+            shares = log_shares.clamp(min=LEAST_SHARE).unsqueeze(-3).squeeze(-5)
+            pictures = torch.cat([x.expand(*shares.shape[:-3], *x.shape[-3:]), shares], -3)
+            features = self.component_encoder(pictures).flatten(-3)
+            with pyro.plate("components", self.config.components, dim=-1):
+                pyro.sample("z_bg", gaussian(self.component_head(features)))
+
+
+class MasksEncoder(nn.Module):
+    """q(z_m_k | z_m_<k, x)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = c = config
+        self.encoder = ConvEncoder(c.size, 4, c.channels, inputs=c.colours)
+        self.cell = RecurrentCell(16 * self.encoder.outputs, c.z_bg_mask, c.memory)
+        self.mask_head = nn.Linear(c.memory, 2 * c.z_bg_mask)

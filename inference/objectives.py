@@ -4,8 +4,8 @@ An objective is three tables, two of them keyed by patterns of site names (``"z_
 
 * `weights` multiply a site's log-densities in program and guide, and so its KL;
 * `auxiliary` holds fixed priors r; every matching site pays KL(q ‖ r) besides its own KL (GSGN D.3);
-* `penalties` holds functions, by name, from the Scene that the program returns to nats an image
-  (SPACE's boundary loss).
+* `penalties` holds functions, by name, from the Scene that the program returns, and the images, to nats an
+  image (SPACE's boundary loss).
 
 All are effect handlers. An auxiliary KL is a factor -KL(q ‖ r) that stands beside its site, under the
 same plates and gates, a penalty is a factor ``penalty/NAME`` in the plate ``batch``; so every estimator treats
@@ -110,7 +110,7 @@ class Boundary:
     border: int = 6  # pixels, of a square's 32
     sd: float = 0.7168  # the code's 0.7, times 1024 / 1000, by which its border is not 1
 
-    def __call__(self, scene: Scene) -> Tensor:
+    def __call__(self, scene: Scene, images: Tensor | None = None) -> Tensor:
         """(B,) nats.
 
         Raises:
@@ -131,8 +131,64 @@ class Boundary:
         return 0.5 * (scene.opacity * borders / self.sd).square().sum((1, 2, 3))
 
 
-Penalty = Callable[[Scene], Tensor]
-"""Scene -> (B,) nats."""
+@dataclass(frozen=True)
+class Background:
+    """The background is what some image of the batch shows, pixel by pixel (DeNF eq. 5).
+
+    1/M Σ_j min_b |x_b^j - x̂_bg^j|²,  j over the M pixels
+    """
+
+    def __call__(self, scene: Scene, images: Tensor) -> Tensor:
+        """(B,), a mean over pixels.
+
+        Raises:
+            ValueError: the program says nothing of a background.
+        """
+        if scene.background is None:
+            raise ValueError(
+                "the penalty Background needs a Scene with a background; this program returns none: "
+                "give background=..., or --set train.penalties={}"
+            )
+        far = (scene.background.unsqueeze(1) - images).square().sum(-3)  # (B, B, H, W)
+        return far.amin(1).mean((-2, -1))
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """The Scene's image is what was seen (DeNF eq. 10).
+
+    # differs: a mean over pixels, as in eq. 5, where the paper has a sum.
+    """
+
+    def __call__(self, scene: Scene, images: Tensor) -> Tensor:
+        """(B,), a mean over pixels."""
+        return (scene.image - images).square().sum(-3).mean((-2, -1))
+
+
+@dataclass(frozen=True)
+class Compatibility:
+    """What objects' boxes cover is what objects cover (DeNF eq. 12).
+
+    Σ (ê - e)² / (Σ ê + Σ e),  e the opacity, ê what is boxed
+    """
+
+    def __call__(self, scene: Scene, images: Tensor | None = None) -> Tensor:
+        """(B,) in [0, 1].
+
+        Raises:
+            ValueError: the program does not say what is opaque, or boxed.
+        """
+        if scene.opacity is None or scene.boxed is None:
+            raise ValueError(
+                "the penalty Compatibility needs a Scene with opacity and boxed; this program returns one "
+                "without: give them, or --set train.penalties={}"
+            )
+        apart, total = (scene.boxed - scene.opacity).square(), scene.boxed + scene.opacity
+        return apart.sum((1, 2, 3)) / (total.sum((1, 2, 3)) + 1e-6)
+
+
+Penalty = Callable[[Scene, Tensor], Tensor]
+"""Scene, and the images (B, C, H, W) that it is of -> (B,) nats."""
 
 
 def lookup(table: Mapping[str, Any], name: str) -> Any:
@@ -198,7 +254,7 @@ def penalised(program: Callable, penalties: Mapping[str, Penalty]) -> Callable:
                 f"not a {type(scene).__name__}: --set train.penalties={{}} trains this one without"
             )
         for name, penalty in penalties.items():
-            cost = penalty(scene)
+            cost = penalty(scene, args[0])
             if cost.shape != (len(scene),):
                 raise ValueError(
                     f"penalty {name!r} has shape {tuple(cost.shape)}: expected ({len(scene)},), nats an image"

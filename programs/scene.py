@@ -22,6 +22,7 @@ the objects), or the step that draws it; a program with one level may drop the s
 ``z_cat``      its category (one-hot), and ``z_attr`` its other attributes
 ``z_bg``       background, or what fills a segment of it; ``z_bg_mask`` where the segment is
 ``z_global``   global latent of a scene
+``z_noise``    what rounding to 256 values took from an image (dequantisation)
 ``images``     the observed image
 =============  ======================================================================
 
@@ -105,6 +106,8 @@ class Scene:
     """(B, C, H, W) what would be seen with no object."""
     opacity: Tensor | None = None
     """(B, 1, H, W) in [0, 1]: how much of a pixel objects explain; None where not said."""
+    boxed: Tensor | None = None
+    """(B, 1, H, W) in [0, 1]: what objects' boxes cover, whatever is opaque there; None where not said."""
 
     @property
     def objects(self) -> Nodes:

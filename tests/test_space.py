@@ -249,7 +249,7 @@ def test_the_boundary_makes_boxes_larger_and_edges_clear():
     assert (opacity.grad >= 0).all() and opacity.grad.max() > 0
 
 
-def mean_grey(scene):
+def mean_grey(scene, images):
     return scene.image.mean((1, 2, 3))
 
 
@@ -293,7 +293,7 @@ def test_weights_name_penalties_and_weight_zero_is_none():
 def test_a_penalty_needs_a_scene_and_a_number_an_image():
     program, guide = build()
     x = torch.rand(2, 3, 32, 32)
-    for penalty, words in ((lambda s: s.image.mean(), "shape"), (lambda s: s.image, "shape")):
+    for penalty, words in ((lambda s, _: s.image.mean(), "shape"), (lambda s, _: s.image, "shape")):
         with pytest.raises(ValueError, match=words):
             Objective(penalties={"odd": penalty}).traces(program, guide, x)
     with pytest.raises(ValueError, match="returns a Scene"):

@@ -1,0 +1,44 @@
+"""Guide of DeNF: a flow leaves nothing to infer but presence, and that it says itself.
+
+    q(z_pres_ij | x) = Bernoulli(logit β + l¹_ij - l⁰_ij),  l the presence channels of f⁻¹(x)    (Algorithm 1, line 5)
+    q(z_noise | x)   = p(z_noise),  q(z_bg | x) = p(z_bg)
+
+It has no parameters. It is p(z_pres | l), the exact posterior given the presence channels alone; that given all
+channels would be a sum over both Gaussians of every cell (`Program.evidence`). The paper's samples are relaxed
+with Gumbel noise: `inference.estimators`.
+
+Shape legend as in `programs.denf`.
+"""
+
+from __future__ import annotations
+
+import pyro
+import pyro.distributions as dist
+from pyro.nn import PyroModule
+from torch import Tensor
+
+from programs.denf import Program, dequantised
+
+
+class Guide(PyroModule):
+    """The amortized posterior; ``Guide(program)(images)`` draws presences for every image."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__()
+        # a reference, not a submodule: the flow belongs to the program
+        object.__setattr__(self, "program", program)
+        self.config = program.config
+
+    def forward(self, images: Tensor, batch: int = 1) -> None:
+        """Sample every latent of the program given `images` (B, 3, H, W) in [0, 1]."""
+        if images is None:
+            raise ValueError(
+                "a guide infers from images; call the program alone to sample the prior"
+            )
+        p, number = self.program, images.shape[0]
+        with pyro.plate("batch", number, dim=-2):
+            noise = pyro.sample("z_noise", p.rounding(number))
+            parts = p.infer(dequantised(images, noise).squeeze(-4))
+            with pyro.plate("nodes_1", self.config.side**2, dim=-1):
+                pyro.sample("z_pres_1", dist.Bernoulli(logits=p.presence + parts.logit))
+            pyro.sample("z_bg", p.jitter(number))

@@ -1,0 +1,398 @@
+"""DeNF: scene-decompositional normalizing flows (anonymous, under review; seeds/004).
+
+An image is the image f(z) of a map of as many numbers: one channel for the background, and a structured cell of
+the foreground at every place.
+
+    e_ij      ~ Bernoulli(β)                                  presence of cell ij, `z_pres_1`
+    z_bg      ~ N(0, 1)                                                                     (section 3.1.2)
+    z_fg_ij   = (l¹, l⁰, z_scale, z_loc, z_what)_ij           2 + 2 + 2 + 5 channels         (Table 4)
+    l¹ - l⁰   the logit of e_ij;  l¹ ~ N(±m/2, m), l⁰ ~ N(∓m/2, m), the upper sign where e_ij = 1
+    z_scale   ~ N(μ_scale, σ_scale²),  z_loc ~ N(0, 1)        where e_ij = 1, else both N(0, 1)
+    z_what    ~ N(μ_fg, σ_fg²)         where e_ij = 1, else N(μ_bg, σ_bg²)
+    x         = f(z_bg, z_fg)                                 `images`                       (1)
+    log p(x | e) = log p(z_bg) + Σ_ij log p(z_fg_ij | e_ij) + log |det ∂f⁻¹/∂x|              (4, 8, 9)
+
+    x̂_bg      = f(z_bg + ε, 0),  ε ~ N(0, σ_ε²)               `z_bg`; Scene.background       (5)
+    x̂_fg      = f(0, e, z_scale, z_loc, e z_what)
+    x̂         = e x̂_fg + (1 - e) x̂_bg                         Scene.image                    (10)
+    box_ij    = the window of half-width z_scale at the cell's place plus z_loc, in units of the diagonal
+    ê         = min(1, Σ_ij e_ij ST⁻¹(1, box_ij))             Scene.boxed, e being Scene.opacity  (12)
+
+What the paper trains besides the likelihood, eqs. 5, 10 and 12, are penalties on the Scene
+(`inference.objectives`: Background, Reconstruction, Compatibility).
+
+# differs: eq. 2 adds the densities of two flows with different arguments and does not integrate to one; eq. 7 has
+what absent cells hold in the power of 0, so that f may stretch it without bound. Here there is one f, every channel
+has a normalised density whatever e is, and eqs. 4 and 9 are its terms.
+# differs: no β is given, nor how two channels are one logit: they are the logits of presence and absence, and the
+Gaussians above are those whose log-odds are l¹ - l⁰. Their means stand for e in x̂_fg.
+# differs: z_scale and z_loc are not bounded in the paper; a box is at least a cell wide.
+# differs: f sees colours in [-1, 1] and ends in a learned scale and shift of each channel, which begins at the
+prior; pixels are dequantised, `z_noise` being what rounding took: p(x) of 256 values is E p((255 x + z_noise) / 256).
+# differs: f's squeeze has the background's channel take part (a rearrangement) where there are two squeezes.
+
+Objects. Boxes of present cells go through non-maximum suppression: first that whose centre most cells point to,
+`slots` times, without those that overlap with it or have their centre in it.
+# differs: the paper has neither rank nor threshold, and gives an object all present cells in its box. Here each
+present cell is of that object whose box is most like its own, so that masks share no pixel.
+
+A node's patch is the whole image, x̂_fg and its mask, and its `attributes` are the box that they were seen in
+(centre, then half-widths): with nothing moved, `redraw` is eq. 10 to the last digit.
+
+Shape legend: B images, N = h w cells row by row, D channels of the latents, C = 3 colours, H x W pixels, K slots.
+A particle plate may stand to the left of B.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from programs import render
+from programs.distributions import normal
+from programs.flows import Affine, Coupling, Gated, Rounding, Split, Squeeze, Stack, Transform
+from programs.loading import check_positive
+from programs.scene import Nodes, Scene
+
+LEVELS = 256
+"""Values that a pixel's channel can have."""
+DIAGONAL = 2 * math.sqrt(2)
+"""Of the image, in its own frame."""
+START = {"pres": (0.0, 2.0), "loc": (0.0, 0.05), "what": (0.0, 0.2)}
+"""Means and deviations that the latents begin at, of colours in [-1, 1]; those of z_scale are its prior's."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Tables 4 and 5, for CLEVR."""
+
+    size: int = 128  # pixels a side of the image
+    squeeze: int = 2  # pixels a side that become channels
+    fold: int = 1  # 2: another squeeze before the last split
+    couplings: int = 4  # of each stage and head
+    features: int = 64  # of a coupling's convolutions
+    presence: float = 0.1  # β
+    margin: float = 4.0  # m
+    scale_mean: float = 0.2  # μ_scale, half-width in half images: a side in images
+    scale_sd: float = 0.1
+    loc_sd: float = 1.0  # in diagonals of the image
+    what: tuple[float, float] = (1.0, 0.1)  # μ_fg, σ_fg
+    what_absent: tuple[float, float] = (0.0, 0.1)  # μ_bg, σ_bg
+    noise: float = 0.2  # σ_ε
+    glimpse: int = 8  # pixels a side of the ones that ST⁻¹ places: edges of boxes are as soft
+    slots: int = 10  # K
+    overlap: float = 0.3  # IoU of boxes from which they are of one object
+    least: int = 3  # cells that point to an object's centre at least, but for the first
+
+    def __post_init__(self) -> None:
+        check_positive(self, "what", "what_absent", "noise", "scale_mean")
+        numbers = (*self.what, *self.what_absent, self.scale_mean)
+        deviations = min(self.what[1], self.what_absent[1])
+        if not all(map(math.isfinite, numbers)) or not deviations > 0 or not self.noise >= 0:
+            raise ValueError(
+                f"what={self.what}, what_absent={self.what_absent}, scale_mean={self.scale_mean}, "
+                f"noise={self.noise}: expected finite means, deviations above 0, and noise of at least 0"
+            )
+        if not self.presence < 1:
+            raise ValueError(
+                f"presence={self.presence}: expected a probability, above 0 and below 1"
+            )
+        if self.squeeze < 2 or self.size % (self.squeeze * self.fold):
+            raise ValueError(
+                f"size={self.size}, squeeze={self.squeeze}, fold={self.fold}: expected a squeeze of at least 2, "
+                "and a multiple of squeeze times fold pixels"
+            )
+
+    @property
+    def side(self) -> int:
+        """Cells a side."""
+        return self.size // (self.squeeze * self.fold)
+
+    @property
+    def widths(self) -> tuple[int, int, int, int, int]:
+        """Channels of z_bg, presence, z_scale, z_loc and z_what."""
+        rest = (3 * self.squeeze**2 - 1) * self.fold**2
+        return (self.fold**2, 2, 2, 2, rest - 6)
+
+
+VARIANTS: dict[str, Config] = {
+    "denf": Config(),
+    "denf32": Config(fold=2),  # 32 x 32 cells (Table 3)
+    "denf_unimodal": Config(what_absent=(0.0, 1.0)),  # w/o bimodal prior (Table 3)
+}
+
+
+class Parts(NamedTuple):
+    """The latents of an image by their meaning."""
+
+    bg: Tensor
+    """(..., fold², h, w)"""
+    logits: Tensor
+    """(..., 2, h, w) of presence and absence"""
+    scale: Tensor
+    """(..., 2, h, w)"""
+    loc: Tensor
+    """(..., 2, h, w)"""
+    what: Tensor
+    """(..., W, h, w)"""
+
+    @property
+    def logit(self) -> Tensor:
+        """(..., N) of presence, the prior's left out."""
+        one, none = self.logits.flatten(-2).unbind(-2)
+        return one - none
+
+
+class Program(PyroModule):
+    """The generative process. ``Program(config)(images)`` conditions, ``(batch=16)`` samples the prior."""
+
+    def __init__(self, config: Config = Config()) -> None:
+        super().__init__()
+        self.config = c = config
+        self.register_buffer("presence", torch.tensor(math.log(c.presence / (1 - c.presence))))
+        self.register_buffer("noise", torch.tensor(max(c.noise, 1e-6)))
+        present, absent = moments(c)
+        self.register_buffer("present", torch.tensor(present).T)
+        self.register_buffer("absent", torch.tensor(absent).T)
+        self.layers = layers(c)
+
+    def forward(self, images: Tensor | None = None, batch: int = 1) -> Scene:
+        """Run the process.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1] to condition on; None samples the prior.
+            batch: number of scenes when `images` is None.
+        """
+        batch = batch if images is None else images.shape[0]
+        with pyro.plate("batch", batch, dim=-2):
+            noise = pyro.sample("z_noise", self.rounding(batch))
+            with pyro.plate("nodes_1", self.config.side**2, dim=-1):
+                logits = self.presence.expand(batch, self.config.side**2)
+                pres = pyro.sample("z_pres_1", dist.Bernoulli(logits=logits))
+            jitter = pyro.sample("z_bg", self.jitter(batch))
+            flow = self.flow(pres)
+            x = pyro.sample(
+                "images", flow, obs=None if images is None else dequantised(images, noise)
+            )
+            z = flow.transforms[0].inv(x)
+        return self.scene(z.squeeze(-4), pres, jitter.squeeze(-4))
+
+    def rounding(self, batch: int) -> dist.TorchDistribution:
+        """p(z_noise): of every number of an image by itself."""
+        c = self.config
+        zeros = self.noise.new_zeros(batch, 1, 3, c.size, c.size)
+        return Rounding(zeros, zeros + 1).to_event(3)
+
+    def jitter(self, batch: int) -> dist.TorchDistribution:
+        """p(ε)."""
+        c = self.config
+        zeros = self.noise.new_zeros(batch, 1, c.widths[0], c.side, c.side)
+        return normal(zeros, self.noise.expand_as(zeros), 3)
+
+    def base(self, pres: Tensor) -> Gated:
+        """p(z | e), of e (..., N), over (..., 1)."""
+        cells = pres.unflatten(-1, (self.config.side, self.config.side)).unsqueeze(-3)
+        return Gated(cells, tuple(self.present), tuple(self.absent))
+
+    def flow(self, pres: Tensor) -> dist.TransformedDistribution:
+        """p(x | e), of e (..., N), over (..., 1); images are dequantised."""
+        c = self.config
+        shapes = (sum(c.widths), c.side, c.side), (3, c.size, c.size)
+        return dist.TransformedDistribution(self.base(pres), [Transform(self.layers, shapes)])
+
+    def infer(self, x: Tensor) -> Parts:
+        """f⁻¹ of dequantised images (..., 3, H, W)."""
+        return Parts(*self.layers(x)[0].split(self.config.widths, -3))
+
+    def evidence(self, images: Tensor) -> Tensor:
+        """(B,) log p(x) in nats, presence summed out exactly, of one draw of what rounding took."""
+        x = dequantised(images, self.rounding(len(images)).sample())
+        z, log_det = self.layers(x)
+        base = self.base(self.presence.new_zeros(len(images), self.config.side**2))
+        one, none = base.densities(z)
+        log_one, log_none = F.logsigmoid(self.presence), F.logsigmoid(-self.presence)
+        cells = torch.logaddexp(one + log_one, none + log_none).sum((-2, -1))
+        return (cells + log_det).squeeze(-1)
+
+    def round_trip(self, images: Tensor) -> Tensor:
+        """f(f⁻¹(x)) of images (B, 3, H, W), which they are but for rounding of floats."""
+        return self.layers.inverse(self.layers(images)[0])
+
+    def scene(self, z: Tensor, pres: Tensor, jitter: Tensor) -> Scene:
+        """Eqs. 5, 10 and 12 of latents z (..., D, h, w), presences (..., N) and ε."""
+        c, parts = self.config, Parts(*z.split(self.config.widths, -3))
+        e = pres.unflatten(-1, (c.side, c.side)).unsqueeze(-3)
+        sign = c.margin * (e - 0.5)
+        front = [torch.zeros_like(parts.bg), sign, -sign, parts.scale, parts.loc, e * parts.what]
+        behind = [parts.bg + jitter, *map(torch.zeros_like, parts[1:])]
+        both = torch.stack([torch.cat(front, -3), torch.cat(behind, -3)])
+        front, behind = pixels(self.layers.inverse(both))
+        opacity, pose = self.enlarge(e), self.pose(parts)
+        image = opacity * front + (1 - opacity) * behind
+        boxed = self.enlarge(self.cover(pres, pose))
+        nodes = self.objects(pres.detach(), pose.detach(), within(front).detach())
+        return Scene(within(image), (nodes,), within(behind), opacity, boxed)
+
+    def enlarge(self, cells: Tensor) -> Tensor:
+        """(..., h, w) -> (..., H, W): the pixels of a cell are alike."""
+        factor = self.config.size // self.config.side
+        return cells.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
+
+    def pose(self, parts: Parts) -> Tensor:
+        """(..., N, 2, 3) boxes of all cells."""
+        side = self.config.side
+        axis = (2 * torch.arange(side, device=parts.loc.device, dtype=parts.loc.dtype) + 1)
+        axis = axis / side - 1
+        cells = torch.cartesian_prod(axis, axis).view(-1, 2).flip(-1)  # row by row, as (x, y)
+        loc, scale = (t.flatten(-2).mT for t in (parts.loc, parts.scale))
+        extent = within(scale, 1 / side, 1.0)
+        return torch.cat([torch.diag_embed(extent), (cells + DIAGONAL * loc).unsqueeze(-1)], -1)
+
+    def cover(self, pres: Tensor, pose: Tensor) -> Tensor:
+        """ê (..., 1, h, w): all boxes at once, a product of what each has in rows and in columns.
+
+        ST⁻¹ of ones is, along each axis, a ramp of a glimpse's pixel at both ends of a box.
+        """
+        c = self.config
+        axis = (2 * torch.arange(c.side, device=pres.device, dtype=pres.dtype) + 1) / c.side - 1
+        extent = pose[..., :2].diagonal(dim1=-2, dim2=-1)
+        inside = (axis - pose[..., 2:]) / extent.unsqueeze(-1)  # (..., N, 2, side)
+        lines = (c.glimpse / 2 * (1 - inside.abs()) + 0.5).clamp(0, 1)
+        columns, rows = lines.unbind(-2)
+        return ((pres.unsqueeze(-1) * rows).mT @ columns).clamp(max=1).unsqueeze(-3)
+
+    @torch.no_grad()
+    def objects(self, pres: Tensor, pose: Tensor, front: Tensor) -> Nodes:
+        """Non-maximum suppression, and the cells and pixels of what is left."""
+        c = self.config
+        slots, valid = suppressed(pres, pose, c.side, c.slots, c.overlap, c.least)
+        boxes = pose.gather(-3, slots[..., None, None].expand(*slots.shape, 2, 3))
+        alike = overlaps(boxes, pose).masked_fill(~valid.unsqueeze(-1), -math.inf)
+        own = F.one_hot(alike.argmax(-2), c.slots).mT.to(pres.dtype) * valid.unsqueeze(-1)
+        cells = own * (pres.unsqueeze(-2) > 0.5)
+        sure = (cells * pres.unsqueeze(-2)).sum(-1) / cells.sum(-1).clamp(min=1)
+        mask = self.enlarge((own * pres.unsqueeze(-2)).unflatten(-1, (c.side, c.side)))
+        colours = front.unsqueeze(-4).expand(*mask.shape[:-2], *front.shape[-3:])
+        patch = torch.cat([colours, mask.unsqueeze(-3)], -3)
+        zeros = torch.zeros_like(sure)
+        seen = torch.cat([boxes[..., 2], boxes[..., :2].diagonal(dim1=-2, dim2=-1)], -1)
+        return Nodes(
+            *(sure, boxes, zeros, zeros.long()),
+            attributes=seen,
+            mask=mask,
+            shape=mask,
+            patch=patch,
+        )
+
+    def redraw(self, scene: Scene) -> Scene:
+        """The image of a Scene, perhaps an edited one: what is seen of its objects, each moved with its box."""
+        nodes = scene.objects
+        centre, extent = nodes.attributes.split(2, -1)
+        seen = torch.cat([torch.diag_embed(extent), centre.unsqueeze(-1)], -1)
+        motion = render.chain(nodes.pose, render.inverse(seen))
+        still = torch.isclose(nodes.pose, seen, rtol=0, atol=1e-6).all(-1).all(-1)
+        moved = render.place(nodes.patch, motion, self.config.size)
+        layers = torch.where(still[..., None, None, None], nodes.patch, moved)
+        # soft masks are shares of the present: of a hard one's pixels nothing is left
+        there = (nodes.pres > 0).to(layers.dtype)[..., None, None]
+        mask = layers[:, :, -1] * there
+        canvas = render.paint(scene.background, layers[:, :, :-1], mask, nodes.depth)
+        nodes = replace(nodes, mask=mask, shape=mask)
+        opacity = mask.sum(1, keepdim=True).clamp(max=1)
+        return replace(scene, image=canvas[:, -1], levels=(nodes,), opacity=opacity)
+
+
+def moments(config: Config) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+    """Mean and deviation of every channel of the latents, where a cell is present, and where not."""
+    c, plain = config, (0.0, 1.0)
+    bg, _, scale, loc, what = c.widths
+    half, spread = c.margin / 2, math.sqrt(c.margin)
+    present = [(half, spread), (-half, spread), *[(c.scale_mean, c.scale_sd)] * scale]
+    present += [*[(0.0, c.loc_sd)] * loc, *[c.what] * what]
+    absent = [(-half, spread), (half, spread), *[plain] * (scale + loc), *[c.what_absent] * what]
+    return [plain] * bg + present, [plain] * bg + absent
+
+
+def layers(config: Config) -> Stack:
+    """f⁻¹ (Table 4)."""
+    c = config
+    bg, *heads = c.widths
+    start = [START["pres"], (c.scale_mean, c.scale_sd), START["loc"], START["what"]]
+    couplings = lambda n: [Coupling(n, c.features) for _ in range(c.couplings)]  # noqa: E731
+    tops = [
+        Stack(*couplings(n), Affine([mean] * n, [sd] * n))
+        for n, (mean, sd) in zip(heads, start, strict=True)
+    ]
+    fold = [Squeeze(c.fold)] * (c.fold > 1)
+    rest = 3 * c.squeeze**2 - 1
+    foreground = Stack(*couplings(rest), *fold, Split(tops, heads, heads))
+    background = Stack(Affine([0.0], [1.0]), *fold)
+    split = Split([background, foreground], [1, rest], [bg, sum(heads)])
+    return Stack(Affine([-1.0] * 3, [2.0] * 3), *couplings(3), Squeeze(c.squeeze), split)
+
+
+def dequantised(images: Tensor, noise: Tensor) -> Tensor:
+    """(..., B, 1, 3, H, W) in [0, 1] of images (B, 3, H, W) and what rounding took of them."""
+    return ((LEVELS - 1) * images.unsqueeze(-4) + noise) / LEVELS
+
+
+def pixels(x: Tensor) -> Tensor:
+    """Images again, of dequantised ones."""
+    return (LEVELS * x - 0.5) / (LEVELS - 1)
+
+
+def within(x: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
+    """x held in a range; the gradient is as if it were not, so that what is outside comes back."""
+    return x + (x.clamp(low, high) - x).detach()
+
+
+def overlaps(boxes: Tensor, others: Tensor) -> Tensor:
+    """(..., K, N) intersection over union of upright boxes (..., K, 2, 3) and (..., N, 2, 3)."""
+    (centre, extent), (centres, extents) = (
+        (pose[..., 2], pose[..., :2].diagonal(dim1=-2, dim2=-1)) for pose in (boxes, others)
+    )
+    centre, extent, centres, extents = (
+        *(t.unsqueeze(-2) for t in (centre, extent)),
+        *(t.unsqueeze(-3) for t in (centres, extents)),
+    )
+    low = torch.maximum(centre - extent, centres - extents)
+    high = torch.minimum(centre + extent, centres + extents)
+    common = (high - low).clamp(min=0).prod(-1)
+    return common / (4 * extent.prod(-1) + 4 * extents.prod(-1) - common)
+
+
+def suppressed(
+    pres: Tensor, pose: Tensor, side: int, slots: int, overlap: float, least: int
+) -> tuple[Tensor, Tensor]:
+    """Non-maximum suppression of the present cells' boxes, ranked by how many cells point to their centres.
+
+    Args:
+        pres: (..., N).
+        pose: (..., N, 2, 3).
+    Returns:
+        (..., slots) cells whose boxes are kept, best first, and whether there was one.
+    """
+    alive, centre = pres > 0.5, pose[..., 2]
+    place = ((centre + 1) * (side / 2)).long().clamp(0, side - 1)
+    place = place[..., 1] * side + place[..., 0]
+    votes = torch.zeros_like(pres).scatter_add(-1, place, alive.to(pres.dtype))
+    picture = votes.view(-1, 1, side, side)
+    near = 9 * F.avg_pool2d(picture, 3, stride=1, padding=1).view_as(votes)
+    votes = near.gather(-1, place)
+    chosen, valid = [], []
+    for k in range(slots):
+        score, best = votes.where(alive, torch.zeros_like(votes)).max(-1)
+        box = pose.gather(-3, best[..., None, None, None].expand(*best.shape, 1, 2, 3))
+        inside = ((centre - box[..., 2]).abs() <= box[..., :2].diagonal(dim1=-2, dim2=-1)).all(-1)
+        alive = alive & ~inside & ~(overlaps(box, pose).squeeze(-2) > overlap)
+        chosen.append(best)
+        valid.append(score > (0 if k == 0 else least - 0.5))
+    return torch.stack(chosen, -1), torch.stack(valid, -1)

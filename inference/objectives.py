@@ -136,13 +136,17 @@ class Background:
     """The background is what some image of the batch shows, pixel by pixel (DeNF eq. 5).
 
     1/M Σ_j min_b |x_b^j - x̂_bg^j|²,  j over the M pixels
+
+    # differs: without `own`, b is not the image itself, whose objects are what the paper's minimum allows.
     """
+
+    own: bool = True
 
     def __call__(self, scene: Scene, images: Tensor) -> Tensor:
         """(B,), a mean over pixels.
 
         Raises:
-            ValueError: the program says nothing of a background.
+            ValueError: the program says nothing of a background, or there is no other image.
         """
         if scene.background is None:
             raise ValueError(
@@ -150,6 +154,13 @@ class Background:
                 "give background=..., or --set train.penalties={}"
             )
         far = (scene.background.unsqueeze(1) - images).square().sum(-3)  # (B, B, H, W)
+        if not self.own:
+            if len(images) < 2:
+                raise ValueError(
+                    "the penalty Background compares with other images: give --batch 2 or more"
+                )
+            same = torch.eye(len(images), dtype=torch.bool, device=far.device)
+            far = far.masked_fill(same[..., None, None], math.inf)
         return far.amin(1).mean((-2, -1))
 
 

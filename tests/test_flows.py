@@ -99,9 +99,10 @@ def test_all_channels_change_and_couplings_begin_as_the_identity():
 
 
 def test_log_scales_are_clamped():
-    net, x = Coupling(2, 4), 1e3 * torch.randn(1, 2, 4, 4)
-    _, log_det = stir(net, 10.0)(x)
-    assert 16 < log_det.abs() <= 32 * flows.CLAMP  # of 32 numbers
+    net, x = stir(Coupling(2, 4), 10.0), 1e3 * torch.randn(1, 1, 4, 4)
+    scale, shift = net._read(net.one, x)
+    assert 0.9 * flows.CLAMP < scale.abs().max() <= flows.CLAMP
+    assert shift.abs().max() > 100
 
 
 def gated(pres):
@@ -116,11 +117,11 @@ def gated(pres):
 def test_a_density_through_a_flow_integrates_to_one(pres):
     """Over two channels of one pixel, on a grid that holds all but 1e-6 of the mass."""
     pyro.set_rng_seed(1)
-    net = stir(Stack(Coupling(2, 4), Affine([0.2, 0.1], [0.8, 1.5]), Coupling(2, 4)), 1.5)
+    net = stir(Stack(Coupling(2, 4), Affine([0.2, 0.1], [0.8, 1.5]), Coupling(2, 4)), 0.7)
     flow = dist.TransformedDistribution(
         gated(torch.full((1, 1), pres)), [Transform(net, ((2, 1, 1), (2, 1, 1)))]
     )
-    axis = torch.linspace(-15, 15, 1201)
+    axis = torch.linspace(-10, 10, 1601)
     grid = torch.cartesian_prod(axis, axis).view(-1, 2, 1, 1)
     with torch.no_grad():
         mass = flow.log_prob(grid).exp().sum() * (axis[1] - axis[0]) ** 2

@@ -82,6 +82,19 @@ def fid_like(
     return m.frechet_distance(features(torch.cat(prior)), features(images))
 
 
+def flow_metrics(program: torch.nn.Module, images: torch.Tensor) -> dict[str, float]:
+    """What is exact of an invertible program: bits of a number of an image, and the error of f(f⁻¹(x)).
+
+    The former is a bound in that what rounding took is drawn once an image; the latter a maximum.
+    """
+    with torch.no_grad():
+        parts = images.split(32)
+        evidence = torch.cat([program.evidence(x) for x in parts])
+        error = max(float((program.round_trip(x) - x).abs().max()) for x in parts)
+    bits = m.bits_per_dimension(evidence.cpu(), images[0].numel())
+    return {"bits_per_dimension": bits, "inverse_error": error}
+
+
 def evaluate(
     program: torch.nn.Module,
     guide: torch.nn.Module,
@@ -105,6 +118,8 @@ def evaluate(
     elbo = float(weights.mean())
     if "mse" in found and len(images) > 1:  # Scenes, and more than one
         found["fid_like"] = fid_like(program, images, features)
+    if hasattr(program, "evidence"):
+        found |= flow_metrics(program, images)
     return {
         **found,
         "elbo": elbo,

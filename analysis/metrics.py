@@ -546,6 +546,33 @@ def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
     return features.mean(0), features.T.cov()
 
 
+def bits_per_dimension(log_prob: Tensor, numbers: int, values: int = 256) -> float:
+    """Mean cost of a number of an image that has `values` values, by a bound on its log-probability.
+
+    Args:
+        log_prob: (B,) nats, log-density of dequantised images in [0, 1].
+        numbers: of an image, C · H · W.
+    """
+    return float(math.log2(values) - log_prob.double().mean() / (numbers * math.log(2)))
+
+
+def change_outside(image: Tensor, edited: Tensor, pose: Tensor) -> float:
+    """Mean absolute change of the pixels outside of upright boxes, the fidelity of an edit.
+
+    Args:
+        image, edited: (B, C, H, W) in [0, 1].
+        pose: (B, 2, 3) the box in each image that is meant to change.
+    """
+    size = image.shape[-1]
+    axis = (2 * torch.arange(size, device=pose.device) + 1) / size - 1
+    extent = pose[..., :2].diagonal(dim1=-2, dim2=-1)
+    inside = (axis - pose[..., 2:]).abs() <= extent.unsqueeze(-1)  # (B, 2, size)
+    outside = ~(inside[:, 1, :, None] & inside[:, 0, None, :]).unsqueeze(1).expand_as(image)
+    if not outside.any():
+        raise ValueError("the boxes cover the images: there is nothing outside")
+    return float((image - edited).abs()[outside].mean(dtype=torch.float64))
+
+
 def mse(scene: Scene, images: Tensor) -> float:
     """Mean squared error per pixel and channel against images (B, C, H, W) in [0, 1]."""
     if scene.image.shape != images.shape:

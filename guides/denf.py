@@ -1,6 +1,6 @@
 """Guide of DeNF: a flow leaves nothing to infer but presence, and that it says itself.
 
-    q(z_pres_ij | x) = Bernoulli(logit β + l¹_ij - l⁰_ij),  l the presence channels of f⁻¹(x)    (Algorithm 1, line 5)
+    q(z_pres_ij | x) = Bernoulli(logit β + l¹_ij - l⁰_ij),  l the presence channels of f⁻¹(x)  (Alg. 1, line 5)
     q(z_noise | x)   = p(z_noise),  q(z_bg | x) = p(z_bg)
 
 It has no parameters. It is p(z_pres | l), the exact posterior given the presence channels alone; that given all

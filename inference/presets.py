@@ -608,8 +608,8 @@ DENF_EPOCH = 35_000 // 12  # steps; CLEVR6 has about half of the 70,000 scenes
 def per_number(size: int) -> dict[str, Schedule]:
     """Weights of the likelihood and of presence such that it is in nats a number of the image.
 
-    # differs: eq. 13 adds a density of 49,152 numbers and means of squares as they are; the latter count for nothing
-    then.
+    # differs: eq. 13 adds a density of 49,152 numbers and means of squares as they are; the latter count for
+    nothing then.
     """
     return dict.fromkeys(("weight.images", "weight.z_pres*"), Constant(1 / (3 * size**2)))
 

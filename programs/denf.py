@@ -21,14 +21,15 @@ the foreground at every place.
 What the paper trains besides the likelihood, eqs. 5, 10 and 12, are penalties on the Scene
 (`inference.objectives`: Background, Reconstruction, Compatibility).
 
-# differs: eq. 2 adds the densities of two flows with different arguments and does not integrate to one; eq. 7 has
-what absent cells hold in the power of 0, so that f may stretch it without bound. Here there is one f, every channel
-has a normalised density whatever e is, and eqs. 4 and 9 are its terms.
-# differs: no β is given, nor how two channels are one logit: they are the logits of presence and absence, and the
-Gaussians above are those whose log-odds are l¹ - l⁰. Their means stand for e in x̂_fg.
+# differs: eq. 2 adds the densities of two flows with different arguments and does not integrate to one; eq. 7
+has what absent cells hold in the power of 0, so that f may stretch it without bound. Here there is one f, every
+channel has a normalised density whatever e is, and eqs. 4 and 9 are its terms.
+# differs: no β is given, nor how two channels are one logit: they are the logits of presence and absence, and
+the Gaussians above are those whose log-odds are l¹ - l⁰. Their means stand for e in x̂_fg.
 # differs: z_scale and z_loc are not bounded in the paper; a box is at least a cell wide.
 # differs: f sees colours in [-1, 1] and ends in a learned scale and shift of each channel, which begins at the
-prior; pixels are dequantised, `z_noise` being what rounding took: p(x) of 256 values is E p((255 x + z_noise) / 256).
+prior; pixels are dequantised, `z_noise` being what rounding took: p(x) of 256 values is E p((255 x + z_noise) /
+256).
 # differs: f's squeeze has the background's channel take part (a rearrangement) where there are two squeezes.
 
 Objects. Boxes of present cells go through non-maximum suppression: first that whose centre most cells point to,
@@ -39,8 +40,8 @@ present cell is of that object whose box is most like its own, so that masks sha
 A node's patch is the whole image, x̂_fg and its mask, and its `attributes` are the box that they were seen in
 (centre, then half-widths): with nothing moved, `redraw` is eq. 10 to the last digit.
 
-Shape legend: B images, N = h w cells row by row, D channels of the latents, C = 3 colours, H x W pixels, K slots.
-A particle plate may stand to the left of B.
+Shape legend: B images, N = h w cells row by row, D channels of the latents, C = 3 colours, H x W pixels, K
+slots. A particle plate may stand to the left of B.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro.nn import PyroModule
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from programs import render
@@ -107,8 +108,8 @@ class Config:
             )
         if self.squeeze < 2 or self.size % (self.squeeze * self.fold):
             raise ValueError(
-                f"size={self.size}, squeeze={self.squeeze}, fold={self.fold}: expected a squeeze of at least 2, "
-                "and a multiple of squeeze times fold pixels"
+                f"size={self.size}, squeeze={self.squeeze}, fold={self.fold}: expected a squeeze of at "
+                "least 2, and a multiple of squeeze times fold pixels"
             )
 
     @property
@@ -249,7 +250,7 @@ class Program(PyroModule):
     def pose(self, parts: Parts) -> Tensor:
         """(..., N, 2, 3) boxes of all cells."""
         side = self.config.side
-        axis = (2 * torch.arange(side, device=parts.loc.device, dtype=parts.loc.dtype) + 1)
+        axis = 2 * torch.arange(side, device=parts.loc.device, dtype=parts.loc.dtype) + 1
         axis = axis / side - 1
         cells = torch.cartesian_prod(axis, axis).view(-1, 2).flip(-1)  # row by row, as (x, y)
         loc, scale = (t.flatten(-2).mT for t in (parts.loc, parts.scale))

@@ -13,8 +13,8 @@ Jacobian's determinant; `inverse` goes back. A base and `Transform(layers)` are 
 
 |s| < `CLAMP`, smoothly. Layers begin close to the identity, but for the last convolution's noise of `START`.
 
-Densities of what computers keep need dequantisation: pixels of 256 values get noise that is uniform over what was
-rounded away, `Rounding`, without which a flow may put infinite density on 256 points.
+Densities of what computers keep need dequantisation: pixels of 256 values get noise that is uniform over what
+was rounded away, `Rounding`, without which a flow may put infinite density on 256 points.
 
 Shape legend: C channels, H x W pixels. Anything may stand to the left.
 """

@@ -1,4 +1,4 @@
-"""Flow layers: they invert, their log-determinants are autograd's, and what they make of a base is a density."""
+"""Flow layers invert, their log-determinants are autograd's, and what they make of a base is a density."""
 
 import math
 
@@ -32,7 +32,10 @@ def stir(net, scale=0.3):
 def small(channels=3):
     rest = 4 * channels - 1
     top = Split(
-        [Coupling(2, 3), Stack(Coupling(rest - 2, 3), Affine([0.1] * (rest - 2), [2.0] * (rest - 2)))],
+        [
+            Coupling(2, 3),
+            Stack(Coupling(rest - 2, 3), Affine([0.1] * (rest - 2), [2.0] * (rest - 2))),
+        ],
         [2, rest - 2],
         [2, rest - 2],
     )

@@ -25,6 +25,7 @@ from analysis.features import random_convolutions
 from analysis.posterior import infer, iwae, log_weights
 from inference import checkpoint
 from inference.clevr import ClevrConfig, clevr_with_masks, is_clevr
+from inference.clips import clips, is_clips
 from inference.data import Dataset, FolderConfig, image_folder, load_world, world_dataset
 from programs import render
 from programs.loading import ROOT, Function, Source, choose, imported, load, override
@@ -282,7 +283,8 @@ def unseen(config: dict[str, Any], world: str | None, number: int, seed: int) ->
         options = override(ClevrConfig(), config["world"], "the images")
         return clevr_with_masks(images, "test", number, options)
     if images:
-        return image_folder(images, override(FolderConfig(), config["world"], "the images"))
+        options = override(FolderConfig(), config["world"], "the images")
+        return clips(images, "test", options) if is_clips(images) else image_folder(images, options)
     name = world or config["recipe"].get("world")
     options = load_world(name).Config()
     known = {f.name for f in fields(options)}

@@ -1,6 +1,6 @@
 """Images to learn from: worlds, generated once and cached, or a folder of the user's own.
 
-(Published pictures with truth are read by `inference.clevr`.)
+(Published pictures with truth are read by `inference.clevr`, frames of a camera by `inference.clips`.)
 
 A world's set is a folder of .npy files under ``$SCENE_PROGRAMS_CACHE`` (default
 ~/.cache/scene-programs), named by a hash of all that decides it: world, version, configuration,
@@ -266,21 +266,38 @@ def image_folder(path: str | Path, config: FolderConfig = FolderConfig()) -> Dat
         )
     images = torch.empty(len(files), config.colours, config.size, config.size, dtype=torch.uint8)
     for i, file in enumerate(tqdm(files, desc="reading", unit="image", disable=None)):
-        images[i] = _picture(file, config)
+        images[i] = read_picture(file, config)
     return Dataset(images, {"images": str(path), "number": len(files), "size": config.size})
 
 
-def _picture(file: Path, config: FolderConfig) -> Tensor:
-    """(C, S, S) uint8 of a file."""
-    from PIL import Image, ImageOps
+def read_picture(file: Path, config: FolderConfig) -> Tensor:
+    """(C, S, S) uint8 of a file.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    from PIL import Image
 
     try:
         with Image.open(file) as picture:
-            plain = _eight_bits(picture).convert("RGB" if config.colours == 3 else "L")
-            square = ImageOps.fit(plain, (config.size, config.size))
+            return _square(_eight_bits(picture), config)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"cannot read the picture {str(file)!r}: {error}") from error
-    return torch.from_numpy(np.array(square)).view(config.size, config.size, -1).permute(2, 0, 1)
+
+
+def square(frame: np.ndarray, config: FolderConfig) -> Tensor:
+    """(C, S, S) uint8 of (H, W, 3) uint8, cut square around the middle and resized."""
+    from PIL import Image
+
+    return _square(Image.fromarray(frame), config)
+
+
+def _square(picture: Image, config: FolderConfig) -> Tensor:
+    from PIL import ImageOps
+
+    plain = picture.convert("RGB" if config.colours == 3 else "L")
+    cut = ImageOps.fit(plain, (config.size, config.size))
+    return torch.from_numpy(np.array(cut)).view(config.size, config.size, -1).permute(2, 0, 1)
 
 
 def _eight_bits(picture: Image) -> Image:

@@ -635,12 +635,15 @@ DENF_PAPER = Recipe(
 DENF_QUICK = replace(
     DENF_PAPER,
     steps=1600,
+    batch=8,
     program={"size": 32, "couplings": 2, "features": 16},
     scenes=4000,
     schedules={
         "learning_rate": WarmupDecay(1e-3, warmup=50, half_life=300, hold=800),
         "estimator.temperature": Linear(1.0, 0.5, 800),
         **per_number(32),
+        # differs: all cells are present at first: absent ones teach x̂_fg nothing, and x̂_bg learns sooner
+        "program.presence": Linear(2.0, -2.197, 350, begin=100),
         "weight.penalty/background": Constant(100.0),
         "weight.penalty/reconstruction": Constant(10.0),
     },

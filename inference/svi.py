@@ -35,6 +35,7 @@ from tqdm import tqdm
 from inference import checkpoint, distributed, networks
 from inference.capture import Step
 from inference.clevr import ClevrConfig, clevr_with_masks, is_clevr
+from inference.clips import clips, is_clips
 from inference.data import Dataset, FolderConfig, Sampler, image_folder, load_world, world_dataset
 from inference.estimators import ESTIMATORS, estimator
 from inference.objectives import Objective
@@ -174,7 +175,9 @@ def datasets(p: Plan) -> tuple[Dataset, Dataset | None]:
         own = lambda number, split: clevr_with_masks(p.images, split, number, p.world_config)  # noqa: E731
         return own(None, "train"), own(VALIDATION_SCENES, "validation")
     if p.images:
-        return image_folder(p.images, p.world_config), None
+        return (clips if is_clips(p.images) else image_folder)(
+            p.images, config=p.world_config
+        ), None
     make = lambda number, split: world_dataset(  # noqa: E731
         p.recipe.world, number, split, seed=0, config=p.world_config
     )
@@ -588,6 +591,8 @@ def finish(run: Run, p: Plan, program: nn.Module, guide: nn.Module, out: Path, s
 
     if p.images and is_clevr(p.images):
         test = clevr_with_masks(p.images, "test", TEST_SCENES, p.world_config)
+    elif p.images and is_clips(p.images):
+        test = clips(p.images, "test", p.world_config)
     elif p.images:
         test = image_folder(p.images, p.world_config)
     else:
@@ -618,7 +623,7 @@ def parser() -> argparse.ArgumentParser:
     source = a.add_mutually_exclusive_group()
     source.add_argument("--world", metavar="W", help="simulator in programs/worlds to learn from")
     source.add_argument("--images", metavar="DIR", type=Path, help="folder of images to learn from, "
-                        "or CLEVR with masks as an HDF5 file")  # fmt: skip
+                        "of clips, a video, or CLEVR with masks as an HDF5 file")  # fmt: skip
     a.add_argument("--estimator", metavar="E", help=f"one of {', '.join(ESTIMATORS)}, or "
                    "PATTERN=E,… by names of sites")  # fmt: skip
     a.add_argument("--steps", type=int, metavar="N", help="the step to reach")

@@ -24,12 +24,12 @@ def generator(seed=0):
 
 
 def test_cars_are_as_many_and_as_large_as_is_said_and_do_not_overlap():
-    scene = world(200, generator(), Config(size=64))
+    scene = world(100, generator(), Config(size=128))
     nodes = scene.objects
     number = nodes.present.sum(1)
     assert number.unique().tolist() == [1, 2, 3, 4, 5, 6]
     assert (nodes.mask.sum(1) <= 1).all()
-    area = nodes.mask.flatten(2).sum(-1)[nodes.present] / 64**2
+    area = nodes.mask.flatten(2).sum(-1)[nodes.present] / 128**2
     length = 2 * nodes.extent[..., 0][nodes.present]
     assert (length >= traffic.LENGTHS[0] - 1e-5).all() and (length <= traffic.LENGTHS[1]).all()
     inside = nodes.centre[nodes.present][:, 0].abs() < 0.75

@@ -43,7 +43,7 @@ SMALL = {
     | {"decoder": ((16, 4, 1), (8, 4, 1))},
     "genesis": {"size": 32, "components": 3, "z_bg": 4, "z_bg_mask": 6, "memory": 8, "hidden": 16}
     | {"channels": (8, 16), "decoder": 16, "cell": 2},
-    "denf": {"size": 32, "squeeze": 8, "couplings": 1, "features": 4, "slots": 3, "least": 1},
+    "denf": {"size": 32, "squeeze": 8, "couplings": 1, "features": 4, "slots": 16, "least": 1},
 }
 FOUR_LEVELS = {"z_what": (12, 10, 8, 8), "crops": (16, 16, 8)}
 

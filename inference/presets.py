@@ -338,7 +338,7 @@ def trusting(steps: int) -> dict[str, Schedule]:
 
     # differs: after it regions are cut where shapes are wrong, unless they count for less (`analysis/LOG.md`).
     """
-    return {"guide.trust": Until(0.5, steps, after=0.1)}
+    return {"guide.trust": Until(1.0, steps, after=0.5)}
 
 
 ECON_RANDOM_QUICK = replace(

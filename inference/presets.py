@@ -173,6 +173,8 @@ GSGN_CLEVR_QUICK = replace(
     },
     schedules={
         **GSGN_QUICK.schedules,
+        # differs: parts cost little at first, so that all slots are used until they must pay
+        "weight.aux/z_pres_2": Exponential(0.1, 1.0, 800, begin=600),
         "program.fixed_mixing": Until(0.1, 150),
         "program.sigma_fg": LinearVariance(0.15, 0.3, 600, begin=600),
         "program.sigma_bg": Constant(0.1),

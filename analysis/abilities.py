@@ -41,6 +41,9 @@ SIZE = 32
 NARROW = {
     "gsgn": {"z_what": (12, 10, 8), "z_bg": 3, "crops": (16, 8), "hidden": 24}
     | {"channels": (8, 16), "decoder": 16},
+    "gnm": {"channels": (16, 32, 64), "decoder": ((16, 4, 1), (8, 4, 1))},
+    "convdraw": {"channels": (16, 32, 64), "decoder": ((16, 4, 1),)},
+    "vae": {"channels": (16, 32, 64), "decoder": ((16, 4, 1), (8, 4, 1))},
 }
 DRAWS = 16
 """Scenes of the prior, of which some objects overlap. They get all objects, as priors may place none."""
@@ -51,6 +54,10 @@ PROGRAMS = {
     "discrete_air": "discrete_air",
     "econ": "econ",
     "monet": "econ",
+    "gnm": "gnm",
+    "genesis": "genesis",
+    "convdraw": "convdraw",
+    "vae": "vae",
 }
 """Variants in the README's table, and the files that they are of."""
 TEXTS = {
@@ -103,6 +110,8 @@ def recombines(program: Callable, number: int = DRAWS) -> bool:
     """Whether objects of one draw of the prior are the same objects in another, which stays as it was."""
     a, b = (_everything(poutine.trace(program).get_trace(batch=number)) for _ in range(2))
     one, two = _scene(program, a), _scene(program, b)
+    if not _apart(one):
+        return False
     slots, moved = range(one.objects.pres.shape[1]), torch.zeros(one.objects.pres.shape[1])
     for slot in slots:
         chosen = edit._sites(a, one, slot, 0)
@@ -122,6 +131,8 @@ def recombines(program: Callable, number: int = DRAWS) -> bool:
 def orders(program: Callable, number: int = DRAWS) -> bool:
     """Whether the same objects in the reverse order of depth make another picture."""
     trace = _everything(poutine.trace(program).get_trace(batch=number))
+    if not _apart(_scene(program, trace)):
+        return False
     names = _latents(trace)
     depths = [n for n in names if n.startswith("z_depth")]
     if any(_slots(trace, n) for n in names):
@@ -206,6 +217,11 @@ def _scene(program: Callable, trace: Trace) -> Scene:
     number = len(trace.nodes[_latents(trace)[0]]["value"])
     scene = poutine.replay(program, trace=trace)(batch=number)
     return with_masks(scene)
+
+
+def _apart(scene: Scene) -> bool:
+    """Whether there are objects that have looks of their own, apart from where they are seen."""
+    return bool(scene.levels) and scene.objects.patch is not None
 
 
 def _places(scene: Scene) -> Tensor:

@@ -183,6 +183,8 @@ GSGN_CLEVR_QUICK = replace(
     },
     schedules={
         **GSGN_QUICK.schedules,
+        # differs: parts cost little at first, so that all slots are used until they must pay
+        "weight.aux/z_pres_2": Exponential(0.1, 1.0, 800, begin=600),
         "program.fixed_mixing": Until(0.1, 150),
         "program.sigma_fg": LinearVariance(0.15, 0.3, 600, begin=600),
         "program.sigma_bg": Constant(0.1),
@@ -348,7 +350,7 @@ def trusting(steps: int) -> dict[str, Schedule]:
 
     # differs: after it regions are cut where shapes are wrong, unless they count for less (`analysis/LOG.md`).
     """
-    return {"guide.trust": Until(0.5, steps, after=0.1)}
+    return {"guide.trust": Until(1.0, steps, after=0.5)}
 
 
 ECON_RANDOM_QUICK = replace(

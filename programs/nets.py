@@ -241,8 +241,8 @@ class SubpixelStack(nn.Module):
         last, rest = divmod(size, side * math.prod(factor for _, factor, _ in stages))
         if rest or not last:
             raise ValueError(
-                f"{stages} make {side} pixels a side {side * math.prod(f for _, f, _ in stages)}, "
-                f"of which {size} is no multiple"
+                f"{stages} enlarge {side} pixels a side to {side * math.prod(f for _, f, _ in stages)}; "
+                f"expected a divisor of {size}: take fewer stages, or smaller factors"
             )
         layers: list[nn.Module] = []
         for width, factor, kernel in stages:

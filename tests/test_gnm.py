@@ -419,7 +419,7 @@ def test_baselines_have_the_weights_that_the_supplement_gives_them():
         ({"units": 24}, "as many as units"),
         ({"z_bg": -1}, "0 or more features"),
         ({"sigma": 0.0}, "sigma=0.0"),
-        ({"glimpse": 10}, "no multiple"),
+        ({"glimpse": 10}, "expected a divisor of 10"),
         ({"decoder": ((8, 2, 2),)}, "odd kernel"),
         ({"decoder": ((8, 4),)}, "of each stage"),
         ({"size": 48}, "power of two"),

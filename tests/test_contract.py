@@ -294,7 +294,7 @@ def test_variants_differ_in_parameters_sites_or_densities():
         shapes = tuple(
             (n, tuple(s["value"].shape)) for n, s in sites.nodes.items() if s["type"] == "sample"
         )
-        density = float(log_prob_per_image(trace, ["images"]))
+        density = log_prob_per_image(trace, ["images"]).item()
         counts[name, variant] = (shapes, sum(p.numel() for p in guide.parameters()), density)
     assert len(set(counts.values())) == len(counts)
 

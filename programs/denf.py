@@ -1,4 +1,4 @@
-"""DeNF: scene-decompositional normalizing flows (anonymous, under review; seeds/004).
+"""DeNF: unsupervised scene-decompositional normalizing flows (anonymous, under review).
 
 An image is the image f(z) of a map of as many numbers: one channel for the background, and a structured cell of
 the foreground at every place.

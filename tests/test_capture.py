@@ -34,6 +34,7 @@ UNFIT = {
     ("discrete_air", "disarm"),
     ("econ", "disarm"),
     ("econ", "enumerate"),
+    ("denf", "enumerate"),
 }
 """Refused before they train: too many values, a site of another kind."""
 SCHEDULES = {

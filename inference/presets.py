@@ -411,6 +411,17 @@ SPACE_P_QUICK = replace(
     # differs: 4 x 4 cells, which 12 parts at most fit in, take a quarter of the time of 8 x 8
     program={**SPACE_QUICK.program, "grid": 4, "z_what": 16, "scale_mean": -1.2, "scale_sd": 0.3},
 )
+# objects and parts of 2D Shapes are smaller, and parts of one size do not touch
+SPACE_SHAPES_QUICK = replace(
+    SPACE_QUICK, world="shapes2d", program={**SPACE_QUICK.program, "scale_sd": 0.2}
+)
+SPACE_P_SHAPES_QUICK = replace(
+    SPACE_SHAPES_QUICK,
+    program={
+        **SPACE_QUICK.program,
+        **{"grid": 8, "glimpse": 8, "z_what": 16, "scale_mean": -2.0, "scale_sd": 0.2},
+    },
+)
 SPACE_PAPER = Recipe(
     steps=160_000,
     batch=12,
@@ -672,6 +683,8 @@ PRESETS: dict[str, dict[str, Recipe]] = {
     "discrete_air_mnist": {"quick": DIGITS_QUICK, "paper": DIGITS_PAPER},
     "space": {"quick": SPACE_QUICK, "paper": SPACE_PAPER},
     "space_p": {"quick": SPACE_P_QUICK, "paper": SPACE_PAPER},
+    "space/shapes2d": {"quick": SPACE_SHAPES_QUICK},
+    "space_p/shapes2d": {"quick": SPACE_P_SHAPES_QUICK},
     "gnm": {
         "quick": GNM_QUICK,
         "quick_beta2": with_beta(GNM_QUICK, 2.0),

@@ -173,18 +173,22 @@ GSGN_PAPER = Recipe(
 UPRIGHT = {"max_angle": math.radians(10)}
 GSGN_CLEVR_QUICK = replace(
     GSGN_QUICK,
+    steps=4000,
     world="compositional_clevr",
-    program={**GSGN_QUICK.program, **UPRIGHT},
+    program={**GSGN_QUICK.program, **UPRIGHT, "scale_start": (0.1, -0.35)},
     # differs: as on 2D Shapes; with Table 9 an object is one part, as large as it
     auxiliary={
         **GSGN_AUXILIARY,
         "z_scale_1": Gaussian(0.1, 0.1),
-        "z_scale_*": Gaussian(-0.1, 0.14),
+        "z_scale_*": Gaussian(-0.35, 0.14),
     },
     schedules={
         **GSGN_QUICK.schedules,
-        # differs: parts cost little at first, so that all slots are used until they must pay
+        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=450, hold=2000),
+        # differs: parts cost little and are small at first, so that all slots are used, each for a piece of an
+        # object; then they must pay and may grow, and pieces of one part become one
         "weight.aux/z_pres_2": Exponential(0.1, 1.0, 800, begin=600),
+        "weight.aux/z_scale_2": Exponential(1.0, 0.1, 800, begin=800),
         "program.fixed_mixing": Until(0.1, 150),
         "program.sigma_fg": LinearVariance(0.15, 0.3, 600, begin=600),
         "program.sigma_bg": Constant(0.1),

@@ -19,6 +19,7 @@ from inference.objectives import (
     Background,
     Boundary,
     Compatibility,
+    Contained,
     Gaussian,
     Mixture,
     Penalty,
@@ -653,19 +654,23 @@ DENF_QUICK = replace(
     DENF_PAPER,
     steps=1600,
     batch=8,
-    program={"size": 32, "couplings": 2, "features": 16},
+    # differs: boxes want to be larger than most objects, which Contained keeps them in
+    program={"size": 32, "couplings": 2, "features": 16, "scale_mean": 0.3, "scale_sd": 0.05},
     scenes=4000,
     schedules={
         "learning_rate": WarmupDecay(1e-3, warmup=50, half_life=300, hold=800),
         "estimator.temperature": Linear(1.0, 0.5, 800),
         **per_number(32),
+        # differs: the likelihood comes late and counts a tenth: it is highest where all cells are alike, and at
+        # its full weight no cell stays present
+        "weight.images": Linear(0.0, 0.1 / (3 * 32**2), 400, begin=400),
         # differs: all cells are present at first: absent ones teach x̂_fg nothing, and x̂_bg learns sooner
         "program.presence": Linear(2.0, -2.197, 350, begin=100),
         "weight.penalty/background": Constant(100.0),
         "weight.penalty/reconstruction": Constant(10.0),
     },
     # differs: with the image itself in eq. 5 the background shows all objects, and no cell is present
-    penalties={**DENF_PENALTIES, "background": Background(own=False)},
+    penalties={**DENF_PENALTIES, "background": Background(own=False), "contained": Contained()},
     evaluate_every=200,
 )
 

@@ -16,10 +16,10 @@ the foreground at every place.
     x̂_fg      = f(0, e, z_scale, z_loc, e z_what)
     x̂         = e x̂_fg + (1 - e) x̂_bg                         Scene.image                    (10)
     box_ij    = the window of half-width z_scale at the cell's place plus z_loc, in units of the diagonal
-    ê         = min(1, Σ_ij e_ij ST⁻¹(1, box_ij))             Scene.boxed, e being Scene.opacity  (12)
+    ê         = min(1, Σ_ij e_ij ST⁻¹(1, box_ij))             Scene.opacity is e, and Scene.boxed the sum  (12)
 
 What the paper trains besides the likelihood, eqs. 5, 10 and 12, are penalties on the Scene
-(`inference.objectives`: Background, Reconstruction, Compatibility).
+(`inference.objectives`: Background, Reconstruction, Compatibility; `quick` has one more, Contained).
 
 # differs: eq. 2 adds the densities of two flows with different arguments and does not integrate to one; eq. 7
 has what absent cells hold in the power of 0, so that f may stretch it without bound. Here there is one f, every
@@ -258,7 +258,7 @@ class Program(PyroModule):
         return torch.cat([torch.diag_embed(extent), (cells + DIAGONAL * loc).unsqueeze(-1)], -1)
 
     def cover(self, pres: Tensor, pose: Tensor) -> Tensor:
-        """ê (..., 1, h, w): all boxes at once, a product of what each has in rows and in columns.
+        """(..., 1, h, w) how many boxes cover a cell; each is a product of what it has in rows and columns.
 
         ST⁻¹ of ones is, along each axis, a ramp of a glimpse's pixel at both ends of a box.
         """
@@ -268,7 +268,7 @@ class Program(PyroModule):
         inside = (axis - pose[..., 2:]) / extent.unsqueeze(-1)  # (..., N, 2, side)
         lines = (c.glimpse / 2 * (1 - inside.abs()) + 0.5).clamp(0, 1)
         columns, rows = lines.unbind(-2)
-        return ((pres.unsqueeze(-1) * rows).mT @ columns).clamp(max=1).unsqueeze(-3)
+        return ((pres.unsqueeze(-1) * rows).mT @ columns).unsqueeze(-3)
 
     @torch.no_grad()
     def objects(self, pres: Tensor, pose: Tensor, front: Tensor) -> Nodes:

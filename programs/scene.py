@@ -107,7 +107,7 @@ class Scene:
     opacity: Tensor | None = None
     """(B, 1, H, W) in [0, 1]: how much of a pixel objects explain; None where not said."""
     boxed: Tensor | None = None
-    """(B, 1, H, W) in [0, 1]: what objects' boxes cover, whatever is opaque there; None where not said."""
+    """(B, 1, H, W): by how many boxes a pixel is covered, whatever is opaque there; None where not said."""
 
     @property
     def objects(self) -> Nodes:

@@ -196,23 +196,27 @@ class Compatibility:
 
 
 @dataclass(frozen=True)
-class Contained:
-    """Every box lies on objects; they are not drawn to boxes.
+class Inscribed:
+    """Every box is as large as what is opaque around it lets it be.
 
-    Σ c (1 - e) / Σ c,  e the opacity, c by how many boxes a pixel is covered
+    Σ c (λ (1 - e) - e) / Σ e,  e the opacity, taken as given, c by how many boxes a pixel is covered
 
     # differs: not in DeNF. Eq. 12 has no gradient where boxes overlap, and boxes as small as a cell solve it.
     """
 
+    outside: float = 2.0
+    """λ, the price of an area that is not opaque in areas that are"""
+
     def __call__(self, scene: Scene, images: Tensor | None = None) -> Tensor:
-        """(B,) in [0, 1].
+        """(B,) mean over boxes, in units of the area that one is there for.
 
         Raises:
             ValueError: the program does not say what is opaque, or boxed.
         """
-        opacity, boxed = boxes_of("Contained", scene)
-        outside = boxed * (1 - opacity.detach())
-        return outside.sum((1, 2, 3)) / (boxed.sum((1, 2, 3)) + 1e-6)
+        opacity, boxed = boxes_of("Inscribed", scene)
+        opacity = opacity.detach()
+        area = boxed * (self.outside * (1 - opacity) - opacity)
+        return area.sum((1, 2, 3)) / (opacity.sum((1, 2, 3)) + 1)
 
 
 def boxes_of(penalty: str, scene: Scene) -> tuple[Tensor, Tensor]:

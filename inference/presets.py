@@ -19,8 +19,8 @@ from inference.objectives import (
     Background,
     Boundary,
     Compatibility,
-    Contained,
     Gaussian,
+    Inscribed,
     Mixture,
     Penalty,
     Prior,
@@ -187,8 +187,8 @@ GSGN_CLEVR_QUICK = replace(
         **GSGN_QUICK.schedules,
         "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=450, hold=2000),
         # differs: parts cost little and are small at first, so that all slots are used, each for a piece of an
-        # object; then they must pay and may grow, and pieces of one part become one
-        "weight.aux/z_pres_2": Exponential(0.1, 1.0, 800, begin=600),
+        # object; then they must pay (half: the image has a quarter of the pixels) and may grow together
+        "weight.aux/z_pres_2": Exponential(0.1, 0.5, 800, begin=600),
         "weight.aux/z_scale_2": Exponential(1.0, 0.1, 800, begin=800),
         "program.fixed_mixing": Until(0.1, 150),
         "program.sigma_fg": LinearVariance(0.15, 0.3, 600, begin=600),
@@ -654,8 +654,7 @@ DENF_QUICK = replace(
     DENF_PAPER,
     steps=1600,
     batch=8,
-    # differs: boxes want to be larger than most objects, which Contained keeps them in
-    program={"size": 32, "couplings": 2, "features": 16, "scale_mean": 0.3, "scale_sd": 0.05},
+    program={"size": 32, "couplings": 2, "features": 16},
     scenes=4000,
     schedules={
         "learning_rate": WarmupDecay(1e-3, warmup=50, half_life=300, hold=800),
@@ -668,9 +667,10 @@ DENF_QUICK = replace(
         "program.presence": Linear(2.0, -2.197, 350, begin=100),
         "weight.penalty/background": Constant(100.0),
         "weight.penalty/reconstruction": Constant(10.0),
+        "weight.penalty/inscribed": Linear(0.0, 0.01, 200, begin=400),
     },
     # differs: with the image itself in eq. 5 the background shows all objects, and no cell is present
-    penalties={**DENF_PENALTIES, "background": Background(own=False), "contained": Contained()},
+    penalties={**DENF_PENALTIES, "background": Background(own=False), "inscribed": Inscribed()},
     evaluate_every=200,
 )
 

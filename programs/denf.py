@@ -19,14 +19,15 @@ the foreground at every place.
     ê         = min(1, Σ_ij e_ij ST⁻¹(1, box_ij))             Scene.opacity is e, and Scene.boxed the sum  (12)
 
 What the paper trains besides the likelihood, eqs. 5, 10 and 12, are penalties on the Scene
-(`inference.objectives`: Background, Reconstruction, Compatibility; `quick` has one more, Contained).
+(`inference.objectives`: Background, Reconstruction, Compatibility; `quick` has one more, Inscribed).
 
 # differs: eq. 2 adds the densities of two flows with different arguments and does not integrate to one; eq. 7
 has what absent cells hold in the power of 0, so that f may stretch it without bound. Here there is one f, every
 channel has a normalised density whatever e is, and eqs. 4 and 9 are its terms.
 # differs: no β is given, nor how two channels are one logit: they are the logits of presence and absence, and
 the Gaussians above are those whose log-odds are l¹ - l⁰. Their means stand for e in x̂_fg.
-# differs: z_scale and z_loc are not bounded in the paper; a box is at least a cell wide.
+# differs: z_scale and z_loc are not bounded in the paper; a box is at least a cell wide. Boxes follow presence:
+ê has no gradient for e.
 # differs: f sees colours in [-1, 1] and ends in a learned scale and shift of each channel, which begins at the
 prior; pixels are dequantised, `z_noise` being what rounding took: p(x) of 256 values is E p((255 x + z_noise) /
 256).
@@ -238,7 +239,7 @@ class Program(PyroModule):
         front, behind = pixels(self.layers.inverse(both))
         opacity, pose = self.enlarge(e), self.pose(parts)
         image = opacity * front + (1 - opacity) * behind
-        boxed = self.enlarge(self.cover(pres, pose))
+        boxed = self.enlarge(self.cover(pres.detach(), pose))
         nodes = self.objects(pres.detach(), pose.detach(), within(front).detach())
         return Scene(within(image), (nodes,), within(behind), opacity, boxed)
 

@@ -19,7 +19,7 @@ from inference.data import world_dataset
 from inference.objectives import (
     Background,
     Compatibility,
-    Contained,
+    Inscribed,
     Objective,
     Reconstruction,
     cost_terms,
@@ -187,13 +187,14 @@ def test_the_penalties_are_the_equations():
         torch.testing.assert_close(Background(own)(scene, images), torch.tensor(expected))
     squares = (image - images).square().sum((1, 2, 3)) / 36
     torch.testing.assert_close(Reconstruction()(scene, images), squares)
-    outside = (covered * (1 - opacity)).flatten(1).sum(1) / covered.flatten(1).sum(1)
-    torch.testing.assert_close(Contained()(scene), outside)
+    inside, outside = ((covered * e).flatten(1).sum(1) for e in (opacity, 1 - opacity))
+    ratio = (2 * outside - inside) / (opacity.flatten(1).sum(1) + 1)
+    torch.testing.assert_close(Inscribed()(scene), ratio)
     covered = covered.clamp(max=1)
     apart, total = (covered - opacity).square(), covered + opacity
     ratio = apart.flatten(1).sum(1) / total.flatten(1).sum(1)
     torch.testing.assert_close(Compatibility()(scene), ratio)
-    for penalty in (Compatibility(), Contained()):
+    for penalty in (Compatibility(), Inscribed()):
         with pytest.raises(ValueError, match="opacity and boxed"):
             penalty(Scene(image, ()))
     with pytest.raises(ValueError, match="with a background"):

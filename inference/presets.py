@@ -667,6 +667,8 @@ DENF_QUICK = replace(
         "program.presence": Linear(2.0, -2.197, 350, begin=100),
         "weight.penalty/background": Constant(100.0),
         "weight.penalty/reconstruction": Constant(10.0),
+        # differs: eq. 12 keeps boxes small at first; then they fill objects, and objects must not fill boxes
+        "weight.penalty/compatibility": Until(1.0, 400, after=0.0),
         "weight.penalty/inscribed": Linear(0.0, 0.01, 200, begin=400),
     },
     # differs: with the image itself in eq. 5 the background shows all objects, and no cell is present

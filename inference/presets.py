@@ -413,19 +413,20 @@ SPACE_QUICK = Recipe(
 
 SPACE_P_QUICK = replace(
     SPACE_QUICK,
-    # differs: 4 x 4 cells, which 12 parts at most fit in, take a quarter of the time of 8 x 8
-    program={**SPACE_QUICK.program, "grid": 4, "z_what": 16, "scale_mean": -1.2, "scale_sd": 0.3},
+    # differs: boxes are held smaller than most parts, or they take whole objects
+    program={
+        **SPACE_QUICK.program,
+        **{"grid": 8, "glimpse": 8, "z_what": 16, "scale_mean": -1.6, "scale_sd": 0.25},
+    },
 )
 # objects and parts of 2D Shapes are smaller, and parts of one size do not touch
 SPACE_SHAPES_QUICK = replace(
     SPACE_QUICK, world="shapes2d", program={**SPACE_QUICK.program, "scale_sd": 0.2}
 )
 SPACE_P_SHAPES_QUICK = replace(
-    SPACE_SHAPES_QUICK,
-    program={
-        **SPACE_QUICK.program,
-        **{"grid": 8, "glimpse": 8, "z_what": 16, "scale_mean": -2.0, "scale_sd": 0.2},
-    },
+    SPACE_P_QUICK,
+    world="shapes2d",
+    program={**SPACE_P_QUICK.program, "scale_mean": -2.0, "scale_sd": 0.2},
 )
 SPACE_PAPER = Recipe(
     steps=160_000,

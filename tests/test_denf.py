@@ -11,7 +11,7 @@ from torch import nn
 
 from analysis import edit
 from analysis.clustering import clustered, sweep
-from analysis.evaluate import flow_metrics
+from analysis.evaluate import flow_metrics, open_run
 from analysis.metrics import ari_fg, bits_per_dimension, change_outside
 from analysis.posterior import infer, iwae, log_weights
 from guides.denf import Guide
@@ -383,3 +383,17 @@ def test_the_baseline_is_above_chance_on_clevr6():
     found = sweep(data)
     assert list(found.values()) == sorted(found.values())
     assert 0.3 < max(found.values()) < 1 and len(found) == 24
+
+
+def test_the_shipped_run_finds_objects_and_removes_them():
+    program, guide, config = open_run("denf-clevr6")
+    data = world_dataset("clevr6", 24, "test", config=clevr6.Config(size=config["world"]["size"]))
+    images = data.images.float() / 255
+    pyro.set_rng_seed(0)
+    scene = infer(program, guide, images)
+    assert ari_fg(scene, data.truth(slice(0, 24))) > 0.7
+    slot = 0  # the box that most cells point to
+    pose = scene.objects.pose[:, slot]
+    without = edit.render(program, edit.remove(scene, slot))
+    assert change_outside(scene.image, without.image, pose) < 1.5 / 255
+    assert (without.image - scene.image).abs().amax() > 0.1

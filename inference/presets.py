@@ -416,7 +416,11 @@ SPACE_P_QUICK = replace(
     # differs: boxes are held smaller than most parts, or they take whole objects
     program={
         **SPACE_QUICK.program,
-        **{"grid": 8, "glimpse": 8, "z_what": 16, "scale_mean": -1.6, "scale_sd": 0.25},
+        "grid": 8,
+        "glimpse": 8,
+        "z_what": 16,
+        "scale_mean": -1.6,
+        "scale_sd": 0.25,
     },
 )
 # objects and parts of 2D Shapes are smaller, and parts of one size do not touch

@@ -423,9 +423,9 @@ SPACE_P_QUICK = replace(
         "scale_sd": 0.25,
     },
 )
-# objects and parts of 2D Shapes are smaller, and parts of one size do not touch
+# parts of 2D Shapes do not touch: with more cells than GSGN has slots, an object's parts go to several
 SPACE_SHAPES_QUICK = replace(
-    SPACE_QUICK, world="shapes2d", program={**SPACE_QUICK.program, "scale_sd": 0.2}
+    SPACE_QUICK, world="shapes2d", program={**SPACE_QUICK.program, "grid": 2, "scale_sd": 0.2}
 )
 SPACE_P_SHAPES_QUICK = replace(
     SPACE_P_QUICK,

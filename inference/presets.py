@@ -505,12 +505,13 @@ GNM_ARROW_PAPER = replace(
 )
 GNM_QUICK = replace(
     GNM_PAPER,
-    steps=5000,
+    steps=6000,
     batch=16,
     world="mnist4",
     scenes=20_000,
     program={
         "size": 64,
+        "sigma": 0.1,  # a digit has a quarter of the pixels
         "glimpse": 16,
         "interaction": (256, 256),
         "embedding": (256, 256),
@@ -518,13 +519,14 @@ GNM_QUICK = replace(
         "decoder": ((32, 4, 1), (16, 2, 1), (8, 2, 3)),
     },
     schedules={
-        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=600, hold=3000),
+        "learning_rate": WarmupDecay(2e-3, warmup=200, half_life=300, hold=4600),
         "estimator.temperature": Linear(1.0, 0.5, 1500),
-        "weight.z_global*": Linear(0.0, 1.0, 2500),
-        "weight.aux/z_pres*": Linear(1 / 3, 1.0, 1000),
+        # differs: z^g is free until looks cost what they cost, or it does not learn which digits there are
+        "weight.z_global*": Linear(0.0, 1.0, 1700, begin=3000),
+        "weight.aux/z_pres*": Linear(1.0, 4.0, 1000),
         # differs: looks cost little at first, or all digits stay one
-        "weight.z_what*": Linear(0.05, 1.0, 3000),
-        "weight.aux/z_what*": Linear(0.05, 1.0, 3000),
+        "weight.z_what*": Exponential(0.02, 1.0, 1800, begin=1200),
+        "weight.aux/z_what*": Exponential(0.02, 1.0, 1800, begin=1200),
     },
     evaluate_every=1000,
     layout="channels_last",

@@ -519,14 +519,14 @@ GNM_QUICK = replace(
         "decoder": ((32, 4, 1), (16, 2, 1), (8, 2, 3)),
     },
     schedules={
-        "learning_rate": WarmupDecay(2e-3, warmup=200, half_life=300, hold=4600),
+        "learning_rate": WarmupDecay(2e-3, warmup=200, half_life=300, hold=4900),
         "estimator.temperature": Linear(1.0, 0.5, 1500),
         # differs: z^g is free until looks cost what they cost, or it does not learn which digits there are
-        "weight.z_global*": Linear(0.0, 1.0, 1700, begin=3000),
+        "weight.z_global*": Linear(0.0, 1.0, 1400, begin=3600),
         "weight.aux/z_pres*": Linear(1.0, 4.0, 1000),
         # differs: looks cost little at first, or all digits stay one
-        "weight.z_what*": Exponential(0.02, 1.0, 1800, begin=1200),
-        "weight.aux/z_what*": Exponential(0.02, 1.0, 1800, begin=1200),
+        "weight.z_what*": Exponential(0.02, 1.0, 1800, begin=1800),
+        "weight.aux/z_what*": Exponential(0.02, 1.0, 1800, begin=1800),
     },
     evaluate_every=1000,
     layout="channels_last",

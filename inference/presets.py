@@ -413,7 +413,7 @@ SPACE_QUICK = Recipe(
 
 SPACE_P_QUICK = replace(
     SPACE_QUICK,
-    # differs: boxes are held smaller than most parts, or they take whole objects
+    # differs: a prior of boxes smaller than most parts; on CLEVR they take whole objects all the same
     program={
         **SPACE_QUICK.program,
         "grid": 8,
@@ -525,8 +525,9 @@ GNM_QUICK = replace(
         "weight.z_global*": Linear(0.0, 1.0, 1400, begin=3600),
         "weight.aux/z_pres*": Linear(1.0, 4.0, 1000),
         # differs: looks cost little at first, or all digits stay one
-        "weight.z_what*": Exponential(0.02, 1.0, 1800, begin=1800),
-        "weight.aux/z_what*": Exponential(0.02, 1.0, 1800, begin=1800),
+        **dict.fromkeys(
+            ("weight.z_what*", "weight.aux/z_what*"), Exponential(0.02, 1.0, 1800, begin=1800)
+        ),
     },
     evaluate_every=1000,
     layout="channels_last",

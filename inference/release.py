@@ -6,6 +6,8 @@ python -m inference.release runs/gsgn-shapes2d programs/trained/gsgn-shapes2d
 from __future__ import annotations
 
 import argparse
+import json
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 import torch
 
 from inference import checkpoint
+from inference.svi import write_json
 
 LIMIT = 8 * 2**20
 KEPT = ("config.json", "metrics.json", "log.jsonl", "scene_graphs.png", "prior_scenes.png")
@@ -41,12 +44,24 @@ def release(run: Path, target: Path, half: bool = False) -> int:
         for name in KEPT:
             if (run / name).is_file():
                 shutil.copyfile(run / name, target / name)
+        config = json.loads((target / "config.json").read_text())
+        write_json(
+            target / "config.json",
+            config | {"command": anywhere(config["command"], target.name)},
+        )
     except OSError as error:
         raise checkpoint.unwritable(target, error) from error
     size = sum(p.stat().st_size for p in target.iterdir())
     if size > LIMIT:
         raise ValueError(f"{target} holds {size} bytes; a shipped run is at most {LIMIT}")
     return size
+
+
+def anywhere(command: str, name: str) -> str:
+    """The command of a run, writing to ``runs/name``: where it once lay says nothing to others."""
+    words = shlex.split(command)
+    words[words.index("--out") + 1] = f"runs/{name}"
+    return shlex.join(words)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -141,7 +141,7 @@ def plan(run: Run) -> Plan:
 
 def command(run: Run) -> str:
     """The command line of a run, without --resume."""
-    words = ["python -m inference.svi", run.program, "--out", str(run.out)]
+    words = ["python -m inference.svi", run.program, "--out", shlex.quote(str(run.out))]
     for f in fields(Run):
         value = getattr(run, f.name)
         if f.name not in ("program", "out", "resume", "set") and value != f.default:

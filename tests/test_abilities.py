@@ -14,11 +14,8 @@ from programs.scene import Nodes, Scene
 EXPECTED = {name: dict.fromkeys(abilities.TEXTS, True) for name in abilities.PROGRAMS}
 for additive in ("air", "discrete_air"):  # objects add up: none lies in front
     EXPECTED[additive]["order"] = False
-for joint in (
-    "genesis",
-    "convdraw",
-    "vae",
-):  # what is seen of one depends on all before it, or none is apart
+# what is seen of one depends on all before it, or none is apart
+for joint in ("genesis", "convdraw", "vae"):
     EXPECTED[joint] |= {"recombine": False, "order": False}
 for whole in ("convdraw", "vae"):
     EXPECTED[whole]["decompose"] = False

@@ -137,6 +137,9 @@ def test_a_released_run_gives_the_same_scenes(run, tmp_path):
     scenes = [infer(*open_run(r)[:2], x) for r in (run, tmp_path / "shipped")]
     assert torch.equal(scenes[0].image, scenes[1].image)
     assert not (tmp_path / "shipped" / "checkpoint.ckpt").exists()
+    command = json.loads((tmp_path / "shipped" / "config.json").read_text())["command"]
+    assert "--out runs/shipped" in command and str(tmp_path) not in command
+    assert "--steps 3" in command
     assert release_main([str(run), str(tmp_path / "half"), "--half"]) == 0
     half = infer(*open_run(tmp_path / "half")[:2], x)
     torch.testing.assert_close(half.image, scenes[0].image, atol=0.02, rtol=0)

@@ -227,7 +227,8 @@ def anew(program: Callable, trace: Trace, sites: str) -> Scene:
     """Scenes as in a trace, but for the sites that match a pattern, which the program draws, given the others.
 
     ``anew(program, trace, "z_[!g]*")`` draws GNM's symbols under a fixed z^g: with the guide's trace an
-    image's, with the program's own one of the prior (supplement, 1.2). Within `Mode` they take their mode.
+    image's, with the program's own one of the prior (supplement, 1.2). Within `Mode` of the same sites they
+    take their mode.
 
     Raises:
         ValueError: no site matches.

@@ -17,17 +17,20 @@ import io
 import json
 import sys
 from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyro
 import torch
 from matplotlib.figure import Figure
+from pyro import poutine
 
-from analysis import calibration, edit, layers, plots, predictive, quantities, validity
+from analysis import calibration, edit, layers, plots, predictive, quantities, structure, validity
 from analysis.evaluate import find_run, floats, graph_metrics, open_run, read_json, unseen
 from analysis.metrics import ari_of_twins
-from analysis.posterior import infer, to_inference_data
+from analysis.posterior import Mode, infer, latent_sites, to_inference_data
 from analysis.published import PUBLISHED
 from inference.data import Dataset
 from inference.svi import read_log
@@ -37,6 +40,8 @@ IMAGES, DRAWS = 32, 50
 """Images, and draws of each, for the posterior."""
 SIMULATIONS, RANKED = 60, 19
 """Scenes simulated for the calibration, and draws of each."""
+REDRAWN, REDRAWS = 6, 5
+"""Scenes whose symbols are drawn anew under one global latent, and draws of each."""
 CROWDS, CROWDED = (4, 5), 100
 """Objects, with repeats, of scenes that programs in layers were not trained on, and how many such scenes."""
 STYLE = """
@@ -128,6 +133,7 @@ def report(run: str | Path, out: Path, images: int = IMAGES, draws: int = DRAWS)
         pictures(page, program, x, scene)
         edits(page, program, guide, x, scene)
         in_layers(page, program, guide, x, data, scene, config)
+    symbols(page, program, guide, x[:REDRAWN])
     checks(page, program, guide, x)
     if scene is not None:
         calibrated(page, program, guide, x, data)
@@ -229,6 +235,28 @@ def in_layers(
     if validity.judges(data):
         crowds(page, program, guide, config)
         asked(page, program, guide, data)
+
+
+def symbols(page: Page, program: Callable, guide: Callable, x: torch.Tensor) -> None:
+    """Symbols drawn anew under one global latent (GNM's supplement, figures 1 to 6)."""
+    with torch.no_grad():
+        of_images = poutine.trace(guide).get_trace(x)
+        of_prior = poutine.trace(program).get_trace(batch=len(x))
+    apart = [fnmatchcase(name, structure.SYMBOLS) for name in latent_sites(of_images)]
+    if all(apart) or not any(apart):
+        return
+    page.heading("Symbols under one global latent")
+    dreams = structure.prior(program, 24)
+    page.figure(plots.sample_figure(dreams), "Scenes of the prior whose symbols take their mode.")
+    for whose, trace, known in (("images", of_images, {"image": x}), ("the prior", of_prior, {})):
+        again = partial(edit.anew, program, trace, structure.SYMBOLS)
+        with Mode(sites=structure.SYMBOLS):
+            columns = {**known, "mode": again().image}
+        columns |= {f"draw {n + 1}": again().image for n in range(REDRAWS)}
+        page.figure(
+            plots.pictures_figure(columns),
+            f"A global latent of {whose} a row: its symbols at their mode, and drawn anew.",
+        )
 
 
 def crowds(page: Page, program: Callable, guide: Callable, config: Mapping[str, Any]) -> None:

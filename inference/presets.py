@@ -568,6 +568,7 @@ CONVDRAW_QUICK = replace(
     scenes=20_000,
     program={
         "size": 64,
+        "sigma": 0.1,
         "units": 32,
         "interaction": (64,),
         "channels": (16, 32, 32, 32),
@@ -582,6 +583,7 @@ VAE_QUICK = replace(
     CONVDRAW_QUICK,
     program={
         "size": 64,
+        "sigma": 0.1,
         "channels": (16, 32, 64, 64),
         "head": 64,
         "decoder": (
@@ -622,7 +624,7 @@ GENESIS_QUICK = replace(
         "channels": (16, 16, 32, 32),
         "decoder": 32,
         "cell": 2,
-        "sigma": 0.2,
+        "sigma": 0.1,
     },
     schedules={"learning_rate": WarmupDecay(1e-3, warmup=100, half_life=300, hold=1400)},
 )

@@ -7,12 +7,14 @@ from types import SimpleNamespace
 import oracles
 import pyro
 import pytest
+import test_contract
 import torch
+from matplotlib.figure import Figure
 from pyro import poutine
 from test_contract import SMALL
 from torch.distributions import Normal
 
-from analysis import edit
+from analysis import edit, report
 from analysis.posterior import Mode
 from guides.gnm import Guide
 from inference.objectives import Objective, cost_terms, log_prob_per_image, per_image
@@ -428,3 +430,29 @@ def test_baselines_have_the_weights_that_the_supplement_gives_them():
 def test_configurations_that_cannot_be_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         build(**changes)
+
+
+def test_the_report_shows_symbols_under_one_global_latent(monkeypatch):
+    monkeypatch.setattr(report, "REDRAWS", 2)
+    page, x = report.Page("gnm"), torch.rand(2, 3, 32, 32)
+    shown = []
+    monkeypatch.setattr(
+        report.plots, "pictures_figure", lambda columns: shown.append(columns) or Figure()
+    )
+    report.symbols(page, *build(), x)
+    assert [list(columns) for columns in shown] == [
+        ["image", "mode", "draw 1", "draw 2"],
+        ["mode", "draw 1", "draw 2"],
+    ]
+    for columns in shown:
+        assert not torch.equal(columns["mode"][0], columns["mode"][1])
+        assert not torch.equal(columns["draw 1"], columns["draw 2"])
+    assert "".join(page.parts).count("<figure>") == 3
+
+
+def test_a_program_whose_latents_are_all_global_has_no_symbols():
+    program, guide = test_contract.build("vae", "vae")
+    page = report.Page("vae")
+    before = list(page.parts)
+    report.symbols(page, program, guide, torch.rand(2, program.config.colours, 32, 32))
+    assert page.parts == before

@@ -22,6 +22,8 @@ import multiprocessing
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -112,6 +114,7 @@ def world_dataset(
         progress: show a bar where there is a terminal.
     Raises:
         ValueError: unknown world or split, a bad number or seed, a cache that cannot be written.
+        RuntimeError: a process died; scripts that draw are read again by each, so they need a guard.
     """
     module = load_world(name)
     config = module.Config() if config is None else config
@@ -196,8 +199,16 @@ def _draw_all(
     if processes == 1 or len(jobs) <= 8:  # a pool takes longer to start than that
         yield from tqdm(map(_draw, jobs), **bar)
         return
-    with multiprocessing.get_context("spawn").Pool(processes, torch.set_num_threads, (1,)) as pool:
-        yield from tqdm(pool.imap(_draw, jobs), **bar)
+    spawn = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(processes, spawn, torch.set_num_threads, (1,)) as pool:
+            yield from tqdm(pool.map(_draw, jobs), **bar)
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            f"one of processes={processes} that draw scenes has died: for want of memory, or as each of them "
+            'reads the running script again. Ask for scenes in a file, under `if __name__ == "__main__":`, '
+            "or with processes=1"
+        ) from error
 
 
 def _draw(job: tuple[dict[str, Any], Any, int, int]) -> dict[str, np.ndarray]:

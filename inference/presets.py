@@ -574,7 +574,7 @@ CONVDRAW_QUICK = replace(
         "channels": (16, 32, 32, 32),
         "decoder": ((64, 2, 1), (32, 1, 3), (32, 2, 1), (16, 1, 3), (16, 2, 1), (8, 2, 1)),
     },
-    schedules={"learning_rate": GNM_QUICK.schedules["learning_rate"]},
+    schedules={"learning_rate": WarmupDecay(1e-3, warmup=200, half_life=300, hold=3300)},
     evaluate_every=1000,
     layout="channels_last",
 )

@@ -1,5 +1,7 @@
 import errno
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +45,18 @@ def test_the_scenes_do_not_depend_on_the_number_of_processes(monkeypatch, tmp_pa
         sets.append(world_dataset("shapes2d", 41, "train", 3, SMALL, processes))
     assert torch.equal(sets[0].images, sets[1].images)
     assert torch.equal(sets[0].tables[1]["pose"], sets[1].tables[1]["pose"])
+
+
+def test_a_script_without_a_guard_is_told_what_it_lacks(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from inference import data\ndata.BATCH = 4\ndata.world_dataset('shapes2d', 40, processes=2)"
+    )
+    words = [sys.executable, str(script)]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=200)
+    assert ended.returncode == 1
+    assert "one of processes=2 that draw scenes has died" in ended.stderr
+    assert not list((tmp_path / "cache").iterdir())
 
 
 def test_the_truth_is_the_worlds(monkeypatch):

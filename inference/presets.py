@@ -633,13 +633,13 @@ GENESIS_QUICK = replace(
 DENF_EPOCH = 35_000 // 12  # steps; CLEVR6 has about half of the 70,000 scenes
 
 
-def per_number(size: int) -> dict[str, Schedule]:
-    """Weights of the likelihood and of presence such that it is in nats a number of the image.
+def per_number(size: int) -> float:
+    """The weight of the likelihood, and of presence, with which it is in nats a number of the image.
 
     # differs: eq. 13 adds a density of 49,152 numbers and means of squares as they are; the latter count for
     nothing then.
     """
-    return dict.fromkeys(("weight.images", "weight.z_pres*"), Constant(1 / (3 * size**2)))
+    return 1 / (3 * size**2)
 
 
 DENF_PENALTIES: dict[str, Penalty] = {
@@ -655,7 +655,7 @@ DENF_PAPER = Recipe(
     schedules={
         "learning_rate": Constant(1e-4),
         "estimator.temperature": Linear(0.1, 0.01, 17 * DENF_EPOCH, begin=3 * DENF_EPOCH),
-        **per_number(128),
+        **dict.fromkeys(("weight.images", "weight.z_pres*"), Constant(per_number(128))),
     },
     penalties=DENF_PENALTIES,
     evaluate_every=DENF_EPOCH,
@@ -669,10 +669,10 @@ DENF_QUICK = replace(
     schedules={
         "learning_rate": WarmupDecay(1e-3, warmup=50, half_life=300, hold=800),
         "estimator.temperature": Linear(1.0, 0.5, 800),
-        **per_number(32),
+        "weight.z_pres*": Constant(per_number(32)),
         # differs: the likelihood comes late and counts a tenth: it is highest where all cells are alike, and at
         # its full weight no cell stays present
-        "weight.images": Linear(0.0, 0.1 / (3 * 32**2), 400, begin=400),
+        "weight.images": Linear(0.0, 0.1 * per_number(32), 400, begin=400),
         # differs: all cells are present at first: absent ones teach x̂_fg nothing, and x̂_bg learns sooner
         "program.presence": Linear(2.0, -2.197, 350, begin=100),
         "weight.penalty/background": Constant(100.0),

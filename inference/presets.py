@@ -505,7 +505,7 @@ GNM_ARROW_PAPER = replace(
 )
 GNM_QUICK = replace(
     GNM_PAPER,
-    steps=6000,
+    steps=8000,
     batch=16,
     world="mnist4",
     scenes=20_000,
@@ -519,14 +519,14 @@ GNM_QUICK = replace(
         "decoder": ((32, 4, 1), (16, 2, 1), (8, 2, 3)),
     },
     schedules={
-        "learning_rate": WarmupDecay(2e-3, warmup=200, half_life=300, hold=4900),
+        "learning_rate": WarmupDecay(2e-3, warmup=200, half_life=300, hold=6900),
         "estimator.temperature": Linear(1.0, 0.5, 1500),
         # differs: z^g is free until looks cost what they cost, or it does not learn which digits there are
-        "weight.z_global*": Linear(0.0, 1.0, 1400, begin=3600),
+        "weight.z_global*": Linear(0.0, 1.0, 1600, begin=4200),
         "weight.aux/z_pres*": Linear(1.0, 4.0, 1000),
         # differs: looks cost little at first, or all digits stay one
         **dict.fromkeys(
-            ("weight.z_what*", "weight.aux/z_what*"), Exponential(0.02, 1.0, 1800, begin=1800)
+            ("weight.z_what*", "weight.aux/z_what*"), Exponential(0.02, 1.0, 1800, begin=2400)
         ),
     },
     evaluate_every=1000,

@@ -557,15 +557,17 @@ def bits_per_dimension(log_prob: Tensor, numbers: int, values: int = 256) -> flo
 
 
 def change_outside(image: Tensor, edited: Tensor, pose: Tensor) -> float:
-    """Mean absolute change of the pixels outside of upright boxes, the fidelity of an edit.
+    """Mean absolute change of the pixels outside of boxes, the fidelity of an edit.
 
     Args:
         image, edited: (B, C, H, W) in [0, 1].
-        pose: (B, 2, 3) the box in each image that is meant to change.
+        pose: (B, 2, 3) the box in each image that is meant to change; of a turned one, the upright one around.
+    Raises:
+        ValueError: there is nothing outside.
     """
     size = image.shape[-1]
     axis = (2 * torch.arange(size, device=pose.device) + 1) / size - 1
-    extent = pose[..., :2].diagonal(dim1=-2, dim2=-1)
+    extent = pose[..., :2].abs().sum(-1)
     inside = (axis - pose[..., 2:]).abs() <= extent.unsqueeze(-1)  # (B, 2, size)
     outside = ~(inside[:, 1, :, None] & inside[:, 0, None, :]).unsqueeze(1).expand_as(image)
     if not outside.any():

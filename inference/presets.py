@@ -664,15 +664,15 @@ DENF_QUICK = replace(
     DENF_PAPER,
     steps=1600,
     batch=8,
-    program={"size": 32, "couplings": 2, "features": 16},
+    program={"size": 48, "couplings": 2, "features": 16},
     scenes=4000,
     schedules={
         "learning_rate": WarmupDecay(1e-3, warmup=50, half_life=300, hold=800),
         "estimator.temperature": Linear(1.0, 0.5, 800),
-        "weight.z_pres*": Constant(per_number(32)),
+        "weight.z_pres*": Constant(per_number(48)),
         # differs: the likelihood comes late and counts a tenth: it is highest where all cells are alike, and at
         # its full weight no cell stays present
-        "weight.images": Linear(0.0, 0.1 * per_number(32), 400, begin=400),
+        "weight.images": Linear(0.0, 0.1 * per_number(48), 400, begin=400),
         # differs: all cells are present at first: absent ones teach x̂_fg nothing, and x̂_bg learns sooner
         "program.presence": Linear(2.0, -2.197, 350, begin=100),
         "weight.penalty/background": Constant(100.0),

@@ -18,7 +18,10 @@ from inference import checkpoint
 from inference.svi import write_json
 
 LIMIT = 8 * 2**20
-KEPT = ("config.json", "metrics.json", "log.jsonl", "scene_graphs.png", "prior_scenes.png")
+KEPT = (
+    *("config.json", "metrics.json", "structure.json", "log.jsonl"),
+    *("scene_graphs.png", "reconstructions.png", "prior_scenes.png"),
+)
 
 
 def release(run: Path, target: Path, half: bool = False) -> int:

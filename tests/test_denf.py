@@ -9,7 +9,7 @@ import torch
 from pyro import poutine
 from torch import nn
 
-from analysis import edit
+from analysis import edit, fidelity
 from analysis.clustering import clustered, sweep
 from analysis.evaluate import flow_metrics, open_run
 from analysis.metrics import ari_fg, bits_per_dimension, change_outside
@@ -309,6 +309,32 @@ def test_change_outside_a_box():
     assert change_outside(image, edited, pose) == pytest.approx(0.5 / 48)
     with pytest.raises(ValueError, match="cover"):
         change_outside(image, edited, torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]]))
+
+
+def test_outside_of_a_turned_box_is_outside_the_upright_one_around_it():
+    image = torch.zeros(1, 3, 8, 8)
+    half = 0.5 * math.sqrt(0.5)
+    pose = torch.tensor([[[half, -half, 0.0], [half, half, 0.0]]])  # a corner at a distance of 0.71
+    edited = image.clone()
+    edited[..., 2, 2] = 1.0  # at 0.375 from both axes, outside the turned box
+    assert change_outside(image, edited, pose) == 0
+    edited[..., 1, 2] = 1.0  # at 0.625
+    assert change_outside(image, edited, pose) == 0
+    edited[..., 0, 2] = 1.0
+    assert change_outside(image, edited, pose) == pytest.approx(1 / (64 - 36))
+
+
+def test_every_object_is_removed_by_itself(capsys):
+    program, _ = build()
+    z, pres = two_objects(program)
+    scene = program.scene(z, pres, 0 * z[:, :1])
+    found = fidelity.removals(program, scene)
+    assert len(found) == int(scene.objects.present.sum()) == 2
+    assert found.tolist() == [0, 0]
+    assert fidelity.main(["denf-clevr6", "--scenes", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert int(lines[0].split()[0]) >= 3 and "mean 0." in lines[1]
+    assert fidelity.main(["vae-nowhere"]) == 2
 
 
 def test_backgrounds_are_drawn_and_the_mode_has_none_of_their_noise():

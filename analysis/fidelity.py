@@ -1,0 +1,76 @@
+"""Fidelity of edits: what changes outside an object's box when the object is removed.
+
+    python -m analysis.fidelity RUN [--scenes N] [--seed S]
+
+DeNF claims that nothing but the edited object changes (section 4, figure 5). Every object that the guide finds
+in unseen scenes is removed from its scene by itself; the scene is drawn with it and without. Printed are how
+many there were, and the absolute change of pixels outside its box, white being 255: the mean over objects of
+the mean over pixels, and the greatest of these means.
+
+For programs that can draw a Scene (`redraw`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+import pyro
+import torch
+from torch import Tensor
+
+from analysis import edit
+from analysis.evaluate import floats, open_run, unseen
+from analysis.metrics import change_outside
+from analysis.posterior import infer
+from programs.scene import Scene
+
+
+@torch.no_grad()
+def removals(program: Callable, scene: Scene) -> Tensor:
+    """(R,) mean absolute changes in [0, 1] outside the boxes of R objects, each removed by itself.
+
+    Raises:
+        ValueError: the program cannot draw Scenes.
+    """
+    found = []
+    for slot in range(scene.objects.pres.shape[1]):
+        rows = scene.objects.present[:, slot].nonzero()[:, 0]
+        if not len(rows):
+            continue
+        before = edit.render(program, scene[rows])
+        after = edit.render(program, edit.remove(before, slot))
+        poses = before.objects.pose[:, slot]
+        pictures = zip(before.image, after.image, poses, strict=True)
+        found += [change_outside(a[None], b[None], box[None]) for a, b, box in pictures]
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point."""
+    a = argparse.ArgumentParser(
+        prog="python -m analysis.fidelity", description=__doc__.split("\n")[0]
+    )
+    a.add_argument("run", metavar="RUN", help="run folder, or name of a run in programs/trained")
+    a.add_argument("--scenes", type=int, default=200, metavar="N")
+    a.add_argument("--seed", type=int, default=0, metavar="S")
+    options = a.parse_args(arguments)
+    try:
+        program, guide, config = open_run(options.run)
+        data = unseen(config, None, options.scenes, options.seed)
+        pyro.set_rng_seed(options.seed)
+        found = 255 * removals(program, infer(program, guide, floats(data, "cpu")))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if not len(found):
+        print(f"no object was found in {options.scenes} scenes")
+        return 0
+    print(f"{len(found)} objects removed")
+    print(f"change outside the box, of 255: mean {found.mean():.3f}, at most {found.max():.3f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -36,7 +36,8 @@ prior; pixels are dequantised, `z_noise` being what rounding took: p(x) of 256 v
 Objects. Boxes of present cells go through non-maximum suppression: first that whose centre most cells point to,
 `slots` times, without those that overlap with it or have their centre in it.
 # differs: the paper has neither rank nor threshold, and gives an object all present cells in its box. Here each
-present cell is of that object whose box is most like its own, so that masks share no pixel.
+present cell is of that object whose box is most like its own, so that masks share no pixel. An object of fewer
+than `least` cells is none, and they go to the others.
 
 A node's patch is the whole image, x̂_fg and its mask, and its `attributes` are the box that they were seen in
 (centre, then half-widths): with nothing moved, `redraw` is eq. 10 to the last digit.
@@ -92,7 +93,7 @@ class Config:
     glimpse: int = 8  # pixels a side of the ones that ST⁻¹ places: edges of boxes are as soft
     slots: int = 10  # K
     overlap: float = 0.3  # IoU of boxes from which they are of one object
-    least: int = 3  # cells that point to an object's centre at least, but for the first
+    least: int = 3  # cells that an object has, and that point to its centre (but for the first)
 
     def __post_init__(self) -> None:
         check_positive(self, "what", "what_absent", "noise", "scale_mean")
@@ -277,9 +278,10 @@ class Program(PyroModule):
         c = self.config
         slots, valid = suppressed(pres, pose, c.side, c.slots, c.overlap, c.least)
         boxes = pose.gather(-3, slots[..., None, None].expand(*slots.shape, 2, 3))
-        alike = overlaps(boxes, pose).masked_fill(~valid.unsqueeze(-1), -math.inf)
-        own = F.one_hot(alike.argmax(-2), c.slots).mT.to(pres.dtype) * valid.unsqueeze(-1)
-        cells = own * (pres.unsqueeze(-2) > 0.5)
+        there = (pres > 0.5).unsqueeze(-2)
+        enough = (owned(boxes, valid, pose) * there).sum(-1) >= c.least
+        own = owned(boxes, valid & enough, pose)
+        cells = own * there
         sure = (cells * pres.unsqueeze(-2)).sum(-1) / cells.sum(-1).clamp(min=1)
         mask = self.enlarge((own * pres.unsqueeze(-2)).unflatten(-1, (c.side, c.side)))
         colours = front.unsqueeze(-4).expand(*mask.shape[:-2], *front.shape[-3:])
@@ -369,6 +371,12 @@ def overlaps(boxes: Tensor, others: Tensor) -> Tensor:
     high = torch.minimum(centre + extent, centres + extents)
     common = (high - low).clamp(min=0).prod(-1)
     return common / (4 * extent.prod(-1) + 4 * extents.prod(-1) - common)
+
+
+def owned(boxes: Tensor, valid: Tensor, pose: Tensor) -> Tensor:
+    """(..., K, N) 1 for that of the valid boxes (..., K, 2, 3) which a cell's (..., N, 2, 3) is most like."""
+    alike = overlaps(boxes, pose).masked_fill(~valid.unsqueeze(-1), -math.inf)
+    return F.one_hot(alike.argmax(-2), valid.shape[-1]).mT.to(pose.dtype) * valid.unsqueeze(-1)
 
 
 def suppressed(

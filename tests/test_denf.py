@@ -251,6 +251,18 @@ def test_cells_that_point_to_one_place_are_one_object():
     assert (nodes.mask.sum(1).flatten(1).sum(1) == 4 * pres.sum(1)).all()
 
 
+def test_what_has_too_few_cells_is_no_object():
+    program, _ = build(least=3)
+    z, pres = two_objects(program)
+    cells = pres.nonzero()[:, -1]
+    for number, expected in ((2, 0), (3, 1), (4, 1), (8, 2)):
+        some = torch.zeros_like(pres)
+        some[..., cells[:number]] = 1.0
+        nodes = program.scene(z, some, 0 * z[:, :1]).objects
+        assert int(nodes.present.sum()) == expected
+        assert nodes.mask.sum() == (4 * number if expected else 0)
+
+
 def test_non_maximum_suppression_keeps_the_box_most_cells_point_to():
     """Against a list of the kept boxes worked out one by one."""
     side, pose = 4, torch.zeros(1, 16, 2, 3)

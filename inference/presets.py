@@ -89,7 +89,7 @@ GSGN_AUXILIARY: dict[str, Prior] = {
 }
 
 GSGN_QUICK = Recipe(
-    steps=3000,
+    steps=3600,
     batch=32,
     program={
         "size": 64,
@@ -103,12 +103,16 @@ GSGN_QUICK = Recipe(
     },
     scenes=16000,
     schedules={
-        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=400, hold=1400),
+        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=400, hold=2000),
         "estimator.temperature": Exponential(2.5, 0.5, 1200),
         # differs: the background learns first. With σ_bg at 0.1 from the start, a foreground that is
         # black where nothing is drawn explains the dark pixels, and the background learns nothing.
         "program.fixed_mixing": Until(1e-5, 150),
         "program.sigma_bg": Exponential(0.3, 0.1, 150),
+        # differs: what wholes look like is free at first, or it says nothing of their parts; what parts look
+        # like is cheap, or all are discs
+        **dict.fromkeys(("weight.z_what_0", "weight.z_what_1"), Linear(0.0, 1.0, 1000, begin=1600)),
+        "weight.z_what_2": Exponential(0.05, 1.0, 1200, begin=1000),
     },
     # differs: priors of the scales that fit the world, and narrow: windows that are larger than their
     # objects do not say where the objects are
@@ -134,8 +138,6 @@ GSGN_LONG = replace(
 # Groups of objects: as GSGN_QUICK, but for the windows.
 # differs: each level's size has a range of its own around what the world has. In the paper's ranges the windows
 # of all three levels grow at first, a part's to that of a group, and nothing says where anything is.
-# differs: an object costs little and hardly stretches. At the paper's 23 nats, two objects of one part each
-# are cheaper as one of two parts.
 FOUR_LEVELS_QUICK = replace(
     GSGN_QUICK,
     world="groups2d",
@@ -146,8 +148,15 @@ FOUR_LEVELS_QUICK = replace(
         "scale": ((0.3, 0.1), (0.55, 0.15), (0.5, 0.2)),
         "scale_start": (0.0, 0.0, 0.0),
     },
+    schedules={
+        **GSGN_QUICK.schedules,
+        # differs: parts cost little at first, or each has an object of its own
+        "weight.aux/z_pres_3": Exponential(0.1, 1.0, 1000, begin=900),
+        "weight.z_what_2": GSGN_QUICK.schedules["weight.z_what_1"],
+        "weight.z_what_3": GSGN_QUICK.schedules["weight.z_what_2"],
+    },
     auxiliary={
-        "z_pres_2": Sparse(-5.0),
+        "z_pres_2": Sparse(-20.0),
         **GSGN_AUXILIARY,
         "z_scale_1": Gaussian(0.0, 0.3),
         "z_scale_2": Gaussian(0.0, 0.15),
@@ -184,8 +193,8 @@ GSGN_CLEVR_QUICK = replace(
         "z_scale_*": Gaussian(-0.35, 0.14),
     },
     schedules={
-        **GSGN_QUICK.schedules,
         "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=450, hold=2000),
+        "estimator.temperature": GSGN_QUICK.schedules["estimator.temperature"],
         # differs: parts cost little and are small at first, so that all slots are used, each for a piece of an
         # object; then they must pay (half: the image has a quarter of the pixels) and may grow together
         "weight.aux/z_pres_2": Exponential(0.1, 0.5, 800, begin=600),

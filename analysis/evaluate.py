@@ -150,7 +150,7 @@ def pictures(
     device: torch.device | str,
 ) -> list[Path]:
     """Draw scene graphs, samples of the prior, and curves into a folder; returns the files."""
-    from analysis import plots
+    from analysis import layers, plots
 
     figures = {"curves.png": plots.curves_figure(log)}
     images = floats(data, device, 6)
@@ -160,7 +160,7 @@ def pictures(
             figures["scene_graphs.png"] = plots.scene_graph_figure(images.cpu(), scene)
         else:
             figures["reconstructions.png"] = plots.reconstruction_figure(images.cpu(), scene)
-        if scene.levels and scene.objects.shape is not None and scene.objects.patch is not None:
+        if layers.has_layers(program, scene):
             figures["layers.png"] = plots.layers_figure(images.cpu(), scene)
         with torch.no_grad():
             prior = program(batch=24).map(lambda t: t.cpu())

@@ -10,7 +10,9 @@ from pyro import poutine
 from test_contract import build, images
 
 from analysis import edit, layers, plots
+from analysis.evaluate import pictures
 from analysis.posterior import Mode, infer
+from inference.data import Dataset
 from programs import render
 from programs.worlds import dead_leaves
 
@@ -33,11 +35,20 @@ def shown(axes):
 
 
 def test_programs_without_full_shapes_have_no_layers():
-    for name in ("gsgn", "air"):
+    for name in ("gsgn", "air", "denf"):
         program, _ = build(name, name)
         assert not layers.has_layers(program, program(batch=2))
     program, _ = build("econ", "econ")
     assert layers.has_layers(program, program(batch=2))
+
+
+@pytest.mark.parametrize("name", ["econ", "denf"])
+def test_a_trainings_pictures_have_layers_where_there_are_any(name, tmp_path):
+    program, guide = build(name, name)
+    data = Dataset((255 * images(6, program)).byte(), {})
+    drawn = {path.name for path in pictures(program, guide, data, [], tmp_path, "cpu")}
+    assert drawn == {path.name for path in tmp_path.iterdir()}
+    assert ("layers.png" in drawn) == (name == "econ")
     assert not layers.has_layers(program, None)
     assert not layers.has_layers(object(), program(batch=2))
 

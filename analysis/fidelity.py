@@ -5,7 +5,7 @@
 DeNF claims that nothing but the edited object changes (section 4, figure 5). Every object that the guide finds
 in unseen scenes is removed from its scene by itself; the scene is drawn with it and without. Printed are how
 many there were, and the absolute change of pixels outside its box, white being 255: the mean over objects of
-the mean over pixels, and the greatest of these means.
+the mean over pixels, and the greatest of these means. Objects whose box is the whole image do not count.
 
 For programs that can draw a Scene (`redraw`).
 """
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from analysis import edit
 from analysis.evaluate import floats, open_run, unseen
-from analysis.metrics import change_outside
+from analysis.metrics import change_outside, outside
 from analysis.posterior import infer
 from programs.scene import Scene
 
@@ -32,8 +32,10 @@ def removals(program: Callable, scene: Scene) -> Tensor:
     """(R,) mean absolute changes in [0, 1] outside the boxes of R objects, each removed by itself.
 
     Raises:
-        ValueError: the program cannot draw Scenes.
+        ValueError: the scene has no objects, or the program cannot draw Scenes.
     """
+    if not scene.levels:
+        raise ValueError("the scene has no objects to remove: it has levels=()")
     found = []
     for slot in range(scene.objects.pres.shape[1]):
         rows = scene.objects.present[:, slot].nonzero()[:, 0]
@@ -43,7 +45,11 @@ def removals(program: Callable, scene: Scene) -> Tensor:
         after = edit.render(program, edit.remove(before, slot))
         poses = before.objects.pose[:, slot]
         pictures = zip(before.image, after.image, poses, strict=True)
-        found += [change_outside(a[None], b[None], box[None]) for a, b, box in pictures]
+        found += [
+            change_outside(a[None], b[None], box[None])
+            for a, b, box in pictures
+            if outside(box[None], a.shape[-1]).any()
+        ]
     return torch.tensor(found, dtype=torch.float64)
 
 
@@ -60,7 +66,10 @@ def main(arguments: list[str] | None = None) -> int:
         program, guide, config = open_run(options.run)
         data = unseen(config, None, options.scenes, options.seed)
         pyro.set_rng_seed(options.seed)
-        found = 255 * removals(program, infer(program, guide, floats(data, "cpu")))
+        scene = infer(program, guide, floats(data, "cpu"))
+        if scene is None:
+            raise ValueError(f"{options.run}: its program returns no Scene")
+        found = 255 * removals(program, scene)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

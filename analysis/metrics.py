@@ -565,14 +565,18 @@ def change_outside(image: Tensor, edited: Tensor, pose: Tensor) -> float:
     Raises:
         ValueError: there is nothing outside.
     """
-    size = image.shape[-1]
+    chosen = outside(pose, image.shape[-1]).unsqueeze(1).expand_as(image)
+    if not chosen.any():
+        raise ValueError("the boxes cover the images: there is nothing outside")
+    return float((image - edited).abs()[chosen].mean(dtype=torch.float64))
+
+
+def outside(pose: Tensor, size: int) -> Tensor:
+    """(B, S, S) bool: the pixels outside of the upright boxes around those of (B, 2, 3)."""
     axis = (2 * torch.arange(size, device=pose.device) + 1) / size - 1
     extent = pose[..., :2].abs().sum(-1)
     inside = (axis - pose[..., 2:]).abs() <= extent.unsqueeze(-1)  # (B, 2, size)
-    outside = ~(inside[:, 1, :, None] & inside[:, 0, None, :]).unsqueeze(1).expand_as(image)
-    if not outside.any():
-        raise ValueError("the boxes cover the images: there is nothing outside")
-    return float((image - edited).abs()[outside].mean(dtype=torch.float64))
+    return ~(inside[:, 1, :, None] & inside[:, 0, None, :])
 
 
 def mse(scene: Scene, images: Tensor) -> float:

@@ -133,7 +133,7 @@ def report(run: str | Path, out: Path, images: int = IMAGES, draws: int = DRAWS)
         pictures(page, program, x, scene)
         edits(page, program, guide, x, scene)
         in_layers(page, program, guide, x, data, scene, config)
-    symbols(page, program, guide, x[:REDRAWN])
+        symbols(page, program, guide, x[:REDRAWN])
     checks(page, program, guide, x)
     if scene is not None:
         calibrated(page, program, guide, x, data)
@@ -242,8 +242,10 @@ def symbols(page: Page, program: Callable, guide: Callable, x: torch.Tensor) -> 
     with torch.no_grad():
         of_images = poutine.trace(guide).get_trace(x)
         of_prior = poutine.trace(program).get_trace(batch=len(x))
-    apart = [fnmatchcase(name, structure.SYMBOLS) for name in latent_sites(of_images)]
-    if all(apart) or not any(apart):
+    names = latent_sites(of_images)
+    if not any(name.startswith("z_global") for name in names):
+        return
+    if not any(fnmatchcase(name, structure.SYMBOLS) for name in names):
         return
     page.heading("Symbols under one global latent")
     dreams = structure.prior(program, 24)

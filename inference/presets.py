@@ -156,11 +156,11 @@ FOUR_LEVELS_QUICK = replace(
         "weight.z_what_3": GSGN_QUICK.schedules["weight.z_what_2"],
     },
     auxiliary={
+        # the first that matches counts
         "z_pres_2": Sparse(-20.0),
-        **GSGN_AUXILIARY,
-        "z_scale_1": Gaussian(0.0, 0.3),
         "z_scale_2": Gaussian(0.0, 0.15),
-        "z_scale_3": Gaussian(0.0, 0.3),
+        "z_scale_*": Gaussian(0.0, 0.3),
+        **{site: prior for site, prior in GSGN_AUXILIARY.items() if "scale" not in site},
     },
 )
 

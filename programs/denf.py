@@ -36,8 +36,8 @@ prior; pixels are dequantised, `z_noise` being what rounding took: p(x) of 256 v
 Objects. Boxes of present cells go through non-maximum suppression: first that whose centre most cells point to,
 `slots` times, without those that overlap with it or have their centre in it.
 # differs: the paper has neither rank nor threshold, and gives an object all present cells in its box. Here each
-present cell is of that object whose box is most like its own, so that masks share no pixel. An object of fewer
-than `least` cells is none, and they go to the others.
+present cell is of that object whose box is most like its own, or is nearest where none overlaps with it: masks
+share no pixel. An object of fewer than `least` cells is none, and they go to the others; the first is kept.
 
 A node's patch is the whole image, x̂_fg and its mask, and its `attributes` are the box that they were seen in
 (centre, then half-widths): with nothing moved, `redraw` is eq. 10 to the last digit.
@@ -93,7 +93,7 @@ class Config:
     glimpse: int = 8  # pixels a side of the ones that ST⁻¹ places: edges of boxes are as soft
     slots: int = 10  # K
     overlap: float = 0.3  # IoU of boxes from which they are of one object
-    least: int = 3  # cells that an object has, and that point to its centre (but for the first)
+    least: int = 3  # cells that an object has, and that point to its centre, but for the first
 
     def __post_init__(self) -> None:
         check_positive(self, "what", "what_absent", "noise", "scale_mean")
@@ -280,6 +280,7 @@ class Program(PyroModule):
         boxes = pose.gather(-3, slots[..., None, None].expand(*slots.shape, 2, 3))
         there = (pres > 0.5).unsqueeze(-2)
         enough = (owned(boxes, valid, pose) * there).sum(-1) >= c.least
+        enough[..., 0] = True
         own = owned(boxes, valid & enough, pose)
         cells = own * there
         sure = (cells * pres.unsqueeze(-2)).sum(-1) / cells.sum(-1).clamp(min=1)
@@ -375,7 +376,8 @@ def overlaps(boxes: Tensor, others: Tensor) -> Tensor:
 
 def owned(boxes: Tensor, valid: Tensor, pose: Tensor) -> Tensor:
     """(..., K, N) 1 for that of the valid boxes (..., K, 2, 3) which a cell's (..., N, 2, 3) is most like."""
-    alike = overlaps(boxes, pose).masked_fill(~valid.unsqueeze(-1), -math.inf)
+    common, apart = overlaps(boxes, pose), torch.cdist(boxes[..., 2], pose[..., 2])
+    alike = torch.where(common > 0, common, -apart).masked_fill(~valid.unsqueeze(-1), -math.inf)
     return F.one_hot(alike.argmax(-2), valid.shape[-1]).mT.to(pose.dtype) * valid.unsqueeze(-1)
 
 

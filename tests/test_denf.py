@@ -251,16 +251,37 @@ def test_cells_that_point_to_one_place_are_one_object():
     assert (nodes.mask.sum(1).flatten(1).sum(1) == 4 * pres.sum(1)).all()
 
 
-def test_what_has_too_few_cells_is_no_object():
+def test_what_has_too_few_cells_is_no_object_and_its_cells_go_to_the_others():
+    """Of three boxes at b, two are more like that at a; so b's has one cell."""
     program, _ = build(least=3)
-    z, pres = two_objects(program)
-    cells = pres.nonzero()[:, -1]
-    for number, expected in ((2, 0), (3, 1), (4, 1), (8, 2)):
-        some = torch.zeros_like(pres)
-        some[..., cells[:number]] = 1.0
-        nodes = program.scene(z, some, 0 * z[:, :1]).objects
-        assert int(nodes.present.sum()) == expected
-        assert nodes.mask.sum() == (4 * number if expected else 0)
+    side, extent = program.config.side, torch.full((7,), 0.25)
+    extent[:4], extent[5:] = 0.35, 1.0
+    pose = torch.zeros(1, side**2, 2, 3)
+    pose[0, :7, :, :2] = torch.diag_embed(extent[:, None].expand(7, 2))
+    pose[0, :4, :, 2], pose[0, 4:7, :, 2] = -0.4, 0.4
+    pres = torch.zeros(1, side**2)
+    pres[0, :7] = 1.0
+    front = torch.zeros(1, 3, 2 * side, 2 * side)
+    assert suppressed(pres, pose, side, 4, 0.3, 3)[1].tolist() == [[True, True, False, False]]
+    nodes = program.objects(pres, pose, front)
+    assert nodes.present.tolist() == [[True, False, False, False]]
+    assert nodes.mask.sum((2, 3)).tolist() == [[28, 0, 0, 0]]
+    pose[0, 5:7] = pose[0, 4]
+    nodes = program.objects(pres, pose, front)
+    assert nodes.mask.sum((2, 3)).tolist() == [[16, 12, 0, 0]]
+    few = program.objects(pres * (torch.arange(side**2) < 2), pose, front)
+    assert few.mask.sum((2, 3)).tolist() == [[8, 0, 0, 0]]
+
+
+def test_a_cell_whose_box_overlaps_with_none_is_of_the_nearest_object():
+    boxes = torch.zeros(2, 2, 3)
+    boxes[..., :2] = torch.diag_embed(torch.full((2, 2), 0.2))
+    boxes[0, :, 2], boxes[1, :, 2] = -0.6, 0.6
+    cells = boxes[[0, 1, 1]].clone()
+    cells[2, :, 2], cells[2, :, :2] = 0.1, 0.05 * torch.eye(2)
+    own = denf.owned(boxes, torch.tensor([True, True]), cells)
+    assert own.tolist() == [[1, 0, 0], [0, 1, 1]]
+    assert denf.owned(boxes, torch.tensor([True, False]), cells).tolist() == [[1, 1, 1], [0, 0, 0]]
 
 
 def test_non_maximum_suppression_keeps_the_box_most_cells_point_to():
@@ -336,17 +357,32 @@ def test_outside_of_a_turned_box_is_outside_the_upright_one_around_it():
     assert change_outside(image, edited, pose) == pytest.approx(1 / (64 - 36))
 
 
-def test_every_object_is_removed_by_itself(capsys):
+def test_every_object_is_removed_by_itself(capsys, monkeypatch):
     program, _ = build()
     z, pres = two_objects(program)
     scene = program.scene(z, pres, 0 * z[:, :1])
-    found = fidelity.removals(program, scene)
-    assert len(found) == int(scene.objects.present.sum()) == 2
-    assert found.tolist() == [0, 0]
+    assert fidelity.removals(program, scene).tolist() == [0, 0]
+    canvas, other = scene.image, scene.objects.present.nonzero()[-1, 1]
+    seen = []
+
+    def dims(program, scene):  # as if all pixels were a fifth darker without the last object
+        seen.append(scene.objects.present.sum(1).tolist())
+        gone = scene.objects.pres[:, other] == 0
+        return dataclasses.replace(scene, image=canvas.new_full(canvas.shape, 0.5) - 0.2 * gone)
+
+    monkeypatch.setattr(fidelity.edit, "render", dims)
+    torch.testing.assert_close(fidelity.removals(program, scene), torch.tensor([0.0, 0.2]).double())
+    assert seen == [[2], [1], [2], [1]]
+    with pytest.raises(ValueError, match="no objects to remove"):
+        fidelity.removals(program, dataclasses.replace(scene, levels=()))
+
+
+def test_fidelity_is_printed_of_what_has_objects(capsys):
     assert fidelity.main(["denf-clevr6", "--scenes", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert int(lines[0].split()[0]) >= 3 and "mean 0." in lines[1]
-    assert fidelity.main(["vae-nowhere"]) == 2
+    assert int(lines[0].split()[0]) >= 3 and 0 < float(lines[1].split()[7].rstrip(",")) < 5
+    assert fidelity.main(["vae-mnist4", "--scenes", "2"]) == 2
+    assert "no objects to remove" in capsys.readouterr().err
 
 
 def test_backgrounds_are_drawn_and_the_mode_has_none_of_their_noise():

@@ -40,6 +40,8 @@ def test_programs_without_full_shapes_have_no_layers():
         assert not layers.has_layers(program, program(batch=2))
     program, _ = build("econ", "econ")
     assert layers.has_layers(program, program(batch=2))
+    assert not layers.has_layers(program, None)
+    assert not layers.has_layers(object(), program(batch=2))
 
 
 @pytest.mark.parametrize("name", ["econ", "denf"])
@@ -49,8 +51,6 @@ def test_a_trainings_pictures_have_layers_where_there_are_any(name, tmp_path):
     drawn = {path.name for path in pictures(program, guide, data, [], tmp_path, "cpu")}
     assert drawn == {path.name for path in tmp_path.iterdir()}
     assert ("layers.png" in drawn) == (name == "econ")
-    assert not layers.has_layers(program, None)
-    assert not layers.has_layers(object(), program(batch=2))
 
 
 def test_other_numbers_of_layers_are_for_a_while(pair):

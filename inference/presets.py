@@ -1,6 +1,6 @@
 """How a program is trained, as data: one `Recipe` a program and preset.
 
-`quick` is made for two CPU cores and ten minutes, `long` trains the same networks on more scenes for two
+`quick` is made for two CPU cores and a quarter of an hour, `long` trains the same networks on more scenes for two
 hours, `paper` is the paper's configuration for a GPU. A program without an entry (a user's own) trains
 with `DEFAULT`. Where the paper has an objective of its own for a world, that is the recipe there. Schedules
 are written in steps; the keys of `schedules` are ``learning_rate``, ``estimator.BUFFER``
@@ -135,7 +135,7 @@ GSGN_LONG = replace(
     evaluate_every=1000,
 )
 
-# Groups of objects: as GSGN_QUICK, but for the windows.
+# Groups of objects.
 # differs: each level's size has a range of its own around what the world has. In the paper's ranges the windows
 # of all three levels grow at first, a part's to that of a group, and nothing says where anything is.
 FOUR_LEVELS_QUICK = replace(
@@ -156,8 +156,8 @@ FOUR_LEVELS_QUICK = replace(
         "weight.z_what_3": GSGN_QUICK.schedules["weight.z_what_2"],
     },
     auxiliary={
-        # the first that matches counts
-        "z_pres_2": Sparse(-20.0),
+        # (the first that matches counts)
+        "z_pres_2": Sparse(-20.0),  # differs: 23 nats in the paper
         "z_scale_2": Gaussian(0.0, 0.15),
         "z_scale_*": Gaussian(0.0, 0.3),
         **{site: prior for site, prior in GSGN_AUXILIARY.items() if "scale" not in site},
@@ -643,7 +643,7 @@ DENF_EPOCH = 35_000 // 12  # steps; CLEVR6 has about half of the 70,000 scenes
 
 
 def per_number(size: int) -> float:
-    """The weight of the likelihood, and of presence, with which it is in nats a number of the image.
+    """1 / (3 size²): with this weight log p(x), and presence, are in nats a number of the image.
 
     # differs: eq. 13 adds a density of 49,152 numbers and means of squares as they are; the latter count for
     nothing then.

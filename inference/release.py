@@ -35,8 +35,10 @@ def release(run: Path, target: Path, half: bool = False) -> int:
     from safetensors.torch import save
 
     path = run / "checkpoint.ckpt"
-    if not checkpoint.exists(path):
-        raise ValueError(f"{run} has no checkpoint.ckpt: give a folder that inference.svi wrote")
+    if not checkpoint.exists(path) or not (run / "config.json").is_file():
+        raise ValueError(
+            f"{run} lacks checkpoint.ckpt or config.json: give a folder that inference.svi wrote"
+        )
     modules = checkpoint.load(path)["modules"]
     flat = {f"{m}/{k}": v.contiguous() for m in ("program", "guide") for k, v in modules[m].items()}
     if half:

@@ -141,7 +141,12 @@ def plan(run: Run) -> Plan:
 
 def command(run: Run) -> str:
     """The command line of a run, without --resume."""
-    words = ["python -m inference.svi", run.program, "--out", shlex.quote(str(run.out))]
+    words = [
+        "python -m inference.svi",
+        shlex.quote(run.program),
+        "--out",
+        shlex.quote(str(run.out)),
+    ]
     for f in fields(Run):
         value = getattr(run, f.name)
         if f.name not in ("program", "out", "resume", "set") and value != f.default:
@@ -618,7 +623,7 @@ def parser() -> argparse.ArgumentParser:
     a.add_argument(
         "--preset",
         default="quick",
-        help="recipe: quick (two CPU cores, ten minutes), paper (a GPU), …",
+        help="recipe: quick (two CPU cores, a quarter of an hour), paper (a GPU), …",
     )
     source = a.add_mutually_exclusive_group()
     source.add_argument("--world", metavar="W", help="simulator in programs/worlds to learn from")

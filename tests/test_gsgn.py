@@ -1,6 +1,7 @@
 """GSGN's memory of templates (appendix C), and recipes by world."""
 
 from dataclasses import replace
+from fnmatch import fnmatchcase
 
 import pyro
 import pytest
@@ -87,6 +88,17 @@ def test_the_posterior_of_what_hangs_on_the_address(pair):
         guide(x)
     what = [t.trace.nodes["z_what_2"]["fn"].base_dist.loc for t in (first, second)]
     assert (what[0] - what[1]).abs().max() > 1e-4
+
+
+def test_no_pattern_of_a_recipe_is_hidden_by_one_before_it():
+    """`lookup` takes the first pattern that matches: later ones that it covers would never count."""
+    for name, presets in PRESETS.items():
+        for preset, some in presets.items():
+            weights = [key for key in some.schedules if key.startswith("weight.")]
+            for patterns in (list(some.auxiliary), weights):
+                for i, pattern in enumerate(patterns):
+                    covering = [p for p in patterns[:i] if fnmatchcase(pattern, p)]
+                    assert not covering, f"{name} {preset}: {covering[0]} hides {pattern}"
 
 
 def test_a_world_may_have_a_recipe_of_its_own():

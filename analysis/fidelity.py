@@ -1,12 +1,13 @@
 """Fidelity of edits: what changes outside an object's box when the object is removed.
 
-    python -m analysis.fidelity RUN [--scenes N] [--seed S]
+    python -m analysis.fidelity RUN [--scenes N] [--seed S] [--figure FILE]
 
 DeNF claims that nothing but the edited object changes (section 4, figure 5). Every object that the guide finds
 in unseen scenes is removed from its scene by itself; the scene is drawn with it and without. Printed are how
 many there were, and the absolute change of pixels outside its box, white being 255: the mean over objects of
 the mean over pixels, and the greatest of these means. Objects whose box is the whole image do not count.
 
+The figure shows scenes without their first object, and with the first object of the next scene in its place.
 For programs that can draw a Scene (`redraw`).
 """
 
@@ -15,12 +16,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pyro
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from analysis import edit
+from analysis import edit, plots
 from analysis.evaluate import floats, open_run, unseen
 from analysis.metrics import change_outside, outside
 from analysis.posterior import infer
@@ -53,6 +56,25 @@ def removals(program: Callable, scene: Scene) -> Tensor:
     return torch.tensor(found, dtype=torch.float64)
 
 
+@torch.no_grad()
+def edits_figure(program: Callable, images: Tensor, scene: Scene, count: int = 6) -> Figure:
+    """The first `count` scenes that have a first object, edited, a row an image.
+
+    Raises:
+        ValueError: fewer than two scenes have one.
+    """
+    chosen = scene.objects.present[:, 0].nonzero()[:count, 0]
+    if len(chosen) < 2:
+        raise ValueError(f"{len(chosen)} scenes have a first object: expected at least 2 to edit")
+    some, others = scene[chosen], scene[chosen.roll(-1)]
+    columns = {"image": images[chosen], "inferred": some.image}
+    columns["without object 1"] = edit.render(program, edit.remove(some, 0)).image
+    columns["with the next one's"] = edit.render(program, edit.graft(some, 0, others, 0)).image
+    if some.background is not None:
+        columns["background"] = some.background
+    return plots.pictures_figure(columns)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Entry point."""
     a = argparse.ArgumentParser(
@@ -61,15 +83,19 @@ def main(arguments: list[str] | None = None) -> int:
     a.add_argument("run", metavar="RUN", help="run folder, or name of a run in programs/trained")
     a.add_argument("--scenes", type=int, default=200, metavar="N")
     a.add_argument("--seed", type=int, default=0, metavar="S")
+    a.add_argument("--figure", type=Path, metavar="FILE", help="draw edits of some scenes")
     options = a.parse_args(arguments)
     try:
         program, guide, config = open_run(options.run)
         data = unseen(config, None, options.scenes, options.seed)
         pyro.set_rng_seed(options.seed)
-        scene = infer(program, guide, floats(data, "cpu"))
+        images = floats(data, "cpu")
+        scene = infer(program, guide, images)
         if scene is None:
             raise ValueError(f"{options.run}: its program returns no Scene")
         found = 255 * removals(program, scene)
+        if options.figure is not None:
+            plots.save(edits_figure(program, images, scene), options.figure)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

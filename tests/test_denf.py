@@ -377,8 +377,10 @@ def test_every_object_is_removed_by_itself(capsys, monkeypatch):
         fidelity.removals(program, dataclasses.replace(scene, levels=()))
 
 
-def test_fidelity_is_printed_of_what_has_objects(capsys):
-    assert fidelity.main(["denf-clevr6", "--scenes", "3"]) == 0
+def test_fidelity_is_printed_and_drawn_of_what_has_objects(capsys, tmp_path):
+    file = tmp_path / "edits.png"
+    assert fidelity.main(["denf-clevr6", "--scenes", "3", "--figure", str(file)]) == 0
+    assert file.stat().st_size > 10_000
     lines = capsys.readouterr().out.splitlines()
     assert int(lines[0].split()[0]) >= 3 and 0 < float(lines[1].split()[7].rstrip(",")) < 5
     assert fidelity.main(["vae-mnist4", "--scenes", "2"]) == 2

@@ -159,7 +159,7 @@ def test_unknown_runs_and_worlds_are_refused(run, capsys):
     "folder", sorted((ROOT / "programs" / "trained").glob("*/")), ids=lambda p: p.name
 )
 def test_a_shipped_run_is_what_its_metrics_say(folder):
-    """On a tenth of the scenes: each share within four standard errors of the shipped figure."""
+    """On a tenth of the scenes: each share within four standard errors, the squared error within a factor."""
     shipped = json.loads((folder / "metrics.json").read_text())
     program, guide, config = open_run(folder.name)
     number = 100
@@ -167,7 +167,7 @@ def test_a_shipped_run_is_what_its_metrics_say(folder):
     found = module.graph_metrics(program, guide, data, "cpu")
     shares = {"object_count_accuracy", "part_count_accuracy", "structure_accuracy"}
     shares |= {"ari_fg", "shape_iou"}
-    assert "object_count_accuracy" in found
+    assert 0.5 < found["mse"] / shipped["mse"] < 2
     for key in shares & found.keys():
         p = shipped[key]
         error = math.sqrt(max(p * (1 - p), 0.01) / number)

@@ -39,20 +39,17 @@ def removals(program: Callable, scene: Scene) -> Tensor:
     """
     if not scene.levels:
         raise ValueError("the scene has no objects to remove: it has levels=()")
-    found = []
-    for slot in range(scene.objects.pres.shape[1]):
-        rows = scene.objects.present[:, slot].nonzero()[:, 0]
+    found, nodes = [], scene.objects
+    for slot in range(nodes.pres.shape[1]):
+        apart = outside(nodes.pose[:, slot], scene.image.shape[-1]).flatten(1).any(1)
+        rows = (nodes.present[:, slot] & apart).nonzero()[:, 0]
         if not len(rows):
             continue
         before = edit.render(program, scene[rows])
         after = edit.render(program, edit.remove(before, slot))
-        poses = before.objects.pose[:, slot]
-        pictures = zip(before.image, after.image, poses, strict=True)
-        found += [
-            change_outside(a[None], b[None], box[None])
-            for a, b, box in pictures
-            if outside(box[None], a.shape[-1]).any()
-        ]
+        boxes = before.objects.pose[:, slot]
+        pictures = zip(before.image.split(1), after.image.split(1), boxes.split(1), strict=True)
+        found += [change_outside(*picture) for picture in pictures]
     return torch.tensor(found, dtype=torch.float64)
 
 

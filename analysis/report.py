@@ -17,7 +17,6 @@ import io
 import json
 import sys
 from collections.abc import Callable, Mapping
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -241,12 +240,10 @@ def symbols(page: Page, program: Callable, guide: Callable, x: torch.Tensor) -> 
     """Symbols drawn anew under one global latent (GNM's supplement, figures 1 to 6)."""
     with torch.no_grad():
         of_images = poutine.trace(guide).get_trace(x)
+    if not structure.symbols(latent_sites(of_images)):
+        return
+    with torch.no_grad():
         of_prior = poutine.trace(program).get_trace(batch=len(x))
-    names = latent_sites(of_images)
-    if not any(name.startswith("z_global") for name in names):
-        return
-    if not any(fnmatchcase(name, structure.SYMBOLS) for name in names):
-        return
     page.heading("Symbols under one global latent")
     dreams = structure.prior(program, 24)
     page.figure(plots.sample_figure(dreams), "Scenes of the prior whose symbols take their mode.")

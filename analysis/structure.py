@@ -27,7 +27,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,6 +98,14 @@ TABLES: dict[str, dict[str, dict[str, float]]] = {
 COLUMNS = ("s_acc", "d_steps", "ll", "ap50", "ap50_95", "what_accuracy", "parameters")
 
 
+def symbols(latents: Iterable[str]) -> list[str]:
+    """The sites that a global latent decodes to; none without such a latent."""
+    latents = list(latents)
+    if not any(name.startswith("z_global") for name in latents):
+        return []
+    return [name for name in latents if fnmatchcase(name, SYMBOLS)]
+
+
 @torch.no_grad()
 def prior(program: Callable, number: int, mode: bool = True) -> Scene:
     """Scenes of the prior on the CPU.
@@ -105,7 +114,7 @@ def prior(program: Callable, number: int, mode: bool = True) -> Scene:
         mode: what follows the global latent takes its mode, if the program has such a latent.
     """
     latents = latent_sites(poutine.trace(program).get_trace(batch=1))
-    mode = mode and any(name.startswith("z_global") for name in latents)
+    mode = mode and bool(symbols(latents))
     parts = []
     for start in range(0, number, PASS):
         with Mode(sites=SYMBOLS if mode else ""):

@@ -19,7 +19,7 @@ from inference.svi import write_json
 
 LIMIT = 8 * 2**20
 KEPT = (
-    *("config.json", "metrics.json", "structure.json", "log.jsonl"),
+    *("metrics.json", "structure.json", "log.jsonl"),
     *("scene_graphs.png", "reconstructions.png", "prior_scenes.png"),
 )
 
@@ -49,7 +49,7 @@ def release(run: Path, target: Path, half: bool = False) -> int:
         for name in KEPT:
             if (run / name).is_file():
                 shutil.copyfile(run / name, target / name)
-        config = json.loads((target / "config.json").read_text())
+        config = json.loads((run / "config.json").read_text())
         write_json(
             target / "config.json",
             config | {"command": anywhere(config["command"], target.name)},

@@ -279,9 +279,10 @@ class Program(PyroModule):
         slots, valid = suppressed(pres, pose, c.side, c.slots, c.overlap, c.least)
         boxes = pose.gather(-3, slots[..., None, None].expand(*slots.shape, 2, 3))
         there = (pres > 0.5).unsqueeze(-2)
-        enough = (owned(boxes, valid, pose) * there).sum(-1) >= c.least
+        alike = likeness(boxes, pose)
+        enough = (owned(alike, valid) * there).sum(-1) >= c.least
         enough[..., 0] = True
-        own = owned(boxes, valid & enough, pose)
+        own = owned(alike, valid & enough)
         cells = own * there
         sure = (cells * pres.unsqueeze(-2)).sum(-1) / cells.sum(-1).clamp(min=1)
         mask = self.enlarge((own * pres.unsqueeze(-2)).unflatten(-1, (c.side, c.side)))
@@ -374,11 +375,16 @@ def overlaps(boxes: Tensor, others: Tensor) -> Tensor:
     return common / (4 * extent.prod(-1) + 4 * extents.prod(-1) - common)
 
 
-def owned(boxes: Tensor, valid: Tensor, pose: Tensor) -> Tensor:
-    """(..., K, N) 1 for that of the valid boxes (..., K, 2, 3) which a cell's (..., N, 2, 3) is most like."""
+def likeness(boxes: Tensor, pose: Tensor) -> Tensor:
+    """(..., K, N) IoU of boxes (..., K, 2, 3) and cells' (..., N, 2, 3), minus their distance where it is 0."""
     common, apart = overlaps(boxes, pose), torch.cdist(boxes[..., 2], pose[..., 2])
-    alike = torch.where(common > 0, common, -apart).masked_fill(~valid.unsqueeze(-1), -math.inf)
-    return F.one_hot(alike.argmax(-2), valid.shape[-1]).mT.to(pose.dtype) * valid.unsqueeze(-1)
+    return torch.where(common > 0, common, -apart)
+
+
+def owned(alike: Tensor, valid: Tensor) -> Tensor:
+    """(..., K, N) 1 for that of the valid boxes (..., K) which a cell's is most like."""
+    best = alike.masked_fill(~valid.unsqueeze(-1), -math.inf).argmax(-2)
+    return F.one_hot(best, valid.shape[-1]).mT.to(alike.dtype) * valid.unsqueeze(-1)
 
 
 def suppressed(

@@ -279,9 +279,10 @@ def test_a_cell_whose_box_overlaps_with_none_is_of_the_nearest_object():
     boxes[0, :, 2], boxes[1, :, 2] = -0.6, 0.6
     cells = boxes[[0, 1, 1]].clone()
     cells[2, :, 2], cells[2, :, :2] = 0.1, 0.05 * torch.eye(2)
-    own = denf.owned(boxes, torch.tensor([True, True]), cells)
+    alike = denf.likeness(boxes, cells)
+    own = denf.owned(alike, torch.tensor([True, True]))
     assert own.tolist() == [[1, 0, 0], [0, 1, 1]]
-    assert denf.owned(boxes, torch.tensor([True, False]), cells).tolist() == [[1, 1, 1], [0, 0, 0]]
+    assert denf.owned(alike, torch.tensor([True, False])).tolist() == [[1, 1, 1], [0, 0, 0]]
 
 
 def test_non_maximum_suppression_keeps_the_box_most_cells_point_to():
@@ -357,7 +358,7 @@ def test_outside_of_a_turned_box_is_outside_the_upright_one_around_it():
     assert change_outside(image, edited, pose) == pytest.approx(1 / (64 - 36))
 
 
-def test_every_object_is_removed_by_itself(capsys, monkeypatch):
+def test_every_object_is_removed_by_itself(monkeypatch):
     program, _ = build()
     z, pres = two_objects(program)
     scene = program.scene(z, pres, 0 * z[:, :1])

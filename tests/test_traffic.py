@@ -11,7 +11,6 @@ from PIL import Image
 from analysis.evaluate import unseen
 from inference.clips import clips, is_clips, median
 from inference.data import FolderConfig, world_dataset
-from inference.presets import recipe
 from inference.svi import Run, main, plan
 from programs.worlds import traffic
 from programs.worlds.traffic import Config, street, world
@@ -130,9 +129,7 @@ def test_a_run_trains_on_clips_and_is_measured_on_others(tmp_path):
     run = ["programs/denf.py", "--images", str(folder), "--steps", "2", "--batch", "4"]
     assert main([*run, "--device", "cpu", "--out", str(tmp_path / "run"), *options]) == 0
     planned = plan(Run("programs/denf.py", tmp_path, images=folder))
-    assert planned.world_config == FolderConfig(
-        size=recipe("denf", "denf", "quick").program["size"]
-    )
+    assert planned.world_config == FolderConfig(size=48)
     data = unseen({"images": str(folder), "world": {"size": 32, "colours": 3}}, None, 5, 0)
     assert data.description["split"] == "test" and len(data.images) == 6
 

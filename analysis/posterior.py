@@ -1,4 +1,4 @@
-"""What a trained guide says of images: its mode as a Scene, hard draws, importance weights, and ArviZ's form.
+"""What a trained guide says of images: its mode as a Scene, hard draws, and importance weights.
 
 Everything here uses hard draws and probability-mass scoring, whatever estimator trained the guide. Draws of
 an image are more rows of the batch: any program with a plate ``batch`` is vectorised over draws and images.
@@ -12,8 +12,7 @@ Shape legend: S draws, B images.
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -387,88 +386,3 @@ def _plates(site: dict) -> list:
     """The plate ``batch``, then the others from left to right."""
     frames = sorted(site["cond_indep_stack"], key=lambda frame: frame.dim)
     return sorted((f for f in frames if f.vectorized), key=lambda frame: frame.name != "batch")
-
-
-BUDGET = {"posterior": 0.5, "pictures": 0.3, "prior": 0.2}
-"""Shares of a file's bytes."""
-
-
-def to_inference_data(
-    program: Callable,
-    guide: Callable,
-    images: Tensor,
-    *,
-    num_samples: int = 100,
-    prior: bool = True,
-    posterior_predictive: bool = True,
-    log_likelihood: bool = True,
-    truth: Scene | None = None,
-    coords: Mapping[str, Sequence] = {},
-    dims: Mapping[str, Sequence[str]] = {},
-    attrs: Mapping[str, Any] = {},
-    max_megabytes: float = 100.0,
-    rows: int | None = None,
-) -> Any:
-    """The guide's posterior of images in ArviZ's form: InferenceData (ArviZ 0.x) or DataTree (1.x).
-
-    ====================  ============================================================================
-    posterior             latents by site, steps stacked; quantities of the scenes, which do not
-                          depend on slots: read those first, slots may switch labels between draws
-    sample_stats          lp, log_q, log_weight (chain, draw, image); elbo, iwae, ess, khat (image)
-    posterior_predictive  replicates of the first images, and their quantities; observed_data has the
-                          same of the images themselves
-    log_likelihood        log p(x | z), a number an image. Each image has latents of its own, so loo
-                          on it is not the evidence: held-out iwae is
-    prior                 latents and quantities of scenes from the program; prior_predictive
-    constant_data         quantities of the truth
-    ====================  ============================================================================
-
-    Latents are raw: slots that are absent hold what the guide drew for them.
-
-    Args:
-        images: (B, C, H, W) in [0, 1], on the program's device.
-        num_samples: draws an image.
-        prior, posterior_predictive, log_likelihood: whether to make these groups.
-        truth: the true Scene of the same images.
-        coords: dimension -> labels.
-        dims: site -> names of the dimensions of one value of it.
-        attrs: what else to write down: run, seed, step.
-        max_megabytes: of the arrays. As many images, and replicates of as many of them, as fit are kept, from
-            the first; a warning says when images are left out.
-        rows: draws of images a pass; as many as have `VALUES` if not given.
-    Raises:
-        ValueError: not even one image fits.
-    """
-    from analysis import to_arviz
-
-    size, limit = images[0].numel() * images.element_size(), 1e6 * max_megabytes
-    one = draw(program, guide, images[:1], 1)
-    room = int(limit * BUDGET["posterior"] / (num_samples * _bytes(one)))
-    if not room:
-        raise ValueError(
-            f"{num_samples} draws of an image take {num_samples * _bytes(one) / 1e6:.0f} MB of latents; "
-            f"max_megabytes={max_megabytes} leaves {limit * BUDGET['posterior'] / 1e6:.0f}: raise it, or "
-            "give a smaller num_samples"
-        )
-    if room < len(images):
-        warnings.warn(
-            f"kept the first {room} of {len(images)} images, to stay below {max_megabytes:g} MB; "
-            "max_megabytes and num_samples decide how many",
-            stacklevel=2,
-        )
-        images, truth = images[:room], truth[:room] if truth is not None else None
-    fit = max(1, int(limit * BUDGET["pictures"] / (num_samples * size)))
-    fit = min(fit, len(images)) if posterior_predictive else 0
-    drawn = draw(program, guide, images, num_samples, pictures=fit, rows=rows)
-    groups = to_arviz.posterior_groups(drawn, images, log_likelihood, coords, dims)
-    if truth is not None:
-        groups["constant_data"] = to_arviz.truth_group(quantities.measure(truth), coords)
-    if prior:
-        number = min(num_samples, max(1, int(limit * BUDGET["prior"] / (size + _bytes(one)))))
-        groups |= to_arviz.prior_groups(draw_prior(program, number), coords, dims)
-    return to_arviz.container(groups, to_arviz.attributes(program, guide, attrs))
-
-
-def _bytes(drawn: Draws) -> int:
-    tables = drawn.latents, drawn.quantities, drawn.replicated
-    return sum(t.numel() * t.element_size() for table in tables for t in table.values())

@@ -29,8 +29,9 @@ from pyro import poutine
 from analysis import calibration, edit, layers, plots, predictive, quantities, structure, validity
 from analysis.evaluate import find_run, floats, graph_metrics, open_run, read_json, unseen
 from analysis.metrics import ari_of_twins
-from analysis.posterior import Mode, infer, latent_sites, to_inference_data
+from analysis.posterior import Mode, infer, latent_sites
 from analysis.published import PUBLISHED
+from analysis.to_arviz import to_inference_data
 from inference.data import Dataset
 from inference.svi import read_log
 from programs.scene import Scene

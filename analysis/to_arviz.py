@@ -1,4 +1,4 @@
-"""Names for draws: groups, dimensions and coordinates as ArviZ has them, for ArviZ 0.23 and 1.x alike.
+"""A posterior in ArviZ's form, and its names for groups, dimensions and coordinates; ArviZ 0.23 and 1.x alike.
 
 Groups are built as xarray Datasets of our own; only the container and a few calls differ between the two
 (0.x: InferenceData, 1.x: xarray's DataTree), and they are here. Files are netCDF, which both read.
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import version
@@ -29,8 +29,9 @@ import torch
 import xarray
 from torch import Tensor
 
-from analysis.posterior import SHORTEST, Draws, ess, iwae, khat
-from analysis.quantities import OF_IMAGES
+from analysis import quantities
+from analysis.posterior import SHORTEST, Draws, draw, draw_prior, ess, iwae, khat
+from programs.scene import Scene
 
 Dims = Mapping[str, Sequence[str]]
 Labels = Mapping[str, Sequence]
@@ -39,6 +40,87 @@ PIXELS = ("y", "x", "channel")
 EVENTS = {"occupancy": ("cell_y", "cell_x"), "centroid": ("axis",), "colour": ("channel",)}
 """dimensions of what is not a number, by quantity"""
 COORDINATES = {"axis": ["x", "y"]}
+BUDGET = {"posterior": 0.5, "pictures": 0.3, "prior": 0.2}
+"""Shares of a file's bytes."""
+
+
+def to_inference_data(
+    program: Callable,
+    guide: Callable,
+    images: Tensor,
+    *,
+    num_samples: int = 100,
+    prior: bool = True,
+    posterior_predictive: bool = True,
+    log_likelihood: bool = True,
+    truth: Scene | None = None,
+    coords: Mapping[str, Sequence] = {},
+    dims: Mapping[str, Sequence[str]] = {},
+    attrs: Mapping[str, Any] = {},
+    max_megabytes: float = 100.0,
+    rows: int | None = None,
+) -> Any:
+    """The guide's posterior of images in ArviZ's form: InferenceData (ArviZ 0.x) or DataTree (1.x).
+
+    ====================  ============================================================================
+    posterior             latents by site, steps stacked; quantities of the scenes, which do not
+                          depend on slots: read those first, slots may switch labels between draws
+    sample_stats          lp, log_q, log_weight (chain, draw, image); elbo, iwae, ess, khat (image)
+    posterior_predictive  replicates of the first images, and their quantities; observed_data has the
+                          same of the images themselves
+    log_likelihood        log p(x | z), a number an image. Each image has latents of its own, so loo
+                          on it is not the evidence: held-out iwae is
+    prior                 latents and quantities of scenes from the program; prior_predictive
+    constant_data         quantities of the truth
+    ====================  ============================================================================
+
+    Latents are raw: slots that are absent hold what the guide drew for them.
+
+    Args:
+        images: (B, C, H, W) in [0, 1], on the program's device.
+        num_samples: draws an image.
+        prior, posterior_predictive, log_likelihood: whether to make these groups.
+        truth: the true Scene of the same images.
+        coords: dimension -> labels.
+        dims: site -> names of the dimensions of one value of it.
+        attrs: what else to write down: run, seed, step.
+        max_megabytes: of the arrays. As many images, and replicates of as many of them, as fit are kept, from
+            the first; a warning says when images are left out.
+        rows: draws of images a pass; as many as have `VALUES` if not given.
+    Raises:
+        ValueError: not even one image fits.
+    """
+    size, limit = images[0].numel() * images.element_size(), 1e6 * max_megabytes
+    one = draw(program, guide, images[:1], 1)
+    room = int(limit * BUDGET["posterior"] / (num_samples * _bytes(one)))
+    if not room:
+        raise ValueError(
+            f"{num_samples} draws of an image take {num_samples * _bytes(one) / 1e6:.0f} MB of latents; "
+            f"max_megabytes={max_megabytes} leaves {limit * BUDGET['posterior'] / 1e6:.0f}: raise it, or "
+            "give a smaller num_samples"
+        )
+    if room < len(images):
+        warnings.warn(
+            f"kept the first {room} of {len(images)} images, to stay below {max_megabytes:g} MB; "
+            "max_megabytes and num_samples decide how many",
+            stacklevel=2,
+        )
+        images, truth = images[:room], truth[:room] if truth is not None else None
+    fit = max(1, int(limit * BUDGET["pictures"] / (num_samples * size)))
+    fit = min(fit, len(images)) if posterior_predictive else 0
+    drawn = draw(program, guide, images, num_samples, pictures=fit, rows=rows)
+    groups = posterior_groups(drawn, images, log_likelihood, coords, dims)
+    if truth is not None:
+        groups["constant_data"] = truth_group(quantities.measure(truth), coords)
+    if prior:
+        number = min(num_samples, max(1, int(limit * BUDGET["prior"] / (size + _bytes(one)))))
+        groups |= prior_groups(draw_prior(program, number), coords, dims)
+    return container(groups, attributes(program, guide, attrs))
+
+
+def _bytes(drawn: Draws) -> int:
+    tables = drawn.latents, drawn.quantities, drawn.replicated
+    return sum(t.numel() * t.element_size() for table in tables for t in table.values())
 
 
 def dataset(
@@ -129,7 +211,7 @@ def posterior_groups(
         groups["log_likelihood"] = dataset(table, coords)
     kept = images[: drawn.pictures.shape[1]]
     if len(kept):
-        observed = {name: fn(kept) for name, fn in OF_IMAGES.items()}
+        observed = {name: fn(kept) for name, fn in quantities.OF_IMAGES.items()}
         groups["posterior_predictive"] = pictures(drawn, coords)
         groups["observed_data"] = dataset(
             _named(observed, ("image",)) | {"images": (("image", *PIXELS), kept.movedim(1, -1))},

@@ -1,7 +1,7 @@
 """How a program is trained, as data: one `Recipe` a program and preset.
 
 `quick` is made for two CPU cores and a quarter of an hour, `long` trains the same networks on more scenes for
-two hours, `paper` is the paper's configuration for a GPU. A program without an entry (a user's own) trains
+an hour, `paper` is the paper's configuration for a GPU. A program without an entry (a user's own) trains
 with `DEFAULT`. Where the paper has an objective of its own for a world, that is the recipe there. Schedules
 are written in steps; the keys of `schedules` are ``learning_rate``, ``estimator.BUFFER``
 (``estimator.temperature``), ``program.BUFFER``, ``guide.BUFFER`` (any they declare) and ``weight.PATTERN``
@@ -126,11 +126,11 @@ GSGN_QUICK = Recipe(
 
 GSGN_LONG = replace(
     GSGN_QUICK,
-    steps=22_000,
+    steps=14_000,
     scenes=64_000,
     schedules={
         **GSGN_QUICK.schedules,
-        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=2500, hold=5000),
+        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=1400, hold=6500),
     },
     evaluate_every=1000,
 )

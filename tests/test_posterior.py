@@ -26,8 +26,8 @@ from analysis.posterior import (
     iwae,
     khat,
     log_weights,
-    to_inference_data,
 )
+from analysis.to_arviz import to_inference_data
 
 SMALL = pytest.mark.parametrize("small", small_programs.ALL.values(), ids=small_programs.ALL)
 

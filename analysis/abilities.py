@@ -114,7 +114,7 @@ def recombines(program: Callable, number: int = DRAWS) -> bool:
         return False
     slots, moved = range(one.objects.pres.shape[1]), torch.zeros(one.objects.pres.shape[1])
     for slot in slots:
-        chosen = edit._sites(a, one, slot, 0)
+        chosen = edit.sites_of(a, one, slot, 0)
         values = {
             name: torch.where(_wide(mask, a, name), a.nodes[name]["value"], b.nodes[name]["value"])
             for name, mask in chosen.items()

@@ -211,7 +211,7 @@ def resample(
             trace = poutine.trace(guide).get_trace(images)
         inferred = poutine.replay(program, trace=trace)
         scene = inferred(images)
-        own = _sites(trace, scene, slot, level)
+        own = sites_of(trace, scene, slot, level)
         if keep_presence:
             _must_be_present(scene, slot, level)
             own.pop(next((name for name in own if name.startswith("z_pres")), ""), None)
@@ -256,6 +256,33 @@ class Afresh(Messenger):
         if msg["name"] in self.chosen:
             chosen = self.chosen[msg["name"]][(..., *[None] * msg["fn"].event_dim)]
             msg["value"] = torch.where(chosen, msg["fn"].sample(), msg["value"])
+
+
+def sites_of(trace: Trace, scene: Scene, slot: int, level: int) -> dict[str, Tensor]:
+    """The latent sites of a node and all below it, and which of their elements: bool (B, N), or (B, 1, …).
+
+    None where objects have no sites of their own, as those of GENESIS and DeNF.
+    """
+    places = subtree(scene, slot, level)
+    plates = {
+        name: [f.name for f in trace.nodes[name]["cond_indep_stack"] if f.name.startswith("nodes_")]
+        for name in trace.stochastic_nodes
+    }
+    if not any(plates.values()):  # a program of steps
+        whole = torch.ones_like(scene.objects.present[:, 0])
+        step_of = {name: name.rpartition("_")[2] for name in plates}
+        steps = [step for step in dict.fromkeys(step_of.values()) if step.isdecimal()]
+        if slot >= len(steps):
+            return {}
+        own = [name for name, step in step_of.items() if step == steps[slot]]
+        dims = {name: len(trace.nodes[name]["fn"].batch_shape) for name in own}
+        return {name: whole.view(-1, *[1] * (dims[name] - 1)) for name in own}
+    first = len(scene.levels) - len(places) + 1
+    members = {}
+    for number, slots in enumerate(places, start=first):
+        nobody = torch.zeros_like(scene.levels[number - 1].present)
+        members[f"nodes_{number}"] = nobody.scatter(1, slots, True)
+    return {name: members[p] for name, found in plates.items() for p in found if p in members}
 
 
 def subtree(scene: Scene, slot: int, level: int = 0) -> Places:
@@ -359,28 +386,6 @@ def _above(scene: Scene, slot: int, level: int) -> Tensor:
     if level == 0:
         return torch.eye(2, 3).to(scene.image).expand(len(scene), 2, 3)
     return scene.levels[level - 1].pose[_rows(scene), scene.levels[level].parent[:, slot]]
-
-
-def _sites(trace: Trace, scene: Scene, slot: int, level: int) -> dict[str, Tensor]:
-    """The latent sites of a node and all below it, and which of their elements: bool (B, N), or (B, 1, …)."""
-    places = subtree(scene, slot, level)
-    plates = {
-        name: [f.name for f in trace.nodes[name]["cond_indep_stack"] if f.name.startswith("nodes_")]
-        for name in trace.stochastic_nodes
-    }
-    if not any(plates.values()):  # a program of steps
-        whole = torch.ones_like(scene.objects.present[:, 0])
-        step_of = {name: name.rpartition("_")[2] for name in plates}
-        steps = [step for step in dict.fromkeys(step_of.values()) if step.isdecimal()]
-        own = [name for name, step in step_of.items() if step == steps[slot]]
-        dims = {name: len(trace.nodes[name]["fn"].batch_shape) for name in own}
-        return {name: whole.view(-1, *[1] * (dims[name] - 1)) for name in own}
-    first = len(scene.levels) - len(places) + 1
-    members = {}
-    for number, slots in enumerate(places, start=first):
-        nobody = torch.zeros_like(scene.levels[number - 1].present)
-        members[f"nodes_{number}"] = nobody.scatter(1, slots, True)
-    return {name: members[p] for name, found in plates.items() for p in found if p in members}
 
 
 def _rows(scene: Scene) -> Tensor:

@@ -60,7 +60,8 @@ ROOMS, ROOM_STEPS, ROOM_BATCH, ROOM_SIDE = 4000, 1200, 64, 64
 """Of the net of arrow rooms, and pixels a side that it sees."""
 MISS = math.radians(15)
 """By how much an arrow may miss: half the least angle between two objects."""
-SEED = 0
+SEED, VERSION = 0, 1
+"""The latter is raised where nets learn in another way; weights are kept by it and the numbers above."""
 
 Judge = Callable[[Tensor], Tensor]
 """Images (B, C, S, S) in [0, 1] -> (B,) bool."""
@@ -85,9 +86,9 @@ def judge(data: Dataset) -> Judge:
         )
     name, config = data.description["world"], data.description["config"]
     if name == "arrow_room":
-        return Rooms(
-            _kept(RoomNet(), {"room": 1, "config": config}, lambda n: learn_rooms(n, config))
-        )
+        key = {"rooms": (ROOMS, ROOM_STEPS, ROOM_BATCH, ROOM_SIDE), "world": arrow_room.VERSION}
+        key |= {"config": config}
+        return Rooms(_kept(RoomNet(), key, lambda net: learn_rooms(net, config)))
     return Digits(reader(config["digits"], config["size"]), load_world(name).obeys)
 
 
@@ -104,7 +105,8 @@ def _kept(net: nn.Module, key: dict[str, Any], train: Callable[[nn.Module], None
     """The net with the weights that `train` gives it, or gave it before."""
     from safetensors.torch import load, save
 
-    text = json.dumps(key | {"net": str(net)}, sort_keys=True)
+    key = key | {"net": str(net), "rate": RATE, "seed": SEED, "version": VERSION}
+    text = json.dumps(key, sort_keys=True)
     path = cache() / f"judge-{hashlib.sha256(text.encode()).hexdigest()[:16]}.safetensors"
     if path.is_file():
         net.load_state_dict(load(path.read_bytes()))
@@ -193,7 +195,8 @@ def reader(source: str, size: int) -> Reader:
     """A classifier of the digits of a source as images of a size show them."""
     return _kept(
         Reader(),
-        {"digits": source, "size": size, "steps": STEPS[source], "wider": WIDER[source]},
+        {"digits": source, "size": size, "level": LEVEL, "training": (STEPS[source], BATCH)}
+        | {"changes": (WIDER[source], TURN, STRETCH, SHIFT)},
         lambda net: learn_digits(net, source, size, STEPS[source]),
     )
 

@@ -79,7 +79,7 @@ def _object_metrics(scene: Scene, truth: Scene, soft: Scene) -> dict[str, float]
         found["category_correspondence"] = category_correspondence(scene.objects, truth.objects)
     if scene.objects.mask is not None and truth.objects.mask is not None:
         found["ari_fg"] = ari_fg(scene, truth)
-        if scene.background is not None and scene.objects.shape is not None:
+        if scene.background is not None:
             found["ari"] = ari_all(scene, truth)
         steps = [average_precision(soft.objects, truth.objects, 0.5 + 0.05 * i) for i in range(10)]
         found |= {"ap50": steps[0], "ap50_95": sum(steps) / len(steps)}

@@ -135,7 +135,7 @@ def report(run: str | Path, out: Path, images: int = IMAGES, draws: int = DRAWS)
         in_layers(page, program, guide, x, data, scene, config)
         symbols(page, program, guide, x[:REDRAWN])
     checks(page, program, guide, x)
-    if scene is not None:
+    if scene is not None and scene.levels:
         calibrated(page, program, guide, x, data)
     posterior(page, program, guide, x, data, draws, out / "posterior.nc", config)
     curves(page, find_run(run))
@@ -204,7 +204,10 @@ def edits(page: Page, program: Callable, guide: Callable, x: torch.Tensor, scene
         "replaced": edit.graft(some, slot, others, slot),
     }
     drawn = {title: edit.render(program, s) for title, s in changed.items()}
-    drawn["drawn anew"] = edit.resample(program, guide, x[chosen], slot)
+    with torch.no_grad():
+        trace = poutine.trace(guide).get_trace(x[chosen])
+    if edit.sites_of(trace, some, slot, 0):
+        drawn["drawn anew"] = edit.resample(program, guide, x[chosen], slot)
     page.figure(plots.edit_figure(drawn), f"Object {slot + 1} of each scene, changed in its graph.")
 
 

@@ -17,7 +17,8 @@ import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from programs.denf import Program, dequantised
+from programs.denf import Program
+from programs.flows import dequantised
 
 
 class Guide(PyroModule):
@@ -38,7 +39,7 @@ class Guide(PyroModule):
         p, number = self.program, images.shape[0]
         with pyro.plate("batch", number, dim=-2):
             noise = pyro.sample("z_noise", p.rounding(number))
-            parts = p.infer(dequantised(images, noise).squeeze(-4))
-            with pyro.plate("nodes_1", self.config.side**2, dim=-1):
-                pyro.sample("z_pres_1", dist.Bernoulli(logits=p.presence + parts.logit))
+            parts = p.infer(dequantised(images.unsqueeze(-4), noise).squeeze(-4))
+            with pyro.plate("cells", self.config.side**2, dim=-1):
+                pyro.sample("z_pres", dist.Bernoulli(logits=p.presence + parts.logit))
             pyro.sample("z_bg", p.jitter(number))

@@ -532,6 +532,7 @@ GNM_QUICK = replace(
         "estimator.temperature": Linear(1.0, 0.5, 1500),
         # differs: z^g is free until looks cost what they cost, or it does not learn which digits there are
         "weight.z_global*": Linear(0.0, 1.0, 1600, begin=4200),
+        # differs: 1 in the paper; an image has a quarter of the pixels, each worth four times as much
         "weight.aux/z_pres*": Linear(1.0, 4.0, 1000),
         # differs: looks cost little at first, or all digits stay one
         **dict.fromkeys(
@@ -667,15 +668,19 @@ DENF_PAPER = Recipe(
         **dict.fromkeys(("weight.images", "weight.z_pres*"), Constant(per_number(128))),
     },
     penalties=DENF_PENALTIES,
+    # differs: of the gradient's largest entry, as in all recipes here; the paper says "maximum norm"
+    clip=1.0,
     evaluate_every=DENF_EPOCH,
 )
 DENF_QUICK = replace(
     DENF_PAPER,
     steps=1600,
     batch=8,
-    program={"size": 48, "couplings": 2, "features": 16},
+    # differs: priors of boxes as wide as the penalties leave them; f of wider ones is far from any image
+    program={"size": 48, "couplings": 2, "features": 16, "loc_sd": 0.1, "absent_sd": 0.3},
     scenes=4000,
     schedules={
+        # differs: a faster rate that falls, and warmer draws of presence, in a fortieth of the steps
         "learning_rate": WarmupDecay(1e-3, warmup=50, half_life=300, hold=800),
         "estimator.temperature": Linear(1.0, 0.5, 800),
         "weight.z_pres*": Constant(per_number(48)),
@@ -684,6 +689,7 @@ DENF_QUICK = replace(
         "weight.images": Linear(0.0, 0.1 * per_number(48), 400, begin=400),
         # differs: all cells are present at first: absent ones teach x̂_fg nothing, and x̂_bg learns sooner
         "program.presence": Linear(2.0, -2.197, 350, begin=100),
+        # differs: weights of the penalties, 1 in eq. 13
         "weight.penalty/background": Constant(100.0),
         "weight.penalty/reconstruction": Constant(10.0),
         # differs: eq. 12 keeps boxes small at first; then they fill objects, and objects must not fill boxes
@@ -693,6 +699,11 @@ DENF_QUICK = replace(
     # differs: with the image itself in eq. 5 the background shows all objects, and no cell is present
     penalties={**DENF_PENALTIES, "background": Background(own=False), "inscribed": Inscribed()},
     evaluate_every=200,
+)
+# Table 5
+DENF_TRAFFIC_QUICK, DENF_TRAFFIC_PAPER = (
+    replace(r, world="traffic", program={**r.program, "scale_mean": 0.25})
+    for r in (DENF_QUICK, DENF_PAPER)
 )
 
 PRESETS: dict[str, dict[str, Recipe]] = {
@@ -739,6 +750,7 @@ PRESETS: dict[str, dict[str, Recipe]] = {
     "vae/arrow_room": {"paper": VAE_ARROW_PAPER},
     "genesis": {"quick": GENESIS_QUICK, "paper": GENESIS_PAPER},
     "denf": {"quick": DENF_QUICK, "paper": DENF_PAPER},
+    "denf/traffic": {"quick": DENF_TRAFFIC_QUICK, "paper": DENF_TRAFFIC_PAPER},
     "genesis/arrow_room": {"paper": GENESIS_ARROW_PAPER},
 }
 """By variant, where a variant has recipes of its own, else by program; for some worlds by both."""

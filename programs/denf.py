@@ -3,7 +3,7 @@
 An image is the image f(z) of a map of as many numbers: one channel for the background, and a structured cell of
 the foreground at every place.
 
-    e_ij      ~ Bernoulli(β)                                  presence of cell ij, `z_pres_1`
+    e_ij      ~ Bernoulli(β)                                  presence of cell ij, `z_pres` in the plate `cells`
     z_bg      ~ N(0, 1)                                                                     (section 3.1.2)
     z_fg_ij   = (l¹, l⁰, z_scale, z_loc, z_what)_ij           2 + 2 + 2 + 5 channels         (Table 4)
     l¹ - l⁰   the logit of e_ij;  l¹ ~ N(±m/2, m), l⁰ ~ N(∓m/2, m), the upper sign where e_ij = 1
@@ -29,8 +29,7 @@ the Gaussians above are those whose log-odds are l¹ - l⁰. Their means stand f
 # differs: z_scale and z_loc are not bounded in the paper; a box is at least a cell wide. Boxes follow presence:
 ê has no gradient for e.
 # differs: f sees colours in [-1, 1] and ends in a learned scale and shift of each channel, which begins at the
-prior; pixels are dequantised, `z_noise` being what rounding took: p(x) of 256 values is E p((255 x + z_noise) /
-256).
+prior; pixels are dequantised, `z_noise` being what rounding took (`flows.Quantised`).
 # differs: f's squeeze has the background's channel take part (a rearrangement) where there are two squeezes.
 
 Objects. Boxes of present cells go through non-maximum suppression: first that whose centre most cells point to,
@@ -61,12 +60,22 @@ from torch.nn import functional as F
 
 from programs import render
 from programs.distributions import normal
-from programs.flows import Affine, Coupling, Gated, Rounding, Split, Squeeze, Stack, Transform
+from programs.flows import (
+    LEVELS,
+    Affine,
+    Coupling,
+    Gated,
+    Quantised,
+    Rounding,
+    Split,
+    Squeeze,
+    Stack,
+    Transform,
+    dequantised,
+)
 from programs.loading import check_positive
 from programs.scene import Nodes, Scene
 
-LEVELS = 256
-"""Values that a pixel's channel can have."""
 DIAGONAL = 2 * math.sqrt(2)
 """Of the image, in its own frame."""
 START = {"pres": (0.0, 2.0), "loc": (0.0, 0.05), "what": (0.0, 0.2)}
@@ -87,6 +96,7 @@ class Config:
     scale_mean: float = 0.2  # μ_scale, half-width in half images: a side in images
     scale_sd: float = 0.1
     loc_sd: float = 1.0  # in diagonals of the image
+    absent_sd: float = 1.0  # of z_scale and z_loc where e_ij = 0
     what: tuple[float, float] = (1.0, 0.1)  # μ_fg, σ_fg
     what_absent: tuple[float, float] = (0.0, 0.1)  # μ_bg, σ_bg
     noise: float = 0.2  # σ_ε
@@ -177,15 +187,13 @@ class Program(PyroModule):
         batch = batch if images is None else images.shape[0]
         with pyro.plate("batch", batch, dim=-2):
             noise = pyro.sample("z_noise", self.rounding(batch))
-            with pyro.plate("nodes_1", self.config.side**2, dim=-1):
+            with pyro.plate("cells", self.config.side**2, dim=-1):
                 logits = self.presence.expand(batch, self.config.side**2)
-                pres = pyro.sample("z_pres_1", dist.Bernoulli(logits=logits))
+                pres = pyro.sample("z_pres", dist.Bernoulli(logits=logits))
             jitter = pyro.sample("z_bg", self.jitter(batch))
-            flow = self.flow(pres)
-            x = pyro.sample(
-                "images", flow, obs=None if images is None else dequantised(images, noise)
-            )
-            z = flow.transforms[0].inv(x)
+            pixels = Quantised(self.flow(pres), noise)
+            seen = None if images is None else images.unsqueeze(-4)
+            z = pixels.latents(pyro.sample("images", pixels, obs=seen))
         return self.scene(z.squeeze(-4), pres, jitter.squeeze(-4))
 
     def rounding(self, batch: int) -> dist.TorchDistribution:
@@ -206,7 +214,7 @@ class Program(PyroModule):
         return Gated(cells, tuple(self.present), tuple(self.absent))
 
     def flow(self, pres: Tensor) -> dist.TransformedDistribution:
-        """p(x | e), of e (..., N), over (..., 1); images are dequantised."""
+        """p(y | e) of dequantised images, of e (..., N), over (..., 1)."""
         c = self.config
         shapes = (sum(c.widths), c.side, c.side), (3, c.size, c.size)
         return dist.TransformedDistribution(self.base(pres), [Transform(self.layers, shapes)])
@@ -217,8 +225,8 @@ class Program(PyroModule):
 
     def evidence(self, images: Tensor) -> Tensor:
         """(B,) log p(x) in nats, presence summed out exactly, of one draw of what rounding took."""
-        x = dequantised(images, self.rounding(len(images)).sample())
-        z, log_det = self.layers(x)
+        noise = self.rounding(len(images)).sample()
+        z, log_det = self.layers(dequantised(images.unsqueeze(-4), noise))
         base = self.base(self.presence.new_zeros(len(images), self.config.side**2))
         one, none = base.densities(z)
         log_one, log_none = F.logsigmoid(self.presence), F.logsigmoid(-self.presence)
@@ -294,7 +302,6 @@ class Program(PyroModule):
             *(sure, boxes, zeros, zeros.long()),
             attributes=seen,
             mask=mask,
-            shape=mask,
             patch=patch,
         )
 
@@ -311,7 +318,7 @@ class Program(PyroModule):
         there = (nodes.pres > 0).to(layers.dtype)[..., None, None]
         mask = layers[:, :, -1] * there
         canvas = render.paint(scene.background, layers[:, :, :-1], mask, nodes.depth)
-        nodes = replace(nodes, mask=mask, shape=mask)
+        nodes = replace(nodes, mask=mask)
         opacity = mask.sum(1, keepdim=True).clamp(max=1)
         return replace(scene, image=canvas[:, -1], levels=(nodes,), opacity=opacity)
 
@@ -323,7 +330,8 @@ def moments(config: Config) -> tuple[list[tuple[float, float]], list[tuple[float
     half, spread = c.margin / 2, math.sqrt(c.margin)
     present = [(half, spread), (-half, spread), *[(c.scale_mean, c.scale_sd)] * scale]
     present += [*[(0.0, c.loc_sd)] * loc, *[c.what] * what]
-    absent = [(-half, spread), (half, spread), *[plain] * (scale + loc), *[c.what_absent] * what]
+    absent = [(-half, spread), (half, spread), *[(0.0, c.absent_sd)] * (scale + loc)]
+    absent += [c.what_absent] * what
     return [plain] * bg + present, [plain] * bg + absent
 
 
@@ -343,11 +351,6 @@ def layers(config: Config) -> Stack:
     background = Stack(Affine([0.0], [1.0]), *fold)
     split = Split([background, foreground], [1, rest], [bg, sum(heads)])
     return Stack(Affine([-1.0] * 3, [2.0] * 3), *couplings(3), Squeeze(c.squeeze), split)
-
-
-def dequantised(images: Tensor, noise: Tensor) -> Tensor:
-    """(..., B, 1, 3, H, W) in [0, 1] of images (B, 3, H, W) and what rounding took of them."""
-    return ((LEVELS - 1) * images.unsqueeze(-4) + noise) / LEVELS
 
 
 def pixels(x: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ Jacobian's determinant; `inverse` goes back. A base and `Transform(layers)` are 
 |s| < `CLAMP`, smoothly. Layers begin close to the identity, but for the last convolution's noise of `START`.
 
 Densities of what computers keep need dequantisation: pixels of 256 values get noise that is uniform over what
-was rounded away, `Rounding`, without which a flow may put infinite density on 256 points.
+was rounded away, `Rounding`, without which a flow may put infinite density on 256 points. `Quantised` are
+images of such pixels.
 
 Shape legend: C channels, H x W pixels. Anything may stand to the left.
 """
@@ -33,6 +34,8 @@ from programs.nets import over_pictures
 
 CLAMP = 1.0
 """Bound of a coupling's log-scale."""
+LEVELS = 256
+"""Values that a pixel's channel can have."""
 START = 1e-3
 """Largest weight of couplings' last convolutions where training begins: at 0 no other would learn."""
 
@@ -288,3 +291,59 @@ class Gated(dist.TorchDistribution):
     def _between(self, one: Tensor, none: Tensor) -> Tensor:
         e = self.pres.unsqueeze(-3)
         return e * one[:, None, None] + (1 - e) * none[:, None, None]
+
+
+def dequantised(images: Tensor, noise: Tensor) -> Tensor:
+    """Numbers in [0, 1) of images (..., C, H, W) in [0, 1] and of the noise for what rounding took."""
+    return ((LEVELS - 1) * images + noise) / LEVELS
+
+
+class Quantised(dist.TorchDistribution):
+    """Images of `LEVELS` values a channel, whose `dequantised` numbers y are of a flow.
+
+    log p(x | u) = log p(y),  y = (255 x + u) / 256;  draws are y rounded down, and held in [0, 1]
+
+    # differs: a density of y; the probability of x is 256 ^ -CHW E_u p(y) (`metrics.bits_per_dimension`).
+
+    Args:
+        flow: p(y), of a `Transform`.
+        noise: (..., C, H, W) u in [0, 1].
+    """
+
+    arg_constraints = {"noise": constraints.independent(constraints.unit_interval, 3)}  # noqa: RUF012
+    support = constraints.independent(constraints.unit_interval, 3)
+    has_rsample = False
+
+    def __init__(
+        self,
+        flow: dist.TransformedDistribution,
+        noise: Tensor,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.flow, self.noise = flow, noise
+        self.last: tuple[Tensor, Tensor] | None = None
+        super().__init__(flow.batch_shape, flow.event_shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance: object = None) -> Quantised:
+        """The same distribution over a larger batch."""
+        noise = self.noise.expand(torch.Size(batch_shape) + self.event_shape)
+        return Quantised(self.flow.expand(batch_shape), noise, validate_args=False)
+
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+        """Images (..., C, H, W)."""
+        values = (LEVELS * self.flow.sample(sample_shape)).floor().clamp(0, LEVELS - 1)
+        return values / (LEVELS - 1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density of the dequantised image: nats."""
+        return self.flow.log_prob(self.numbers(value))
+
+    def latents(self, value: Tensor) -> Tensor:
+        """What the flow makes an image of; once it is known, `log_prob` is all but free."""
+        return self.flow.transforms[0].inv(self.numbers(value))
+
+    def numbers(self, value: Tensor) -> Tensor:
+        """y of an image; those of the last one are remembered, as the `Transform` remembers by identity."""
+        if self.last is None or self.last[0] is not value:
+            self.last = value, dequantised(value, self.noise)
+        return self.last[1]

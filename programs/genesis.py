@@ -111,7 +111,7 @@ class Program(PyroModule):
             -4, background[..., None, None, None].expand(*background.shape, *colours.shape[-3:])
         )
         mask = shape * pres[..., None, None]
-        nodes = Nodes(pres, pose, zeros, zeros.long(), mask=mask, shape=shape)
+        nodes = Nodes(pres, pose, zeros, zeros.long(), mask=mask)
         return Scene(pixels.mean.squeeze(-4), (nodes,), behind.squeeze(-4))
 
 

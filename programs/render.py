@@ -9,6 +9,7 @@ Shape legend: M parents, K children of each, C channels, H x W pixels of the par
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function
 
-from programs.scene import Scene
+from programs.scene import Nodes, Scene
 
 
 def pose(where: Tensor, scale: Tensor, theta: Tensor) -> Tensor:
@@ -220,14 +221,14 @@ def visible_masks(scene: Scene) -> tuple[Tensor, ...]:
     (eq. 22), and a node shows what its descendants show.
 
     Returns:
-        A tensor (B, N, H, W) a level, objects first. Within a level they sum to at most 1. Where nodes bring
-        their full shapes, the masks that they bring.
+        A tensor (B, N, H, W) a level, objects first. Within a level they sum to at most 1. Masks that the
+        scene has already are returned as they are.
     """
     size, levels = scene.image.shape[-1], scene.levels
     if not levels:
         return ()
     leaves = levels[-1]
-    if leaves.shape is not None and leaves.mask is not None:
+    if leaves.mask is not None:
         return tuple(nodes.mask for nodes in levels)
     if leaves.patch is None:
         raise ValueError("visible_masks needs the leaves' patches; this scene has patch=None")
@@ -237,11 +238,19 @@ def visible_masks(scene: Scene) -> tuple[Tensor, ...]:
         full.insert(0, _union(full[0], child.parent, parent.pres.shape[-1]))
     share, result = torch.ones_like(full[0][:, :1]), []
     for nodes, masks in zip(levels, full, strict=True):
-        weights = masks * (-nodes.depth).exp()[..., None, None]
+        weights = masks * _nearness(nodes, share.shape[1])[..., None, None]
         total = _gather(_scatter_sum(weights, nodes.parent, share.shape[1]), nodes.parent)
         share = _gather(share, nodes.parent) * weights / (total + 1e-8)
         result.append(share * masks)
     return tuple(result)
+
+
+def _nearness(nodes: Nodes, parents: int) -> Tensor:
+    """(B, N) exp(-depth) as counted from the nearest present sibling, as in `composite`."""
+    depth = nodes.depth.where(nodes.pres > 1e-12, math.inf)
+    nearest = depth.new_full((len(depth), parents), math.inf)
+    nearest = nearest.scatter_reduce(1, nodes.parent, depth, "amin")
+    return (nearest.gather(1, nodes.parent) - nodes.depth).clamp(max=28).exp()  # of absent ones
 
 
 def box(masks: Tensor) -> Tensor:

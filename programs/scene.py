@@ -20,14 +20,16 @@ the objects), or the step that draws it; a program with one level may drop the s
 ``z_depth``    depth among the siblings, smaller is nearer
 ``z_what``     appearance of a node
 ``z_cat``      its category (one-hot), and ``z_attr`` its other attributes
-``z_bg``       background, or what fills a segment of it; ``z_bg_mask`` where the segment is
+``z_bg``       background, or what fills a segment of it (in GENESIS a component, objects too);
+               ``z_bg_mask`` where the segment is
 ``z_global``   global latent of a scene
 ``z_noise``    what rounding to 256 values took from an image (dequantisation)
 ``images``     the observed image
 =============  ======================================================================
 
-Plates: ``batch`` holds the images (dim -2, dim -1 being the root), ``nodes_<level>`` the nodes of a
-level (dim -1).
+Plates: ``batch`` holds the images (dim -2, dim -1 being the root); along dim -1 are ``nodes_<level>``, a slot
+of the Scene's level each, ``components`` of a background or a mixture (SPACE, GENESIS), and ``cells`` of a map
+in which objects are found (DeNF).
 
 Shape legend: B images, N nodes of a level, C channels, H x W pixels of the image, h x w of a patch.
 """

@@ -1,5 +1,6 @@
 """Objects of the prior judged: cutouts, mixtures, a classifier that can learn, distances of histograms."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ from test_contract import build
 
 from analysis import generation
 from analysis.evaluate import open_run, unseen
+from programs import render
 from programs.worlds import shapes2d
 
 
@@ -109,23 +111,37 @@ def test_a_run_is_judged(monkeypatch, capsys):
     assert "objects and parts" in capsys.readouterr().err
 
 
-def test_the_prior_of_the_truth_itself_is_valid(truth, monkeypatch):
-    """What is drawn from patches as they are in the image is named as what is cut out of the image."""
+def test_what_a_program_draws_is_cut_out_as_what_an_image_shows(truth):
+    """True objects as a program would bring them: patches in frames of their own."""
+    objects, size = truth.objects, truth.image.shape[-1]
+    wide = objects.pose.clone()
+    wide[..., :2] *= 1.5
+    masks = objects.mask.unsqueeze(2).float()
+    seen = torch.cat([truth.image.unsqueeze(1) * masks, masks], 2)
+    patch = render.crop(seen.flatten(0, 1)[:, None], wide.flatten(0, 1)[:, None, None], 2 * size)
+    nodes = replace(objects, pose=wide, patch=patch[:, 0, 0].unflatten(0, objects.pres.shape))
+    drawn = generation.drawn_objects(replace(truth, levels=(nodes, truth.parts)))
+    pictures, _ = generation.true_objects(truth)
+    apart = (generation.cutouts(drawn) - generation.cutouts(pictures)).abs().flatten(1).mean(1)
+    other = generation.cutouts(drawn) - generation.cutouts(pictures).roll(1, 0)
+    assert apart.mean() < 0.03 and other.abs().mean() > 4 * apart.mean()
+
+
+def test_shares_are_of_what_the_classifier_names(monkeypatch):
+    """One that takes for an object of type 1 whatever fills a third of its square, and nothing else."""
     program, guide, config = open_run("gsgn-shapes2d")
     data = unseen(config, None, 10, 0)
-    found = {}
+    given = []
+
+    def name(x):
+        given.append(x)
+        return torch.where(x[:, -1].mean((1, 2)) >= 0.33, 1, 10)
+
     monkeypatch.setattr(generation, "SCENES", 40)
-    monkeypatch.setattr(generation, "namer", lambda x, types: Told(int(types.max()), found))
+    net = SimpleNamespace(none=10, name=name)
+    monkeypatch.setattr(generation, "namer", lambda x, types: net)
     result = generation.generation(program, guide, data, 10)
-    assert result["valid"] == {"true": 1.0, "mixed": 1.0, "inferred": 1.0, "prior": 1.0}
-    assert result["types"]["prior"][0] == 1 and sum(result["types"]["true"]) == 1
-
-
-class Told:
-    """Names everything the first type."""
-
-    def __init__(self, none, found):
-        self.none = none
-
-    def name(self, x):
-        return torch.zeros(len(x), dtype=torch.int64)
+    shares = sorted(float((x[:, -1].mean((1, 2)) >= 0.33).double().mean()) for x in given)
+    assert 0 < shares[0] < shares[-1] < 1
+    assert sorted(result["valid"].values()) == pytest.approx(shares, abs=1e-6)
+    assert result["types"]["true"][1] == 1 and result["types"]["true"][0] == 0

@@ -113,7 +113,7 @@ def test_an_object_is_drawn_anew_in_its_own_layer(slot):
     with torch.no_grad(), Mode():
         trace = poutine.trace(guide).get_trace(x)
     scene = poutine.replay(program, trace=trace)(x)
-    assert set(edit._sites(trace, scene, slot, 0)) == {
+    assert set(edit.sites_of(trace, scene, slot, 0)) == {
         f"z_{name}_{4 - slot}" for name in ("cat", "what", "mask")
     }
     drawn = edit.resample(program, guide, x, slot).objects

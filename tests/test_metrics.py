@@ -426,7 +426,9 @@ def test_mse_is_a_mean_over_pixels_and_channels():
 
 def test_truth_scores_one_and_another_images_truth_does_not():
     truth = world()
-    assert m.scene_metrics(truth, truth) == dict.fromkeys(KEYS | {"category_correspondence"}, 1.0)
+    assert m.scene_metrics(truth, truth) == dict.fromkeys(
+        KEYS | {"ari", "category_correspondence"}, 1.0
+    )
     assert m.mse(truth, truth.image) == 0
     other = m.scene_metrics(truth[torch.roll(torch.arange(16), 1)], truth)
     assert all(other[key] < 0.6 for key in KEYS), other
@@ -561,7 +563,6 @@ def test_shape_metrics_need_shapes_on_both_sides():
     with_shapes = strips((0, 2), (4, 6))
     without = replace(with_shapes, levels=(replace(with_shapes.objects, shape=None),))
     new = {
-        "ari",
         "shape_iou",
         "hidden_iou",
         "depth_order_accuracy",

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import oracles
 import pytest
@@ -144,6 +145,23 @@ def test_visible_masks_share_the_image_and_give_the_overlap_to_the_nearer_object
         torch.testing.assert_close(objects, parts)
         assert objects[0, front, 32, 32] > 0.99
         assert objects[0, 1 - front, 32, 32] < 0.01
+
+
+def test_visible_masks_depend_on_differences_of_depth_alone():
+    near = render.visible_masks(disc_scene([0.5, 2.0]))
+    far = render.visible_masks(disc_scene([60.5, 62.0]))
+    for one, two in zip(near, far, strict=True):
+        torch.testing.assert_close(one, two)
+    gone = disc_scene([0.5, 62.0])
+    levels = [replace(nodes, pres=torch.tensor([[0.0, 1.0]])) for nodes in gone.levels]
+    alone = render.visible_masks(replace(gone, levels=tuple(levels)))
+    assert alone[0][0, 0].max() == 0 and alone[0][0, 1].max() > 0.99
+
+
+def test_masks_that_a_scene_has_are_kept():
+    scene = disc_scene([0.5, 2.0])
+    seen = scene.with_masks(tuple(torch.rand(1, 2, 64, 64) for _ in range(2)))
+    assert all(a is n.mask for a, n in zip(render.visible_masks(seen), seen.levels, strict=True))
 
 
 def test_visible_masks_without_patches_is_refused():

@@ -105,7 +105,6 @@ def test_the_nearer_object_covers_the_other_and_both_the_background():
     torch.testing.assert_close(mean[:, 16, 16], torch.tensor([0.0, 1.0, 0.0]), **nearly)  # both
     torch.testing.assert_close(mean[:, 16, 7], torch.tensor([1.0, 0.0, 0.0]), **nearly)  # red alone
     torch.testing.assert_close(mean[:, 2, 2], torch.full((3,), 0.5), **nearly)
-    mean = program.render(glimpses, pres, pose, depth.flip(1), behind).mean[0, 0]
     mean = program.render(glimpses, pres, pose, 8 - depth, behind).mean[0, 0]
     torch.testing.assert_close(mean[:, 16, 16], torch.tensor([1.0, 0.0, 0.0]), **nearly)
 

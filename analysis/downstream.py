@@ -38,6 +38,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from analysis import plots
+from analysis.classifier import fit, seeded
 from analysis.evaluate import find_run, open_run, unseen
 from analysis.gradients import show, write
 from analysis.metrics import owners
@@ -170,9 +171,11 @@ def _seen(scene: Scene, trace: Trace, level: int) -> Seen:
     return Seen(appearance(trace, level, there.shape[1]).cpu(), there, owner)
 
 
-def view(seen: Sequence[Seen], name: str) -> Graphs:
-    """What a classifier is given in the view of that name, standardised over the nodes present.
+def view(seen: Sequence[Seen], name: str, lesson: slice = slice(None)) -> Graphs:
+    """What a classifier is given in the view of that name, standardised.
 
+    Args:
+        lesson: images over whose nodes it is standardised: those that are learned from.
     Raises:
         ValueError: a view of parts, and there are none; or nothing to see at all.
     """
@@ -180,7 +183,7 @@ def view(seen: Sequence[Seen], name: str) -> Graphs:
         raise ValueError(f"view {name!r} needs parts, and the program has none: give 'objects'")
     level = seen[0] if name == "objects" else seen[-1]
     graphs = level.together(seen[0].there.shape[1]) if name == "tree" else level.apart()
-    nodes = graphs.what[graphs.there]
+    nodes = graphs.what[lesson][graphs.there[lesson]]
     if len(nodes) < 2:
         raise ValueError("the guide finds next to nothing in these images: train the run first")
     scale = nodes.std(0).clamp(min=1e-6)
@@ -249,25 +252,22 @@ def learn(
     train: Split, validation: Split, classes: int, rate: float, steps: int, seed: int
 ) -> tuple[float, Classifier]:
     """A classifier at its best on the validation images, and its accuracy there."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = Classifier(train.graphs.what.shape[-1], classes)
-    optimiser = torch.optim.Adam(net.parameters(), rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps)
+    net = seeded(lambda: Classifier(train.graphs.what.shape[-1], classes), seed)
     best, weights = -1.0, net.state_dict()
-    for step in range(1, steps + 1):
-        rows = torch.randint(len(train.labels), (BATCH,), generator=generator)
-        loss = F.cross_entropy(net(train.graphs[rows]), train.labels[rows])
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
+
+    def loss(rows: Tensor) -> Tensor:
+        return F.cross_entropy(net(train.graphs[rows]), train.labels[rows])
+
+    def keep_the_best(step: int) -> None:
+        nonlocal best, weights
         if step % max(1, steps // CHECKS) == 0:
             accuracy = net.accuracy(*validation)
             if accuracy > best:
                 best = accuracy
                 weights = {name: t.clone() for name, t in net.state_dict().items()}
+
+    numbers = {"batch": BATCH, "steps": steps, "rate": rate, "seed": seed, "decay": 0.0}
+    fit(net, loss, len(train.labels), **numbers, after=keep_the_best)
     net.load_state_dict(weights)
     return best, net
 
@@ -343,9 +343,9 @@ def study(
     seen = read(program, guide, data)
     name = find_run(run).name
     for v in views or ["tree" if len(seen) > 1 else "objects"]:
-        whole = Split(view(seen, v), labels)
         cuts = slice(2 * scenes, None), slice(scenes, 2 * scenes), slice(scenes)
-        splits = [Split(whole.graphs[cut], labels[cut]) for cut in cuts]
+        graphs = view(seen, v, lesson=cuts[0])
+        splits = [Split(graphs[cut], labels[cut]) for cut in cuts]
         for row in curve(*splits, sizes, steps, seeds):
             yield {"run": name, "view": v, **row}
 

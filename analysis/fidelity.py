@@ -3,9 +3,11 @@
     python -m analysis.fidelity RUN [--scenes N] [--seed S] [--figure FILE]
 
 DeNF claims that nothing but the edited object changes (section 4, figure 5). Every object that the guide finds
-in unseen scenes is removed from its scene by itself; the scene is drawn with it and without. Printed are how
-many there were, and the absolute change of pixels outside its box, white being 255: the mean over objects of
-the mean over pixels, and the greatest of these means. Objects whose box is the whole image do not count.
+in unseen scenes is removed from its scene by itself. Printed are how many there were, and the absolute
+difference of the pixels outside its box, white being 255, between the scene drawn without it and (1) the scene
+drawn with it, which tells how far an object reaches out of its box, and (2) the image itself, which has the
+error of the reconstruction too: the mean over objects of the mean over pixels, and the greatest of these means.
+Objects whose box is the whole image do not count.
 
 The figure shows scenes without their first object, and with the first object of the next scene in its place.
 For programs that can draw a Scene (`redraw`).
@@ -31,9 +33,13 @@ from programs.scene import Scene
 
 
 @torch.no_grad()
-def removals(program: Callable, scene: Scene) -> Tensor:
-    """(R,) mean absolute changes in [0, 1] outside the boxes of R objects, each removed by itself.
+def removals(program: Callable, scene: Scene, images: Tensor) -> Tensor:
+    """(R, 2) mean absolute differences in [0, 1] outside the boxes of R objects, each removed by itself.
 
+    From the scene drawn with the object, and from the image.
+
+    Args:
+        images: (B, C, H, W) in [0, 1], what the scenes are inferred from.
     Raises:
         ValueError: the scene has no objects, or the program cannot draw Scenes.
     """
@@ -47,10 +53,10 @@ def removals(program: Callable, scene: Scene) -> Tensor:
             continue
         before = edit.render(program, scene[rows])
         after = edit.render(program, edit.remove(before, slot))
-        boxes = before.objects.pose[:, slot]
-        pictures = zip(before.image.split(1), after.image.split(1), boxes.split(1), strict=True)
-        found += [change_outside(*picture) for picture in pictures]
-    return torch.tensor(found, dtype=torch.float64)
+        pictures = (before.image, images[rows], after.image, before.objects.pose[:, slot])
+        for drawn, image, without, pose in zip(*(p.split(1) for p in pictures), strict=True):
+            found.append([change_outside(one, without, pose) for one in (drawn, image)])
+    return torch.tensor(found, dtype=torch.float64).view(-1, 2)
 
 
 @torch.no_grad()
@@ -90,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
         scene = infer(program, guide, images)
         if scene is None:
             raise ValueError(f"{options.run}: its program returns no Scene")
-        found = 255 * removals(program, scene)
+        found = 255 * removals(program, scene, images)
         if options.figure is not None:
             plots.save(edits_figure(program, images, scene), options.figure)
     except ValueError as error:
@@ -100,7 +106,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"no object was found in {options.scenes} scenes")
         return 0
     print(f"{len(found)} objects removed")
-    print(f"change outside the box, of 255: mean {found.mean():.3f}, at most {found.max():.3f}")
+    for kind, change in zip(("scene as drawn", "image"), found.T, strict=True):
+        mean, most = change.mean(), change.max()
+        print(f"outside the box, of 255, from the {kind}: mean {mean:.3f}, at most {most:.3f}")
     return 0
 
 

@@ -17,6 +17,7 @@ Shape legend: B scenes, N slots, M objects, P parts, T types, S pixels a side of
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from analysis.classifier import fit, seeded
 from analysis.evaluate import open_run, unseen
 from analysis.metrics import owners
 from analysis.posterior import infer
@@ -171,22 +173,17 @@ def namer(x: Tensor, types: Tensor, steps: int = STEPS) -> Namer:
 
     Half of the batches are blurred, as what a program draws is; all are turned by quarters.
     """
-    generator = torch.Generator().manual_seed(SEED)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        net = Namer(int(types.max()), x.shape[1] - 1)
-    optimiser = torch.optim.AdamW(net.parameters(), RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, steps)
-    for step in range(steps):
-        rows = torch.randint(len(x), (BATCH,), generator=generator)
+    net = seeded(lambda: Namer(int(types.max()), x.shape[1] - 1), SEED)
+    count = itertools.count()
+
+    def loss(rows: Tensor) -> Tensor:
+        step = next(count)
         turned = torch.rot90(x[rows], step // 2 % 4, (2, 3))
         seen = F.avg_pool2d(turned, 3, 1, 1) if step % 2 else turned
-        loss = F.cross_entropy(net(seen), types[rows])
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-    return net.eval()
+        return F.cross_entropy(net(seen), types[rows])
+
+    fit(net, loss, len(x), batch=BATCH, steps=steps, rate=RATE, seed=SEED)
+    return net
 
 
 def total_variation(one: Tensor, other: Tensor) -> float:

@@ -34,6 +34,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from analysis.classifier import fit
 from analysis.metrics import segments
 from inference import checkpoint
 from inference.data import Dataset, load_world, world_dataset
@@ -117,28 +118,6 @@ def _kept(net: nn.Module, key: dict[str, Any], train: Callable[[nn.Module], None
     return net.eval()
 
 
-def _fit(
-    net: nn.Module, loss: Callable[[Tensor], Tensor], number: int, batch: int, steps: int
-) -> None:
-    """Train a net, one cycle of the learning rate.
-
-    Args:
-        loss: indices of examples -> their mean loss.
-        number: of examples.
-    """
-    generator = torch.Generator().manual_seed(SEED)
-    optimiser = torch.optim.AdamW(net.parameters(), RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, steps)
-    net.train()
-    for _ in range(steps):
-        value = loss(torch.randint(number, (batch,), generator=generator))
-        optimiser.zero_grad()
-        value.backward()
-        optimiser.step()
-        schedule.step()
-    net.eval()
-
-
 # digits
 
 
@@ -216,7 +195,7 @@ def learn_digits(net: nn.Module, source: str, size: int, steps: int) -> None:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)  # of what is dropped out
-        _fit(net, loss, len(x), BATCH, steps)
+        fit(net, loss, len(x), batch=BATCH, steps=steps, rate=RATE, seed=SEED)
 
 
 def accuracy(net: Reader, source: str, size: int, split: str = "test") -> float:
@@ -386,7 +365,7 @@ def learn_rooms(net: nn.Module, config: dict[str, Any], rooms: int = ROOMS) -> N
         wanted = torch.stack([off.cos(), off.sin()], -1)
         return F.cross_entropy(logits.flatten(0, 1), kind.flatten()) + F.mse_loss(direction, wanted)
 
-    _fit(net, loss, rooms, ROOM_BATCH, ROOM_STEPS)
+    fit(net, loss, rooms, batch=ROOM_BATCH, steps=ROOM_STEPS, rate=RATE, seed=SEED)
 
 
 @dataclass(frozen=True)

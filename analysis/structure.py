@@ -39,8 +39,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from analysis import judges
+from analysis.classifier import fit, seeded
 from analysis.downstream import APPEARANCE, appearance
-from analysis.evaluate import find_run, graph_metrics, open_run, steps, unseen, with_masks
+from analysis.evaluate import find_run, floats, graph_metrics, open_run, steps, unseen, with_masks
 from analysis.posterior import Mode, infer, iwae, latent_sites, log_weights, modes
 from inference import checkpoint
 from inference.data import Dataset
@@ -193,12 +194,9 @@ def described(program: Callable, guide: Callable, data: Dataset) -> tuple[Tensor
 
     An object's class is that of the true one whose centre is nearest.
     """
-    images, truth = (
-        torch.as_tensor(data.images).float() / 255,
-        data.truth(slice(0, len(data.images))),
-    )
-    device, found, start = _device(program), [], 0
-    for scene, trace in modes(program, guide, images.to(device)):
+    images, truth = floats(data, _device(program)), data.truth(slice(0, len(data.images)))
+    found, start = [], 0
+    for scene, trace in modes(program, guide, images):
         nodes = scene.map(lambda t: t.cpu()).objects
         rows = slice(start, start := start + len(nodes.pres))
         true = truth[rows].objects
@@ -222,20 +220,13 @@ def what_accuracy(what: Tensor, kind: Tensor, apart: Tensor, seed: int = 0) -> f
     """
     scale = what[~apart].std(0, correction=0).clamp(min=1e-6)
     x = (what - what[~apart].mean(0)) / scale
-    generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = mlp(x.shape[1], [HIDDEN], int(kind.max()) + 1)
-    optimiser = torch.optim.AdamW(net.parameters(), WHAT_RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, WHAT_RATE, WHAT_STEPS)
     own, classes = x[~apart], kind[~apart]
-    for _ in range(WHAT_STEPS):
-        rows = torch.randint(len(own), (WHAT_BATCH,), generator=generator)
-        loss = F.cross_entropy(net(own[rows]), classes[rows])
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
+    net = seeded(lambda: mlp(x.shape[1], [HIDDEN], int(kind.max()) + 1), seed)
+
+    def loss(rows: Tensor) -> Tensor:
+        return F.cross_entropy(net(own[rows]), classes[rows])
+
+    fit(net, loss, len(own), batch=WHAT_BATCH, steps=WHAT_STEPS, rate=WHAT_RATE, seed=seed)
     with torch.no_grad():
         return float((net(x[apart]).argmax(-1) == kind[apart]).double().mean())
 
@@ -271,48 +262,46 @@ def structure(
     Raises:
         ValueError: there is no judge for this world, or no objects to take boxes from.
     """
-    judge = judges.judge(data)
-    few = Dataset(
-        data.images[:number], data.description,
-        tuple({k: t[:number] for k, t in table.items()} for table in data.tables),
-        data.labels[:number],
-    )  # fmt: skip
-    true = torch.as_tensor(data.images).float() / 255
+    judge, few = judges.judge(data), data.first(number)
+    true = floats(data, "cpu")
+    images = true[:number].to(_device(program))
     sampled = prior(program, PER_STEP * number, mode)
     found: dict[str, Any] = judges.shares(judge, few, sampled.image[:number], number, seed)
     if boxes:
-        if (
-            not isinstance(judge, judges.Digits)
-            or not sampled.levels
-            or sampled.objects.patch is None
-        ):
-            raise ValueError(
-                "--boxes needs scenes of digits and a program with objects: leave it out"
-            )
-        own = with_masks(sampled[:number])
-        inferred = with_masks(infer(program, guide, true[:number].to(_device(program))))
-        found["s_acc"] = float(judge.own(own).double().mean())
-        found["s_acc_inferred"] = float(judge.own(inferred).double().mean())
+        found |= by_own_boxes(judge, sampled[:number], infer(program, guide, images))
     told = d_steps(true, sampled.image, limit, seed)
     found |= {"d_steps": float(told.steps), "d_accuracy": told.accuracy}
-    weights = log_weights(
-        program, guide, true[: min(number, LIKELIHOODS)].to(_device(program)), DRAWS
-    )
-    bound = iwae(weights).cpu().double()
-    found |= {
-        "ll": float(bound.mean()),
-        "ll_error": float(bound.std(correction=0) / len(bound) ** 0.5),
-    }
+    found |= likelihood(program, guide, images[:LIKELIHOODS])
     if sampled.levels:
-        graph = graph_metrics(program, guide, few, _device(program))
+        graph = graph_metrics(program, guide, few, images.device)
         found |= {name: graph[name] for name in ("ap50", "ap50_95") if name in graph}
-    if sampled.levels and describes(guide, true[:1].to(_device(program))):
-        what, kind, image = described(program, guide, few)
-        apart = image >= number - number // 4
-        if apart.any() and not apart.all():  # something is found
-            found["what_accuracy"] = what_accuracy(what, kind, apart, seed)
+        if describes(guide, images[:1]):
+            what, kind, image = described(program, guide, few)
+            apart = image >= number - number // 4
+            if apart.any() and not apart.all():  # something is found
+                found["what_accuracy"] = what_accuracy(what, kind, apart, seed)
     found["parameters"] = float(parameters(program, guide))
     return found | {"scenes": number, "seed": seed, "data": data.description}
+
+
+def by_own_boxes(judge: judges.Judge, sampled: Scene, inferred: Scene) -> dict[str, float]:
+    """S-Acc of scenes of the prior and of inferred ones, of digits in the program's own segments.
+
+    Raises:
+        ValueError: the judge is none of digits, or the program has no objects.
+    """
+    objects = sampled.levels and sampled.objects.patch is not None
+    if not isinstance(judge, judges.Digits) or not objects:
+        raise ValueError("--boxes needs scenes of digits and a program with objects: leave it out")
+    scenes = {"s_acc": sampled, "s_acc_inferred": inferred}
+    return {name: float(judge.own(with_masks(s)).double().mean()) for name, s in scenes.items()}
+
+
+def likelihood(program: Callable, guide: Callable, images: Tensor) -> dict[str, float]:
+    """IWAE of `DRAWS` hard draws of images (B, C, S, S): its mean in nats, and the mean's standard error."""
+    bound = iwae(log_weights(program, guide, images, draws=DRAWS)).cpu().double()
+    error = bound.std(correction=0) / len(bound) ** 0.5
+    return {"ll": float(bound.mean()), "ll_error": float(error)}
 
 
 def table(name: str, found: dict[str, Any], world: str) -> str:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from analysis.classifier import fit, seeded
 from analysis.layers import ground
 from analysis.posterior import infer
 from inference.data import Dataset, load_world
@@ -82,20 +83,13 @@ def counter(data: Dataset, scenes: int = SCENES, steps: int = STEPS) -> Counter:
         for k, (m, repeats) in enumerate([(min(kinds, most), False), (most, True)])
     ]
     images, numbers = (torch.cat(parts) for parts in zip(*sets, strict=True))
-    generator = torch.Generator().manual_seed(SEED)
-    with torch.random.fork_rng():
-        torch.manual_seed(SEED)
-        net = Counter(kinds, most, images.shape[1])
-    optimiser = torch.optim.AdamW(net.parameters(), RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, steps)
-    for _ in range(steps):
-        rows = torch.randint(len(images), (BATCH,), generator=generator)
-        loss = F.cross_entropy(net(images[rows]).flatten(0, 1), numbers[rows].flatten())
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-    return net.eval()
+    net = seeded(lambda: Counter(kinds, most, images.shape[1]), SEED)
+
+    def loss(rows: Tensor) -> Tensor:
+        return F.cross_entropy(net(images[rows]).flatten(0, 1), numbers[rows].flatten())
+
+    fit(net, loss, len(images), batch=BATCH, steps=steps, rate=RATE, seed=SEED)
+    return net
 
 
 def names(scene: Scene, truth: Scene, experts: int, classes: int) -> dict[int, int]:

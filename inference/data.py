@@ -62,6 +62,12 @@ class Dataset:
     labels: Tensor | None = None
     """(B, H, W) uint8, which the world's `with_masks` reads the masks from; 0 is background"""
 
+    def first(self, number: int) -> Dataset:
+        """The first images, and the truth about them."""
+        tables = tuple({k: t[:number] for k, t in table.items()} for table in self.tables)
+        labels = None if self.labels is None else self.labels[:number]
+        return Dataset(self.images[:number], self.description, tables, labels)
+
     def truth(self, index: slice) -> Scene:
         """The true scenes of some images, masks included.
 

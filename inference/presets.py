@@ -550,9 +550,13 @@ def with_beta(recipe: Recipe, beta: float, pattern: str = "z_global*") -> Recipe
     # differs: the supplement does not say which KLs. Here GNM's is that of z^g, which ConvDRAW's are all.
     """
     name = f"weight.{pattern}"
-    weight = recipe.schedules.get(name, Constant(1.0))
-    linear = isinstance(weight, Linear)
-    weight = replace(weight, end=beta * weight.end) if linear else Constant(beta)
+    match recipe.schedules.get(name, Constant(1.0)):
+        case Constant(value):
+            weight = Constant(beta * value)
+        case Linear() as ramp:
+            weight = replace(ramp, end=beta * ramp.end)
+        case other:
+            raise ValueError(f"{name} has the schedule {other}: expected none, Constant or Linear")
     return replace(recipe, schedules={**recipe.schedules, name: weight})
 
 

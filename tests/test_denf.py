@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import pyro
 import pytest
@@ -366,7 +367,7 @@ def test_every_object_is_removed_by_itself(monkeypatch):
     program, _ = build()
     z, pres = two_objects(program)
     scene = program.scene(z, pres, 0 * z[:, :1])
-    assert fidelity.removals(program, scene).tolist() == [0, 0]
+    assert fidelity.removals(program, scene, scene.image).tolist() == [[0, 0], [0, 0]]
     canvas, other = scene.image, scene.objects.present.nonzero()[-1, 1]
     seen = []
 
@@ -376,10 +377,11 @@ def test_every_object_is_removed_by_itself(monkeypatch):
         return dataclasses.replace(scene, image=canvas.new_full(canvas.shape, 0.5) - 0.2 * gone)
 
     monkeypatch.setattr(fidelity.edit, "render", dims)
-    torch.testing.assert_close(fidelity.removals(program, scene), torch.tensor([0.0, 0.2]).double())
+    found = fidelity.removals(program, scene, torch.full_like(canvas, 0.4))
+    torch.testing.assert_close(found, torch.tensor([[0.0, 0.1], [0.2, 0.1]]).double())
     assert seen == [[2], [1], [2], [1]]
     with pytest.raises(ValueError, match="no objects to remove"):
-        fidelity.removals(program, dataclasses.replace(scene, levels=()))
+        fidelity.removals(program, dataclasses.replace(scene, levels=()), canvas)
 
 
 def test_fidelity_is_printed_and_drawn_of_what_has_objects(capsys, tmp_path):
@@ -387,7 +389,8 @@ def test_fidelity_is_printed_and_drawn_of_what_has_objects(capsys, tmp_path):
     assert fidelity.main(["denf-clevr6", "--scenes", "3", "--figure", str(file)]) == 0
     assert file.stat().st_size > 10_000
     lines = capsys.readouterr().out.splitlines()
-    assert int(lines[0].split()[0]) >= 3 and 0 < float(lines[1].split()[7].rstrip(",")) < 5
+    drawn, image = (float(re.search(r"mean ([\d.]+),", line)[1]) for line in lines[1:])
+    assert int(lines[0].split()[0]) >= 3 and 0 < drawn < image < 10
     assert fidelity.main(["vae-mnist4", "--scenes", "2"]) == 2
     assert "no objects to remove" in capsys.readouterr().err
 

@@ -96,6 +96,22 @@ def test_a_browser_shows_it_without_complaint(made, width, tmp_path):
     assert found["width"] <= width and found["height"] > 2000 and found["text"] >= 16
 
 
+SHIPPED = sorted(folder.name for folder in report.find_run("air-multi_mnist").parent.iterdir())
+
+
+@pytest.mark.parametrize(
+    "run",
+    [pytest.param(n, marks=() if n == "vae-mnist4" else pytest.mark.slow) for n in SHIPPED],
+)
+def test_every_shipped_run_has_a_page(run, tmp_path, monkeypatch):
+    """Those without objects too, and those whose objects have no sites of their own."""
+    few = {"SIMULATIONS": 8, "RANKED": 3, "CROWDED": 4, "REDRAWN": 2}
+    for name, number in few.items():
+        monkeypatch.setattr(report, name, number)
+    page = report.report(run, tmp_path, images=3, draws=4).read_text()
+    assert "<h2>Posterior</h2>" in page and "<h2>Training</h2>" in page
+
+
 def test_a_run_that_is_not_there_is_named(capsys):
     assert report.main(["nowhere"]) == 2
     assert "'nowhere' is no run" in capsys.readouterr().err

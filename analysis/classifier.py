@@ -1,0 +1,49 @@
+"""How every small net that judges is trained: one cycle of the learning rate, the same for the same seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+def seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """A net whose first weights depend on the seed alone, and which leaves the global generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()
+
+
+def fit(
+    net: nn.Module,
+    loss: Callable[[Tensor], Tensor],
+    number: int,
+    *,
+    batch: int,
+    steps: int,
+    rate: float,
+    seed: int,
+    decay: float = 0.01,
+    after: Callable[[int], None] = lambda step: None,
+) -> None:
+    """Train `net` by AdamW, the learning rate rising to `rate` and falling once (Smith and Topin, 2018).
+
+    Args:
+        loss: indices (`batch`,) of examples -> their mean loss.
+        number: of examples; a batch is drawn with replacement.
+        decay: of the weights.
+        after: called with the number of every step, from 1.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    optimiser = torch.optim.AdamW(net.parameters(), rate, weight_decay=decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps)
+    net.train()
+    for step in range(1, steps + 1):
+        value = loss(torch.randint(number, (batch,), generator=generator))
+        optimiser.zero_grad()
+        value.backward()
+        optimiser.step()
+        schedule.step()
+        after(step)
+    net.eval()

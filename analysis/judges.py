@@ -50,7 +50,7 @@ LEVEL = 0.3
 FIT, LONG, LEAST = 20.0, 28.0, 16.0
 """Of digits, at 128 x 128: side of a box (and 2 pixels, at any size); a side that is too long; area."""
 READABLE, COMBINATIONS = 0.05, 256
-"""Probability of a class that a digit may be read as, and readings of a scene that are tried."""
+"""Probability of a class that a digit may be read as, and readings of a scene at most: one with more fails."""
 STEPS, BATCH, RATE = {"mnist": 1500, "embedded": 400}, 128, 4e-3
 """Of the digits' classifier."""
 TURN, STRETCH, SHIFT = 0.13, 0.07, 0.04

@@ -8,20 +8,14 @@ Shape legend as in `programs.genesis`.
 
 from __future__ import annotations
 
-import math
-
 import pyro
-import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from programs.distributions import gaussian
 from programs.genesis import Config, Program
 from programs.nets import ConvEncoder, RecurrentCell, mlp
-from programs.space import draw_masks
-
-LEAST_SHARE = math.log(1e-5)
-"""log π_k that the encoder sees at least."""
+from programs.space import draw_masks, with_shares
 
 
 class Guide(PyroModule):
@@ -46,9 +40,7 @@ class Guide(PyroModule):
         with pyro.plate("batch", images.shape[0], dim=-2):
             seen = self.masks.encoder(x).flatten(-3)
             log_shares = self.program.masks.log_shares(draw_masks(self.masks, seen))
-            shares = log_shares.clamp(min=LEAST_SHARE).unsqueeze(-3).squeeze(-5)
-            pictures = torch.cat([x.expand(*shares.shape[:-3], *x.shape[-3:]), shares], -3)
-            features = self.component_encoder(pictures).flatten(-3)
+            features = self.component_encoder(with_shares(x, log_shares)).flatten(-3)
             with pyro.plate("components", self.config.components, dim=-1):
                 pyro.sample("z_bg", gaussian(self.component_head(features)))
 

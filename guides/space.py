@@ -9,8 +9,6 @@ Shape legend as in `programs.space`; f (..., 1, F, G, G) features of the image, 
 
 from __future__ import annotations
 
-import math
-
 import pyro
 import pyro.distributions as dist
 import torch
@@ -18,12 +16,9 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from programs import render
-from programs.distributions import bounded, gate, normal, positive
+from programs.distributions import bounded, gate, gaussian, normal, positive
 from programs.nets import ConvEncoder, RecurrentCell, mlp, where_present
-from programs.space import Config, Program, draw_masks
-
-LEAST_SHARE = math.log(1e-5)
-"""log π_k that encoders see at least."""
+from programs.space import Config, Program, draw_masks, with_shares
 
 
 class Guide(PyroModule):
@@ -73,19 +68,16 @@ class Guide(PyroModule):
     def what(self, pres: Tensor, glimpses: Tensor) -> dist.TorchDistribution:
         """q(z_what_i | x_i) over (..., N), of glimpses (..., N, 3, h, w)."""
         features = where_present(pres, self.glimpse_encoder, glimpses)
-        loc, raw = self.what_head(features.flatten(-3)).chunk(2, -1)
-        return normal(loc, positive(raw))
+        return gaussian(self.what_head(features.flatten(-3)))
 
     def background(self, x: Tensor) -> None:
         """q(z_bg | x), x (B, 1, 3, H, W)."""
         log_shares = torch.zeros_like(x[..., :1, :, :])
         if self.segments is not None:
             log_shares = self.program.segments.log_shares(self.segments.sample(x))
-        seen = log_shares.clamp(min=LEAST_SHARE).unsqueeze(-3).squeeze(-5)
-        pictures = torch.cat([x.expand(*seen.shape[:-3], *x.shape[-3:]), seen], -3)
-        loc, raw = self.component_head(self.component_encoder(pictures).flatten(-3)).chunk(2, -1)
+        features = self.component_encoder(with_shares(x, log_shares)).flatten(-3)
         with pyro.plate("components", self.config.components, dim=-1):
-            pyro.sample("z_bg", normal(loc, positive(raw)))
+            pyro.sample("z_bg", gaussian(self.component_head(features)))
 
 
 class SegmentsEncoder(nn.Module):

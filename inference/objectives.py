@@ -234,7 +234,7 @@ def boxes_of(penalty: str, scene: Scene) -> tuple[Tensor, Tensor]:
 
 
 Penalty = Callable[[Scene, Tensor], Tensor]
-"""Scene, and the images (B, C, H, W) that it is of -> (B,) nats."""
+"""Scene, and the images (B, C, H, W) that it is of -> (B,), in a unit of its own that a weight makes nats."""
 
 
 def lookup(table: Mapping[str, Any], name: str) -> Any:
@@ -303,7 +303,8 @@ def penalised(program: Callable, penalties: Mapping[str, Penalty]) -> Callable:
             cost = penalty(scene, args[0])
             if cost.shape != (len(scene),):
                 raise ValueError(
-                    f"penalty {name!r} has shape {tuple(cost.shape)}: expected ({len(scene)},), nats an image"
+                    f"penalty {name!r} has shape {tuple(cost.shape)}: expected ({len(scene)},), "
+                    "a number an image"
                 )
             with Batch(batch.frame):
                 pyro.factor(f"penalty/{name}", -cost.view(-1, *[1] * (-1 - batch.frame.dim)))

@@ -60,7 +60,7 @@ class Recipe:
     auxiliary: Mapping[str, Prior] = field(default_factory=dict)
     """fixed priors of auxiliary KLs by site-name pattern; ``{}`` is No-Aux"""
     penalties: Mapping[str, Penalty] = field(default_factory=dict)
-    """functions of the Scene in nats an image, weighed by schedules ``weight.penalty/NAME``"""
+    """functions of the Scene, a number an image; schedules ``weight.penalty/NAME`` say what one is in nats"""
     clip: float = 1.0
     """largest infinity norm of the gradient of the loss per image"""
     evaluate_every: int = 1000
@@ -550,11 +550,11 @@ def with_beta(recipe: Recipe, beta: float, pattern: str = "z_global*") -> Recipe
     # differs: the supplement does not say which KLs. Here GNM's is that of z^g, which ConvDRAW's are all.
     """
     name = f"weight.{pattern}"
-    match recipe.schedules.get(name, Constant(1.0)):
-        case Constant(value):
-            weight = Constant(beta * value)
+    match recipe.schedules.get(name):
+        case None | Constant():
+            weight = Constant(beta)
         case Linear() as ramp:
-            weight = replace(ramp, end=beta * ramp.end)
+            weight = replace(ramp, end=beta)
         case other:
             raise ValueError(f"{name} has the schedule {other}: expected none, Constant or Linear")
     return replace(recipe, schedules={**recipe.schedules, name: weight})
@@ -680,8 +680,8 @@ DENF_QUICK = replace(
     DENF_PAPER,
     steps=1600,
     batch=8,
-    # differs: priors of boxes as wide as the penalties leave them; f of wider ones is far from any image
-    program={"size": 48, "couplings": 2, "features": 16, "loc_sd": 0.1, "absent_sd": 0.3},
+    # differs: priors of boxes about as wide as the penalties leave them: f of wider ones is far from any image
+    program={"size": 48, "couplings": 2, "features": 16, "loc_sd": 0.06, "scale_absent_sd": 0.2},
     scenes=4000,
     schedules={
         # differs: a faster rate that falls, and warmer draws of presence, in a fortieth of the steps

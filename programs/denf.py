@@ -95,8 +95,8 @@ class Config:
     margin: float = 4.0  # m
     scale_mean: float = 0.2  # μ_scale, half-width in half images: a side in images
     scale_sd: float = 0.1
-    loc_sd: float = 1.0  # in diagonals of the image
-    absent_sd: float = 1.0  # of z_scale and z_loc where e_ij = 0
+    loc_sd: float = 1.0  # of z_loc, in diagonals of the image
+    scale_absent_sd: float = 1.0  # of z_scale where e_ij = 0
     what: tuple[float, float] = (1.0, 0.1)  # μ_fg, σ_fg
     what_absent: tuple[float, float] = (0.0, 0.1)  # μ_bg, σ_bg
     noise: float = 0.2  # σ_ε
@@ -260,9 +260,7 @@ class Program(PyroModule):
     def pose(self, parts: Parts) -> Tensor:
         """(..., N, 2, 3) boxes of all cells."""
         side = self.config.side
-        axis = 2 * torch.arange(side, device=parts.loc.device, dtype=parts.loc.dtype) + 1
-        axis = axis / side - 1
-        cells = torch.cartesian_prod(axis, axis).view(-1, 2).flip(-1)  # row by row, as (x, y)
+        cells = render.cells(side, parts.loc)
         loc, scale = (t.flatten(-2).mT for t in (parts.loc, parts.scale))
         extent = within(scale, 1 / side, 1.0)
         return torch.cat([torch.diag_embed(extent), (cells + DIAGONAL * loc).unsqueeze(-1)], -1)
@@ -330,8 +328,8 @@ def moments(config: Config) -> tuple[list[tuple[float, float]], list[tuple[float
     half, spread = c.margin / 2, math.sqrt(c.margin)
     present = [(half, spread), (-half, spread), *[(c.scale_mean, c.scale_sd)] * scale]
     present += [*[(0.0, c.loc_sd)] * loc, *[c.what] * what]
-    absent = [(-half, spread), (half, spread), *[(0.0, c.absent_sd)] * (scale + loc)]
-    absent += [c.what_absent] * what
+    absent = [(-half, spread), (half, spread), *[(0.0, c.scale_absent_sd)] * scale]
+    absent += [*[(0.0, c.loc_sd)] * loc, *[c.what_absent] * what]
     return [plain] * bg + present, [plain] * bg + absent
 
 

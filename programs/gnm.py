@@ -206,8 +206,7 @@ class Program(PyroModule):
     def pose(self, where: Tensor, scale: Tensor, ratio: Tensor) -> Tensor:
         """(..., N, 2, 3) from the raw Gaussians."""
         side = self.config.grid
-        axis = (2 * torch.arange(side, device=where.device) + 1) / side - 1
-        cells = torch.cartesian_prod(axis, axis).view(-1, 2).flip(-1)  # row by row, as (x, y)
+        cells = render.cells(side, where)
         centre = cells + self.config.reach * (2 / side) * where.tanh()
         stretch = torch.stack([-ratio / 2, ratio / 2], -1).exp()
         return render.pose(centre, scale.sigmoid().unsqueeze(-1) * stretch, torch.zeros_like(ratio))

@@ -273,9 +273,7 @@ class Program(PyroModule):
     def pose(self, level: int, where: Tensor, scale: Tensor, theta: Tensor) -> Tensor:
         """(..., N, 2, 3) pose in the parent's frame from the raw Gaussians (eqs. 15 to 19)."""
         side = math.isqrt(self.config.children[level - 1])
-        axis = (2 * torch.arange(side, device=where.device) + 1) / side - 1
-        cells = torch.cartesian_prod(axis, axis).view(-1, 2).flip(-1)  # row by row, as (x, y)
-        cells = cells.repeat(where.shape[-2] // len(cells), 1)
+        cells = render.cells(side, where).repeat(where.shape[-2] // side**2, 1)
         middle, spread = self.config.scale[level - 1]
         return render.pose(
             cells + self.config.reach * (2 / side) * where.tanh(),

@@ -214,6 +214,12 @@ def _dot(a: Tensor, b: Tensor, dim: int) -> Tensor:
     return total
 
 
+def cells(side: int, like: Tensor) -> Tensor:
+    """(side², 2) centres (x, y) of a grid's cells, row by row, in the frame [-1, 1] that they divide."""
+    axis = (2 * torch.arange(side, device=like.device, dtype=like.dtype) + 1) / side - 1
+    return torch.cartesian_prod(axis, axis).view(-1, 2).flip(-1)
+
+
 def visible_masks(scene: Scene) -> tuple[Tensor, ...]:
     """Visible masks of every node at image size, from patches, poses, depths and the tree.
 

@@ -205,7 +205,7 @@ def resample(
     Raises:
         ValueError: no such node, or none of its sites matches; `images` are not what is expected.
     """
-    check_images(images)
+    check_images(images, program)
     with torch.no_grad():
         with Mode():
             trace = poutine.trace(guide).get_trace(images)

@@ -273,7 +273,7 @@ def steps(run: str | Path) -> dict[str, int]:
 def unseen(config: dict[str, Any], world: str | None, number: int, seed: int) -> Dataset:
     """Images to measure a run on: scenes of its own world or of another, or its folder's pictures.
 
-    Another world is drawn at the run's size, and with those of the run's options that it has too.
+    Another world is drawn at the run's size. A folder's pictures are those that the run was trained on.
 
     Raises:
         ValueError: unknown world, or a folder that is no longer there.
@@ -287,7 +287,8 @@ def unseen(config: dict[str, Any], world: str | None, number: int, seed: int) ->
         return clips(images, "test", options) if is_clips(images) else image_folder(images, options)
     name = world or config["recipe"].get("world")
     options = load_world(name).Config()
-    known = {f.name for f in fields(options)}
+    own = name == config["recipe"].get("world") and not config.get("images")
+    known = {f.name for f in fields(options)} if own else {"size"}
     same = {k: v for k, v in config["world"].items() if k in known}
     same = override(options, same, f"world {name}")
     return world_dataset(name, number, "test", seed=seed, config=same)
@@ -336,6 +337,8 @@ def main(arguments: list[str] | None = None) -> int:
         data = unseen(config, options.world, options.scenes, options.seed)
         features = imported(options.features, "--features")
         found = steps(options.run) | evaluate(program, guide, data, "cpu", options.seed, features)
+        if "split" not in data.description:
+            print("all pictures of the folder, which the run was trained on:")
         print(table(found))
         if options.json:
             checkpoint.write(options.json, (json.dumps(found, indent=2) + "\n").encode())

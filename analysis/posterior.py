@@ -40,6 +40,8 @@ SHORTEST = 25
 """Draws that have a tail."""
 FAR = 100
 """No noise takes pixels of [0, 1] as far as this, but pixels of 0 to 255 are."""
+SHAPE = ("size", "colours")
+"""Of images, in a program's Config."""
 EXACT = 1e-4
 """Log-weights (nats) that differ by less are called equal."""
 
@@ -94,7 +96,7 @@ def modes(
 
     Arguments and errors are those of `infer`.
     """
-    check_images(images)
+    check_images(images, program)
     with torch.no_grad():
         for x in images.split(rows or _rows(images)):
             with Mode(soft):
@@ -112,7 +114,7 @@ def passes(
     Raises:
         ValueError: `images` are not what is expected.
     """
-    check_images(images)
+    check_images(images, program)
     index = torch.arange(draws * len(images), device=images.device) % len(images)
     with torch.no_grad():
         for part in index.split(rows or _rows(images)):
@@ -121,14 +123,21 @@ def passes(
             yield part, poutine.trace(poutine.replay(program, trace=q)).get_trace(x), q
 
 
-def check_images(images: Tensor) -> None:
-    """See that `images` are some, and finite floats in [0, 1], give or take noise.
+def check_images(images: Tensor, program: Callable) -> None:
+    """See that `images` are some, finite floats in [0, 1], give or take noise, and as a program draws them.
 
     Raises:
         ValueError: they are not.
     """
-    expected = "expected (B, C, H, W) floats in [0, 1]"
-    if not images.numel() or not images.is_floating_point():
+    size, colours = (getattr(getattr(program, "config", None), n, None) for n in SHAPE)
+    expected = (
+        f"expected a torch.Tensor (B, {colours or 'C'}, {size or 'H'}, {size or 'W'}) in [0, 1]"
+    )
+    if not isinstance(images, Tensor):
+        raise ValueError(f"images are a {type(images).__name__}: {expected}")
+    wrong = images.ndim != 4 or (size or images.shape[-1]) != images.shape[-1]
+    wrong = wrong or (colours or images.shape[1]) != images.shape[1]
+    if wrong or not images.numel() or not images.is_floating_point():
         raise ValueError(f"images of shape {tuple(images.shape)} and {images.dtype}: {expected}")
     low, high = map(float, images.aminmax())
     if not -FAR < low <= high < FAR:

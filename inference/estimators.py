@@ -188,7 +188,7 @@ class RELAX(Score):
 
     def prepare(self, name: str, fn: dist.TorchDistribution, images: Tensor) -> None:
         """A control variate for the site."""
-        shape = images.shape[-3:], fn.batch_shape[1:], alternatives(name, fn)
+        shape = images.shape[-3:], fn.batch_shape[1:], alternatives(name, plain(name, fn, "relax"))
         self.controls[name] = Control(*shape).to(images.device)
 
     def surrogate(self, site: Site) -> Tensor:
@@ -234,7 +234,7 @@ class Enumerate(Method):
 
     def prepare(self, name: str, fn: dist.TorchDistribution, images: Tensor) -> None:
         """Refuse what is neither Bernoulli nor one-hot."""
-        alternatives(name, fn)
+        alternatives(name, plain(name, fn, "enumerate"))
 
 
 class Estimator(nn.Module):
@@ -506,6 +506,20 @@ def alternatives(name: str, fn: dist.TorchDistribution) -> int:
     )
 
 
+def plain(name: str, fn: dist.TorchDistribution, method: str) -> dist.TorchDistribution:
+    """The distribution, whose choices must not be joined by `to_event`.
+
+    Raises:
+        ValueError: they are.
+    """
+    if isinstance(fn, dist.Independent):
+        raise ValueError(
+            f"site {name!r} joins its choices by to_event, {method} takes each by itself: put a plate in "
+            "the place of to_event, or choose gumbel, nvil, rloo or reinforce"
+        )
+    return fn
+
+
 def choice(fn: dist.TorchDistribution) -> Tensor:
     """(…, A) logits; those of a Bernoulli are (logit, 0)."""
     if fn.event_shape:
@@ -600,10 +614,21 @@ def estimator(text: str) -> nn.Module:
     """From ``nvil``, ``rloo:8`` or ``z_pres*=nvil,z_cat*=gumbel``.
 
     Raises:
-        ValueError: an unknown name, a bad number, a bound among other methods.
+        ValueError: an unknown name, a bad number, a bound among other methods, two methods for one pattern.
     """
     pairs = [part.rpartition("=") for part in text.split(",")]
-    methods = {pattern.strip() or "*": _method(name.strip()) for pattern, _, name in pairs}
+    patterns = [pattern.strip() or "*" for pattern, _, _ in pairs]
+    if len({*patterns}) < len(patterns):
+        raise ValueError(
+            f"--estimator {text!r} has several methods for the same sites: give one, or one a pattern as in "
+            "'z_pres*=nvil,z_cat*=gumbel'"
+        )
+    methods = {p: _method(name.strip()) for p, (_, _, name) in zip(patterns, pairs, strict=True)}
+    numbers = {m.copies for m in methods.values() if isinstance(m, RLOO)}
+    if len(numbers) > 1:
+        raise ValueError(
+            f"--estimator {text!r}: an image has the same number of copies at all sites, here {numbers}"
+        )
     bounds = [m for m in methods.values() if isinstance(m, Bound)]
     if bounds and (len(methods) > 1 or "*" not in methods):
         raise ValueError(f"--estimator {text!r}: vimco and rws are for all sites, give one alone")
@@ -615,8 +640,10 @@ def _method(text: str) -> Method | Bound:
     make = choose(ESTIMATORS, name, "estimator")
     if not colon:
         return make()
-    if name not in ("rloo", "vimco", "rws") or not number.isdigit():
+    if name not in ("rloo", "vimco", "rws"):
         raise ValueError(
             f"--estimator {text!r}: only rloo, vimco and rws take a number of copies, as in rloo:8"
         )
+    if not number.isdigit():
+        raise ValueError(f"--estimator {text!r}: expected a number of copies, as in {name}:8")
     return make(int(number))

@@ -61,6 +61,8 @@ class Recipe:
     """fixed priors of auxiliary KLs by site-name pattern; ``{}`` is No-Aux"""
     penalties: Mapping[str, Penalty] = field(default_factory=dict)
     """functions of the Scene, a number an image; schedules ``weight.penalty/NAME`` say what one is in nats"""
+    rate: float = 1.0
+    """factor of the learning rate"""
     clip: float = 1.0
     """largest infinity norm of the gradient of the loss per image"""
     evaluate_every: int = 1000

@@ -48,7 +48,13 @@ VALIDATED_STEPS = 3
 VALIDATION_SCENES = 200
 TEST_SCENES = 500
 BASELINE_RATE = 1e-3
-HINT = "the last good checkpoint is kept. A lower learning rate or --set train.clip=0.1 may help"
+HINT = (
+    "the last good checkpoint is kept. --set train.rate=0.3, which lowers the learning rate, or "
+    "--set train.clip=0.1 may help"
+)
+DECIDES = ("variant", "config", "world", "images", "seed")
+DECIDES_OF_RECIPE = ("world", "batch", "scenes", "estimator")
+"""What a run that is resumed must have been begun with, of config.json and its recipe."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +115,18 @@ def plan(run: Run) -> Plan:
         raise ValueError(f"minutes={run.minutes} must be at least 0")
     if not 0 <= run.seed < 2**32:
         raise ValueError(f"seed={run.seed} must be 0 to 2**32 - 1")
-    for name in ("schedules", "auxiliary", "penalties"):
+    for name in ("auxiliary", "penalties"):
         if given := tables["train"].get(name):
             raise ValueError(
                 f"train.{name}={given}: only {{}} can be given here; write others in inference/presets.py"
             )
+    if "schedules" in tables["train"]:
+        raise ValueError(
+            "train.schedules cannot be given here: write others in inference/presets.py; train.rate is a "
+            "factor of the learning rate"
+        )
+    if not chosen.rate > 0:
+        raise ValueError(f"rate={chosen.rate} must be above 0")
     estimator(chosen.estimator)
     networks.check(chosen.precision, chosen.layout)
 
@@ -158,7 +171,7 @@ def describe(p: Plan, run: Run) -> dict[str, Any]:
     """The plan as plain values for config.json."""
     return {
         "command": command(run),
-        "program": str(p.source.path),
+        "program": str(p.source.named),
         "variant": p.variant,
         "config": asdict(p.config) if p.config is not None else {},
         "recipe": asdict(p.recipe)
@@ -225,6 +238,8 @@ def train(run: Run) -> Path:
     update = Step(trainer, p.recipe.capture, VALIDATED_STEPS)
     path = out / "checkpoint.ckpt"
     there = first and run.resume and checkpoint.exists(path)
+    if there:
+        check_same(out / "config.json", describe(p, run))
     state = distributed.share(checkpoint.load(path) if there else None)
     if state is not None:
         trainer.restore(state)
@@ -255,7 +270,7 @@ def train(run: Run) -> Path:
     log.close()
     (stopped,) = distributed.agree(interrupted() > 0)
     if first and stopped:
-        print(f"stopped at step {trainer.step}; continue with --resume --out {out}")
+        print(f"stopped at step {trainer.step}; continue with {command(run)} --resume")
     elif first:
         finish(run, p, program, guide, out, trainer.step)
     distributed.wait()
@@ -266,7 +281,9 @@ class Trainer:
     """Parameters, optimiser and step: what a checkpoint holds. Functions must have run once before."""
 
     def __init__(self, p: Plan, program: nn.Module, guide: nn.Module, estimator: nn.Module) -> None:
-        self.schedules, self.clip = p.recipe.schedules, p.recipe.clip
+        self.schedules, self.clip = dict(p.recipe.schedules), p.recipe.clip
+        learning_rate = self.schedules["learning_rate"]
+        self.schedules["learning_rate"] = lambda step: p.recipe.rate * learning_rate(step)
         patterns = [name.partition(".")[2] for name in self.schedules if name.startswith("weight.")]
         self.weights = {pattern: torch.tensor(1.0, device=p.device) for pattern in patterns}
         self.objective = Objective(self.weights, p.recipe.auxiliary, p.recipe.penalties)
@@ -529,6 +546,35 @@ def keep_until(path: Path, step: int) -> None:
     checkpoint.write(path, "".join(json.dumps(r) + "\n" for r in kept).encode())
 
 
+def check_same(path: Path, ours: dict[str, Any]) -> None:
+    """What decides a run must be as its config.json says that it began.
+
+    Raises:
+        ValueError: it is not; the message names what differs, and the command that began it.
+    """
+    try:
+        begun = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return  # lost or damaged: it is written again
+    ours = json.loads(json.dumps(ours))
+    pairs = [(n, begun.get(n), ours[n]) for n in DECIDES]
+    recipes = begun.get("recipe", {}), ours["recipe"]
+    pairs += [(n, *(recipe.get(n) for recipe in recipes)) for n in DECIDES_OF_RECIPE]
+    differing = [name for name, old, new in pairs if old is not None and _differ(old, new)]
+    if differing:
+        raise ValueError(
+            f"{path.parent} was begun with another {', '.join(dict.fromkeys(differing))}: give --out another "
+            f"folder, or go on with its own settings: {begun.get('command')} --resume"
+        )
+
+
+def _differ(old: Any, new: Any) -> bool:
+    """Of tables, fields that only one has do not count: versions may differ in them."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return any(_differ(old[k], new[k]) for k in old.keys() & new.keys())
+    return old != new
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a whole file, or leave the old one."""
     checkpoint.write(path, (json.dumps(content, indent=2) + "\n").encode())
@@ -538,7 +584,8 @@ def open_folder(run: Run) -> Path:
     """The run folder, made if needed.
 
     Raises:
-        ValueError: it cannot be written, or holds a run and --resume was not given.
+        ValueError: it cannot be written, or holds more than a run that took no step, and --resume was not
+            given.
     """
     try:
         run.out.mkdir(parents=True, exist_ok=True)
@@ -548,7 +595,7 @@ def open_folder(run: Run) -> Path:
         raise ValueError(
             f"cannot write to {run.out}: {error.strerror}; give another --out"
         ) from error
-    if not run.resume and any(run.out.iterdir()):
+    if not run.resume and {path.name for path in run.out.iterdir()} - {"config.json", "log.jsonl"}:
         raise ValueError(
             f"{run.out} is not empty: continue it with --resume, or give another --out"
         )
@@ -653,7 +700,7 @@ def parse(arguments: list[str] | None = None) -> Run:
     options["set"] = tuple(options["set"])
     if options["out"] is None:
         stem = options["variant"] or Path(options["program"]).stem
-        source = options["images"].name if options["images"] else options["world"]
+        source = options["images"].resolve().name if options["images"] else options["world"]
         source = source or recipe(Path(options["program"]).stem, stem, "quick").world
         options["out"] = Path("runs") / f"{stem}-{source}"
     return Run(**options)

@@ -49,7 +49,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -86,6 +86,7 @@ START = {"pres": (0.0, 2.0), "loc": (0.0, 0.05), "what": (0.0, 0.2)}
 class Config:
     """Tables 4 and 5, for CLEVR."""
 
+    colours: ClassVar[int] = 3  # C
     size: int = 128  # pixels a side of the image
     squeeze: int = 2  # pixels a side that become channels
     fold: int = 1  # 2: another squeeze before the last split

@@ -40,7 +40,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -64,6 +64,7 @@ LEAST = 0.004
 class Config:
     """The paper's best model of uniquely coloured objects; `econ_random` in VARIANTS is for the other set."""
 
+    colours: ClassVar[int] = 3  # C
     size: int = 64  # pixels a side of the image
     layers: int = 4  # T
     experts: int = 4  # K

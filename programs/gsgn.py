@@ -34,7 +34,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate, pairwise
 from operator import mul
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -54,6 +54,7 @@ from programs.scene import Nodes, Scene
 class Config:
     """The paper's three-level graph on 128 x 128 images. One entry a level where a field is a tuple."""
 
+    colours: ClassVar[int] = 3  # C
     size: int = 128  # pixels a side of the image
     children: tuple[int, ...] = (4, 4)  # maximum out-degree r² of the root, of an object, …
     z_what: tuple[int, ...] = (128, 64, 32)  # features of the root, an object, a part, …

@@ -48,6 +48,12 @@ class Source:
         config = getattr(self.program, "Config", None)
         return {self.name: config() if config else None}
 
+    @property
+    def named(self) -> Path:
+        """The file as it is found from any folder: within this project, or absolute."""
+        path = self.path.resolve()
+        return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
     def build(self, config: Any) -> tuple[nn.Module, nn.Module]:
         """A program and its guide with fresh parameters."""
         if not hasattr(self.program, "Program"):

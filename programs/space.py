@@ -32,7 +32,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -55,6 +55,7 @@ LEAST_SHARE = math.log(1e-5)
 class Config:
     """The official 3-D room configuration, on 4 x 4 cells, with boxes of the size of a few large objects."""
 
+    colours: ClassVar[int] = 3  # C
     size: int = 128  # pixels a side of the image
     grid: int = 4  # G cells a side
     glimpse: int = 32  # h, w

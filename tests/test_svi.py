@@ -198,8 +198,44 @@ def test_a_damaged_checkpoint_is_refused_and_left_alone(tmp_path, capsys, damage
 
 def test_a_checkpoint_of_another_variant_is_refused(tmp_path):
     train(small(tmp_path / "run"))
+    with pytest.raises(ValueError, match="begun with another variant, config: give --out another"):
+        train(small(tmp_path / "run", variant="gsgn9", resume=True))
+    (tmp_path / "run" / "config.json").unlink()  # then only the weights can tell
     with pytest.raises(ValueError, match="does not fit this run"):
-        train(small(tmp_path / "run", variant="no_share", resume=True))
+        train(small(tmp_path / "run", variant="gsgn9", resume=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"seed": 3}, "seed"),
+        ({"set": ("train.batch=3",)}, "batch"),
+        ({"estimator": "reinmax"}, "estimator"),
+        ({"set": ("world.max_objects=3",)}, "world"),
+    ],
+)
+def test_a_run_goes_on_only_as_it_began(tmp_path, changes, word):
+    run = small(tmp_path / "run")
+    train(run)
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    changes = changes | {"set": (*run.set, *changes.get("set", ()))}
+    with pytest.raises(ValueError, match=f"begun with another {word}: give --out another"):
+        train(replace(run, resume=True, steps=6, **changes))
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+    again = replace(run, resume=True, steps=6, set=(*run.set, "train.rate=0.5"))
+    train(again)
+    log = [r for r in read_log(tmp_path / "run" / "log.jsonl") if "learning_rate" in r]
+    rate = plan(run).recipe.schedules["learning_rate"]
+    assert log[-1]["step"] == 6 and log[-1]["learning_rate"] == 0.5 * rate(6)
+
+
+def test_a_run_that_took_no_step_can_be_begun_again(tmp_path):
+    run = small(tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    train(run)
+    with pytest.raises(ValueError, match="not empty"):
+        train(run)
 
 
 def test_a_loss_that_is_not_finite_names_its_site_and_keeps_the_last_checkpoint(

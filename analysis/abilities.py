@@ -19,6 +19,7 @@ Shape legend: B images, N objects, H x W pixels.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping
 
@@ -270,8 +271,11 @@ def _same(nodes: Nodes, others: Nodes) -> Tensor:
     return torch.stack([(a - b).abs().flatten(2).amax(-1) < SEEN for a, b in pairs]).all(0)
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Entry point: untrained programs, on noise."""
+    argparse.ArgumentParser(
+        prog="python -m analysis.abilities", description=__doc__.split("\n")[0]
+    ).parse_args(arguments)
     pyro.enable_validation(False)
     found = {}
     for variant, name in PROGRAMS.items():

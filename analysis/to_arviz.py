@@ -30,7 +30,7 @@ import xarray
 from torch import Tensor
 
 from analysis import quantities
-from analysis.posterior import SHORTEST, Draws, draw, draw_prior, ess, iwae, khat
+from analysis.posterior import SHORTEST, Draws, Quantities, draw, draw_prior, ess, iwae, khat
 from programs.scene import Scene
 
 Dims = Mapping[str, Sequence[str]]
@@ -54,6 +54,7 @@ def to_inference_data(
     posterior_predictive: bool = True,
     log_likelihood: bool = True,
     truth: Scene | None = None,
+    of: Quantities = quantities.OF_SCENES,
     coords: Mapping[str, Sequence] = {},
     dims: Mapping[str, Sequence[str]] = {},
     attrs: Mapping[str, Any] = {},
@@ -81,6 +82,7 @@ def to_inference_data(
         num_samples: draws an image.
         prior, posterior_predictive, log_likelihood: whether to make these groups.
         truth: the true Scene of the same images.
+        of: quantities of Scenes by name.
         coords: dimension -> labels.
         dims: site -> names of the dimensions of one value of it.
         attrs: what else to write down: run, seed, step.
@@ -108,13 +110,13 @@ def to_inference_data(
         images, truth = images[:room], truth[:room] if truth is not None else None
     fit = max(1, int(limit * BUDGET["pictures"] / (num_samples * size)))
     fit = min(fit, len(images)) if posterior_predictive else 0
-    drawn = draw(program, guide, images, num_samples, pictures=fit, rows=rows)
+    drawn = draw(program, guide, images, num_samples, of=of, pictures=fit, rows=rows)
     groups = posterior_groups(drawn, images, log_likelihood, coords, dims)
     if truth is not None:
-        groups["constant_data"] = truth_group(quantities.measure(truth), coords)
+        groups["constant_data"] = truth_group(quantities.measure(truth, of), coords)
     if prior:
         number = min(num_samples, max(1, int(limit * BUDGET["prior"] / (size + _bytes(one)))))
-        groups |= prior_groups(draw_prior(program, number), coords, dims)
+        groups |= prior_groups(draw_prior(program, number, of=of), coords, dims)
     return container(groups, attributes(program, guide, attrs))
 
 

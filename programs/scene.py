@@ -27,9 +27,9 @@ the objects), or the step that draws it; a program with one level may drop the s
 ``images``     the observed image
 =============  ======================================================================
 
-Plates: ``batch`` holds the images (dim -2, dim -1 being the root); along dim -1 are ``nodes_<level>``, a slot
-of the Scene's level each, ``components`` of a background or a mixture (SPACE, GENESIS), and ``cells`` of a map
-in which objects are found (DeNF).
+Plates: ``batch`` holds the images (dim -2; -1 in programs of steps, -3 in ECON). Along dim -1 are
+``nodes_<level>``, a slot of the Scene's level each, ``components`` of a background or a mixture (SPACE,
+GENESIS), and ``cells`` of a map in which objects are found (DeNF).
 
 Shape legend: B images, N nodes of a level, C channels, H x W pixels of the image, h x w of a patch.
 """

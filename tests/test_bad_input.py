@@ -251,6 +251,10 @@ WRONG = {
     "not a number": (lambda x: x.index_fill(0, torch.tensor([0]), math.nan), "nan"),
     "infinite": (lambda x: x + math.inf, "inf"),
     "an empty batch": (lambda x: x[:0], r"shape \(0, 1, 50, 50\)"),
+    "one image": (lambda x: x[0], r"shape \(1, 50, 50\)"),
+    "of another size": (lambda x: x[..., :32, :32], r"shape \(2, 1, 32, 32\)"),
+    "of colours": (lambda x: x.expand(2, 3, 50, 50), r"shape \(2, 3, 50, 50\)"),
+    "of NumPy": (lambda x: x.numpy(), "images are a ndarray"),
 }
 
 
@@ -265,7 +269,7 @@ def test_images_that_cannot_be_ones_are_refused(wrong):
         lambda: draw(program, guide, images, 2),
         lambda: resample(program, guide, images, 0),
     ):
-        with pytest.raises(ValueError, match=f"{words}.*expected .B, C, H, W. floats in"):
+        with pytest.raises(ValueError, match=f"{words}.*expected a torch.Tensor .B, 1, 50, 50. in"):
             call()
 
 

@@ -277,6 +277,9 @@ def test_plain_arviz_reads_summarises_and_plots_the_file(python, posterior_file)
 def test_the_file_is_complete_in_memory_too(gsgn):
     program, guide, images, _ = gsgn
     matplotlib.use("agg")
+    wide = {"n_wide": lambda scene: (scene.objects.extent[..., 0] > 0.2).sum(1)}
+    data = to_inference_data(program, guide, images[:2], num_samples=10, prior=False, of=wide)
+    assert data["posterior"]["n_wide"].shape == (1, 10, 2) and "n_objects" not in data["posterior"]
     data = to_inference_data(program, guide, images[:2], num_samples=10, prior=False)
     assert "prior" not in data and "constant_data" not in data
     table = to_arviz.summary(data, ["n_objects"])

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from analysis.classifier import fit
+from analysis.classifier import fit, seeded
 from analysis.metrics import segments
 from inference import checkpoint
 from inference.data import Dataset, load_world, world_dataset
@@ -126,15 +126,14 @@ class Reader(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(SEED)
-            self.net = nn.Sequential(
-                nn.Conv2d(1, 16, 5, padding=2), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
-                nn.Conv2d(16, 48, 3, padding=1), nn.BatchNorm2d(48), nn.ReLU(),
-                nn.Conv2d(48, 64, 3, stride=2, padding=1), nn.BatchNorm2d(64), nn.ReLU(),
-                nn.Flatten(), nn.Dropout(0.3), nn.Linear(64 * 49, 128), nn.ReLU(),
-                nn.Linear(128, 10),
-            )  # fmt: skip
+        make = lambda: nn.Sequential(  # noqa: E731
+            nn.Conv2d(1, 16, 5, padding=2), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(16, 48, 3, padding=1), nn.BatchNorm2d(48), nn.ReLU(),
+            nn.Conv2d(48, 64, 3, stride=2, padding=1), nn.BatchNorm2d(64), nn.ReLU(),
+            nn.Flatten(), nn.Dropout(0.3), nn.Linear(64 * 49, 128), nn.ReLU(),
+            nn.Linear(128, 10),
+        )  # fmt: skip
+        self.net = seeded(make, SEED)
 
     def forward(self, x: Tensor) -> Tensor:
         """(M, 1, 28, 28) -> logits (M, 10)."""
@@ -323,15 +322,14 @@ class RoomNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.kinds = len(arrow_room.KINDS) - 1
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(SEED)
-            self.net = nn.Sequential(
-                nn.Conv2d(3, 24, 5, stride=2, padding=2), nn.BatchNorm2d(24), nn.ReLU(),
-                nn.Conv2d(24, 48, 3, stride=2, padding=1), nn.BatchNorm2d(48), nn.ReLU(),
-                nn.Conv2d(48, 64, 3, stride=2, padding=1), nn.BatchNorm2d(64), nn.ReLU(),
-                nn.Flatten(), nn.Linear(64 * (ROOM_SIDE // 8) ** 2, 128), nn.ReLU(),
-                nn.Linear(128, arrow_room.OBJECTS * (self.kinds + 2)),
-            )  # fmt: skip
+        make = lambda: nn.Sequential(  # noqa: E731
+            nn.Conv2d(3, 24, 5, stride=2, padding=2), nn.BatchNorm2d(24), nn.ReLU(),
+            nn.Conv2d(24, 48, 3, stride=2, padding=1), nn.BatchNorm2d(48), nn.ReLU(),
+            nn.Conv2d(48, 64, 3, stride=2, padding=1), nn.BatchNorm2d(64), nn.ReLU(),
+            nn.Flatten(), nn.Linear(64 * (ROOM_SIDE // 8) ** 2, 128), nn.ReLU(),
+            nn.Linear(128, arrow_room.OBJECTS * (self.kinds + 2)),
+        )  # fmt: skip
+        self.net = seeded(make, SEED)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, S, S) in [0, 1] -> logits of the shapes (B, 3, 3); cosines and sines (B, 3, 2)."""

@@ -33,7 +33,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from analysis.posterior import Mode, check_images
-from programs.render import chain, inverse, pose
+from programs.blocks.render import chain, inverse, pose
 from programs.scene import Nodes, Scene
 
 STEP = 4.0

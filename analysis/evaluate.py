@@ -13,26 +13,24 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pyro
 import torch
 
-from analysis import metrics as m
-from analysis.features import random_convolutions
+from analysis import scores
 from analysis.posterior import infer, iwae, log_weights
+from analysis.scores.features import random_convolutions
 from inference import checkpoint
-from inference.clevr import ClevrConfig, clevr_with_masks, is_clevr
-from inference.clips import clips, is_clips
-from inference.data import Dataset, FolderConfig, image_folder, load_world, world_dataset
-from programs import render
-from programs.loading import ROOT, Function, Source, choose, imported, load, override
+from inference.images.dataset import Dataset
+from inference.loading import imported
+from inference.log import read_log
+from inference.runs import open_run
+from inference.trainer import Training
+from programs.blocks import render
 from programs.scene import Scene
 
-CONFIG = {"program": str, "variant": str, "config": dict, "world": dict, "recipe": dict}
-"""What a config.json must have to be read."""
 DRAWS = 10
 """draws an image for ELBO and IWAE"""
 
@@ -55,15 +53,15 @@ def graph_metrics(
     if scene is None:
         return {}
     scene, soft = with_masks(scene), with_masks(soft)
-    found = {"mse": m.mse(scene, images.cpu())}
+    found = {"mse": scores.mse(scene, images.cpu())}
     if data.labels is not None and scene.levels:
-        found = m.scene_metrics(scene, data.truth(slice(0, len(images))), soft) | found
+        found = scores.scene_metrics(scene, data.truth(), soft) | found
     return found
 
 
 def with_masks(scene: Scene) -> Scene:
     """The scene on the CPU, with the masks that its patches make, if it has patches."""
-    scene = scene.map(lambda t: t.cpu())
+    scene = scene.cpu()
     if scene.levels and scene.levels[-1].patch is not None:
         scene = scene.with_masks(render.visible_masks(scene))
     return scene
@@ -80,7 +78,7 @@ def fid_like(
     """
     with torch.no_grad():
         prior = [program(batch=len(part)).image for part in images.split(100)]
-    return m.frechet_distance(features(torch.cat(prior)), features(images))
+    return scores.frechet_distance(features(torch.cat(prior)), features(images))
 
 
 def flow_metrics(program: torch.nn.Module, images: torch.Tensor) -> dict[str, float]:
@@ -92,7 +90,7 @@ def flow_metrics(program: torch.nn.Module, images: torch.Tensor) -> dict[str, fl
         parts = images.split(32)
         evidence = torch.cat([program.evidence(x) for x in parts])
         error = max(float((program.round_trip(x) - x).abs().max()) for x in parts)
-    bits = m.bits_per_dimension(evidence.cpu(), images[0].numel())
+    bits = scores.bits_per_dimension(evidence.cpu(), images[0].numel())
     return {"bits_per_dimension": bits, "inverse_error": error}
 
 
@@ -150,7 +148,8 @@ def pictures(
     device: torch.device | str,
 ) -> list[Path]:
     """Draw scene graphs, samples of the prior, and curves into a folder; returns the files."""
-    from analysis import layers, plots
+    from analysis import plots
+    from analysis.posterior import layers
 
     figures = {"curves.png": plots.curves_figure(log)}
     images = floats(data, device, 6)
@@ -163,7 +162,7 @@ def pictures(
         if layers.has_layers(program, scene):
             figures["layers.png"] = plots.layers_figure(images.cpu(), scene)
         with torch.no_grad():
-            prior = program(batch=24).map(lambda t: t.cpu())
+            prior = program(batch=24).cpu()
         figures["prior_scenes.png"] = plots.sample_figure(prior)
         if prior.levels and prior.objects.patch is not None:
             figures["prior_objects.png"] = plots.object_figure(prior)
@@ -175,146 +174,24 @@ def pictures(
     return [out / name for name in figures]
 
 
-def find_run(run: str | Path) -> Path:
-    """The folder of a run, given itself or the name of a shipped one.
+class Judge:
+    """What `inference.svi` measures a training with."""
 
-    Raises:
-        ValueError: no such run.
-    """
-    shipped = ROOT / "programs" / "trained"
-    folder = Path(run) if (Path(run) / "config.json").is_file() else shipped / str(run)
-    if not (folder / "config.json").is_file():
-        names = ", ".join(sorted(p.parent.name for p in shipped.glob("*/config.json"))) or "none"
-        raise ValueError(
-            f"{str(run)!r} is no run: give a folder with config.json, or one of {names}"
-        )
-    return folder
+    def briefly(self, t: Training, data: Dataset) -> dict[str, float]:
+        """Graph metrics on validation scenes."""
+        return graph_metrics(t.program, t.guide, data, t.plan.device)
 
-
-def open_run(run: str | Path) -> tuple[torch.nn.Module, torch.nn.Module, dict[str, Any]]:
-    """A trained program, its guide and its config.json, from a run folder or a shipped run's name.
-
-    Nothing in the folder is run as code; the program file that config.json names is imported.
-
-    Raises:
-        ValueError: no such run, files that are damaged or of a newer version, or weights that do not fit the
-            program; the message names the file.
-    """
-    folder = find_run(run)
-    config = read_config(folder)
-    source = load(config["program"])
-    try:
-        base = choose(source.variants, config["variant"], "variant")
-        program, guide = source.build(override(base, config["config"], f"program {source.name}"))
-    except (ValueError, RuntimeError, TypeError) as error:
-        raise _unfit(folder / "config.json", source, error) from error
-    weights = read_weights(folder)
-    try:
-        if isinstance(program, Function):  # plain functions register their parameters when they run
-            pyro.clear_param_store()
-            size, colours = config["world"]["size"], config["world"].get("colours", 3)
-            guide(torch.zeros(1, colours, size, size)), program(torch.zeros(1, colours, size, size))
-        program.load_state_dict(weights["program"])
-        guide.load_state_dict(weights["guide"])
-    except (ValueError, RuntimeError, TypeError, KeyError) as error:
-        raise _unfit(folder, source, error) from error
-    return program.eval(), guide.eval(), config
-
-
-def _unfit(path: Path, source: Source, error: Exception) -> ValueError:
-    reason = str(error).replace("\n\t", " ")
-    return ValueError(
-        f"{path} does not fit {source.path} ({reason}): it may be of a newer version of scene-programs; "
-        "update, or train again"
-    )
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The config.json of a run folder.
-
-    Raises:
-        ValueError: it is damaged, or not a run's.
-    """
-    path = folder / "config.json"
-    config = read_json(path)
-    for name, kind in CONFIG.items():
-        if not isinstance(config.get(name), kind):
-            raise ValueError(
-                f"{path} is not the config.json of a run: it has no {name}; restore a copy of it, or begin "
-                "the run again with --resume"
-            )
-    return config
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The table in a file.
-
-    Raises:
-        ValueError: there is none, or it is damaged.
-    """
-    try:
-        table = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"cannot read {path} ({error}); restore a copy of it") from error
-    if not isinstance(table, dict):
-        raise ValueError(
-            f"{path} holds a {type(table).__name__}, expected a table; restore a copy of it"
-        )
-    return table
-
-
-def steps(run: str | Path) -> dict[str, int]:
-    """How long a run was trained, as its own metrics.json says."""
-    file = find_run(run) / "metrics.json"
-    measured = read_json(file) if file.is_file() else {}
-    return {k: v for k, v in measured.items() if k == "step"}
-
-
-def unseen(config: dict[str, Any], world: str | None, number: int, seed: int) -> Dataset:
-    """Images to measure a run on: scenes of its own world or of another, or its folder's pictures.
-
-    Another world is drawn at the run's size. A folder's pictures are those that the run was trained on.
-
-    Raises:
-        ValueError: unknown world, or a folder that is no longer there.
-    """
-    images = None if world else config.get("images")
-    if images and is_clevr(images):
-        options = override(ClevrConfig(), config["world"], "the images")
-        return clevr_with_masks(images, "test", number, options)
-    if images:
-        options = override(FolderConfig(), config["world"], "the images")
-        return clips(images, "test", options) if is_clips(images) else image_folder(images, options)
-    name = world or config["recipe"].get("world")
-    options = load_world(name).Config()
-    own = name == config["recipe"].get("world") and not config.get("images")
-    known = {f.name for f in fields(options)} if own else {"size"}
-    same = {k: v for k, v in config["world"].items() if k in known}
-    same = override(options, same, f"world {name}")
-    return world_dataset(name, number, "test", seed=seed, config=same)
-
-
-def read_weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
-    """State dictionaries of program and guide, from weights.safetensors (shipped) or the checkpoint.
-
-    Raises:
-        ValueError: the file is missing, damaged or another.
-    """
-    released = folder / "weights.safetensors"
-    if not released.is_file():
-        return checkpoint.load(folder / "checkpoint.ckpt").get("modules", {})
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        flat = load_file(released)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"cannot read {released} ({error}); restore a copy of it") from error
-    parts: dict[str, dict[str, torch.Tensor]] = {"program": {}, "guide": {}}
-    for name, tensor in flat.items():
-        owner, _, key = name.partition("/")
-        parts.setdefault(owner, {})[key] = tensor
-    return parts
+    def finish(self, t: Training, data: Dataset, out: Path) -> None:
+        """Measure on unseen images, draw the pictures, say where everything is."""
+        step = t.trainer.step
+        found = evaluate(t.program, t.guide, data, t.plan.device, seed=t.plan.seed)
+        checkpoint.write_json(out / "metrics.json", {"step": step, **found})
+        log = read_log(out / "log.jsonl")
+        drawn = pictures(t.program, t.guide, data, log, out, t.plan.device)
+        print(table(found))
+        print(f"step {step}; weights, log and metrics in {out}; pictures:")
+        for path in drawn:
+            print(f"  {path}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -327,16 +204,16 @@ def main(arguments: list[str] | None = None) -> int:
     a.add_argument("--scenes", type=int, default=500, metavar="N")
     a.add_argument("--seed", type=int, default=0, metavar="S")
     a.add_argument(
-        "--features", default="analysis.features:random_convolutions", metavar="MODULE:CALLABLE",
+        "--features", default="analysis.scores.features:random_convolutions", metavar="MODULE:CALLABLE",
         help="net of the Fréchet distance: images (B, C, H, W) in [0, 1] -> (B, F)",
     )  # fmt: skip
     a.add_argument("--json", type=Path, metavar="FILE", help="write the metrics there too")
     options = a.parse_args(arguments)
     try:
-        program, guide, config = open_run(options.run)
-        data = unseen(config, options.world, options.scenes, options.seed)
+        run = open_run(options.run)
+        data = run.unseen(options.scenes, options.seed, options.world)
         features = imported(options.features, "--features")
-        found = steps(options.run) | evaluate(program, guide, data, "cpu", options.seed, features)
+        found = run.steps | evaluate(run.program, run.guide, data, "cpu", options.seed, features)
         if "split" not in data.description:
             print("all pictures of the folder, which the run was trained on:")
         print(table(found))

@@ -27,13 +27,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from analysis.classifier import fit, seeded
-from analysis.evaluate import open_run, unseen
-from analysis.metrics import owners
 from analysis.posterior import infer
-from analysis.quantities import n_objects, n_parts
-from inference.data import Dataset
-from programs import render
+from analysis.posterior.quantities import n_objects, n_parts
+from analysis.scores import owners
+from analysis.scores.classifier import fit, seeded
+from inference.images.dataset import Dataset
+from inference.images.worlds import load_world
+from inference.runs import open_run
+from inference.settings import override
+from programs.blocks import render
 from programs.scene import Scene
 
 SCENES, STEPS, BATCH, RATE = 2000, 500, 64, 3e-3
@@ -222,12 +224,12 @@ def generation(
     """
     if not judges(program, data):
         raise ValueError("generation is judged where program and world have objects and parts")
-    images, truth = data.images.float() / 255, data.truth(slice(0, len(data.images)))
+    images, truth = data.images.float() / 255, data.truth()
     net = namer(*examples(_lesson(data), SEED))
     with torch.no_grad():
-        prior = program(batch=number).map(lambda t: t.cpu())
+        prior = program(batch=number).cpu()
     pictures, types = true_objects(truth)
-    inferred = infer(program, guide, images).map(lambda t: t.cpu())
+    inferred = infer(program, guide, images).cpu()
     mixed = mixtures(truth, len(types), torch.Generator().manual_seed(SEED + 1))
     shown = {"true": pictures, "mixed": mixed, "inferred": drawn_objects(inferred)}
     shown["prior"] = drawn_objects(prior)
@@ -253,10 +255,9 @@ def _share(right: Tensor) -> float:
 
 def _lesson(data: Dataset) -> Scene:
     """True scenes like these, from which none of these are."""
-    config = {"images": None, "recipe": {"world": data.description["world"]}}
-    config["world"] = data.description["config"]
-    more = unseen(config, None, SCENES, data.description["seed"] + 1)
-    return more.truth(slice(0, SCENES))
+    world, seed = load_world(data.description["world"]), data.description["seed"]
+    config = override(world.config(), data.description["config"], world.title)
+    return world.split("test", config, SCENES, seed + 1).truth()
 
 
 def table(found: dict[str, Any]) -> str:
@@ -281,8 +282,9 @@ def main(arguments: list[str] | None = None) -> int:
     pyro.enable_validation(False)
     pyro.set_rng_seed(o.seed)
     try:
-        program, guide, config = open_run(o.run)
-        data = unseen(config, None, o.scenes, o.seed)
+        run = open_run(o.run)
+        program, guide = run.program, run.guide
+        data = run.unseen(o.scenes, o.seed)
         print(table(generation(program, guide, data, o.scenes)))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -30,10 +30,10 @@ from torch import Tensor, nn
 
 from analysis.evaluate import floats, graph_metrics
 from analysis.posterior import iwae, log_weights
-from inference import networks
-from inference.data import Dataset, Sampler
 from inference.estimators import LIMIT, Bound, estimator
-from inference.svi import Plan, Run, Trainer, datasets, plan
+from inference.images.dataset import Dataset
+from inference.plan import Plan, Run, plan
+from inference.trainer import Training
 
 REFERENCE = "rloo:8"
 SCENES = 100
@@ -44,33 +44,16 @@ COLLAPSED = 0.5
 """A run whose count accuracy ends below this share of the best estimator's median has collapsed."""
 
 
-class Learner:
-    """A program, its guide and an estimator, as a training has them, and how often the program ran."""
+class Learner(Training):
+    """A training that counts how often the program ran."""
 
     def __init__(self, p: Plan, name: str, seed: int, data: Dataset) -> None:
-        pyro.clear_param_store()
-        pyro.set_rng_seed(seed)
-        self.plan = replace(p, recipe=replace(p.recipe, estimator=name), seed=seed)
-        self.program, self.guide = (m.to(p.device) for m in p.source.build(p.config))
+        super().__init__(replace(p, recipe=replace(p.recipe, estimator=name), seed=seed), data)
         self.data, self.evaluations = data, 0
-        self.sampler = Sampler(len(data.images), min(p.recipe.batch, len(data.images)), seed)
-        self.estimator = estimator(name).to(p.device)
-        with torch.no_grad():
-            self.estimator.prepare(self.program, self.guide, self.images(0))
-        recipe = p.recipe
-        networks.prepare(
-            (self.program, self.guide), recipe.precision, recipe.layout, recipe.compile
-        )
-        self.trainer = Trainer(self.plan, self.program, self.guide, self.estimator)
         self.program.register_forward_pre_hook(self._count)
 
     def _count(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
         self.evaluations += len(inputs[0])
-
-    def images(self, step: int) -> Tensor:
-        """The batch of a step."""
-        chosen = self.data.images[self.sampler.indices(step)]
-        return torch.as_tensor(chosen).to(self.plan.device).float() / 255
 
     @contextmanager
     def still(self) -> Iterator[None]:
@@ -392,7 +375,7 @@ def study(o: argparse.Namespace) -> None:
     o.out.mkdir(parents=True, exist_ok=True)
     pyro.enable_validation(False)
     pyro.settings.set(module_local_params=hasattr(p.source.program, "Program"))
-    data, validation = datasets(p)
+    data, validation = p.training_images(), p.validation_images()
     if validation is None:
         raise ValueError("analysis.gradients needs a world with its truth: give --world")
     validation = replace(validation, images=validation.images[:SCENES])

@@ -26,14 +26,25 @@ import torch
 from matplotlib.figure import Figure
 from pyro import poutine
 
-from analysis import calibration, edit, layers, plots, predictive, quantities, structure, validity
-from analysis.evaluate import find_run, floats, graph_metrics, open_run, read_json, unseen
-from analysis.metrics import ari_of_twins
-from analysis.posterior import Mode, infer, latent_sites
-from analysis.published import PUBLISHED
-from analysis.to_arviz import to_inference_data
-from inference.data import Dataset
-from inference.svi import read_log
+from analysis import edit, plots
+from analysis.evaluate import floats, graph_metrics
+from analysis.papers.econ import validity
+from analysis.papers.gnm import tables as structure
+from analysis.papers.published import PUBLISHED
+from analysis.posterior import (
+    Mode,
+    calibration,
+    infer,
+    latent_sites,
+    layers,
+    predictive,
+    quantities,
+)
+from analysis.posterior.to_arviz import to_inference_data
+from analysis.scores import ari_of_twins
+from inference.images.dataset import Dataset
+from inference.log import read_log
+from inference.runs import Trained, find_run, open_run, read_json
 from programs.scene import Scene
 
 IMAGES, DRAWS = 32, 50
@@ -121,24 +132,25 @@ def report(run: str | Path, out: Path, images: int = IMAGES, draws: int = DRAWS)
     """
     pyro.enable_validation(False)
     pyro.set_rng_seed(0)
-    program, guide, config = open_run(run)
-    data = unseen(config, None, images, 0)
+    trained = open_run(run)
+    program, guide, config = trained.program, trained.guide, trained.config
+    data = trained.unseen(images)
     world = "pictures" if config["images"] else config["recipe"]["world"]
     page = Page(f"{config['variant']} on {world}")
     out.mkdir(parents=True, exist_ok=True)
-    about(page, find_run(run), config, world)
+    about(page, trained.folder, config, world)
     x = floats(data, "cpu", images)
     scene = infer(program, guide, x)
     if scene is not None:
         pictures(page, program, x, scene)
         edits(page, program, guide, x, scene)
-        in_layers(page, program, guide, x, data, scene, config)
+        in_layers(page, trained, x, data, scene)
         symbols(page, program, guide, x[:REDRAWN])
     checks(page, program, guide, x)
     if scene is not None and scene.levels:
         calibrated(page, program, guide, x, data)
     posterior(page, program, guide, x, data, draws, out / "posterior.nc", config)
-    curves(page, find_run(run))
+    curves(page, trained.folder)
     page.write(out / "index.html")
     return out / "index.html"
 
@@ -211,32 +223,23 @@ def edits(page: Page, program: Callable, guide: Callable, x: torch.Tensor, scene
     page.figure(plots.edit_figure(drawn), f"Object {slot + 1} of each scene, changed in its graph.")
 
 
-def in_layers(
-    page: Page,
-    program: Callable,
-    guide: Callable,
-    x: torch.Tensor,
-    data: Dataset,
-    scene: Scene,
-    config: Mapping[str, Any],
-) -> None:
+def in_layers(page: Page, trained: Trained, x: torch.Tensor, data: Dataset, scene: Scene) -> None:
     """Scenes of full shapes taken apart, their experts' own draws, and these put together anew."""
+    program, guide = trained.program, trained.guide
     if not layers.has_layers(program, scene):
         return
     page.heading("Layers")
     page.figure(
-        layers.steps_figure(program, guide, x),
+        plots.steps_figure(program, guide, x),
         "From the front to the back. Below the image the reconstruction; of every step what is left "
         "to explain, the region that the winning expert explains, its reconstruction, the whole object "
         "and its full shape.",
     )
-    page.figure(layers.experts_figure(program), "Draws of every expert alone, an expert a row.")
-    page.figure(layers.recombination_figure(program), "Scenes by chosen experts in chosen orders.")
-    page.figure(
-        layers.growth_figure(program), "Scenes that grow by an object a row, from the back."
-    )
+    page.figure(plots.experts_figure(program), "Draws of every expert alone, an expert a row.")
+    page.figure(plots.recombination_figure(program), "Scenes by chosen experts in chosen orders.")
+    page.figure(plots.growth_figure(program), "Scenes that grow by an object a row, from the back.")
     if validity.judges(data):
-        crowds(page, program, guide, config)
+        crowds(page, trained)
         asked(page, program, guide, data)
 
 
@@ -262,20 +265,20 @@ def symbols(page: Page, program: Callable, guide: Callable, x: torch.Tensor) -> 
         )
 
 
-def crowds(page: Page, program: Callable, guide: Callable, config: Mapping[str, Any]) -> None:
+def crowds(page: Page, trained: Trained) -> None:
     """More objects than in training, classes repeated, explained in more layers (figure 8)."""
-    rows = {}
+    program, guide, rows = trained.program, trained.guide, {}
     for objects in CROWDS:
         world = {"min_objects": objects, "max_objects": objects, "repeats": True}
-        data = unseen({**config, "world": config["world"] | world}, None, CROWDED, 0)
+        data = trained.unseen(CROWDED, **world)
         with program.placing(objects + 1):
             rows[f"{objects} objects"] = graph_metrics(program, guide, data, "cpu")
-        whole = data.truth(slice(0, len(data.images)))
+        whole = data.truth()
         twins = ari_of_twins(whole, floats(data, "cpu"), torch.Generator().manual_seed(0))
         rows[f"{objects} objects"]["ari_fg at best"] = twins
     shown, truth = floats(data, "cpu", 5), data.truth(slice(0, 5))
     page.figure(
-        layers.segments_figure(program, guide, shown, truth, CROWDS[-1] + 1),
+        plots.segments_figure(program, guide, shown, truth, CROWDS[-1] + 1),
         f"{CROWDS[-1]} objects, classes repeated, in {CROWDS[-1] + 1} layers: true and inferred "
         "regions, and the whole objects. Frames have a colour an expert. At best: all shapes are known, and "
         "the order of objects that look alike is guessed.",

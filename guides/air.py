@@ -14,10 +14,10 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from programs import render
 from programs.air import Object, Program
-from programs.distributions import gate, gaussian, normal, positive
-from programs.nets import RecurrentCell, mlp
+from programs.blocks import render
+from programs.blocks.distributions import gate, gaussian, normal, positive
+from programs.blocks.nets import RecurrentCell, mlp
 
 
 class Guide(PyroModule):

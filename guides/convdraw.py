@@ -12,9 +12,9 @@ import pyro
 from pyro.nn import PyroModule
 from torch import Tensor
 
+from programs.blocks.distributions import gaussian
+from programs.blocks.nets import Encoder, Watching
 from programs.convdraw import Local, Program
-from programs.distributions import gaussian
-from programs.nets import Encoder, Watching
 
 
 class Guide(PyroModule):

@@ -17,8 +17,8 @@ import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor
 
+from programs.blocks.flows import dequantised
 from programs.denf import Program
-from programs.flows import dequantised
 
 
 class Guide(PyroModule):

@@ -23,10 +23,10 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from programs import render
+from programs.blocks import render
+from programs.blocks.distributions import gate, normal, positive
+from programs.blocks.nets import RecurrentCell, groups, mlp, where_present
 from programs.discrete_air import Object, Program
-from programs.distributions import gate, normal, positive
-from programs.nets import RecurrentCell, groups, mlp, where_present
 
 START = 3.0
 """Logit of one more object to begin with: templates learn before presence is given up."""

@@ -58,7 +58,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from programs.distributions import normal, positive
+from programs.blocks.distributions import normal, positive
 from programs.econ import SPAN, Config, ExpertConv, ExpertLinear, Pixels, Program, pixel_axes
 
 SHARPNESS = 10.0

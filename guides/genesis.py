@@ -12,10 +12,10 @@ import pyro
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from programs.distributions import gaussian
+from programs.blocks.distributions import gaussian
+from programs.blocks.nets import ConvEncoder, RecurrentCell, mlp
+from programs.blocks.segments import draw_masks, with_shares
 from programs.genesis import Config, Program
-from programs.nets import ConvEncoder, RecurrentCell, mlp
-from programs.space import draw_masks, with_shares
 
 
 class Guide(PyroModule):

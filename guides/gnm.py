@@ -14,9 +14,9 @@ import pyro
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from programs.distributions import gaussian
+from programs.blocks.distributions import gaussian
+from programs.blocks.nets import Encoder, Watching, normed_mlp
 from programs.gnm import Program, interaction
-from programs.nets import Encoder, Watching, normed_mlp
 
 
 class Guide(PyroModule):

@@ -25,10 +25,10 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from programs import render
-from programs.distributions import bounded, gate, gaussian, product
+from programs.blocks import render
+from programs.blocks.distributions import bounded, gate, gaussian, product
+from programs.blocks.nets import ConvEncoder, mlp, where_present
 from programs.gsgn import Branch, Config, Edges, Program, edge_features, edges, start_edges
-from programs.nets import ConvEncoder, mlp, where_present
 
 
 class Guide(PyroModule):

@@ -15,10 +15,11 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from programs import render
-from programs.distributions import bounded, gate, gaussian, normal, positive
-from programs.nets import ConvEncoder, RecurrentCell, mlp, where_present
-from programs.space import Config, Program, draw_masks, with_shares
+from programs.blocks import render
+from programs.blocks.distributions import bounded, gate, gaussian, normal, positive
+from programs.blocks.nets import ConvEncoder, RecurrentCell, mlp, where_present
+from programs.blocks.segments import draw_masks, with_shares
+from programs.space import Config, Program
 
 
 class Guide(PyroModule):

@@ -11,8 +11,8 @@ import pyro
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from programs.distributions import gaussian
-from programs.nets import Encoder, normed
+from programs.blocks.distributions import gaussian
+from programs.blocks.nets import Encoder, normed
 from programs.vae import Program
 
 

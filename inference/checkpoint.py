@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import random
 from contextlib import suppress
@@ -156,3 +157,8 @@ def set_random_state(state: dict[str, Any]) -> None:
     np.random.set_state((kind, keys, position, has_gauss, gauss))  # noqa: NPY002
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a whole file, or leave the old one."""
+    write(path, (json.dumps(content, indent=2) + "\n").encode())

@@ -25,10 +25,11 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from programs import render
-from programs.distributions import gate, normal
-from programs.loading import check_positive
-from programs.nets import mlp
+from programs.blocks import render
+from programs.blocks.config import check_positive
+from programs.blocks.distributions import gate, normal
+from programs.blocks.nets import mlp
+from programs.blocks.segments import with_opacity
 from programs.scene import Nodes, Scene
 
 
@@ -142,13 +143,3 @@ class Program(PyroModule):
         patches = nodes.patch[..., :-1, :, :] * nodes.patch[..., -1:, :, :]
         canvas = self.canvas(patches, nodes.pose, nodes.pres)
         return replace(scene, image=canvas.clamp(max=1))
-
-
-def with_opacity(patches: Tensor) -> Tensor:
-    """Colours and opacity (..., C + 1, h, w) whose product is `patches` (..., C, h, w) in [0, 1].
-
-    A pixel is as opaque as its brightest channel; one channel alone is white.
-    """
-    opacity = patches.amax(-3, keepdim=True)
-    colours = patches / opacity.clamp(min=torch.finfo(patches.dtype).tiny)
-    return torch.cat([colours, opacity], -3)

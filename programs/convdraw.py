@@ -21,9 +21,9 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from programs.distributions import gaussian
-from programs.loading import check_positive
-from programs.nets import Drawing, Stages, SubpixelStack, normed_convolutions, over_pictures
+from programs.blocks.config import check_positive
+from programs.blocks.distributions import gaussian
+from programs.blocks.nets import Drawing, Stages, SubpixelStack, normed_convolutions, over_pictures
 from programs.scene import Scene
 
 

@@ -33,11 +33,11 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from programs import render
-from programs.air import with_opacity
-from programs.distributions import gate, normal
-from programs.loading import check_positive
-from programs.nets import SubpixelDecoder, where_present
+from programs.blocks import render
+from programs.blocks.config import check_positive
+from programs.blocks.distributions import gate, normal
+from programs.blocks.nets import SubpixelDecoder, where_present
+from programs.blocks.segments import with_opacity
 from programs.scene import Nodes, Scene
 
 

@@ -49,9 +49,9 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from programs import render
-from programs.distributions import LayeredPixels, gate, normal
-from programs.loading import check_positive
+from programs.blocks import render
+from programs.blocks.config import check_positive
+from programs.blocks.distributions import LayeredPixels, gate, normal
 from programs.scene import Nodes, Scene
 
 SPAN = 0.4

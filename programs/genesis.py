@@ -28,12 +28,12 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from programs import render
-from programs.distributions import MixedPixels, gaussian
-from programs.loading import check_positive
-from programs.nets import BroadcastDecoder, RecurrentCell, SubpixelDecoder, mlp
+from programs.blocks import render
+from programs.blocks.config import check_positive
+from programs.blocks.distributions import MixedPixels, gaussian
+from programs.blocks.nets import BroadcastDecoder, RecurrentCell, SubpixelDecoder, mlp
+from programs.blocks.segments import break_stick, draw_masks
 from programs.scene import Nodes, Scene
-from programs.space import break_stick, draw_masks
 
 LEAST = 1 / 1024
 """Share of the image's pixels that a component must have more than half of: 16 of 128 x 128."""

@@ -44,10 +44,10 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from programs import render
-from programs.distributions import bounded, gate, gaussian, normal, positive
-from programs.loading import check_positive
-from programs.nets import (
+from programs.blocks import render
+from programs.blocks.config import check_positive
+from programs.blocks.distributions import bounded, gate, gaussian, normal, positive
+from programs.blocks.nets import (
     Drawing,
     Stages,
     SubpixelStack,

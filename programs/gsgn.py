@@ -43,10 +43,10 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from programs import render
-from programs.distributions import PixelMixture, gate, gaussian, normal, positive
-from programs.loading import check_positive
-from programs.nets import BroadcastDecoder, SubpixelDecoder, mlp, where_present
+from programs.blocks import render
+from programs.blocks.config import check_positive
+from programs.blocks.distributions import PixelMixture, gate, gaussian, normal, positive
+from programs.blocks.nets import BroadcastDecoder, SubpixelDecoder, mlp, where_present
 from programs.scene import Nodes, Scene
 
 

@@ -128,6 +128,10 @@ class Scene:
         """Apply `fn` to every tensor, keeping the structure."""
         return _map(self, fn)
 
+    def cpu(self) -> Scene:
+        """The same on the CPU, without gradients."""
+        return self.map(lambda t: t.detach().cpu())
+
     def __getitem__(self, index: slice | Tensor) -> Scene:
         """A sub-batch: ``scene[8:16]`` or ``scene[indices]``."""
         if isinstance(index, int):

@@ -39,16 +39,19 @@ import pyro.distributions as dist
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from programs import render
-from programs.distributions import SegmentedPixels, gate, gaussian, normal
-from programs.loading import check_positive
-from programs.nets import BroadcastDecoder, RecurrentCell, SubpixelDecoder, mlp, where_present
+from programs.blocks import render
+from programs.blocks.config import check_positive
+from programs.blocks.distributions import SegmentedPixels, gate, gaussian, normal
+from programs.blocks.nets import (
+    BroadcastDecoder,
+    RecurrentCell,
+    SubpixelDecoder,
+    mlp,
+    where_present,
+)
+from programs.blocks.segments import break_stick, draw_masks
 from programs.scene import Nodes, Scene
-
-LEAST_SHARE = math.log(1e-5)
-"""log π_k that encoders see at least."""
 
 
 @dataclass(frozen=True)
@@ -230,31 +233,3 @@ class Segments(nn.Module):
     def component(self, masks: Tensor) -> dist.TorchDistribution:
         """p(z_comp_k | z_mask_k) over (..., K)."""
         return gaussian(self.component_head(masks.squeeze(-3)))
-
-
-def draw_masks(net: Segments | nn.Module, x: Tensor) -> Tensor:
-    """(..., 1, K, D) of all segments, each given x (B, 1, units) and those before, by a net's LSTM and head."""
-    c, seen = net.config, net.cell.look(x)
-    mask, masks = x.new_zeros(*x.shape[:-1], c.z_bg_mask), []
-    state = tuple(s.unsqueeze(1) for s in net.cell.start(len(x)))
-    for k in range(1, c.components + 1):
-        state = net.cell(seen, mask, tuple(s.expand(*mask.shape[:-1], -1) for s in state))
-        mask = pyro.sample(f"z_bg_mask_{k}", gaussian(net.mask_head(state[0])))
-        masks.append(mask)
-    return torch.stack(masks, -2)
-
-
-def break_stick(logits: Tensor) -> Tensor:
-    """log π_k from the logits of s_k: (..., K - 1, H, W) -> (..., K, H, W), whose exponentials sum to 1."""
-    left = F.pad(F.logsigmoid(-logits).cumsum(-3), (0, 0, 0, 0, 1, 0))
-    return left + F.pad(F.logsigmoid(logits), (0, 0, 0, 0, 0, 1))
-
-
-def with_shares(x: Tensor, log_shares: Tensor) -> Tensor:
-    """What an encoder sees of every segment: x (..., B, 1, C, H, W), with its log π (..., B, 1, K, H, W).
-
-    Returns:
-        (..., B, K, C + 1, H, W).
-    """
-    shares = log_shares.clamp(min=LEAST_SHARE).unsqueeze(-3).squeeze(-5)
-    return torch.cat([x.expand(*shares.shape[:-3], *x.shape[-3:]), shares], -3)

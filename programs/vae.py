@@ -18,9 +18,9 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from programs.distributions import normal
-from programs.loading import check_positive
-from programs.nets import Stages, SubpixelStack
+from programs.blocks.config import check_positive
+from programs.blocks.distributions import normal
+from programs.blocks.nets import Stages, SubpixelStack
 from programs.scene import Scene
 
 

@@ -11,7 +11,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 
-from programs.distributions import gate
+from programs.blocks.distributions import gate
 from programs.scene import Nodes, Scene
 
 PIXELS = (1, 2, 3)

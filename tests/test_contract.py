@@ -11,11 +11,12 @@ from pyro.infer import SVI, Trace_ELBO, TraceGraph_ELBO
 from analysis.posterior import infer, log_weights
 from inference.estimators import ESTIMATORS, is_discrete
 from inference.estimators import estimator as make_estimator
+from inference.loading import load, own_programs
 from inference.objectives import Objective, cost_terms, log_prob_per_image, per_image
-from inference.presets import PRESETS
-from inference.svi import check_match
-from programs import nets, render
-from programs.loading import load, override, own_programs
+from inference.recipes import recipes_of
+from inference.settings import override
+from inference.trainer import check_match
+from programs.blocks import nets, render
 
 SMALL = {
     "gsgn": {"size": 32, "z_what": (12, 10, 8), "z_bg": 3, "crops": (16, 8), "hidden": 24}
@@ -79,7 +80,7 @@ def test_every_program_has_a_guide_small_settings_and_presets():
     library |= {"studio", "tracer"}  # of worlds
     files = {p.stem for p in pathlib.Path(programs.__file__).parent.glob("*.py")} - library
     assert files == set(own_programs()) == set(SMALL)
-    assert all(set(PRESETS[name]) >= {"quick", "paper"} for name in files)
+    assert all(set(recipes_of(name)[name]) >= {"quick", "paper"} for name in files)
 
 
 def test_the_prior_runs_without_images_and_repeats_with_its_seed(pair):
@@ -182,7 +183,9 @@ def test_every_parameter_gets_a_finite_gradient_that_is_somewhere_not_zero(pair,
         text = text.replace("z_pres_1", "z_pres")
     estimator = make_estimator(text)
     estimator.prepare(program, guide, x)
-    loss, _ = estimator(program, guide, x, Objective(auxiliary=PRESETS["gsgn"]["quick"].auxiliary))
+    loss, _ = estimator(
+        program, guide, x, Objective(auxiliary=recipes_of("gsgn")["gsgn"]["quick"].auxiliary)
+    )
     loss.backward()
     for owner, module in (("program", program), ("guide", guide)):
         for name, parameter in module.named_parameters():

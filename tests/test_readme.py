@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pyro
 import pytest
+from training import train
 
-from inference import svi
-from inference.svi import Run, parse, read_log, train
-from programs.loading import ROOT
+from inference import plan as planning
+from inference.loading import ROOT
+from inference.log import read_log
+from inference.plan import Run
+from inference.svi import parse
 
 TEXT = (ROOT / "README.md").read_text()
 READING, INFERRING, TRUSTING, OWN = re.findall(r"```python\n(.*?)```", TEXT, re.S)
@@ -43,8 +46,8 @@ def test_the_shipped_run_infers_as_shown(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("estimator", ["nvil", "gumbel"])
 def test_the_example_of_an_own_program_learns(tmp_path, monkeypatch, estimator):
     assert len(OWN.strip().splitlines()) < 45
-    monkeypatch.setattr(svi, "TEST_SCENES", 8)
-    monkeypatch.setattr(svi, "VALIDATION_SCENES", 8)
+    monkeypatch.setattr(planning, "TEST_SCENES", 8)
+    monkeypatch.setattr(planning, "VALIDATION_SCENES", 8)
     (tmp_path / "layers.py").write_text(OWN)
     set_ = ("train.scenes=64",)
     path, out = str(tmp_path / "layers.py"), tmp_path / "run"

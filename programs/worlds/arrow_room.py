@@ -31,10 +31,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from programs import studio, tracer
 from programs.scene import Nodes, Scene
-from programs.tracer import BOX, PRISM, Camera, Solids
 from programs.worlds import with_visible_masks as with_masks
+from programs.worlds.made_of import studio, tracer
+from programs.worlds.made_of.tracer import BOX, PRISM, Camera, Solids
 
 __all__ = ["VERSION", "Config", "draw", "obeys", "with_masks", "world"]
 

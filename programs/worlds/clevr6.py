@@ -30,10 +30,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from programs import studio, tracer
 from programs.scene import Scene
-from programs.tracer import Camera, Solids
 from programs.worlds import with_visible_masks as with_masks
+from programs.worlds.made_of import studio, tracer
+from programs.worlds.made_of.tracer import Camera, Solids
 
 __all__ = ["VERSION", "Config", "draw", "with_masks", "world"]
 

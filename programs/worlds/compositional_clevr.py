@@ -37,16 +37,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from programs import studio, tracer
 from programs.scene import Nodes, Scene
-from programs.tracer import BALL, BOX, CONE, CYLINDER, PRISM, Camera, Solids
 from programs.worlds import numbers
 from programs.worlds import with_visible_masks as with_masks
+from programs.worlds.made_of import studio, tracer
+from programs.worlds.made_of.tracer import BALL, BOX, CONE, CYLINDER, PRISM, Camera, Solids
 
 __all__ = ["VERSION", "Config", "draw", "with_masks", "world"]
 
 VERSION = "2"
 """To be raised with every change of what is drawn: cached sets are found by it."""
+VARIANTS = {"compositional_clevr7": {"parts": 7}}
+"""Seven-part Compositional CLEVR (GSGN, appendix F): cones, ellipsoids, prisms and discs beside the three kinds."""
 OBJECTS, PARTS = 4, 3
 LAYOUTS = ("quadrants", "free")
 EYE, TARGET, FIELD = (6.2, -5.4, 6.6), (0.0, 0.0, 0.2), 0.275

@@ -31,12 +31,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from programs import render
+from programs.blocks import render
 from programs.scene import Nodes, Scene
 from programs.worlds import pack, unpack
 
 VERSION = "1"
 """To be raised with every change of what is drawn: cached sets are found by it."""
+VARIANTS = {"sprites_unique": {}, "sprites_random": {"colour": "random"}}
+"""ECON, section C.1: a circle, a square and a triangle on each other, a colour per class or random colours."""
 MOST = 8
 """Objects a scene at most: a label has a bit for each."""
 COLOURS = ("class", "random")

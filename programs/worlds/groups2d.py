@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from programs import render
+from programs.blocks import render
 from programs.scene import Nodes, Scene
 from programs.worlds import shapes2d
 from programs.worlds.shapes2d import COLOURS, centres, rasterise, tables

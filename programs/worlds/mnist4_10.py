@@ -17,7 +17,7 @@ A digit, which fills 20 × 20 at most, lies wholly in its quadrant.
 begin 10 from the quadrant's edges fits what was measured there (half widths of 9 to 56, deciles 15, 18, 22, …).
 Ten digits' least distance of centres, 5 % quantile and median, was 22.4 and 26; ours is 22.4 and 24.3. That
 both layouts are equally frequent is assumed. Where MNIST is not at hand, the digits are the embedded ones (see
-`programs/digits.py`); the last 5,000 of MNIST's training digits are kept for validation.
+`programs/worlds/made_of/digits.py`); the last 5,000 of MNIST's training digits are kept for validation.
 
 Slots: four digits clockwise from the left upper one, ten by their class. A digit's mask is where its ink is a
 tenth of white or more, its pose the tight upright box around that, along the edges of pixels. None is in
@@ -35,15 +35,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from programs import render
-from programs.digits import SIDE, SPLITS, Digits, announce, digits, resizing, resolve
+from programs.blocks import render
 from programs.scene import Nodes, Scene
 from programs.worlds import with_visible_masks as with_masks
+from programs.worlds.made_of.digits import SIDE, SPLITS, Digits, announce, digits, resizing, resolve
 
 __all__ = ["VERSION", "Config", "draw", "obeys", "prepare", "with_masks", "world"]
 
 VERSION = "1"
 """To be raised with every change of what is drawn: cached sets are found by it."""
+VARIANTS = {"mnist4": {"layouts": (4,)}, "mnist10": {"layouts": (10,)}}
+"""MNIST-4: four digits in order; MNIST-10: all ten, two or three per quadrant (GNM, section 5)."""
 LAYOUTS = (4, 10)
 GRID = 128
 """Pixels a side of the image that lengths are of."""
@@ -71,7 +73,7 @@ class Config:
     size: int = GRID  # pixels a side
     layouts: tuple[int, ...] = LAYOUTS
     lawful: bool = True  # False: one digit of a scene breaks the rule
-    digits: str = "auto"  # mnist or embedded; auto becomes one of them here, see programs/digits.py
+    digits: str = "auto"  # mnist or embedded; auto becomes one of them here, see programs/worlds/made_of/digits.py
     split: str = "train"  # whose digits: a data set puts its own split here
 
     def __post_init__(self) -> None:
@@ -207,9 +209,10 @@ def _paste(ink: Tensor, centre: Tensor, size: int) -> tuple[Tensor, Tensor, Tens
     return canvas[:, None, inside, inside], labels[:, inside, inside], pose
 
 
-def obeys(nodes: Nodes) -> Tensor:
+def obeys(nodes: Nodes, layouts: tuple[int, ...] = LAYOUTS) -> Tensor:
     """(B,) whether the objects present are four or ten digits as the rules have them."""
-    return obeys_four(nodes) | obeys_ten(nodes)
+    rules = {4: obeys_four, 10: obeys_ten}
+    return torch.stack([rules[layout](nodes) for layout in layouts]).any(0)
 
 
 def obeys_four(nodes: Nodes) -> Tensor:

@@ -12,7 +12,7 @@ Pyro's copy of it. Pixels are integers from 0 to 255.
 Scenes whose strokes meet are drawn again, of those with two digits a third. So digits of much ink
 are rarer where there are several.
 
-# differs: where MNIST is not at hand, the digits are the embedded ones (see `programs/digits.py`).
+# differs: where MNIST is not at hand, the digits are the embedded ones (see `programs/worlds/made_of/digits.py`).
 The last 5,000 of MNIST's training digits are kept for validation.
 
 Digits keep their pixels whatever the image's size, as in `observations`. They are in the order
@@ -30,10 +30,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from programs import render
-from programs.digits import SIDE, SPLITS, announce, digits, resizing, resolve
+from programs.blocks import render
 from programs.scene import Nodes, Scene
 from programs.worlds import pack, unpack
+from programs.worlds.made_of.digits import SIDE, SPLITS, announce, digits, resizing, resolve
 
 VERSION = "1"
 """To be raised with every change of what is drawn: cached sets are found by it."""
@@ -53,7 +53,7 @@ class Config:
     size: int = 50  # pixels a side
     min_objects: int = 0
     max_objects: int = 2
-    digits: str = "auto"  # mnist or embedded; auto becomes one of them here, see programs/digits.py
+    digits: str = "auto"  # mnist or embedded; auto becomes one of them here, see programs/worlds/made_of/digits.py
     split: str = "train"  # whose digits: a data set puts its own split here
 
     def __post_init__(self) -> None:

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from programs import render
+from programs.blocks import render
 from programs.scene import Nodes, Scene
 from programs.worlds import numbers
 

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from programs import render
+from programs.blocks import render
 from programs.scene import Nodes, Scene
 from programs.worlds import with_visible_masks as with_masks
 

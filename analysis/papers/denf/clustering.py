@@ -1,0 +1,113 @@
+"""What colours alone say of a scene's segments: k-means on colour and position, and connected components.
+
+    python -m analysis.papers.denf.clustering [RUN] [--world W] [--scenes N] [--seed S]
+
+The baseline of unsupervised decomposition, to be set beside a run's `ari_fg` on the same scenes. Every image by
+itself: its pixels are clustered by colour, and place times `PLACES`, into each of `NUMBERS` clusters; the
+largest is background. Segments are the clusters, or the connected components of each. Printed is the foreground
+ARI of all settings, the best last: chosen with the truth in view, which no method to be compared with has.
+
+Shape legend: B images, K slots, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analysis.evaluate import floats
+from analysis.scores import ari_fg
+from inference.images.dataset import Dataset
+from inference.images.worlds import load_world, world_dataset
+from inference.runs import open_run
+from programs.blocks import render
+from programs.scene import Nodes, Scene
+
+NUMBERS = (4, 6, 8, 10)
+PLACES = (0.0, 0.3, 1.0)
+"""Weights of places in [-1, 1], beside colours in [0, 1]."""
+LEAST = 0.002
+"""Share of the image that a component has at least."""
+
+
+def clustered(images: Tensor, number: int, place: float, connected: bool, seed: int = 0) -> Scene:
+    """Segments of images (B, C, H, W) in [0, 1] as a Scene of one level."""
+    labels = [_labels(image, number, place, connected, seed) for image in images.cpu().numpy()]
+    slots = max(1, *(int(label.max()) for label in labels))
+    seen = torch.from_numpy(np.stack(labels))[:, None]
+    mask = (seen == torch.arange(1, slots + 1)[:, None, None]).float()
+    pres = mask.flatten(2).any(-1).float()
+    zeros = torch.zeros_like(pres)
+    nodes = Nodes(pres, render.box(mask), zeros, zeros.long(), mask=mask)
+    return Scene(images, (nodes,))
+
+
+def _labels(image: np.ndarray, number: int, place: float, connected: bool, seed: int) -> np.ndarray:
+    """(H, W) 0 for the background, or 1 + the slot."""
+    from scipy.ndimage import label
+    from sklearn.cluster import KMeans
+
+    _, height, width = image.shape
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    pixels = np.concatenate([image, place * np.stack([x, y])]).reshape(-1, height * width).T
+    # fewer colours than clusters are no clusters of their own
+    number = min(number, len(np.unique(pixels, axis=0)))
+    found = KMeans(number, n_init=1, random_state=seed).fit_predict(pixels).reshape(height, width)
+    order = np.bincount(found.ravel(), minlength=number).argsort()[::-1]
+    rank = order.argsort()[found]  # 0: the largest
+    if not connected:
+        return rank
+    labels, used = np.zeros_like(rank), 0
+    for k in range(1, number):
+        parts, several = label(rank == k)
+        for part in range(1, several + 1):
+            own = parts == part
+            if own.mean() >= LEAST:
+                used += 1
+                labels[own] = used
+    return labels
+
+
+def sweep(data: Dataset, seed: int = 0) -> dict[str, float]:
+    """Foreground ARI of all settings, worst first."""
+    images, truth = floats(data, "cpu"), data.truth()
+    found = {}
+    for connected in (False, True):
+        for number in NUMBERS:
+            for place in PLACES:
+                name = f"{'components' if connected else 'clusters'} K={number} place={place}"
+                found[name] = ari_fg(clustered(images, number, place, connected, seed), truth)
+    return dict(sorted(found.items(), key=lambda pair: pair[1]))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point."""
+    a = argparse.ArgumentParser(
+        prog="python -m analysis.papers.denf.clustering", description=__doc__.split("\n")[0]
+    )
+    a.add_argument("run", metavar="RUN", nargs="?", help="a run, whose scenes are taken")
+    a.add_argument("--world", metavar="W", help="another world than the run's, or without a run")
+    a.add_argument("--scenes", type=int, default=100, metavar="N")
+    a.add_argument("--seed", type=int, default=0, metavar="S")
+    options = a.parse_args(arguments)
+    try:
+        if options.run:
+            data = open_run(options.run).unseen(options.scenes, options.seed, options.world)
+        else:
+            world = options.world or "clevr6"
+            config = load_world(world).config()
+            data = world_dataset(world, options.scenes, "test", options.seed, config)
+        for name, value in sweep(data, options.seed).items():
+            print(f"  {name:<32} ari_fg {value:.4f}")
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,294 @@
+"""What a program can do, after ECON's Table 1 (von Kügelgen et al., 2020), found out by running it.
+
+    python -m analysis.papers.econ.abilities
+
+prints the table of this project's programs. Nothing is trained: these are properties of how a process is
+written, not of how well it has learned. Every one is an intervention on the latents of scenes, or a call.
+
+decompose    every object of an explained image has latents that change the picture where that object is, and
+             nowhere else
+generate     a scene of the same kind can be drawn without an image: every latent that the guide infers has a
+             prior
+recombine    an object's latents, put among those of another scene, give the same object there
+order        the same objects in the reverse order of depth make another picture
+amortize     the guide is called once for all images, its answer for an image does not depend on the others of
+             the batch, and other images get other answers
+
+Shape legend: B images, N objects, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Mapping
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine import Trace
+from torch import Tensor
+
+from analysis import edit
+from analysis.evaluate import with_masks
+from analysis.posterior import Mode, infer
+from inference.loading import load
+from inference.settings import override
+from programs.scene import Nodes, Scene
+
+SEEN = 1e-4
+"""Change of a pixel that counts, of 1."""
+SIZE = 32
+"""Pixels a side in the README's table: what a process can do depends neither on it nor on widths."""
+NARROW = {
+    "gsgn": {"z_what": (12, 10, 8), "z_bg": 3, "crops": (16, 8), "hidden": 24}
+    | {"channels": (8, 16), "decoder": 16},
+    "gnm": {"channels": (16, 32, 64), "decoder": ((16, 4, 1), (8, 4, 1))},
+    "convdraw": {"channels": (16, 32, 64), "decoder": ((16, 4, 1),)},
+    "vae": {"channels": (16, 32, 64), "decoder": ((16, 4, 1), (8, 4, 1))},
+}
+DRAWS = 16
+"""Scenes of the prior, of which some objects overlap. They get all objects, as priors may place none."""
+PROGRAMS = {
+    "gsgn": "gsgn",
+    "space": "space",
+    "air": "air",
+    "discrete_air": "discrete_air",
+    "econ": "econ",
+    "monet": "econ",
+    "gnm": "gnm",
+    "genesis": "genesis",
+    "convdraw": "convdraw",
+    "vae": "vae",
+}
+"""Variants in the README's table, and the files that they are of."""
+TEXTS = {
+    "decompose": "decompose scenes into objects and reconstruct",
+    "generate": "generate scenes like those inferred, without an image",
+    "recombine": "recombine objects of several scenes",
+    "order": "… in a chosen order of depth",
+    "amortize": "amortized inference",
+}
+
+
+@torch.no_grad()
+def decomposes(program: Callable, guide: Callable, images: Tensor) -> bool:
+    """Whether every object of explained images (B, C, H, W) in [0, 1] can be changed by itself."""
+    trace = _everything(poutine.trace(guide).get_trace(images))
+    scene = _scene(program, trace)
+    if not scene.levels:
+        return False
+    before = _places(scene)
+    own = ~before.any(-1).any(-1)  # nothing is seen of these
+    for name, part in _elements(trace):
+        after = _scene(program, _with(trace, {name: _other(trace, name, part)}))
+        changed = (after.image - scene.image).abs().amax(1) > SEEN
+        outside = changed[:, None] & ~(before | _places(after))
+        own |= changed.any(-1).any(-1)[:, None] & ~outside.any(-1).any(-1)
+    return bool(own.all())
+
+
+@torch.no_grad()
+def generates(program: Callable, guide: Callable, images: Tensor) -> bool:
+    """Whether scenes of the kind that is inferred for `images` (B, C, H, W) are drawn without any."""
+    try:
+        first, second = (poutine.trace(program).get_trace(batch=DRAWS) for _ in range(2))
+    except (TypeError, ValueError, AttributeError):
+        return False
+    inferred = poutine.trace(guide).get_trace(images)
+    scene = _scene(program, inferred)
+    drawn, other = (_scene(program, _everything(t)) for t in (first, second))
+    alike = [n.pres.shape[1:] for n in drawn.levels] == [n.pres.shape[1:] for n in scene.levels]
+    return (
+        {*_latents(inferred)} <= {*_latents(first)}
+        and alike
+        and drawn.image.shape[1:] == images.shape[1:]
+        and not torch.equal(drawn.image, other.image)
+    )
+
+
+@torch.no_grad()
+def recombines(program: Callable, number: int = DRAWS) -> bool:
+    """Whether objects of one draw of the prior are the same objects in another, which stays as it was."""
+    a, b = (_everything(poutine.trace(program).get_trace(batch=number)) for _ in range(2))
+    one, two = _scene(program, a), _scene(program, b)
+    if not _apart(one):
+        return False
+    slots, moved = range(one.objects.pres.shape[1]), torch.zeros(one.objects.pres.shape[1])
+    for slot in slots:
+        chosen = edit.sites_of(a, one, slot, 0)
+        values = {
+            name: torch.where(_wide(mask, a, name), a.nodes[name]["value"], b.nodes[name]["value"])
+            for name, mask in chosen.items()
+        }
+        mixed = _scene(program, _with(b, values)).objects
+        of_one, of_two = _same(mixed, one.objects), _same(mixed, two.objects)
+        if not (of_one | of_two).all() or (of_one & ~of_two).sum(1).max() > 1:
+            return False
+        moved += (of_one & ~of_two).all(0)
+    return bool((moved > 0).sum() >= 2)
+
+
+@torch.no_grad()
+def orders(program: Callable, number: int = DRAWS) -> bool:
+    """Whether the same objects in the reverse order of depth make another picture."""
+    trace = _everything(poutine.trace(program).get_trace(batch=number))
+    if not _apart(_scene(program, trace)):
+        return False
+    names = _latents(trace)
+    depths = [n for n in names if n.startswith("z_depth")]
+    if any(_slots(trace, n) for n in names):
+        values = {n: trace.nodes[n]["value"].flip(-1 - _events(trace, n)) for n in depths}
+    else:  # a program of steps
+        last = max(int(n.rpartition("_")[2]) for n in names)
+        mirror = {
+            n: f"{n.rpartition('_')[0]}_{last + 1 - int(n.rpartition('_')[2])}" for n in names
+        }
+        values = {n: trace.nodes[m]["value"] for n, m in mirror.items()}
+    before, after = (_scene(program, t).image for t in (trace, _with(trace, values)))
+    return bool((after - before).abs().max() > SEEN)
+
+
+@torch.no_grad()
+def amortizes(program: Callable, guide: Callable, images: Tensor) -> bool:
+    """Whether `images` (B, C, H, W), at least 2 and not alike, are all explained by one call of the guide."""
+    calls = []
+
+    def counted(x: Tensor) -> None:
+        calls.append(len(x))
+        guide(x)
+
+    together = infer(program, counted, images, rows=len(images))
+    alone = infer(program, guide, images[:1])
+    with Mode():
+        nodes = poutine.trace(guide).get_trace(images).nodes
+    answers = [site["value"] for name, site in nodes.items() if name.startswith("z_")]
+    return (
+        calls == [len(images)]
+        and torch.allclose(together.image[:1], alone.image, atol=1e-3)
+        and any(not torch.equal(v[0], v[1]) for v in answers)
+    )
+
+
+def abilities(program: Callable, guide: Callable, images: Tensor) -> dict[str, bool]:
+    """Every property of a program and its guide, by name.
+
+    Args:
+        images: (B, C, H, W) in [0, 1], at least 2 and not alike.
+    """
+    return {
+        "decompose": decomposes(program, guide, images),
+        "generate": generates(program, guide, images),
+        "recombine": recombines(program),
+        "order": orders(program),
+        "amortize": amortizes(program, guide, images),
+    }
+
+
+def table(found: Mapping[str, Mapping[str, bool]]) -> str:
+    """Markdown of program -> property -> whether it has it."""
+    lines = [
+        "| | " + " | ".join(f"`{name}`" for name in found) + " |",
+        "|---" * (len(found) + 1) + "|",
+    ]
+    for key, text in TEXTS.items():
+        cells = ("yes" if properties[key] else "no" for properties in found.values())
+        lines.append(f"| {text} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _latents(trace: Trace) -> list[str]:
+    return [name for name in trace.stochastic_nodes if name.startswith("z_")]
+
+
+def _everything(trace: Trace) -> Trace:
+    """The trace with all objects present."""
+    pres = [n for n in _latents(trace) if n.startswith("z_pres")]
+    return _with(trace, {n: torch.ones_like(trace.nodes[n]["value"]) for n in pres})
+
+
+def _with(trace: Trace, values: Mapping[str, Tensor]) -> Trace:
+    changed = trace.copy()
+    for name, value in values.items():
+        changed.nodes[name] = {**trace.nodes[name], "value": value}
+    return changed
+
+
+def _scene(program: Callable, trace: Trace) -> Scene:
+    """The scene that these latents are, with visible masks."""
+    number = len(trace.nodes[_latents(trace)[0]]["value"])
+    scene = poutine.replay(program, trace=trace)(batch=number)
+    return with_masks(scene)
+
+
+def _apart(scene: Scene) -> bool:
+    """Whether there are objects that have looks of their own, apart from where they are seen."""
+    return bool(scene.levels) and scene.objects.patch is not None
+
+
+def _places(scene: Scene) -> Tensor:
+    """(B, N, H, W) bool: where objects are seen."""
+    return scene.objects.mask > 0
+
+
+def _slots(trace: Trace, name: str) -> int:
+    """Nodes of the site's plate of nodes, 0 without one."""
+    plates = [f for f in trace.nodes[name]["cond_indep_stack"] if f.name.startswith("nodes_")]
+    return plates[0].size if plates else 0
+
+
+def _events(trace: Trace, name: str) -> int:
+    return len(trace.nodes[name]["fn"].event_shape)
+
+
+def _elements(trace: Trace) -> Iterator[tuple[str, Tensor]]:
+    """Latents that can be changed by themselves: sites, node by node, but presences; bool over the plate."""
+    for name in _latents(trace):
+        if not name.startswith("z_pres"):
+            yield from ((name, row) for row in torch.eye(max(1, _slots(trace, name))).bool())
+
+
+def _wide(mask: Tensor, trace: Trace, name: str) -> Tensor:
+    """A mask over batch and nodes, broadcast over the site's own dimensions."""
+    value = trace.nodes[name]["value"]
+    if not _slots(trace, name):
+        return mask.view(-1, *[1] * (value.ndim - 1))
+    return mask[(..., *[None] * _events(trace, name))]
+
+
+def _other(trace: Trace, name: str, part: Tensor) -> Tensor:
+    """Another value for some nodes of a site."""
+    value, fn = trace.nodes[name]["value"], trace.nodes[name]["fn"]
+    if getattr(fn, "has_enumerate_support", False):
+        new = value.roll(1, -1) if fn.event_shape else 1 - value
+    else:
+        new = value + torch.randn_like(value)
+    return torch.where(part[(..., *[None] * _events(trace, name))], new, value)
+
+
+def _same(nodes: Nodes, others: Nodes) -> Tensor:
+    """(B, N) whether nodes look the same and are in the same place."""
+    pairs = ((nodes.pose, others.pose), (nodes.patch, others.patch))
+    return torch.stack([(a - b).abs().flatten(2).amax(-1) < SEEN for a, b in pairs]).all(0)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point: untrained programs, on noise."""
+    argparse.ArgumentParser(
+        prog="python -m analysis.papers.econ.abilities", description=__doc__.split("\n")[0]
+    ).parse_args(arguments)
+    pyro.enable_validation(False)
+    found = {}
+    for variant, name in PROGRAMS.items():
+        pyro.set_rng_seed(0)
+        source = load(f"programs/{name}.py")
+        config = override(source.variants[variant], {"size": SIZE} | NARROW.get(name, {}), name)
+        program, guide = source.build(config)
+        images = torch.rand(2, getattr(config, "colours", 3), SIZE, SIZE)
+        found[variant] = abilities(program.eval(), guide.eval(), images)
+    print(table(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,415 @@
+"""Does an image have its world's structure: judges that read images and apply the world's rule (GNM's S-Acc).
+
+The paper classified 250 images a model by hand as right or wrong in structure, whatever their quality. Here
+the rule is the world's `obeys`, and what it is applied to is read from the image by nets trained on true digits
+or rooms. A judge errs: its word on true scenes, and on scenes that break the rule in one place
+(``lawful=False``), is to stand beside its word on a program's.
+
+Digits (`mnist4`, `mnist10`, `mnist4_10`): objects are connected components of what is brighter than `LEVEL`,
+or a program's own segments. Fragments that fit into one digit's box together are one digit, and what is longer
+than `LONG` is cut where there is least ink. A classifier, trained on the digits of the world's training split,
+names them. A digit may be read as any class of at least `READABLE` probability, as by somebody who knows the
+rule and gives a doubtful digit the benefit; with ``strict`` as the most likely alone.
+
+Arrow rooms: one net tells the shapes at the left, in the middle and at the right, and by how much the arrow
+misses each. It learns from rooms without the rule: of those with it, it could guess the arrow from the shapes.
+
+Trained nets are kept in the cache.
+
+Shape legend: B images, N slots, M digits, S pixels a side of an image, s of a digit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from analysis.scores import segments
+from analysis.scores.classifier import fit, seeded
+from inference import checkpoint
+from inference.images.dataset import Dataset
+from inference.images.worlds import load_world, world_dataset
+from inference.settings import override
+from programs.blocks import render
+from programs.scene import Nodes, Scene
+from programs.worlds import arrow_room, cache, mnist4_10
+from programs.worlds.made_of.digits import SIDE, digits, resizing
+
+GRID = mnist4_10.GRID
+LEVEL = 0.3
+"""Brightness of a component, at least."""
+FIT, LONG, LEAST = 20.0, 28.0, 16.0
+"""Of digits, at 128 x 128: side of a box (and 2 pixels, at any size); a side that is too long; area."""
+READABLE, COMBINATIONS = 0.05, 256
+"""Probability of a class that a digit may be read as, and readings of a scene at most: one with more fails."""
+STEPS, BATCH, RATE = {"mnist": 1500, "embedded": 400}, 128, 4e-3
+"""Of the digits' classifier."""
+TURN, STRETCH, SHIFT = 0.13, 0.07, 0.04
+"""Standard deviations of the digits' changes in training: radians, logarithm of the sides, half-sides."""
+WIDER = {"mnist": 1.0, "embedded": 1.5}
+"""Factor of these: of the embedded digits there are few, and a net that knows them is too sure of itself."""
+ROOMS, ROOM_STEPS, ROOM_BATCH, ROOM_SIDE = 4000, 1200, 64, 64
+"""Of the net of arrow rooms, and pixels a side that it sees."""
+MISS = math.radians(15)
+"""By how much an arrow may miss: half the least angle between two objects."""
+SEED, VERSION = 0, 1
+"""The latter is raised where nets learn in another way; weights are kept by it and the numbers above."""
+
+Judge = Callable[[Tensor], Tensor]
+"""Images (B, C, S, S) in [0, 1] -> (B,) bool."""
+
+
+def judges(data: Dataset) -> bool:
+    """Whether there is a judge of this world's structure."""
+    world = data.description.get("world")
+    return world is not None and hasattr(load_world(world).config(), "lawful")
+
+
+def judge(data: Dataset) -> Judge:
+    """The judge of a data set's world, trained now or found in the cache.
+
+    Raises:
+        ValueError: there is none for this world.
+    """
+    if not judges(data):
+        raise ValueError(
+            "structure is judged in the worlds mnist4, mnist10, mnist4_10 and arrow_room; this run has "
+            f"{data.description.get('world', 'pictures of a folder')}"
+        )
+    name, config = data.description["world"], data.description["config"]
+    if name == "arrow_room":
+        key = {"rooms": (ROOMS, ROOM_STEPS, ROOM_BATCH, ROOM_SIDE), "world": arrow_room.VERSION}
+        key |= {"config": config}
+        return Rooms(_kept(RoomNet(), key, lambda net: learn_rooms(net, config)))
+    obeys = partial(mnist4_10.obeys, layouts=tuple(config["layouts"]))
+    return Digits(reader(config["digits"], config["size"]), obeys)
+
+
+def broken(data: Dataset, number: int, seed: int) -> Tensor:
+    """Images (B, C, S, S) of the data's world that break its rule: what a judge should let pass none of."""
+    world = load_world(data.description["world"])
+    options = override(world.config(), data.description["config"] | {"lawful": False}, world.title)
+    drawn = world_dataset(data.description["world"], 2 * number, "test", seed, options)
+    lawful = {"layouts": options.layouts} if hasattr(options, "layouts") else {}
+    obeys = world.module.obeys(drawn.truth().objects, **lawful)
+    return drawn.images[~obeys][:number].float() / 255
+
+
+def _kept(net: nn.Module, key: dict[str, Any], train: Callable[[nn.Module], None]) -> nn.Module:
+    """The net with the weights that `train` gives it, or gave it before."""
+    from safetensors.torch import load, save
+
+    key = key | {"net": str(net), "rate": RATE, "seed": SEED, "version": VERSION}
+    text = json.dumps(key, sort_keys=True)
+    path = cache() / f"judge-{hashlib.sha256(text.encode()).hexdigest()[:16]}.safetensors"
+    if path.is_file():
+        net.load_state_dict(load(path.read_bytes()))
+    else:
+        train(net)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.write(path, save(net.state_dict()))
+    return net.eval()
+
+
+# digits
+
+
+class Reader(nn.Module):
+    """The class of a digit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        make = lambda: nn.Sequential(  # noqa: E731
+            nn.Conv2d(1, 16, 5, padding=2), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(16, 48, 3, padding=1), nn.BatchNorm2d(48), nn.ReLU(),
+            nn.Conv2d(48, 64, 3, stride=2, padding=1), nn.BatchNorm2d(64), nn.ReLU(),
+            nn.Flatten(), nn.Dropout(0.3), nn.Linear(64 * 49, 128), nn.ReLU(),
+            nn.Linear(128, 10),
+        )  # fmt: skip
+        self.net = seeded(make, SEED)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(M, 1, 28, 28) -> logits (M, 10)."""
+        return self.net(x)
+
+    @torch.no_grad()
+    def probabilities(self, x: Tensor) -> Tensor:
+        """(M, 1, 28, 28) -> (M, 10)."""
+        found = [self(part).softmax(-1) for part in x.split(500)]
+        return torch.cat(found) if found else torch.zeros(0, 10)
+
+
+def patches(source: str, split: str, size: int) -> tuple[Tensor, Tensor]:
+    """Digits (M, 1, s, s) as images of a size show them, in [0, 1], and their classes (M,)."""
+    images, labels = digits(source, split)
+    side = round(SIDE * size / GRID)
+    lines = resizing(torch.tensor(side), torch.tensor(0), side)
+    drawn = (lines @ images.float() @ lines.T).round() if side != SIDE else images.float()
+    return drawn[:, None] / 255, labels
+
+
+def windows(x: Tensor, box: Tensor, half: float, changes: Tensor | None = None) -> Tensor:
+    """What a reader sees (M, 1, 28, 28): the squares of half-width `half` around the middles of boxes.
+
+    Args:
+        x: (M, 1, S, S).
+        box: (M, 2, 3) in the frames of these.
+        changes: (M, 5) of turn, stretch along x and y, shift along x and y; standard normal.
+    """
+    changes = torch.zeros(len(x), 5) if changes is None else changes
+    where = box[..., 2] + half * SHIFT * changes[:, 3:]
+    pose = render.pose(where, half * (STRETCH * changes[:, 1:3]).exp(), TURN * changes[:, 0])
+    return render.crop(x[:, None], pose[:, None, None], SIDE)[:, 0, 0]
+
+
+def reader(source: str, size: int) -> Reader:
+    """A classifier of the digits of a source as images of a size show them."""
+    return _kept(
+        Reader(),
+        {"digits": source, "size": size, "level": LEVEL, "training": (STEPS[source], BATCH)}
+        | {"changes": (WIDER[source], TURN, STRETCH, SHIFT)},
+        lambda net: learn_digits(net, source, size, STEPS[source]),
+    )
+
+
+def learn_digits(net: nn.Module, source: str, size: int, steps: int) -> None:
+    """Train a reader on the training digits, turned, stretched and shifted; a fourth of batches is blurred."""
+    x, labels = patches(source, "train", size)
+    box = render.box((x[:, 0] >= LEVEL).to(x.dtype))
+    generator = torch.Generator().manual_seed(SEED)
+    blur = itertools.cycle([False, False, False, True])
+
+    def loss(rows: Tensor) -> Tensor:
+        changes = WIDER[source] * torch.randn(len(rows), 5, generator=generator)
+        seen = windows(x[rows], box[rows], 1.0, changes)
+        seen = F.avg_pool2d(seen, 3, 1, 1) if next(blur) else seen
+        return F.cross_entropy(net(seen), labels[rows], label_smoothing=0.02)
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)  # of what is dropped out
+        fit(net, loss, len(x), batch=BATCH, steps=steps, rate=RATE, seed=SEED)
+
+
+def accuracy(net: Reader, source: str, size: int, split: str = "test") -> float:
+    """Share of a split's digits that are named right, each alone."""
+    x, labels = patches(source, split, size)
+    box = render.box((x[:, 0] >= LEVEL).to(x.dtype))
+    return float((net.probabilities(windows(x, box, 1.0)).argmax(-1) == labels).double().mean())
+
+
+def components(image: Tensor) -> Tensor:
+    """(S, S) int64: 0, or 1 + the number of the digit that a pixel of an image (S, S) belongs to."""
+    from scipy import ndimage
+
+    unit, ink = image.shape[-1] / GRID, image.numpy()
+    labels, _ = ndimage.label(ink > LEVEL, np.ones((3, 3)))
+    pieces = [labels == k + 1 for k in range(labels.max())]
+    whole = [part for piece in pieces for part in _cut(piece, ink, LONG * unit)]
+    kept = [p for p in _merge(whole, FIT * unit + 2) if p.sum() >= LEAST * unit**2]
+    found = np.zeros(ink.shape, np.int64)
+    for k, piece in enumerate(kept):
+        found[piece] = k + 1
+    near = ndimage.grey_dilation(found, (3, 3))  # the faint edge belongs to it
+    return torch.from_numpy(np.where(found > 0, found, near))
+
+
+def _sides(piece: np.ndarray) -> tuple[int, int, int, int]:
+    """First row, last row and one, first column, last column and one."""
+    rows, columns = piece.any(1).nonzero()[0], piece.any(0).nonzero()[0]
+    return rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+
+
+def _cut(piece: np.ndarray, ink: np.ndarray, long: float) -> list[np.ndarray]:
+    """The piece, cut across its longer side where there is least ink until no side is too long."""
+    top, bottom, left, right = _sides(piece)
+    height, width = bottom - top, right - left
+    if max(height, width) <= long:
+        return [piece]
+    axis, low, length = (0, top, height) if height >= width else (1, left, width)
+    line = (piece * ink).sum(1 - axis)
+    inner = range(low + length // 4, low + length - length // 4)
+    at = min(inner, key=lambda k: line[k])
+    before = (np.arange(piece.shape[axis]) < at).reshape((-1, 1) if axis == 0 else (1, -1))
+    parts = [part for part in (piece & before, piece & ~before) if part.any()]
+    return [p for part in parts for p in _cut(part, ink, long)] if len(parts) > 1 else parts
+
+
+def _merge(pieces: list[np.ndarray], fit: float) -> list[np.ndarray]:
+    """Pieces joined, those first that need the smallest box, as long as the box fits a digit."""
+    pieces = list(pieces)
+    while len(pieces) > 1:
+        sides = np.array([_sides(piece) for piece in pieces])
+        i, j = np.triu_indices(len(pieces), 1)
+        low = np.minimum(sides[i][:, ::2], sides[j][:, ::2])
+        high = np.maximum(sides[i][:, 1::2], sides[j][:, 1::2])
+        side = (high - low).max(1)
+        best = side.argmin()
+        if side[best] > fit:
+            break
+        joined = pieces[i[best]] | pieces[j[best]]
+        pieces = [p for k, p in enumerate(pieces) if k not in (i[best], j[best])] + [joined]
+    return pieces
+
+
+@dataclass(frozen=True)
+class Digits:
+    """A judge of scenes of digits."""
+
+    net: Reader
+    obeys: Callable[[Nodes], Tensor]
+    strict: bool = False
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """By components."""
+        return self._judge(images, torch.stack([components(x) for x in images[:, 0]]))
+
+    def own(self, scene: Scene) -> Tensor:
+        """(B,) of a program's scenes, by its own segments: masks above `LEVEL`."""
+        labels = [segments(scene.objects, k, LEVEL) for k in range(len(scene))]
+        return self._judge(scene.image, torch.stack(labels))
+
+    def _judge(self, images: Tensor, labels: Tensor) -> Tensor:
+        nodes, chance = self.read(images, labels)
+        right = self.obeys(nodes)
+        for b in (~right).nonzero()[:, 0].tolist() if not self.strict else []:
+            right[b] = self._any(nodes.pres[b], nodes.pose[b], chance[b])
+        return right
+
+    def read(self, images: Tensor, labels: Tensor) -> tuple[Nodes, Tensor]:
+        """The digits that a map (B, S, S) of labels marks in images, and their probabilities (B, N, 10)."""
+        slots = max(1, int(labels.max()))
+        mask = labels[:, None] == torch.arange(1, slots + 1)[:, None, None]
+        bright = mask & (images > LEVEL)
+        there = bright.flatten(2).any(2)
+        image, slot = there.nonzero(as_tuple=True)
+        box = render.box(bright[image, slot].float())
+        pictures = images[image] * mask[image, slot][:, None]
+        chance = torch.zeros(*there.shape, 10)
+        chance[image, slot] = self.net.probabilities(windows(pictures, box, SIDE / GRID))
+        pose = torch.eye(2, 3).repeat(*there.shape, 1, 1)
+        pose[image, slot] = box
+        category = chance.argmax(-1).where(there, -1)
+        empty = torch.zeros_like(category)
+        return Nodes(there.float(), pose, there.float(), empty, category), chance
+
+    def _any(self, pres: Tensor, pose: Tensor, chance: Tensor) -> bool:
+        """Whether some reading of one scene's digits obeys."""
+        readable = [(row >= READABLE).nonzero()[:, 0].tolist() or [-1] for row in chance]
+        if math.prod(map(len, readable)) > COMBINATIONS:
+            return False
+        category = torch.tensor(list(itertools.product(*readable)))
+        number = len(category)
+        pres = pres.expand(number, -1)
+        nodes = Nodes(
+            pres, pose.expand(number, -1, -1, -1), pres, torch.zeros_like(category), category
+        )
+        return bool(self.obeys(nodes).any())
+
+
+# arrow rooms
+
+
+class RoomNet(nn.Module):
+    """Shapes of the three objects, and the angles from the arrow's direction to them, from an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kinds = len(arrow_room.KINDS) - 1
+        make = lambda: nn.Sequential(  # noqa: E731
+            nn.Conv2d(3, 24, 5, stride=2, padding=2), nn.BatchNorm2d(24), nn.ReLU(),
+            nn.Conv2d(24, 48, 3, stride=2, padding=1), nn.BatchNorm2d(48), nn.ReLU(),
+            nn.Conv2d(48, 64, 3, stride=2, padding=1), nn.BatchNorm2d(64), nn.ReLU(),
+            nn.Flatten(), nn.Linear(64 * (ROOM_SIDE // 8) ** 2, 128), nn.ReLU(),
+            nn.Linear(128, arrow_room.OBJECTS * (self.kinds + 2)),
+        )  # fmt: skip
+        self.net = seeded(make, SEED)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, S, S) in [0, 1] -> logits of the shapes (B, 3, 3); cosines and sines (B, 3, 2)."""
+        out = self.net(F.adaptive_avg_pool2d(images, ROOM_SIDE) - 0.5)
+        out = out.unflatten(-1, (arrow_room.OBJECTS, -1))
+        return out[..., : self.kinds], out[..., self.kinds :]
+
+
+def angles(nodes: Nodes) -> Tensor:
+    """(B, 3) directions of the objects seen from the arrow, less the arrow's own."""
+    place, heading = nodes.attributes[..., 1:3], nodes.attributes[:, -1:, 3]
+    step = place[:, :-1] - place[:, -1:]
+    return torch.atan2(step[..., 1], step[..., 0]) - heading
+
+
+def learn_rooms(net: nn.Module, config: dict[str, Any], rooms: int = ROOMS) -> None:
+    """Train on rooms without the rule, half of them mirrored, all in colours of any order."""
+    changes = {"lawful": False, "size": ROOM_SIDE}
+    options = override(arrow_room.Config(), config | changes, "the world")
+    data = world_dataset("arrow_room", rooms, "train", SEED, options)
+    nodes = data.truth(slice(0, rooms)).objects
+    shape, angle = nodes.category[:, : arrow_room.OBJECTS], angles(nodes)
+    generator = torch.Generator().manual_seed(SEED)
+
+    def loss(rows: Tensor) -> Tensor:
+        images, kind, off = data.images[rows].float() / 255, shape[rows], angle[rows]
+        images = images[:, torch.randperm(3, generator=generator)]
+        if torch.rand((), generator=generator) < 0.5:
+            images, kind, off = images.flip(-1), kind.flip(1), -off.flip(1)
+        logits, direction = net(images)
+        wanted = torch.stack([off.cos(), off.sin()], -1)
+        return F.cross_entropy(logits.flatten(0, 1), kind.flatten()) + F.mse_loss(direction, wanted)
+
+    fit(net, loss, rooms, batch=ROOM_BATCH, steps=ROOM_STEPS, rate=RATE, seed=SEED)
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """A judge of arrow rooms."""
+
+    net: RoomNet
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """By shapes and the arrow's direction."""
+        return torch.cat([self._judge(part) for part in images.split(200)])
+
+    def _judge(self, images: Tensor) -> Tensor:
+        return arrow_room.obeys(self.read(images), MISS)
+
+    def read(self, images: Tensor) -> Nodes:
+        """The rooms as the net sees them: the arrow at the middle, pointing along x."""
+        logits, direction = self.net(images)
+        batch = len(images)
+        arrow = torch.full((batch, 1), arrow_room.OBJECTS)
+        category = torch.cat([logits.argmax(-1), arrow], 1)
+        place = torch.cat([F.normalize(direction, dim=-1), torch.zeros(batch, 1, 2)], 1)
+        none = torch.zeros(*category.shape, 1)
+        attributes = torch.cat([none, place, none], -1)
+        ones = torch.ones(category.shape)
+        pose = torch.eye(2, 3).expand(*category.shape, 2, 3)
+        return Nodes(ones, pose, ones, torch.zeros_like(category), category, attributes)
+
+
+def shares(judge: Judge, data: Dataset, images: Tensor, number: int, seed: int) -> dict[str, float]:
+    """Shares of images that obey: of a program's, of true ones, and of ones that break the rule.
+
+    Args:
+        images: (B, C, S, S) in [0, 1], of the program.
+        number: true scenes, of the data, and scenes that break the rule.
+    """
+    true = torch.as_tensor(data.images[:number]).float() / 255
+    shown = {"s_acc": images, "s_acc_true": true, "s_acc_broken": broken(data, number, seed)}
+    return {name: float(judge(x).double().mean()) for name, x in shown.items()}
+
+
+def strict(judge: Judge) -> Judge:
+    """The judge that reads every digit as what it most likely is."""
+    return replace(judge, strict=True) if isinstance(judge, Digits) else judge

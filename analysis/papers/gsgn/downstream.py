@@ -1,0 +1,419 @@
+"""How many labels a classifier needs on what a run says of images: GSGN's downstream task (figure 6).
+
+    python -m analysis.papers.gsgn.downstream RUN [RUN …] [--views V,…] [--labels N,…] [--scenes N] [--seed S] [--out DIR]
+
+The label of an image: how many different shapes the parts of an object have, summed over its objects. The
+guide's mode says what each node looks like (``z_what``, with ``z_cat`` and ``z_attr`` where there are any); a
+net learns the labels from that, and nothing else. What it sees is a view:
+
+    tree     the parts, within the object that they belong to; the default of programs with parts
+    objects  every object's own appearance; the default of programs of one level
+    parts    the parts, without the object that they belong to
+
+tree: a graph net within each object (Battaglia et al., 2018) makes one vector of its parts; these pass an MLP
+and are summed with learned weights; another MLP makes logits of that. In the other views a graph is a single
+node, so all views have the same nets. The paper's sizes, with more steps than here:
+``--labels 64,128,256,512,1024,2048,4096,8192,16000 --scenes 12800 --steps 5000``.
+
+# differs: the paper does not say how large its nets are, how long they learn, or how weights depend on objects.
+Here the best weights on the validation images are kept, and an object's weight is a linear function of it.
+
+Shape legend: B images, N nodes of a level, O graphs an image, K nodes a graph, D features, H hidden features.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyro
+import torch
+from pyro.poutine import Trace
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from analysis import plots
+from analysis.gradients import show, write
+from analysis.posterior import latent_sites, modes, plate_names, within_batch
+from analysis.scores import owners
+from analysis.scores.classifier import fit, seeded
+from inference.images.dataset import Dataset
+from inference.runs import find_run, open_run
+from programs.blocks.nets import mlp, where_present
+from programs.scene import Scene
+
+APPEARANCE = ("z_cat", "z_attr", "z_what")
+VIEWS = ("tree", "objects", "parts")
+RATES = (1e-3, 3e-3, 1e-2)
+"""Learning rates at their peak, to choose from."""
+BATCH, HIDDEN = 128, 64
+PASS = 1000
+"""Images in memory as floats."""
+CHECKS = 20
+"""Looks at the validation images in a training."""
+ACCURACIES = 50
+"""Points between the least and the greatest accuracy that two curves share."""
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """Nodes as a classifier is given them, in graphs of the same number of slots."""
+
+    what: Tensor
+    """(B, O, K, D) appearances"""
+    there: Tensor
+    """(B, O, K) bool"""
+
+    def __getitem__(self, index: slice | Tensor) -> Graphs:
+        return Graphs(self.what[index], self.there[index])
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a guide says of the nodes of one level."""
+
+    what: Tensor
+    """(B, N, D)"""
+    there: Tensor
+    """(B, N) bool"""
+    owner: Tensor
+    """(B, N) int64 object that it descends from; an object is its own"""
+
+    def apart(self) -> Graphs:
+        """Every node a graph of its own."""
+        return Graphs(self.what.unsqueeze(2), self.there.unsqueeze(2))
+
+    def together(self, objects: int) -> Graphs:
+        """A graph an object, of the nodes present that descend from it."""
+        member = (self.owner[..., None] == torch.arange(objects)) & self.there[..., None]
+        place = member.cumsum(1) - 1  # (B, N, O) among the object's own
+        image, node = self.there.nonzero(as_tuple=True)
+        graph = self.owner[image, node]
+        slot = image, graph, place[image, node, graph]
+        shape = len(self.what), objects, max(1, int(member.sum(1).max()))
+        what, there = self.what.new_zeros(*shape, self.what.shape[-1]), torch.zeros(shape).bool()
+        what[slot], there[slot] = self.what[image, node], True
+        return Graphs(what, there)
+
+
+def distinct_shapes(truth: Scene) -> Tensor:
+    """(B,) int64 the labels: different categories of an object's parts, summed over the objects.
+
+    Raises:
+        ValueError: the truth has no parts, or they have no categories.
+    """
+    parts = truth.parts
+    if parts is None or parts.category is None:
+        raise ValueError(
+            "the labels count shapes of parts, and this world's truth has none: give runs of a world "
+            "with objects and parts, such as shapes2d"
+        )
+    objects, kinds = truth.objects.pres.shape[1], max(1, int(parts.category.max()) + 1)
+    pair = (owners(truth) * kinds + parts.category).where(parts.present, objects * kinds)
+    seen = torch.zeros(len(truth), objects * kinds + 1, dtype=torch.int64)
+    return seen.scatter_(1, pair, 1)[:, :-1].sum(1)
+
+
+def appearance(trace: Trace, level: int, slots: int) -> Tensor:
+    """What the nodes of a level look like, (B, N, D): `APPEARANCE`, side by side.
+
+    Args:
+        trace: of a guide.
+        level: 1 for objects. Their sites are those in a plate ``nodes_<level>``; in a program without such
+            plates, those of its steps.
+        slots: N; steps after these (ECON's background) are no nodes.
+    Raises:
+        ValueError: there are no such sites.
+    """
+    sites = latent_sites(trace)
+    leveled = any(p.startswith("nodes_") for site in sites.values() for p in plate_names(site))
+    columns = []
+    for symbol in APPEARANCE:
+        own = [site for name, site in sites.items() if symbol in (name, name.rpartition("_")[0])]
+        if leveled:
+            own = [site for site in own if f"nodes_{level}" in plate_names(site)]
+            columns += [within_batch(site).flatten(2) for site in own]
+        elif own:
+            columns.append(torch.stack([within_batch(site).flatten(1) for site in own[:slots]], 1))
+    if not columns:
+        raise ValueError(
+            f"the guide has no {', '.join(APPEARANCE)} at level {level}; it samples {list(sites)}"
+        )
+    return torch.cat([column.float() for column in columns], -1)
+
+
+def read(program: Callable, guide: Callable, data: Dataset) -> list[Seen]:
+    """What the guide's mode says of images, of the objects and, if there are any, of the parts.
+
+    Raises:
+        ValueError: the program returns no Scene with objects.
+    """
+    chunks = []
+    for images in data.images.split(PASS):
+        for scene, trace in modes(program, guide, images.float() / 255):
+            if not isinstance(scene, Scene) or not scene.levels:
+                raise ValueError("the program returns no objects: give a run of one that does")
+            chunks.append([_seen(scene, trace, n) for n in sorted({1, len(scene.levels)})])
+    return [
+        Seen(*(torch.cat([getattr(c, f) for c in column]) for f in ("what", "there", "owner")))
+        for column in zip(*chunks, strict=True)
+    ]
+
+
+def _seen(scene: Scene, trace: Trace, level: int) -> Seen:
+    there = scene.levels[level - 1].present.cpu()
+    owner = owners(scene) if level > 1 else torch.arange(there.shape[1]).expand(there.shape)
+    return Seen(appearance(trace, level, there.shape[1]).cpu(), there, owner)
+
+
+def view(seen: Sequence[Seen], name: str, lesson: slice = slice(None)) -> Graphs:
+    """What a classifier is given in the view of that name, standardised.
+
+    Args:
+        lesson: images over whose nodes it is standardised: those that are learned from.
+    Raises:
+        ValueError: a view of parts, and there are none; or nothing to see at all.
+    """
+    if name != "objects" and len(seen) == 1:
+        raise ValueError(f"view {name!r} needs parts, and the program has none: give 'objects'")
+    level = seen[0] if name == "objects" else seen[-1]
+    graphs = level.together(seen[0].there.shape[1]) if name == "tree" else level.apart()
+    nodes = graphs.what[lesson][graphs.there[lesson]]
+    if len(nodes) < 2:
+        raise ValueError("the guide finds next to nothing in these images: train the run first")
+    scale = nodes.std(0).clamp(min=1e-6)
+    return Graphs((graphs.what - nodes.mean(0)) / scale, graphs.there)
+
+
+class GraphNet(nn.Module):
+    """One round of messages between all nodes of a graph, then the sum of the nodes."""
+
+    def __init__(self, features: int, hidden: int) -> None:
+        super().__init__()
+        self.node = mlp(features, [hidden], hidden)
+        self.message = mlp(2 * hidden, [hidden], hidden)
+        self.update = mlp(2 * hidden, [hidden], hidden)
+
+    def forward(self, graphs: Graphs) -> Tensor:
+        """(B, O, K, D) -> (B, O, H), whatever the order of the nodes and in the slots where there is none."""
+        there = graphs.there.float()
+        node = where_present(there, self.node, graphs.what)
+        number = node.shape[-2]
+        to, of = node.unsqueeze(-2), node.unsqueeze(-3)
+        pairs = torch.cat(torch.broadcast_tensors(to, of), -1)
+        edge = there[..., :, None] * there[..., None, :] * (1 - torch.eye(number))
+        received = (where_present(edge, self.message, pairs) * edge[..., None]).sum(-2)
+        updated = where_present(there, self.update, torch.cat([node, received], -1))
+        return (updated * there[..., None]).sum(-2)
+
+
+class Classifier(nn.Module):
+    """Logits of the labels from the graphs of an image, in whatever order."""
+
+    def __init__(self, features: int, classes: int, hidden: int = HIDDEN) -> None:
+        super().__init__()
+        self.graph = GraphNet(features, hidden)
+        self.object = mlp(hidden, [hidden], hidden)
+        self.weight = nn.Linear(hidden, 1)
+        nn.init.ones_(self.weight.bias)  # begins as a sum: near 0 objects would hardly learn
+        self.out = mlp(hidden, [hidden], classes)
+
+    def forward(self, graphs: Graphs) -> Tensor:
+        """(B, O, K, D) -> (B, classes)."""
+        objects = self.object(self.graph(graphs))
+        weight = self.weight(objects) * graphs.there.any(-1, keepdim=True)
+        return self.out((weight * objects).sum(-2))
+
+    @torch.no_grad()
+    def accuracy(self, graphs: Graphs, labels: Tensor) -> float:
+        """Share of the images whose most likely label is theirs (B,)."""
+        parts = torch.arange(len(labels)).split(1000)
+        found = torch.cat([self(graphs[part]).argmax(-1) for part in parts])
+        return float((found == labels).double().mean())
+
+
+class Split(NamedTuple):
+    """Images as graphs, and their labels (B,)."""
+
+    graphs: Graphs
+    labels: Tensor
+
+    def first(self, number: int) -> Split:
+        """The first images."""
+        return Split(self.graphs[:number], self.labels[:number])
+
+
+def learn(
+    train: Split, validation: Split, classes: int, rate: float, steps: int, seed: int
+) -> tuple[float, Classifier]:
+    """A classifier at its best on the validation images, and its accuracy there."""
+    net = seeded(lambda: Classifier(train.graphs.what.shape[-1], classes), seed)
+    best, weights = -1.0, net.state_dict()
+
+    def loss(rows: Tensor) -> Tensor:
+        return F.cross_entropy(net(train.graphs[rows]), train.labels[rows])
+
+    def keep_the_best(step: int) -> None:
+        nonlocal best, weights
+        if step % max(1, steps // CHECKS) == 0:
+            accuracy = net.accuracy(*validation)
+            if accuracy > best:
+                best = accuracy
+                weights = {name: t.clone() for name, t in net.state_dict().items()}
+
+    numbers = {"batch": BATCH, "steps": steps, "rate": rate, "seed": seed, "decay": 0.0}
+    fit(net, loss, len(train.labels), **numbers, after=keep_the_best)
+    net.load_state_dict(weights)
+    return best, net
+
+
+def curve(
+    train: Split, validation: Split, test: Split, sizes: Sequence[int], steps: int, seeds: range
+) -> Iterator[dict]:
+    """Accuracy on the test images with so many labels, at the learning rate that the validation images choose.
+
+    Yields:
+        A row a size and seed: labels, repeat (the seed), rate, validation, accuracy.
+    """
+    classes = 1 + max(int(split.labels.max()) for split in (train, validation, test))
+    for size in sizes:
+        for seed in seeds:
+            some = train.first(size)
+            tried = {rate: learn(some, validation, classes, rate, steps, seed) for rate in RATES}
+            rate = max(tried, key=lambda r: tried[r][0])
+            best, net = tried[rate]
+            accuracy = net.accuracy(*test)
+            yield {
+                "labels": size, "repeat": seed, "rate": rate, "validation": best, "accuracy": accuracy
+            }  # fmt: skip
+
+
+def labels_ratio(points: dict[int, float], others: dict[int, float]) -> float:
+    """How many times as many labels `others` need as `points` for the same accuracy.
+
+    Geometric mean over the accuracies that both reach, of curves made to rise, interpolated in the logarithm of
+    the labels. NaN where they share no accuracy.
+
+    Args:
+        points, others: labels -> accuracy.
+    """
+    (x, y), (u, v) = (_rising(curve) for curve in (points, others))
+    low, high = max(y[0], v[0]), min(y[-1], v[-1])
+    if not low < high:
+        return float("nan")
+    shared = np.linspace(low, high, ACCURACIES)
+    return float(np.exp(np.mean(np.interp(shared, v, u) - np.interp(shared, y, x))))
+
+
+def _rising(points: dict[int, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Logarithms of the labels, and accuracies that strictly rise: sizes that gain nothing are left out."""
+    kept: list[tuple[float, float]] = []
+    for labels, accuracy in sorted(points.items()):
+        if not kept or accuracy > kept[-1][1]:
+            kept.append((float(np.log(labels)), accuracy))
+    x, y = zip(*kept, strict=True)
+    return np.array(x), np.array(y)
+
+
+def study(
+    run: str, views: Sequence[str], sizes: Sequence[int], scenes: int, steps: int, seeds: range
+) -> Iterator[dict]:
+    """All rows of one run, as they come.
+
+    Unseen scenes of the run's world: `scenes` to test on, `scenes` to validate on, the rest to learn from.
+
+    Raises:
+        ValueError: the run cannot be read, its world has no parts, there is no such view, or none of this run.
+    """
+    for unknown in {*views} - {*VIEWS}:
+        raise ValueError(f"unknown view {unknown!r}; known are {', '.join(VIEWS)}")
+    pyro.set_rng_seed(seeds[0])
+    trained = open_run(run)
+    program, guide = trained.program, trained.guide
+    total = 2 * scenes + max(sizes)
+    data = trained.unseen(total, seeds[0])
+    if data.labels is None:
+        raise ValueError(f"{run!r} was trained on pictures without truth, which have no labels")
+    starts = range(0, total, PASS)
+    labels = torch.cat([distinct_shapes(data.truth(slice(k, k + PASS))) for k in starts])
+    seen = read(program, guide, data)
+    name = find_run(run).name
+    for v in views or ["tree" if len(seen) > 1 else "objects"]:
+        cuts = slice(2 * scenes, None), slice(scenes, 2 * scenes), slice(scenes)
+        graphs = view(seen, v, lesson=cuts[0])
+        splits = [Split(graphs[cut], labels[cut]) for cut in cuts]
+        for row in curve(*splits, sizes, steps, seeds):
+            yield {"run": name, "view": v, **row}
+
+
+def summary(rows: Sequence[dict]) -> list[dict]:
+    """A row a run and view: mean accuracy with so many labels, and how many times the labels of the first."""
+    lines: dict[tuple[str, str], dict[int, list[float]]] = {}
+    for row in rows:
+        line = lines.setdefault((row["run"], row["view"]), {})
+        line.setdefault(row["labels"], []).append(row["accuracy"])
+    curves = {k: {n: sum(a) / len(a) for n, a in line.items()} for k, line in lines.items()}
+    first = next(iter(curves.values()))
+    return [
+        {"run": run, "view": view}
+        | {str(n): accuracy for n, accuracy in points.items()}
+        | {"labels needed": labels_ratio(first, points)}
+        for (run, view), points in curves.items()
+    ]
+
+
+def _numbers(text: str) -> list[int]:
+    return sorted({int(n) for n in text.split(",")})
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point."""
+    a = argparse.ArgumentParser(
+        prog="python -m analysis.papers.gsgn.downstream", description=__doc__.split("\n")[0]
+    )
+    a.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or names of shipped runs")
+    a.add_argument(
+        "--views",
+        default="",
+        metavar="V,…",
+        help=f"of {', '.join(VIEWS)} (default: by the program)",
+    )
+    a.add_argument("--labels", type=_numbers, default="64,128,256,512,1024,2048", metavar="N,…")
+    a.add_argument(
+        "--scenes", type=int, default=1000, metavar="N", help="to validate and to test on, of each"
+    )
+    a.add_argument("--steps", type=int, default=600, metavar="N", help="of a classifier's training")
+    a.add_argument("--repeats", type=int, default=1, metavar="N", help="classifiers from new seeds")
+    a.add_argument("--seed", type=int, default=0, metavar="S", help="of scenes and classifiers")
+    a.add_argument("--out", type=Path, default=Path("runs/downstream"), metavar="DIR")
+    o = a.parse_args(arguments)
+    for name in ("scenes", "steps", "repeats"):
+        if getattr(o, name) < 1:
+            a.error(f"--{name} {getattr(o, name)}: expected at least 1")
+    if o.labels[0] < 1:
+        a.error(f"--labels {o.labels[0]}: expected at least 1")
+    pyro.enable_validation(False)
+    views, seeds = [v for v in o.views.split(",") if v], range(o.seed, o.seed + o.repeats)
+    rows: list[dict] = []
+    try:
+        o.out.mkdir(parents=True, exist_ok=True)
+        for run in o.runs:
+            for row in study(run, views, o.labels, o.scenes, o.steps, seeds):
+                rows.append(row)
+                write(o.out / "downstream.csv", rows)
+                print(show([row]).split("\n")[-1], flush=True)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(show(summary(rows)))
+    plots.save(plots.labels_figure(rows), o.out / "downstream.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""Objects from parts, by their boxes: the baseline that GSGN's structures are compared with (section 4).
+
+    python -m analysis.papers.gsgn.grouping RUN [--scenes N] [--seed S]
+
+"starts from the parts predicted by SPACE-P, and groups the parts whose bounding boxes overlap". Prints the
+metrics of a run whose objects are parts (`--variant space_p`) after that.
+
+Shape legend: B images, N slots.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from analysis.evaluate import floats, table, with_masks
+from analysis.posterior import infer
+from analysis.scores import scene_metrics
+from inference.runs import open_run
+from programs.blocks.render import pose
+from programs.scene import Nodes, Scene
+
+
+def group(scene: Scene) -> Scene:
+    """The Scene's nodes as parts of objects: present nodes whose boxes overlap, directly or through others.
+
+    An object is in the slot of the first of its parts. Its box is the upright one around theirs, and it lies as
+    deep as the nearest of them.
+
+    Raises:
+        ValueError: the Scene has parts already, or nothing to group.
+    """
+    if len(scene.levels) != 1:
+        raise ValueError(
+            f"the Scene has {len(scene.levels)} levels: expected one, of parts, as space_p infers them"
+        )
+    parts = replace(scene.objects, mask=None)
+    low, high = parts.corners.amin(-2), parts.corners.amax(-2)
+    first = leaders(overlaps(low, high) & parts.present[:, :, None] & parts.present[:, None, :])
+    members = first[:, None, :] == torch.arange(first.shape[1], device=first.device)[:, None]
+    members &= parts.present[:, None, :]  # (B, N objects, N parts)
+    pres = members.any(-1)
+
+    def of_members(values: Tensor, other: float) -> Tensor:
+        return torch.where(members, values[:, None, :], other).amin(-1)
+
+    low = torch.stack([of_members(low[..., i], 1.0) for i in (0, 1)], -1)
+    high = torch.stack([-of_members(-high[..., i], 1.0) for i in (0, 1)], -1)
+    depth = of_members(parts.depth, math.inf).where(pres, 0.0)
+    # where nothing is, `low` is 1 and `high` -1: the whole image
+    box = pose((low + high) / 2, (high - low).abs() / 2, torch.zeros_like(depth))
+    objects = Nodes(pres.to(parts.pres.dtype), box, depth, torch.zeros_like(first))
+    return replace(scene, levels=(objects, replace(parts, parent=first)))
+
+
+def overlaps(low: Tensor, high: Tensor) -> Tensor:
+    """(B, N, N) whether upright boxes with these corners (B, N, 2) have an area in common."""
+    shared = torch.minimum(high[:, :, None], high[:, None, :])
+    shared = shared - torch.maximum(low[:, :, None], low[:, None, :])
+    return (shared > 0).all(-1)
+
+
+def leaders(joined: Tensor) -> Tensor:
+    """(B, N) int64 the first node of each node's connected component, of a symmetric relation (B, N, N)."""
+    number = joined.shape[-1]
+    slots = torch.arange(number, device=joined.device)
+    reached = joined | (slots == slots[:, None])
+    for _ in range(number.bit_length()):  # paths of twice the length
+        reached = reached.float() @ reached.float() > 0
+    return torch.where(reached, slots, number).amin(-1)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point."""
+    a = argparse.ArgumentParser(
+        prog="python -m analysis.papers.gsgn.grouping", description=__doc__.split("\n")[0]
+    )
+    a.add_argument("run", metavar="RUN", help="run folder, or name of a run in programs/trained")
+    a.add_argument("--scenes", type=int, default=500, metavar="N")
+    a.add_argument("--seed", type=int, default=0, metavar="S")
+    options = a.parse_args(arguments)
+    try:
+        run = open_run(options.run)
+        program, guide = run.program, run.guide
+        data = run.unseen(options.scenes, options.seed)
+        scene = with_masks(group(infer(program, guide, floats(data, "cpu")).cpu()))
+        print(table(scene_metrics(scene, data.truth(slice(0, len(scene))))))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""Pictures of Scenes and of training, as matplotlib figures; no window is ever opened.
+
+Pictures are drawn in the image frame ([-1, 1], y down), so boxes need no conversion to pixels.
+
+Shape legend: B images, N slots, C channels, H x W pixels of an image, h x w of a patch.
+"""
+
+from analysis.plots.curves import (
+    bias_variance_figure,
+    curves_figure,
+    labels_figure,
+    race_figure,
+    scaling_figure,
+)
+from analysis.plots.layers import (
+    experts_figure,
+    growth_figure,
+    layers_figure,
+    recombination_figure,
+    segments_figure,
+    steps_figure,
+)
+from analysis.plots.posterior import calibration_figure, khat_figure, predictive_figure
+from analysis.plots.scenes import (
+    DPI,
+    edit_figure,
+    memory_figure,
+    object_figure,
+    pictures_figure,
+    reconstruction_figure,
+    sample_figure,
+    save,
+    scene_graph_figure,
+)
+
+__all__ = [
+    "DPI",
+    "bias_variance_figure",
+    "calibration_figure",
+    "curves_figure",
+    "edit_figure",
+    "experts_figure",
+    "growth_figure",
+    "khat_figure",
+    "labels_figure",
+    "layers_figure",
+    "memory_figure",
+    "object_figure",
+    "pictures_figure",
+    "predictive_figure",
+    "race_figure",
+    "recombination_figure",
+    "reconstruction_figure",
+    "sample_figure",
+    "save",
+    "scaling_figure",
+    "scene_graph_figure",
+    "segments_figure",
+    "steps_figure",
+]

@@ -1,0 +1,218 @@
+"""Scenes in layers, as ECON (von Kügelgen et al., 2020) shows them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from programs.blocks import render
+from programs.scene import Scene
+
+if TYPE_CHECKING:
+    pass
+from collections.abc import Callable, Iterator
+
+from matplotlib.colors import to_rgb
+from matplotlib.patheffects import withStroke
+
+from analysis.plots.scenes import bare_axes, colour_of, draw_picture, first_scenes
+from analysis.posterior import infer
+from analysis.posterior.layers import (
+    arranged,
+    choices,
+    choices_of,
+    ground,
+    objects_of,
+    wholes,
+    winners,
+)
+
+
+def layers_figure(images: Tensor, scene: Scene, count: int = 6) -> Figure:
+    """Scenes taken apart from the front to the back, a row an image, after ECON figure 4.
+
+    The image, the reconstruction, then of every layer what was seen of the image in its region, and its object
+    with its full shape, framed in the colour of its category; in the end the background.
+
+    Args:
+        images: (B, C, H, W) in [0, 1].
+        scene: of the same images, with masks and shapes.
+        count: rows at most.
+    Raises:
+        ValueError: the scene has no shapes.
+    """
+    if scene.objects.shape is None:
+        raise ValueError("layers_figure needs full shapes; this scene has shape=None")
+    images, scene = images[:count].detach().cpu(), first_scenes(scene, count)
+    nodes, number = scene.objects, scene.objects.pres.shape[1]
+    figure, rows = bare_axes(len(images), [1] * (2 * number + 3), title=True)
+    for b, (seen, rebuilt, *cells, behind) in enumerate(rows):
+        draw_picture(seen, images[b])
+        draw_picture(rebuilt, scene.image[b])
+        order = nodes.depth[b].argsort().tolist()
+        for slot, region, whole in zip(order, cells[::2], cells[1::2], strict=True):
+            if nodes.present[b, slot]:
+                draw_picture(region, images[b] * nodes.mask[b, slot])
+                kind = slot if nodes.category is None else int(nodes.category[b, slot])
+                canvas = render.place(nodes.patch[b, slot], nodes.pose[b, slot], images.shape[-1])
+                draw_picture(whole, canvas[:-1] * nodes.shape[b, slot], edge=colour_of(kind))
+        if scene.background is not None:
+            draw_picture(behind, scene.background[b])
+    steps = [title for k in range(number) for title in (f"region {k + 1}", f"object {k + 1}")]
+    for axes, title in zip(rows[0], ["input", "reconstruction", *steps, "background"], strict=True):
+        axes.set_title(title, fontsize=9)
+    return figure
+
+
+PALE, SQUARE = (0.92, 0.78), 8
+"""Greys of the checkerboard, and its squares a side."""
+
+
+def experts_figure(program: Callable, count: int = 10) -> Figure:
+    """Draws of every expert alone, a row an expert (figures 1B, 5 and 6)."""
+    experts = range(program.config.experts)
+    figure, rows = bare_axes(len(experts), [1] * count)
+    for expert, row in zip(experts, rows, strict=True):
+        for axes, colours, shape in zip(row, *objects_of(program, expert, count), strict=True):
+            draw_picture(axes, _on_checkers(colours, shape), edge=colour_of(expert))
+        _name(row[0], f"expert {expert}")
+    return figure
+
+
+def recombination_figure(program: Callable, count: int = 10, seed: int = 0) -> Figure:
+    """Scenes by chosen experts in chosen orders, a row a choice (figure 1C).
+
+    Every expert of objects once, each before the last; then as many objects at random; then one more, and two.
+
+    Args:
+        seed: of the choices.
+    """
+    rows_of = choices_of(program, count, torch.Generator().manual_seed(seed))
+    figure, rows = bare_axes(len(rows_of), [1] * count)
+    for (title, orders), row in zip(rows_of.items(), rows, strict=True):
+        for axes, canvas in zip(row, arranged(program, orders), strict=True):
+            draw_picture(axes, canvas[-1])
+        _name(row[0], title)
+    return figure
+
+
+def growth_figure(program: Callable, objects: int = 5, count: int = 10, seed: int = 0) -> Figure:
+    """Scenes that grow from the background by an object of a random expert a row (figure 7)."""
+    generator = torch.Generator().manual_seed(seed)
+    columns = arranged(program, choices(program, objects, count, generator))
+    figure, rows = bare_axes(objects + 1, [1] * count)
+    for column, canvases in zip(rows.T, columns, strict=True):
+        for axes, canvas in zip(column, canvases, strict=True):
+            draw_picture(axes, canvas)
+    return figure
+
+
+def steps_figure(program: Callable, guide: Callable, images: Tensor, count: int = 2) -> Figure:
+    """How scenes are explained from the front to the back, a row a step (figure 4).
+
+    Left the image, and the reconstruction below it. Then of every step the scope, the region in it that the
+    winner explains, its reconstruction there, the whole object and its full shape. The last step takes what is
+    left.
+
+    Args:
+        images: (B, C, S, S) in [0, 1], on the program's device.
+        count: images at most.
+    """
+    images = images[:count]
+    scene, experts = infer(program, guide, images).cpu(), winners(program, guide, images)
+    images = images.cpu()
+    number = experts.shape[1]
+    figure, rows = bare_axes(number * len(images), [1] * 6, title=True)
+    names = ["image", "scope", "region", "reconstruction", "object", "shape"]
+    for axes, title in zip(rows[0], names, strict=True):
+        axes.set_title(title, fontsize=9)
+    for b, image in enumerate(images):
+        block = rows[b * number : (b + 1) * number]
+        draw_picture(block[0, 0], image)
+        draw_picture(block[1, 0], scene.image[b])
+        for row, steps, expert in zip(block, _steps(scene, image, b), experts[b], strict=True):
+            for axes, picture in zip(row[1:], steps, strict=True):
+                draw_picture(axes, picture, edge=colour_of(int(expert)))
+            _name(row[2], f"expert {int(expert)}")
+    return figure
+
+
+def _steps(scene: Scene, image: Tensor, b: int) -> Iterator[tuple[Tensor, ...]]:
+    """Scope, region, reconstruction, object and shape (C or 1, S, S) of every step, the front first."""
+    colours, shapes = (t[b] for t in wholes(scene))
+    colours = torch.cat([colours, scene.background[b : b + 1]])
+    shapes = torch.cat([shapes, torch.ones_like(shapes[:1])])
+    scope, nodes = torch.ones_like(shapes[0]), scene.objects
+    for slot in [*nodes.depth[b].argsort().tolist(), -1]:
+        region = scope if slot < 0 else scope * nodes.mask[b, slot]
+        seen = (image, scope), (image, region), (scene.image[b], region)
+        whole = _on_checkers(colours[slot], shapes[slot])
+        yield *(_on_checkers(*pair) for pair in seen), whole, shapes[slot][None]
+        scope = scope - region
+
+
+def segments_figure(
+    program: Callable, guide: Callable, images: Tensor, truth: Scene, layers: int, count: int = 5
+) -> Figure:
+    """Scenes taken apart with another number of layers than in training, a row an image (figure 8).
+
+    The image, the reconstruction, true and inferred regions in a colour an object, and the whole objects from
+    the front to the back. What the expert of backgrounds explains is black.
+
+    Args:
+        images: (B, C, S, S) in [0, 1], on the program's device.
+        truth: of the same images, with masks.
+        layers: T, the last included.
+    """
+    images, truth = images[:count], truth[:count].cpu()
+    with program.placing(layers):
+        scene, experts = infer(program, guide, images).cpu(), winners(program, guide, images)
+    colours, shapes = wholes(scene)
+    back, rank = ground(program), scene.objects.depth.argsort(1).argsort(1)
+    names = ["image", "reconstruction", "true regions", "regions"]
+    names += [f"object {t}" for t in range(1, layers)]
+    figure, rows = bare_axes(len(images), [1] * len(names), title=True)
+    for axes, title in zip(rows[0], names, strict=True):
+        axes.set_title(title, fontsize=9)
+    for b, (image, row) in enumerate(zip(images.cpu(), rows, strict=True)):
+        objects = scene.objects.present[b] & (experts[b, rank[b]] != back)
+        true = _coloured(truth.objects.mask[b], truth.objects.present[b])
+        pictures = image, scene.image[b], true, _coloured(scene.objects.mask[b], objects)
+        for axes, picture in zip(row, pictures, strict=False):
+            draw_picture(axes, picture)
+        order = scene.objects.depth[b].argsort().tolist()
+        for axes, slot, expert in zip(row[4:], order, experts[b], strict=False):
+            if scene.objects.present[b, slot]:
+                whole = _on_checkers(colours[b, slot], shapes[b, slot])
+                draw_picture(axes, whole, edge=colour_of(int(expert)))
+    return figure
+
+
+def _coloured(masks: Tensor, shown: Tensor) -> Tensor:
+    """(3, S, S) those regions of (N, S, S) that are shown (N,), each in its slot's colour, on black."""
+    colours = [to_rgb(colour_of(slot)) for slot in range(len(masks))]
+    return torch.einsum(
+        "nhw,nc->chw", (masks * shown[:, None, None]).float(), torch.tensor(colours)
+    )
+
+
+def _on_checkers(colours: Tensor, mask: Tensor) -> Tensor:
+    """(C, S, S) colours where the mask (S, S) is 1, the checkerboard where it is 0."""
+    size = mask.shape[-1]
+    side = torch.arange(size) * SQUARE // size
+    odd = (side + side[:, None]) % 2
+    return mask * colours + (1 - mask) * torch.tensor(PALE)[odd]
+
+
+def _name(axes: Axes, text: str) -> None:
+    """Write into the lower left corner of a picture."""
+    style = {
+        "fontsize": 8,
+        "color": "white",
+        "path_effects": [withStroke(linewidth=2, foreground="black")],
+    }
+    axes.text(-0.92, 0.9, text, **style)

@@ -1,0 +1,54 @@
+"""What a trained guide says of images: its mode as a Scene, hard draws, and importance weights.
+
+Everything here uses hard draws and probability-mass scoring, whatever estimator trained the guide. Draws of
+an image are more rows of the batch: any program with a plate ``batch`` is vectorised over draws and images.
+
+The primitive is a table of log-weights log p(x, z) - log q(z | x), (draws, images), in nats. Its mean over
+draws is the ELBO, its log-mean-exp the IWAE bound; `ess` and `khat` say whether the weights can be trusted.
+
+Shape legend: S draws, B images.
+"""
+
+from analysis.posterior.draws import (
+    PRIOR_ROWS,
+    Draws,
+    Mode,
+    Quantities,
+    check_images,
+    draw,
+    draw_prior,
+    infer,
+    latent_sites,
+    modes,
+    observed_sites,
+    passes,
+    plate_names,
+    replicate,
+    simulations,
+    within_batch,
+)
+from analysis.posterior.weights import SHORTEST, ess, iwae, khat, log_weights
+
+__all__ = [
+    "PRIOR_ROWS",
+    "SHORTEST",
+    "Draws",
+    "Mode",
+    "Quantities",
+    "check_images",
+    "draw",
+    "draw_prior",
+    "ess",
+    "infer",
+    "iwae",
+    "khat",
+    "latent_sites",
+    "log_weights",
+    "modes",
+    "observed_sites",
+    "passes",
+    "plate_names",
+    "replicate",
+    "simulations",
+    "within_batch",
+]

@@ -1,0 +1,325 @@
+"""The guide's mode as a Scene, hard draws of guide and program, and replicated images.
+
+Shape legend: S draws, B images, P places within an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.poutine import Trace
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+from torch.distributions import Bernoulli, constraints
+
+from analysis.posterior import quantities
+from inference.objectives import is_plate, log_prob_per_image
+from programs.scene import Scene, concatenate
+
+Quantities = Mapping[str, Callable[..., Tensor]]
+"""Test quantities by name (`analysis.posterior.quantities`)."""
+VALUES = 2**20
+"""Pixels times channels of a pass: 85 rows of 3 by 64 by 64. Memory grows with it."""
+PRIOR_ROWS = 100
+"""Scenes of the prior a pass."""
+FAR = 100
+"""No noise takes pixels of [0, 1] as far as this, but pixels of 0 to 255 are."""
+SHAPE = ("size", "colours")
+"""Of images, in a program's Config."""
+
+
+class Mode(Messenger):
+    """Every latent takes the most likely value of its own distribution instead of a draw.
+
+    Args:
+        soft: Bernoullis take their probability.
+        sites: pattern of the latents that do; others are drawn.
+    """
+
+    def __init__(self, soft: bool = False, sites: str = "*") -> None:
+        super().__init__()
+        self.soft, self.sites = soft, sites
+
+    def _pyro_sample(self, msg: dict) -> None:
+        if msg["is_observed"] or is_plate(msg):
+            return
+        if fnmatchcase(msg["name"], self.sites):
+            if isinstance(msg["fn"], Bernoulli):
+                mean = msg["fn"].mean
+                hard = (mean > 0.5).to(mean.dtype)  # torch's own mode of a tie is NaN
+                msg["value"] = mean if self.soft else hard
+            else:
+                msg["value"] = msg["fn"].mode
+            msg["done"] = True
+
+
+def infer(
+    program: Callable, guide: Callable, images: Tensor, soft: bool = False, rows: int | None = None
+) -> Scene | None:
+    """The scene at the guide's mode, site by site from the root down, presence by probability 1/2.
+
+    None if the program returns no Scene.
+
+    Args:
+        images: (B, C, H, W) in [0, 1], on the program's device.
+        soft: presence is its probability, not 0 or 1: how sure the guide is of an object.
+        rows: images a pass; as many as have `VALUES` if not given.
+    Raises:
+        ValueError: `images` are not what is expected.
+    """
+    scenes = [scene for scene, _ in modes(program, guide, images, soft, rows)]
+    return concatenate(scenes) if isinstance(scenes[0], Scene) else None
+
+
+def modes(
+    program: Callable, guide: Callable, images: Tensor, soft: bool = False, rows: int | None = None
+) -> Iterator[tuple[Any, Trace]]:
+    """What the program returns at the guide's mode, and the guide's trace, `rows` images at a time.
+
+    Arguments and errors are those of `infer`.
+    """
+    check_images(images, program)
+    with torch.no_grad():
+        for x in images.split(rows or _rows(images)):
+            with Mode(soft):
+                trace = poutine.trace(guide).get_trace(x)
+            yield poutine.replay(program, trace=trace)(x), trace
+
+
+def passes(
+    program: Callable, guide: Callable, images: Tensor, draws: int, rows: int | None = None
+) -> Iterator[tuple[Tensor, Trace, Trace]]:
+    """S draws of every image, `rows` at a time, all images before the next draw.
+
+    Yields:
+        Which images these rows are of, and the traces of program and guide.
+    Raises:
+        ValueError: `images` are not what is expected.
+    """
+    check_images(images, program)
+    index = torch.arange(draws * len(images), device=images.device) % len(images)
+    with torch.no_grad():
+        for part in index.split(rows or _rows(images)):
+            x = images[part]
+            q = poutine.trace(guide).get_trace(x)
+            yield part, poutine.trace(poutine.replay(program, trace=q)).get_trace(x), q
+
+
+def check_images(images: Tensor, program: Callable) -> None:
+    """See that `images` are some, finite floats in [0, 1], give or take noise, and as a program draws them.
+
+    Raises:
+        ValueError: they are not.
+    """
+    size, colours = (getattr(getattr(program, "config", None), n, None) for n in SHAPE)
+    expected = (
+        f"expected a torch.Tensor (B, {colours or 'C'}, {size or 'H'}, {size or 'W'}) in [0, 1]"
+    )
+    if not isinstance(images, Tensor):
+        raise ValueError(f"images are a {type(images).__name__}: {expected}")
+    fits = images.ndim == 4 and all(
+        wanted in (None, there)
+        for wanted, there in zip((colours, size, size), images.shape[1:], strict=True)
+    )
+    known = size is not None  # images of other programs may have any shape
+    if (known and not fits) or not images.numel() or not images.is_floating_point():
+        raise ValueError(f"images of shape {tuple(images.shape)} and {images.dtype}: {expected}")
+    low, high = map(float, images.aminmax())
+    if not -FAR < low <= high < FAR:
+        raise ValueError(f"pixels go from {low:g} to {high:g}: {expected}")
+
+
+def _rows(images: Tensor) -> int:
+    return max(1, VALUES // images[0].numel())
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Hard draws of the guide for every image, how program and guide score them, and what they predict."""
+
+    latents: dict[str, Tensor]
+    """site -> (S, B, *plates, *event); discrete ones as integers"""
+    plates: dict[str, tuple[str, ...]]
+    """site -> names of its plates within an image, outermost first"""
+    quantities: dict[str, Tensor]
+    """test quantity of the scenes -> (S, B, ...)"""
+    replicated: dict[str, Tensor]
+    """test quantity of the replicated images -> (S, B, ...)"""
+    pictures: Tensor
+    """(S, P, C, H, W) replicates of the first P images"""
+    log_likelihood: Tensor
+    """(S, B) log p(x | z), nats"""
+    log_p: Tensor
+    """(S, B) log p(x, z), nats"""
+    log_q: Tensor
+    """(S, B) log q(z | x), nats"""
+
+    @property
+    def log_weights(self) -> Tensor:
+        """(S, B) log p(x, z) - log q(z | x), nats."""
+        return self.log_p - self.log_q
+
+
+def draw(
+    program: Callable,
+    guide: Callable,
+    images: Tensor,
+    draws: int,
+    of: Quantities = quantities.OF_SCENES,
+    of_images: Quantities = quantities.OF_IMAGES,
+    pictures: int = 0,
+    rows: int | None = None,
+) -> Draws:
+    """Independent draws of the guide for each of `images`, kept, and a replicated image for each.
+
+    A replicate is drawn from the distribution of the site ``images`` given the latents: image and noise.
+    Memory grows with draws times images times latents; for weights alone take `log_weights`.
+
+    Args:
+        images: (B, C, H, W) in [0, 1], on the program's device.
+        draws: S.
+        of: test quantities to measure on the program's scenes, if it returns any.
+        of_images: test quantities to measure on the replicates.
+        pictures: of how many images, from the first, to keep the replicates.
+        rows: draws of images a pass; as many as have `VALUES` if not given.
+    """
+    parts, plates = [], {}
+    for index, p, q in passes(program, guide, images, draws, rows):
+        plates |= {name: plate_names(site) for name, site in latent_sites(q).items()}
+        log_p, log_q = log_prob_per_image(p), log_prob_per_image(q)
+        likelihood = log_prob_per_image(p, observed_sites(p))
+        scores = {"log_likelihood": likelihood, "log_p": log_p, "log_q": log_q}
+        replicates = replicate(p).view(-1, *images.shape[1:])
+        parts.append(
+            _table(q, p, replicates, of, of_images)
+            | scores
+            | {"pictures": replicates[index < pictures]}
+        )
+    return Draws(plates=plates, **_join(parts, draws))
+
+
+def draw_prior(
+    program: Callable,
+    number: int,
+    of: Quantities = quantities.OF_SCENES,
+    of_images: Quantities = quantities.OF_IMAGES,
+    rows: int = PRIOR_ROWS,
+) -> Draws:
+    """Scenes and images from the program itself, as `Draws` of one image: S = `number`, B = P = 1.
+
+    `pictures` are the images drawn, and `log_q` is log p(z).
+    """
+    parts, plates = [], {}
+    for p, pixels in simulations(program, number, rows):
+        log_p, likelihood = log_prob_per_image(p), log_prob_per_image(p, ["images"])
+        scores = {"log_likelihood": likelihood, "log_p": log_p, "log_q": log_p - likelihood}
+        p.remove_node("images")
+        plates |= {name: plate_names(site) for name, site in latent_sites(p).items()}
+        parts.append(_table(p, p, pixels, of, of_images) | scores | {"pictures": pixels})
+    return Draws(plates=plates, **_join(parts, number))
+
+
+def simulations(
+    program: Callable, number: int, rows: int = PRIOR_ROWS
+) -> Iterator[tuple[Trace, Tensor]]:
+    """Scenes and images from the program itself, `rows` at a time.
+
+    Yields:
+        The trace, and the image with its noise, (rows, C, H, W): pixels may lie outside [0, 1].
+    Raises:
+        ValueError: the program has no site ``images``.
+    """
+    for part in torch.arange(number).split(rows):
+        with torch.no_grad():
+            trace = poutine.trace(program).get_trace(batch=len(part))
+        if "images" not in trace:
+            raise ValueError(f"no site 'images'; this program samples {list(latent_sites(trace))}")
+        pixels = within_batch(trace.nodes["images"])
+        yield trace, pixels.view(len(pixels), *pixels.shape[-3:])
+
+
+def _table(
+    latent: Trace, program: Trace, pixels: Tensor, of: Quantities, of_images: Quantities
+) -> dict[str, dict]:
+    """Rows of `Draws`: latents of one trace, what the program's returned, and its pictures."""
+    scene, sites = program.nodes["_RETURN"]["value"], latent_sites(latent).items()
+    return {
+        "latents": {name: _compact(site, within_batch(site)) for name, site in sites},
+        "quantities": quantities.measure(scene, of) if isinstance(scene, Scene) else {},
+        "replicated": {name: fn(pixels) for name, fn in of_images.items()},
+    }
+
+
+def _join(parts: list[dict], draws: int) -> dict[str, Any]:
+    """Rows one below the other, (S, rows / S, …), in tables of tables too."""
+    joined = {}
+    for name, first in parts[0].items():
+        column = [part[name] for part in parts]
+        if isinstance(first, dict):
+            joined[name] = _join(column, draws)
+        else:
+            rows = torch.cat(column)
+            joined[name] = rows.view(draws, len(rows) // draws, *rows.shape[1:])
+    return joined
+
+
+def _compact(site: dict, value: Tensor) -> Tensor:
+    """Whole numbers as whole numbers."""
+    support = site["fn"].support
+    if not support.is_discrete:
+        return value
+    return value.to(torch.int32 if support is constraints.nonnegative_integer else torch.int8)
+
+
+def replicate(program_trace: Trace) -> Tensor:
+    """(B, …) images drawn anew given a trace's latents.
+
+    Raises:
+        ValueError: the program observes no site ``images``.
+    """
+    observed = observed_sites(program_trace)
+    if "images" not in observed:
+        raise ValueError(
+            f"replicated images need an observed site 'images'; this program observes {list(observed)}"
+        )
+    site = observed["images"]
+    return within_batch({**site, "value": site["fn"].sample()})
+
+
+def latent_sites(trace: Trace) -> dict[str, dict]:
+    """The sample sites of a trace that were drawn, by name."""
+    return {name: site for name, site in _sites(trace).items() if not site["is_observed"]}
+
+
+def observed_sites(trace: Trace) -> dict[str, dict]:
+    """The sample sites of a trace whose values were given, by name."""
+    return {name: site for name, site in _sites(trace).items() if site["is_observed"]}
+
+
+def _sites(trace: Trace) -> dict[str, dict]:
+    samples = ((n, s) for n, s in trace.nodes.items() if s["type"] == "sample")
+    return {name: site for name, site in samples if not is_plate(site)}
+
+
+def plate_names(site: dict) -> tuple[str, ...]:
+    """Plates of a site within an image, outermost first."""
+    return tuple(frame.name for frame in _plates(site)[1:])
+
+
+def within_batch(site: dict) -> Tensor:
+    """A site's value as (B, *plates, *event), whichever dimensions its plates have."""
+    value, event = site["value"], site["fn"].event_dim
+    order = [frame.dim - event for frame in _plates(site)] + list(range(-event, 0))
+    rest = [d for d in range(-value.ndim, 0) if d not in order]  # of no plate, so of size 1
+    return value.permute(*rest, *order).reshape([value.shape[d] for d in order])
+
+
+def _plates(site: dict) -> list:
+    """The plate ``batch``, then the others from left to right."""
+    frames = sorted(site["cond_indep_stack"], key=lambda frame: frame.dim)
+    return sorted((f for f in frames if f.vectorized), key=lambda frame: frame.name != "batch")

@@ -1,0 +1,314 @@
+"""A posterior in ArviZ's form, and its names for groups, dimensions and coordinates; ArviZ 0.23 and 1.x alike.
+
+Groups are built as xarray Datasets of our own; only the container and a few calls differ between the two
+(0.x: InferenceData, 1.x: xarray's DataTree), and they are here. Files are netCDF, which both read.
+
+==========================  ===============================================================
+``chain, draw``             one chain; independent draws, so R-hat and ESS of chains say nothing
+``image``                   which of the images given
+``object, part, level_L``   slots of the objects, of the leaves, of a level in between
+``step``                    steps of a program, stacked, that are not objects
+``y, x, channel``           pixels
+``cell_y, cell_x``          of the map of occupancy
+==========================  ===============================================================
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import import_module
+from importlib.metadata import version
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+import xarray
+from torch import Tensor
+
+from analysis.posterior import (
+    SHORTEST,
+    Draws,
+    Quantities,
+    draw,
+    draw_prior,
+    ess,
+    iwae,
+    khat,
+    quantities,
+)
+from programs.scene import Scene
+
+Dims = Mapping[str, Sequence[str]]
+Labels = Mapping[str, Sequence]
+SAMPLE = ("chain", "draw", "image")
+PIXELS = ("y", "x", "channel")
+EVENTS = {"occupancy": ("cell_y", "cell_x"), "centroid": ("axis",), "colour": ("channel",)}
+"""dimensions of what is not a number, by quantity"""
+COORDINATES = {"axis": ["x", "y"]}
+BUDGET = {"posterior": 0.5, "pictures": 0.3, "prior": 0.2}
+"""Shares of a file's bytes."""
+
+
+def to_inference_data(
+    program: Callable,
+    guide: Callable,
+    images: Tensor,
+    *,
+    num_samples: int = 100,
+    prior: bool = True,
+    posterior_predictive: bool = True,
+    log_likelihood: bool = True,
+    truth: Scene | None = None,
+    of: Quantities = quantities.OF_SCENES,
+    coords: Mapping[str, Sequence] = {},
+    dims: Mapping[str, Sequence[str]] = {},
+    attrs: Mapping[str, Any] = {},
+    max_megabytes: float = 100.0,
+    rows: int | None = None,
+) -> Any:
+    """The guide's posterior of images in ArviZ's form: InferenceData (ArviZ 0.x) or DataTree (1.x).
+
+    ====================  ============================================================================
+    posterior             latents by site, steps stacked; quantities of the scenes, which do not
+                          depend on slots: read those first, slots may switch labels between draws
+    sample_stats          lp, log_q, log_weight (chain, draw, image); elbo, iwae, ess, khat (image)
+    posterior_predictive  replicates of the first images, and their quantities; observed_data has the
+                          same of the images themselves
+    log_likelihood        log p(x | z), a number an image. Each image has latents of its own, so loo
+                          on it is not the evidence: held-out iwae is
+    prior                 latents and quantities of scenes from the program; prior_predictive
+    constant_data         quantities of the truth
+    ====================  ============================================================================
+
+    Latents are raw: slots that are absent hold what the guide drew for them.
+
+    Args:
+        images: (B, C, H, W) in [0, 1], on the program's device.
+        num_samples: draws an image.
+        prior, posterior_predictive, log_likelihood: whether to make these groups.
+        truth: the true Scene of the same images.
+        of: quantities of Scenes by name.
+        coords: dimension -> labels.
+        dims: site -> names of the dimensions of one value of it.
+        attrs: what else to write down: run, seed, step.
+        max_megabytes: of the arrays. As many images, and replicates of as many of them, as fit are kept, from
+            the first; a warning says when images are left out.
+        rows: draws of images a pass; as many as have `VALUES` if not given.
+    Raises:
+        ValueError: not even one image fits.
+    """
+    size, limit = images[0].numel() * images.element_size(), 1e6 * max_megabytes
+    one = draw(program, guide, images[:1], 1)
+    room = int(limit * BUDGET["posterior"] / (num_samples * _bytes(one)))
+    if not room:
+        raise ValueError(
+            f"{num_samples} draws of an image take {num_samples * _bytes(one) / 1e6:.0f} MB of latents; "
+            f"max_megabytes={max_megabytes} leaves {limit * BUDGET['posterior'] / 1e6:.0f}: raise it, or "
+            "give a smaller num_samples"
+        )
+    if room < len(images):
+        warnings.warn(
+            f"kept the first {room} of {len(images)} images, to stay below {max_megabytes:g} MB; "
+            "max_megabytes and num_samples decide how many",
+            stacklevel=2,
+        )
+        images, truth = images[:room], truth[:room] if truth is not None else None
+    fit = max(1, int(limit * BUDGET["pictures"] / (num_samples * size)))
+    fit = min(fit, len(images)) if posterior_predictive else 0
+    drawn = draw(program, guide, images, num_samples, of=of, pictures=fit, rows=rows)
+    groups = posterior_groups(drawn, images, log_likelihood, coords, dims)
+    if truth is not None:
+        groups["constant_data"] = truth_group(quantities.measure(truth, of), coords)
+    if prior:
+        number = min(num_samples, max(1, int(limit * BUDGET["prior"] / (size + _bytes(one)))))
+        groups |= prior_groups(draw_prior(program, number, of=of), coords, dims)
+    return container(groups, attributes(program, guide, attrs))
+
+
+def _bytes(drawn: Draws) -> int:
+    tables = drawn.latents, drawn.quantities, drawn.replicated
+    return sum(t.numel() * t.element_size() for table in tables for t in table.values())
+
+
+def dataset(
+    variables: Mapping[str, tuple[Sequence[str], Tensor]],
+    coords: Mapping[str, Sequence] = {},
+    dims: Mapping[str, Sequence[str]] = {},
+) -> xarray.Dataset:
+    """A group: arrays with names for their dimensions, and a coordinate for each.
+
+    Args:
+        variables: name -> names of the leading dimensions, and the array. Dimensions beyond those named are
+            called as `dims` or `EVENTS` say, else NAME_dim_0 and so on.
+        coords: dimension -> labels, of which the first are taken; 0, 1, … for those without.
+        dims: name -> names of the last dimensions.
+    Raises:
+        ValueError: `dims` names more or fewer dimensions than a variable has left.
+    """
+    arrays, sizes = {}, {}
+    for name, (lead, value) in variables.items():
+        value = value.detach().cpu().numpy()
+        rest = value.ndim - len(lead)
+        last = dims.get(name, EVENTS.get(name, [f"{name}_dim_{i}" for i in range(rest)]))
+        if len(last) != rest:
+            raise ValueError(
+                f"dims[{name!r}]={list(last)} names {len(last)} dimensions; "
+                f"{name} {value.shape} has {rest} after {list(lead)}"
+            )
+        named = (*lead, *last)
+        arrays[name] = named, value
+        sizes |= dict(zip(named, value.shape, strict=True))
+    labels = {**COORDINATES, **coords}
+    coordinates = {dim: labels.get(dim, np.arange(size))[:size] for dim, size in sizes.items()}
+    return xarray.Dataset(arrays, coordinates)
+
+
+def stack_steps(drawn: Draws) -> dict[str, tuple[tuple[str, ...], Tensor]]:
+    """Latents with names for the dimensions of their slots; steps z_what_1, z_what_2, … as one variable.
+
+    Returns:
+        name -> names of the slots' dimensions, and (S, B, *slots, *event).
+    """
+    families: dict[str, list[str]] = {}
+    for name in drawn.latents:
+        stem, number = re.fullmatch(r"(.*?)(?:_(\d+))?", name).groups()
+        alone = number is None or drawn.plates[name]
+        families.setdefault(name if alone else stem, []).append(name)
+    deepest = max((_level(p) for plates in drawn.plates.values() for p in plates), default=0)
+    variables = {}
+    for stem, names in families.items():
+        values = [drawn.latents[name] for name in names]
+        if len(names) == 1 or len({v.shape for v in values}) > 1:
+            for name, value in zip(names, values, strict=True):
+                variables[name] = tuple(_slot(p, deepest) for p in drawn.plates[name]), value
+        else:
+            slot = "object" if f"z_pres_{len(names)}" in drawn.latents else "step"
+            variables[stem] = (slot,), torch.stack(values, 2)
+    return variables
+
+
+def _level(plate: str) -> int:
+    """3 for ``nodes_3``, 0 for plates of another name."""
+    found = re.fullmatch(r"nodes_(\d+)", plate)
+    return int(found[1]) if found else 0
+
+
+def _slot(plate: str, deepest: int) -> str:
+    level = _level(plate)
+    if level == 0:
+        return plate
+    if level == 1:
+        return "object"
+    return "part" if level == deepest else f"level_{level}"
+
+
+def posterior_groups(
+    drawn: Draws, images: Tensor, log_likelihood: bool, coords: Labels, dims: Dims
+) -> dict[str, xarray.Dataset]:
+    """What the guide says of `images` (B, C, H, W), and what program and guide say of that."""
+    weights = drawn.log_weights
+    stats = {"lp": drawn.log_p, "log_q": drawn.log_q, "log_weight": weights}
+    bounds = {"elbo": weights.mean(0), "iwae": iwae(weights), "ess": ess(weights)}
+    if len(weights) >= SHORTEST:
+        bounds["khat"] = khat(weights)
+    named = _named(stats, SAMPLE) | _named(bounds, SAMPLE[2:])
+    groups = {"posterior": latents(drawn, coords, dims), "sample_stats": dataset(named, coords)}
+    if log_likelihood:
+        table = _named({"images": drawn.log_likelihood}, SAMPLE)
+        groups["log_likelihood"] = dataset(table, coords)
+    kept = images[: drawn.pictures.shape[1]]
+    if len(kept):
+        observed = {name: fn(kept) for name, fn in quantities.OF_IMAGES.items()}
+        groups["posterior_predictive"] = pictures(drawn, coords)
+        groups["observed_data"] = dataset(
+            _named(observed, ("image",)) | {"images": (("image", *PIXELS), kept.movedim(1, -1))},
+            coords,
+        )
+    return groups
+
+
+def prior_groups(drawn: Draws, coords: Labels, dims: Dims) -> dict[str, xarray.Dataset]:
+    """Scenes and images of the program itself, of no image in particular."""
+    found = {"prior": latents(drawn, coords, dims), "prior_predictive": pictures(drawn, coords)}
+    return {name: group.isel(image=0, drop=True) for name, group in found.items()}
+
+
+def truth_group(truth: Mapping[str, Tensor], coords: Labels) -> xarray.Dataset:
+    """Quantities (B, …) of the true scenes."""
+    return dataset(_named(truth, ("image",)), coords)
+
+
+def latents(drawn: Draws, coords: Labels, dims: Dims) -> xarray.Dataset:
+    """Latents and quantities of scenes."""
+    stacked = stack_steps(drawn).items()
+    variables = {name: ((*SAMPLE, *slots), value[None]) for name, (slots, value) in stacked}
+    return dataset(variables | _named(drawn.quantities, SAMPLE), coords, dims)
+
+
+def pictures(drawn: Draws, coords: Labels) -> xarray.Dataset:
+    """Replicated images, and their quantities."""
+    kept = drawn.pictures.shape[1]
+    replicated = {name: value[:, :kept] for name, value in drawn.replicated.items()}
+    images = drawn.pictures.movedim(2, -1)[None]
+    named = _named(replicated, SAMPLE) | {"images": ((*SAMPLE, *PIXELS), images)}
+    return dataset(named, coords)
+
+
+def _named(table: Mapping[str, Tensor], lead: tuple[str, ...]) -> dict[str, tuple[tuple, Tensor]]:
+    """Names for the leading dimensions; a chain is added where they have one."""
+    return {
+        name: (lead, value[None] if "chain" in lead else value) for name, value in table.items()
+    }
+
+
+def attributes(program: Any, guide: Any, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """What made a file: names, versions, the time (UTC), and `extra`."""
+    return {
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "creation_library": "scene-programs",
+        "inference_library": "pyro-ppl",
+        "inference_library_version": version("pyro-ppl"),
+        "torch_version": str(torch.__version__),
+        "program": _name(program),
+        "guide": _name(guide),
+        "draws": "hard, independent, from the guide",
+        **extra,
+    }
+
+
+def _name(part: Any) -> str:
+    named = part if hasattr(part, "__qualname__") else type(part)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def arviz() -> ModuleType:
+    """ArviZ, whose 0.x announces its successor when it is imported."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return import_module("arviz")
+
+
+def is_old() -> bool:
+    """Whether the ArviZ installed is a 0.x."""
+    return int(version("arviz").split(".")[0]) < 1
+
+
+def container(groups: Mapping[str, xarray.Dataset], attrs: Mapping[str, Any]) -> Any:
+    """ArviZ's container: InferenceData in 0.x, xarray's DataTree in 1.x."""
+    if is_old():
+        return arviz().InferenceData(attrs=dict(attrs), **groups)
+    root = {"/": xarray.Dataset(attrs=dict(attrs))}
+    return xarray.DataTree.from_dict(root | dict(groups))
+
+
+def summary(data: Any, var_names: Sequence[str] | None = None) -> Any:
+    """``az.summary`` of the posterior without the diagnostics of chains: draws are independent.
+
+    Returns:
+        A pandas DataFrame, a row a scalar.
+    """
+    return arviz().summary(data, var_names=var_names, kind="stats")

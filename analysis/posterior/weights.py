@@ -1,0 +1,83 @@
+"""Importance weights of the guide's draws: bounds on the evidence, and how far they can be trusted.
+
+Shape legend: S draws, B images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from pyro.ops.stats import fit_generalized_pareto
+from torch import Tensor
+
+from analysis.posterior.draws import passes
+from inference.objectives import log_prob_per_image
+
+SHORTEST = 25
+"""Draws that have a tail."""
+EXACT = 1e-4
+"""Log-weights (nats) that differ by less are called equal."""
+
+
+def log_weights(
+    program: Callable, guide: Callable, images: Tensor, draws: int, rows: int | None = None
+) -> Tensor:
+    """log p(x, z) - log q(z | x) of independent draws z ~ q for every image.
+
+    Args:
+        images: (B, C, H, W) in [0, 1], on the program's device.
+        draws: S.
+        rows: draws of images a pass; as many as have `VALUES` if not given.
+    Returns:
+        (S, B) in nats.
+    """
+    traces = passes(program, guide, images, draws, rows)
+    parts = [log_prob_per_image(p) - log_prob_per_image(q) for _, p, q in traces]
+    return torch.cat(parts).view(draws, len(images))
+
+
+def iwae(weights: Tensor) -> Tensor:
+    """(B,) log-mean-exp over draws (Burda et al., 2016) of log-weights (S, B), in nats."""
+    return torch.logsumexp(weights, 0) - math.log(len(weights))
+
+
+def ess(weights: Tensor) -> Tensor:
+    """(B,) effective number of draws (Kong, 1992), between 1 and S, of log-weights (S, B)."""
+    return 1 / weights.softmax(0).square().sum(0)
+
+
+def khat(weights: Tensor) -> Tensor:
+    """Shape of the upper tail of each image's importance weights (PSIS; Yao et al., 2018).
+
+    Below 0.5 guide and weights are good, above min(1 - 1 / log10 S, 0.7) not to be relied on. At the same error
+    of each latent it grows with their number: look at its distribution over images, not at 0.7 alone.
+    -inf where the largest weights are all alike, as they are when the guide is the posterior; NaN where fewer
+    than 5 stand out from others that are alike, as with a few discrete latents: that is no tail, see `ess`.
+
+    Args:
+        weights: (S, B) log-weights in nats; S of 1,000 or more for a steady value.
+    Returns:
+        (B,).
+    Raises:
+        ValueError: there are fewer than `SHORTEST` draws.
+    """
+    draws = len(weights)
+    if draws < SHORTEST:
+        raise ValueError(
+            f"{draws} draws have no tail to fit: give {SHORTEST}, better 1,000, or more"
+        )
+    tail = math.ceil(min(0.2 * draws, 3 * draws**0.5))
+    return weights.new_tensor([_khat(column, tail) for column in weights.double().cpu().T])
+
+
+def _khat(column: Tensor, tail: int) -> float:
+    ordered = (column - column.max()).sort().values
+    cut = ordered[-tail - 1]
+    above = ordered[ordered > cut + EXACT]
+    if cut > -EXACT:
+        return -math.inf
+    if len(above) < 5:
+        return math.nan
+    return float(fit_generalized_pareto(above.exp() - cut.exp())[0])

@@ -1,0 +1,210 @@
+"""Which nodes are found: counts, F1, structure, categories."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from programs.scene import Nodes, Scene
+
+
+def comparable(scene: Scene, truth: Scene) -> tuple[Scene, Scene]:
+    """Both with as many levels: of different depths, the first and the last, or the first alone.
+
+    Levels in between count by the ownership that they transmit.
+    """
+    if len(scene.levels) == len(truth.levels):
+        return scene, truth
+    alone = scene.parts is None or truth.parts is None
+    return tuple(
+        replace(s, levels=(s.objects,))
+        if alone
+        else replace(s, levels=(s.objects, replace(s.parts, parent=owners(s))))
+        for s in (scene, truth)
+    )
+
+
+def from_objects(scene: Scene) -> Scene:
+    """The scene without the levels above its objects, whose parents mean nothing any more."""
+    return replace(scene, levels=scene.levels[-2:])
+
+
+OBJECT_RADIUS = 20 / 128
+"""10 pixels at 128 x 128 in the image frame, whose side is 2 (GSGN section 4)."""
+PART_RADIUS = 10 / 128
+"""5 pixels at 128 x 128, likewise."""
+NAMES = ("part", "object", "group")
+"""Of levels, from the leaves up, where there are at least two."""
+
+
+class Detection(NamedTuple):
+    """Shares in [0, 1] of nodes found; a share of nothing is 1."""
+
+    precision: float
+    """Of the inferred nodes, those that are true."""
+    recall: float
+    """Of the true nodes, those that are inferred."""
+    f1: float
+    """Of inferred and true nodes together, those matched: the harmonic mean of the two."""
+
+
+def level_names(number: int) -> tuple[str, ...]:
+    """What the levels of a graph with that many are called, from the root down.
+
+    `Scene.objects` is the first of them whatever it is called.
+    """
+    if number == 1:
+        return ("object",)
+    above = tuple(f"level_{k + 1}" for k in range(number - len(NAMES)))
+    return above + NAMES[:number][::-1]
+
+
+def radii(number: int) -> tuple[float, ...]:
+    """How near a centre must be at every level, from the root down, in the image frame.
+
+    That of parts, doubled with every level up; a single level's is that of objects.
+    """
+    height = range(number - 1, -1, -1) if number > 1 else (1,)
+    return tuple(PART_RADIUS * 2**k for k in height)
+
+
+def count_accuracy(nodes: Nodes, true_nodes: Nodes) -> float:
+    """Share of images with as many nodes present as in truth (GSGN, "counting accuracy")."""
+    check_same_length(nodes, true_nodes)
+    equal = nodes.present.sum(1).cpu() == true_nodes.present.sum(1).cpu()
+    return float(equal.double().mean())
+
+
+def match(nodes: Nodes, true_nodes: Nodes, radius: float) -> list[Tensor]:
+    """Pair inferred with true nodes one to one, both present, centres at most `radius` apart.
+
+    As many pairs as can be, and of those ways the one with the least sum of distances.
+
+    Args:
+        nodes: inferred, N slots.
+        true_nodes: M slots.
+        radius: in the image frame.
+    Returns:
+        An image's (2, K) int64 on the CPU: inferred slots, and true slots they are matched with.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    check_same_length(nodes, true_nodes)
+    pairs = []
+    for (slot, centre), (true_slot, true_centre) in zip(
+        _present(nodes), _present(true_nodes), strict=True
+    ):
+        distance = (centre[:, None] - true_centre).norm(dim=-1)
+        near = distance <= radius
+        bonus = 1 + radius * min(distance.shape)  # outweighs whatever a further pair may cost
+        cost = torch.where(near, distance - bonus, 0.0)
+        i, j = map(torch.from_numpy, linear_sum_assignment(cost.numpy()))
+        i, j = i[near[i, j]], j[near[i, j]]
+        pairs.append(torch.stack([slot[i], true_slot[j]]))
+    return pairs
+
+
+def _present(nodes: Nodes) -> list[tuple[Tensor, Tensor]]:
+    """The slots and centres (…, 2) of the nodes present, image by image."""
+    present, centres = nodes.present.cpu(), nodes.centre.detach().cpu().double()
+    return [(p.nonzero()[:, 0], c[p]) for p, c in zip(present, centres, strict=True)]
+
+
+def precision_recall_f1(nodes: Nodes, true_nodes: Nodes, radius: float) -> Detection:
+    """Precision, recall and F1 from the totals over all images (GSGN tables 1 to 3).
+
+    With nothing inferred precision is 1, with nothing true recall is 1, with neither F1 is 1.
+    """
+    hits = sum(pairs.shape[1] for pairs in match(nodes, true_nodes, radius))
+    number, true_number = int(nodes.present.sum()), int(true_nodes.present.sum())
+    return Detection(
+        precision=_share(hits, number),
+        recall=_share(hits, true_number),
+        f1=_share(2 * hits, number + true_number),
+    )
+
+
+def structure_accuracy(scene: Scene, truth: Scene) -> float:
+    """Share of images whose inferred tree is right (GSGN section 4, there by eye on 100 images).
+
+    A tree is right if at every level `match` within that level's radius (`radii`) leaves over no node
+    present, inferred or true, and every inferred node below the first level belongs to the node that
+    is matched with the owner of the true node it is matched with. Of scenes of different depths,
+    objects and parts alone are compared (`comparable`).
+
+    Raises:
+        ValueError: a scene without parts.
+    """
+    scene, truth = comparable(scene, truth)
+    if scene.parts is None:
+        raise ValueError("structure_accuracy needs objects and parts; a scene here has one level")
+    levels = list(zip(scene.levels, truth.levels, strict=True))
+    pairs = [match(*level, r) for level, r in zip(levels, radii(len(levels)), strict=True)]
+    right = torch.ones(len(scene), dtype=torch.bool)
+    for level, found in zip(levels, pairs, strict=True):
+        right &= _complete(found, *level)
+    for below, (above_pairs, own_pairs) in zip(levels[1:], pairwise(pairs), strict=True):
+        for b in right.nonzero()[:, 0].tolist():
+            right[b] = _same_owners(
+                *(n.parent[b].cpu() for n in below), above_pairs[b], own_pairs[b]
+            )
+    return float(right.double().mean())
+
+
+def _same_owners(parent: Tensor, true_parent: Tensor, above: Tensor, own: Tensor) -> bool:
+    """Whether matched nodes, `own` (2, K), have matched parents, `above` (2, L), in one image."""
+    partner = dict(zip(*above.tolist(), strict=True))  # an absent parent has none
+    return [partner.get(p) for p in parent[own[0]].tolist()] == true_parent[own[1]].tolist()
+
+
+def _complete(pairs: list[Tensor], nodes: Nodes, true_nodes: Nodes) -> Tensor:
+    """(B,) bool: no node of either is left over."""
+    number = torch.tensor([p.shape[1] for p in pairs])
+    return (nodes.present.sum(1).cpu() == number) & (true_nodes.present.sum(1).cpu() == number)
+
+
+def owners(scene: Scene) -> Tensor:
+    """(B, N) index of the first level's node that each leaf descends from."""
+    owner = scene.levels[-1].parent
+    for nodes in scene.levels[-2:0:-1]:
+        owner = nodes.parent.gather(1, owner)
+    return owner.cpu()
+
+
+def category_correspondence(nodes: Nodes, true_nodes: Nodes) -> float:
+    """Share of true labels found, under the best naming of the inferred categories.
+
+    An image's true labels are found as often as its inferred categories, renamed, hold them (Discrete-AIR,
+    appendix D). The best of all one-to-one namings is an assignment problem, solved exactly. Without true
+    labels the share is 1.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    check_same_length(nodes, true_nodes)
+    counts, true_counts = label_counts(nodes), label_counts(true_nodes)  # (B, categories)
+    common = torch.minimum(counts[:, :, None], true_counts[:, None]).sum(0)
+    rows, columns = linear_sum_assignment(common.numpy(), maximize=True)
+    return _share(int(common[rows, columns].sum()), int(true_counts.sum()))
+
+
+def label_counts(nodes: Nodes) -> Tensor:
+    """(B, categories) how often an image holds each."""
+    category = nodes.category.where(nodes.present, -1).cpu()
+    return (category[..., None] == torch.arange(max(1, int(category.max()) + 1))).sum(1)
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 1.0
+
+
+def check_same_length(nodes: Nodes, true_nodes: Nodes) -> None:
+    """See that both are of as many images, or raise a ValueError."""
+    number, true_number = len(nodes.pres), len(true_nodes.pres)
+    if number != true_number:
+        raise ValueError(
+            f"{number} inferred scenes but {true_number} true ones: give both of the same images"
+        )

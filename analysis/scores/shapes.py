@@ -1,0 +1,128 @@
+"""How well full shapes are known, hidden parts too, and who draws them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from analysis.scores.counts import check_same_length, label_counts
+from analysis.scores.masks import ari_fg
+from programs.scene import Nodes, Scene
+
+ALIVE = 0.05
+"""Share of the objects that an expert explains at least, to be alive."""
+
+
+def ari_of_twins(truth: Scene, images: Tensor, generator: torch.Generator) -> float:
+    """`ari_fg` of who knows all full shapes, and guesses the order of objects that look alike.
+
+    Which of two that overlap lies in front is in no image if they have one class and one flat colour. So it is
+    about the most that can be known.
+
+    Args:
+        truth: flat objects, with full shapes.
+        images: (B, C, H, W) of it, in [0, 1].
+    """
+    nodes = truth.objects
+    area = nodes.mask.flatten(2).sum(-1).clamp(min=1)
+    colour = torch.einsum("bnhw,bchw->bnc", nodes.mask.float(), images) / area.unsqueeze(-1)
+    looks = torch.cat([nodes.category.unsqueeze(-1), (255 * colour).round()], -1)
+    depth = nodes.depth.clone()
+    for image in range(len(truth)):
+        kind = looks[image].unique(dim=0, return_inverse=True)[1]
+        for alike in (rows.nonzero()[:, 0] for rows in kind == kind.unique()[:, None]):
+            shuffled = alike[torch.randperm(len(alike), generator=generator)]
+            depth[image, alike] = nodes.depth[image, shuffled]
+    shown = (nodes.shape > 0.5) & nodes.present[..., None, None]
+    far = torch.where(shown, depth[..., None, None], math.inf)
+    masks = F.one_hot(far.argmin(1), shown.shape[1]).movedim(-1, 1) * shown
+    guess = replace(truth, levels=(replace(nodes, mask=masks.float()),))
+    return ari_fg(guess, truth)
+
+
+def shape_metrics(nodes: Nodes, true_nodes: Nodes) -> dict[str, float]:
+    """How well full shapes are known, hidden parts too, and who draws them (ECON shows it in pictures only).
+
+    In every image, inferred and true objects are paired one to one such that their full shapes' IoU is largest
+    in sum. True objects without a partner count as 0.
+
+    Returns:
+        `shape_iou`, mean over true objects of the full shapes' IoU;
+        `hidden_iou`, the same of what lies behind other true objects, over those of which something does;
+        `depth_order_accuracy`, the share of pairs of true objects that overlap whose order is right;
+        `expert_purity`, the normalised mutual information of inferred and true categories of partners;
+        `experts_alive`, the number of categories that at least `ALIVE` of the present inferred objects have.
+    """
+    check_same_length(nodes, true_nodes)
+    whole, hidden, order, winners = [], [], [], []
+    for image in range(len(nodes.pres)):
+        slot, true_slot = (
+            nodes.present[image].nonzero()[:, 0],
+            true_nodes.present[image].nonzero()[:, 0],
+        )
+        shape, true_shape = (
+            nodes.shape[image, slot].cpu() > 0.5,
+            true_nodes.shape[image, true_slot].cpu() > 0.5,
+        )
+        partner = _partners(shape, true_shape)
+        shape = torch.cat([shape, torch.zeros_like(true_shape[:1])])[partner]  # partner -1: nothing
+        whole += _mask_iou(shape, true_shape).tolist()
+        depth = true_nodes.depth[image, true_slot].cpu()
+        above = depth < depth[:, None]  # (i, j): j lies in front of i
+        covered = (above[..., None, None] & true_shape).any(1)
+        some = (covered & true_shape).any(-1).any(-1)
+        hidden += _mask_iou(shape & covered, true_shape & covered)[some].tolist()
+        guess = torch.cat([nodes.depth[image, slot].cpu().double(), torch.tensor([torch.nan])])[
+            partner
+        ]
+        meet = (true_shape[:, None] & true_shape).any(-1).any(-1) & above
+        order += (guess < guess[:, None])[meet].tolist()
+        if nodes.category is not None and true_nodes.category is not None:
+            found = partner >= 0
+            pair = (
+                nodes.category[image, slot].cpu()[partner[found]],
+                true_nodes.category[image, true_slot].cpu()[found],
+            )
+            winners += zip(*(t.tolist() for t in pair), strict=True)
+    mean = lambda values: sum(values) / len(values) if values else 1.0  # noqa: E731
+    result = {
+        "shape_iou": mean(whole),
+        "hidden_iou": mean(hidden),
+        "depth_order_accuracy": mean(order),
+    }
+    if nodes.category is not None and true_nodes.category is not None:
+        result["expert_purity"] = mutual_information(winners)
+        share = label_counts(nodes).sum(0).double() / max(1, int(nodes.present.sum()))
+        result["experts_alive"] = float((share >= ALIVE).sum())
+    return result
+
+
+def _partners(shapes: Tensor, true_shapes: Tensor) -> Tensor:
+    """(M,) index of the shape (N, H, W) that a true one (M, H, W) is paired with, or -1."""
+    from scipy.optimize import linear_sum_assignment
+
+    union = _mask_iou(shapes[None], true_shapes[:, None])
+    rows, columns = linear_sum_assignment(union.numpy(), maximize=True)
+    partner = torch.full((len(true_shapes),), -1)
+    partner[torch.from_numpy(rows)] = torch.from_numpy(columns)
+    return partner
+
+
+def _mask_iou(masks: Tensor, others: Tensor) -> Tensor:
+    """Intersection over union of masks (..., H, W) bool; of two empty ones 0."""
+    common, either = (masks & others).sum((-2, -1)), (masks | others).sum((-2, -1))
+    return common.double() / either.clamp(min=1)
+
+
+def mutual_information(pairs: list[tuple[int, int]]) -> float:
+    """Mutual information of pairs of labels over the mean of their entropies; 0 where one is constant."""
+    from sklearn.metrics import normalized_mutual_info_score
+
+    if not pairs:
+        return 0.0
+    one, two = zip(*pairs, strict=True)
+    return float(normalized_mutual_info_score(two, one)) if len({*one}) > 1 < len({*two}) else 0.0

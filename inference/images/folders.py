@@ -1,0 +1,130 @@
+"""Pictures of a folder, cut square and resized."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+from inference.images.dataset import Dataset
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+
+
+@dataclass(frozen=True)
+class FolderConfig:
+    """How the pictures of a folder are read."""
+
+    size: int = 64  # pixels a side
+    colours: int = 3  # or 1, for shades of grey
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"size={self.size}: expected at least 1 pixel a side")
+        if self.colours not in (1, 3):
+            raise ValueError(f"colours={self.colours}: expected 1 or 3")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Pictures as `inference.images.source.Images`: all of them for training and tests, none for validation."""
+
+    path: Path
+    title = "the images"
+
+    @staticmethod
+    def takes(path: str | Path) -> bool:
+        """Any path: what is no folder is refused when it is read."""
+        return True
+
+    def config(self, **changes: Any) -> FolderConfig:
+        """How pictures are read."""
+        return FolderConfig(**changes)
+
+    def split(
+        self, name: str, config: FolderConfig, number: int | None = None, seed: int = 0
+    ) -> Dataset | None:
+        """All pictures."""
+        return None if name == "validation" else image_folder(self.path, config)
+
+
+def image_folder(path: str | Path, config: FolderConfig = FolderConfig()) -> Dataset:
+    """All pictures of a folder and its sub-folders, cut square around the middle, resized, as RGB or grey.
+
+    Of 16 bits a pixel the upper 8 are kept; what is transparent is shown on black, as worlds are.
+
+    Raises:
+        ValueError: no such folder, no picture in it, or one that cannot be read.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise ValueError(f"no folder {str(path)!r}; --images takes a folder of pictures")
+    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not files:
+        raise ValueError(
+            f"no pictures in {str(path)!r}; expected files ending in {', '.join(SUFFIXES)}"
+        )
+    images = torch.empty(len(files), config.colours, config.size, config.size, dtype=torch.uint8)
+    for i, file in enumerate(tqdm(files, desc="reading", unit="image", disable=None)):
+        images[i] = read_picture(file, config)
+    return Dataset(images, {"images": str(path), "number": len(files), "size": config.size})
+
+
+def read_picture(file: Path, config: FolderConfig) -> Tensor:
+    """(C, S, S) uint8 of a file.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(file) as picture:
+            return _square(_eight_bits(picture), config)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"cannot read the picture {str(file)!r}: {error}") from error
+
+
+def square(frame: np.ndarray, config: FolderConfig) -> Tensor:
+    """(C, S, S) uint8 of (H, W, 3) uint8, cut square around the middle and resized."""
+    from PIL import Image
+
+    return _square(Image.fromarray(frame), config)
+
+
+def _square(picture: Image, config: FolderConfig) -> Tensor:
+    from PIL import ImageOps
+
+    plain = picture.convert("RGB" if config.colours == 3 else "L")
+    cut = ImageOps.fit(plain, (config.size, config.size))
+    return torch.from_numpy(np.array(cut)).view(config.size, config.size, -1).permute(2, 0, 1)
+
+
+def _eight_bits(picture: Image) -> Image:
+    """A picture of whatever mode, opaque and with 8 bits a channel.
+
+    Raises:
+        ValueError: its numbers have no range that is known.
+    """
+    from PIL import Image
+
+    if picture.mode.startswith("I"):
+        values = np.asarray(picture)
+        if values.min() < 0 or values.max() >= 2**16:
+            raise ValueError(
+                f"its numbers go from {values.min()} to {values.max()}; expected 16 bits"
+            )
+        return Image.fromarray((values >> 8).astype(np.uint8))
+    if picture.mode == "F":
+        raise ValueError("its numbers are floating-point; save it with 8 or 16 bits a channel")
+    if picture.has_transparency_data:
+        black = Image.new("RGBA", picture.size, "black")
+        return Image.alpha_composite(black, picture.convert("RGBA"))
+    return picture

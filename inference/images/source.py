@@ -1,0 +1,59 @@
+"""Where images come from: one protocol for simulated worlds, files and folders.
+
+A kind of files is a class with the methods of `Images`, made of a path, and a static method ``takes(path)``; a
+new one is a file in this folder and an entry of `KINDS`. The first kind that takes a path reads it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from inference.images.clevr import ClevrFile
+from inference.images.clips import Clips
+from inference.images.dataset import Dataset
+from inference.images.folders import Folder
+from inference.images.worlds import load_world
+
+
+class Images(Protocol):
+    """What a program is trained on and measured with."""
+
+    @property
+    def title(self) -> str:
+        """What error messages call it, such as "world shapes2d"."""
+        ...
+
+    def config(self, **changes: Any) -> Any:
+        """How images are drawn or read: a frozen dataclass with a field `size`, by default or changed."""
+        ...
+
+    def split(
+        self, name: str, config: Any, number: int | None = None, seed: int = 0
+    ) -> Dataset | None:
+        """The images of the split train, validation or test; None if there is no validation.
+
+        Args:
+            number: scenes to draw of a world; of files the first so many for validation and tests, and all for
+                training.
+            seed: of what is drawn; files do not depend on it.
+        Raises:
+            ValueError: they cannot be drawn or read; the message says why.
+        """
+        ...
+
+
+KINDS = (ClevrFile, Clips, Folder)
+
+
+def images_of(world: str, path: str | Path | None = None) -> Images:
+    """The images at a path, or without one the scenes of a world.
+
+    Args:
+        world: a world's name, or a Python file with one.
+    Raises:
+        ValueError: there is no such world.
+    """
+    if path is None:
+        return load_world(world)
+    return next(kind(Path(path)) for kind in KINDS if kind.takes(path))

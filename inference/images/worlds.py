@@ -1,0 +1,277 @@
+"""Scenes of simulated worlds, drawn once and cached.
+
+A set is a folder of .npy files under ``$SCENE_PROGRAMS_CACHE`` (default ~/.cache/scene-programs), named by a
+hash of everything that decides it: world, version, configuration, split, seed and number, and for a world file
+of one's own its source. It is written under a temporary name and renamed when whole. Scenes are drawn in
+batches with a generator each, so the set does not depend on how many processes drew it.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import json
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+import programs.worlds
+from inference.images.dataset import SPLITS, Dataset, generator_of
+from inference.loading import import_file
+from inference.settings import choose
+from programs.scene import Scene
+from programs.worlds import cache, with_visible_masks
+
+BATCH = 256
+TABLES = ("pres", "pose", "depth", "parent", "category")
+OPTIONAL = ("attributes",)
+"""Truth of some worlds."""
+
+
+@dataclass(frozen=True)
+class World:
+    """A simulator as `inference.images.source.Images`; `programs/worlds/__init__.py` says what a world has."""
+
+    name: str
+    """as in ``--world``"""
+    module: ModuleType
+    changes: Mapping[str, Any]
+    """the fields of its Config that the variant changes"""
+
+    @property
+    def title(self) -> str:
+        """What error messages call it."""
+        return f"world {self.name}"
+
+    def config(self, **changes: Any) -> Any:
+        """The world's Config, as the variant has it and then as asked for."""
+        return self.module.Config(**{**self.changes, **changes})
+
+    @property
+    def with_masks(self) -> Callable[[Scene, Tensor], Scene]:
+        """Adds the masks that labels hold."""
+        return getattr(self.module, "with_masks", with_visible_masks)
+
+    def scenes(self, number: int, generator: torch.Generator, config: Any = None) -> Scene:
+        """Scenes drawn now, with their truth."""
+        scene, labels = self.module.draw(number, generator, config or self.config())
+        return self.with_masks(scene, labels)
+
+    def split(self, name: str, config: Any, number: int | None = None, seed: int = 0) -> Dataset:
+        """`number` scenes, from the cache or drawn now."""
+        if number is None:
+            raise ValueError(f"{self.title} is drawn: say how many scenes")
+        return world_dataset(self.name, number, name, seed, config)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides its scenes besides the configuration: name and version, and a file's source."""
+        known = {"world": self.name, "version": getattr(self.module, "VERSION", "1")}
+        if self.name.endswith(".py"):
+            known["source"] = hashlib.sha256(Path(self.name).read_bytes()).hexdigest()
+        return known
+
+
+def worlds() -> list[str]:
+    """Names of the project's worlds, variants included."""
+    return sorted(_variants())
+
+
+def _variants() -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """By name, the module of a world and the fields that the variant changes; no world is imported for it."""
+    found: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    for path in Path(programs.worlds.__file__).parent.glob("*.py"):
+        if path.stem != "__init__":
+            found[path.stem] = (path.stem, {})
+            found |= {name: (path.stem, changes) for name, changes in _table(path).items()}
+    return found
+
+
+def _table(path: Path) -> dict[str, Mapping[str, Any]]:
+    """VARIANTS of a world's file, which is a literal."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "VARIANTS":
+            return ast.literal_eval(node.value)
+    return {}
+
+
+def load_world(name: str) -> World:
+    """A world of the project by name, or a Python file with one.
+
+    Raises:
+        ValueError: there is no such world, or the file holds none.
+    """
+    if str(name).endswith(".py"):
+        return _own_world(Path(name).resolve())
+    stem, changes = choose(_variants(), name, "world")
+    return World(name, importlib.import_module(f"programs.worlds.{stem}"), changes)
+
+
+def _own_world(path: Path) -> World:
+    if not path.is_file():
+        raise ValueError(f"no world file {str(path)!r}; the project has {', '.join(worlds())}")
+    if path.parent == Path(programs.worlds.__file__).parent:
+        return load_world(path.stem)
+    module = import_file(path)
+    if missing := [name for name in ("Config", "draw") if not hasattr(module, name)]:
+        raise ValueError(
+            f"{str(path)!r} is no world, it lacks {' and '.join(missing)}: expected a frozen dataclass Config "
+            "with a field size, and draw(batch, generator, config), which returns a Scene and its labels"
+        )
+    return World(str(path), module, {})
+
+
+def world_dataset(
+    name: str,
+    number: int,
+    split: str = "train",
+    seed: int = 0,
+    config: Any = None,
+    processes: int | None = None,
+    progress: bool = True,
+) -> Dataset:
+    """`number` scenes of a world, from the cache or drawn now (and cached).
+
+    Args:
+        split: train, validation or test; the same seed gives other scenes in each.
+        config: the world's Config; None for its defaults.
+        processes: how many draw at once; None for one a core. The scenes do not depend on it.
+        progress: show a bar where there is a terminal.
+    Raises:
+        ValueError: unknown world or split, a bad number or seed, a cache that cannot be written.
+        RuntimeError: a process died; scripts that draw are read again by each, so they need a guard.
+    """
+    world = load_world(name)
+    config = world.config() if config is None else config
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; known are {', '.join(SPLITS)}")
+    if number < 1:
+        raise ValueError(f"number={number} scenes of {name}: expected at least 1")
+    if not 0 <= seed < 2**32:  # a longer one would run into the split's place in the batches' seeds
+        raise ValueError(f"seed={seed}: expected 0 to 2**32 - 1")
+    if hasattr(config, "split"):
+        config = replace(config, split=split)
+    description = {**world.identity(), "config": asdict(config)}
+    description |= {"split": split, "seed": seed, "number": number}
+    key = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
+    folder = cache() / f"{Path(name).stem}-{split}-{key}"
+    if not folder.exists():
+        if hasattr(world.module, "prepare"):
+            world.module.prepare(config)
+        _generate(folder, description, config, processes, progress)
+    return _open(folder, world)
+
+
+def _generate(
+    folder: Path, description: dict[str, Any], config: Any, processes: int | None, progress: bool
+) -> None:
+    number = description["number"]
+    jobs = [(description, config, i, min(BATCH, number - i)) for i in range(0, number, BATCH)]
+    hidden = {"prefix": folder.name + ".", "dir": folder.parent, "ignore_cleanup_errors": True}
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(**hidden) as temporary:
+            whole = Path(temporary) / folder.name
+            whole.mkdir()
+            _write(whole, number, _draw_all(jobs, processes, progress))
+            (whole / "description.json").write_text(json.dumps(description, indent=2))
+            _publish(whole, folder)
+    except OSError as error:
+        raise ValueError(
+            f"cannot write the cache {folder.parent}: {error.strerror or error}; "
+            "set SCENE_PROGRAMS_CACHE to a folder that can be written and has room"
+        ) from error
+
+
+def _write(folder: Path, number: int, batches: Iterable[dict[str, np.ndarray]]) -> None:
+    """Write the batches one after the other, an .npy file a field.
+
+    By plain writes: a full disk is an OSError to them, to a memory map the end of the process.
+    """
+    form, files = np.lib.format, {}
+    with ExitStack() as stack:
+        for arrays in batches:
+            for name, array in arrays.items():
+                if name not in files:
+                    files[name] = stack.enter_context((folder / f"{name}.npy").open("wb"))
+                    header = form.header_data_from_array_1_0(array)
+                    header["shape"] = (number, *array.shape[1:])
+                    form.write_array_header_1_0(files[name], header)
+                files[name].write(array.data)
+
+
+def _publish(whole: Path, folder: Path) -> None:
+    """Give a set its name, unless another process was quicker with the same scenes."""
+    try:
+        whole.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
+
+
+def _draw_all(
+    jobs: list[tuple], processes: int | None, progress: bool
+) -> Iterator[dict[str, np.ndarray]]:
+    """The batches in order, a progress bar on a terminal beside them."""
+    processes = processes or os.cpu_count() or 1
+    title = "{world} {split}".format(**jobs[0][0])
+    bar = {
+        "total": len(jobs),
+        "desc": title,
+        "unit": "batch",
+        "disable": None if progress else True,
+    }
+    if processes == 1 or len(jobs) <= 8:  # a pool takes longer to start than that
+        yield from tqdm(map(_draw, jobs), **bar)
+        return
+    spawn = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(processes, spawn, torch.set_num_threads, (1,)) as pool:
+            yield from tqdm(pool.map(_draw, jobs), **bar)
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            f"one of processes={processes} that draw scenes has died: for want of memory, or as each of them "
+            'reads the running script again. Ask for scenes in a file, under `if __name__ == "__main__":`, '
+            "or with processes=1"
+        ) from error
+
+
+def _draw(job: tuple[dict[str, Any], Any, int, int]) -> dict[str, np.ndarray]:
+    description, config, start, number = job
+    world, split, seed = (description[k] for k in ("world", "split", "seed"))
+    generator = generator_of(seed, SPLITS.index(split), start)
+    scene, labels = load_world(world).module.draw(number, generator, config)
+    arrays = {"images": (scene.image * 255).round().to(torch.uint8), "labels": labels}
+    for level, nodes in enumerate(scene.levels):
+        arrays |= {f"{level}.{f}": getattr(nodes, f) for f in TABLES}
+        more = {f"{level}.{f}": getattr(nodes, f) for f in OPTIONAL}
+        arrays |= {name: t for name, t in more.items() if t is not None}
+    return {name: array.contiguous().numpy() for name, array in arrays.items()}
+
+
+def _open(folder: Path, world: World) -> Dataset:
+    # mapped copy-on-write: nothing is read before it is used, and nothing is ever written back
+    try:
+        arrays = {p.stem: torch.from_numpy(np.load(p, mmap_mode="c")) for p in folder.glob("*.npy")}
+        description = json.loads((folder / "description.json").read_text())
+        levels = 1 + max(int(name.split(".")[0]) for name in arrays if "." in name)
+        names = lambda k: [*TABLES, *(f for f in OPTIONAL if f"{k}.{f}" in arrays)]  # noqa: E731
+        tables = tuple({f: arrays[f"{k}.{f}"] for f in names(k)} for k in range(levels))
+        return Dataset(arrays["images"], description, tables, arrays["labels"], world.with_masks)
+    except (OSError, EOFError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"the cached set {folder} is damaged ({error}); remove it, and it is drawn again"
+        ) from error

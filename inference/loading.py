@@ -1,0 +1,190 @@
+"""Find a program and its guide in a Python file, and build them.
+
+Three shapes are understood:
+
+* ``programs/NAME.py`` with a `Program`, and ``guides/NAME.py`` beside it with a `Guide`;
+* one file with both a `Program` and a `Guide` (a user's own);
+* one file with two functions `model(images)` and `guide(images)` in Pyro's classic style, their
+  parameters registered by ``pyro.module`` or ``pyro.param``.
+
+A `Program` may have a frozen dataclass `Config` (its only argument) and a table `VARIANTS` of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pyro
+from torch import Tensor, nn
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Source:
+    """A program file that was found to be usable."""
+
+    name: str
+    path: Path
+    program: ModuleType
+    guide: ModuleType
+
+    @property
+    def variants(self) -> Mapping[str, Any]:
+        """Configurations by name; a program without a table has one, named after the file."""
+        if hasattr(self.program, "VARIANTS"):
+            return self.program.VARIANTS
+        config = getattr(self.program, "Config", None)
+        return {self.name: config() if config else None}
+
+    @property
+    def named(self) -> Path:
+        """The file as it is found from any folder: within this project, or absolute."""
+        path = self.path.resolve()
+        return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+    def build(self, config: Any) -> tuple[nn.Module, nn.Module]:
+        """A program and its guide with fresh parameters."""
+        if not hasattr(self.program, "Program"):
+            return Function(self.program.model), Function(self.guide.guide)
+        program = self.program.Program() if config is None else self.program.Program(config)
+        return program, self.guide.Guide(program)
+
+    @contextmanager
+    def blamed(self, doing: str) -> Iterator[None]:
+        """Within, what torch refuses becomes one sentence that names the line of the program or guide.
+
+        Raises:
+            ValueError: instead of a RuntimeError.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            files = {self.program.__file__, self.guide.__file__}
+            frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in files]
+            line = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"{self.name} cannot {doing}: {reason}{line}") from error
+
+
+class Function(nn.Module):
+    """A plain Pyro function as a module: its parameters are those it puts in Pyro's store."""
+
+    def __init__(self, function: Callable) -> None:
+        super().__init__()
+        self.function = function
+        self.names: list[str] = []
+
+    def forward(self, images: Tensor | None = None, **kwargs: Any) -> Any:
+        """Call the function and remember which parameters it uses."""
+        with pyro.poutine.trace(param_only=True) as tracer:
+            result = self.function(images, **kwargs)
+        self.names += [name for name in tracer.trace.nodes if name not in {*self.names, "_RETURN"}]
+        return result
+
+    def named_parameters(self, *_: Any, **__: Any) -> Iterable[tuple[str, Tensor]]:
+        """Unconstrained parameters by their name in the store; call the function once before."""
+        store = dict(pyro.get_param_store().named_parameters())
+        return ((name, store[name]) for name in self.names if name in store)
+
+    def parameters(self, recurse: bool = True) -> Iterable[Tensor]:
+        """The same without names."""
+        return (tensor for _, tensor in self.named_parameters())
+
+    def state_dict(self, *_: Any, **__: Any) -> dict[str, Tensor]:
+        """Unconstrained values by name."""
+        return {name: tensor.detach().clone() for name, tensor in self.named_parameters()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor], *_: Any, **__: Any) -> None:
+        """Copy values into the store; the function must have run once."""
+        own = dict(self.named_parameters())
+        if own.keys() != state.keys():
+            raise ValueError(f"the run has parameters {sorted(state)}, the program {sorted(own)}")
+        for name, tensor in own.items():
+            tensor.data.copy_(state[name])
+
+
+def load(path: str | Path) -> Source:
+    """Import a program file and find its guide.
+
+    Raises:
+        ValueError: no such file, a file that does not import, or no program or guide in it.
+    """
+    path = Path(path)
+    if not path.is_file() and not path.is_absolute() and (ROOT / path).is_file():
+        path = ROOT / path  # the project's own programs from any folder
+    if not path.is_file():
+        known = ", ".join(f"programs/{name}.py" for name in own_programs())
+        raise ValueError(f"no program file {str(path)!r}; the project has {known}")
+    if path.suffix != ".py":
+        raise ValueError(
+            f"{str(path)!r} is not a Python file: give a program such as programs/gsgn.py"
+        )
+    program = import_file(path)
+    beside = path.resolve().parent.parent / "guides" / path.name
+    if hasattr(program, "Program") and not hasattr(program, "Guide") and beside.is_file():
+        guide = import_file(beside)
+    else:
+        guide = program
+    classes = hasattr(program, "Program") and hasattr(guide, "Guide")
+    functions = hasattr(program, "model") and hasattr(guide, "guide")
+    if not classes and not functions:
+        raise ValueError(
+            f"{str(path)!r} holds no program: it needs a class Program with a class Guide (here, or in "
+            f"guides/{path.name}), or two functions model(images) and guide(images)"
+        )
+    return Source(path.stem, path, program, guide)
+
+
+def own_programs() -> list[str]:
+    """Stems of the project's programs: the files that have a guide."""
+    return sorted(p.stem for p in (ROOT / "guides").glob("*.py") if p.stem != "__init__")
+
+
+def import_file(path: Path) -> ModuleType:
+    """The module in a Python file: by its package's name if it is the project's own.
+
+    Raises:
+        ValueError: it does not import; the message says why.
+    """
+    path = path.resolve()
+    name = ".".join((path.parent.name, path.stem))
+    if path.is_relative_to(ROOT) and path.parent.parent == ROOT:
+        return importlib.import_module(name)
+    spec = importlib.util.spec_from_file_location(f"user_{path.parent.name}_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(
+            f"{str(path)!r} does not import: {type(error).__name__}: {error}"
+        ) from error
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
+def imported(name: str, option: str) -> Callable:
+    """The callable ``module:callable``.
+
+    Args:
+        option: that asked for it, named in the error.
+    Raises:
+        ValueError: there is none.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{option} {name!r}: expected MODULE:CALLABLE ({error})") from error

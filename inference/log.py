@@ -1,0 +1,110 @@
+"""The log of a training: averages of the objective's terms in log.jsonl, and progress on the screen."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from torch import Tensor
+from tqdm import tqdm
+
+from inference import checkpoint
+from inference.machine import distributed
+from inference.trainer import HINT
+
+
+class Log:
+    """Averages the terms of the objective, writes log.jsonl, shows progress."""
+
+    def __init__(self, path: Path, step: int, steps: int, batch: int) -> None:
+        self.path, self.batch, self.bar = path, batch, None
+        self.sums: dict[str, Tensor] = {}
+        self.count, self.steps = 0, steps
+        self.since = self.noted = time.monotonic()
+        self.shown = distributed.rank() == 0
+        if self.shown:
+            keep_until(path, step)
+        if self.shown and sys.stderr.isatty():
+            self.bar = tqdm(total=steps, initial=step, unit="step", dynamic_ncols=True)
+
+    def add(self, loss: Tensor, terms: dict[str, Tensor]) -> None:
+        """Take in one step."""
+        for name, value in {"loss": loss, **{f"term/{k}": v for k, v in terms.items()}}.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
+        self.count += 1
+
+    def write(self, step: int, rates: dict[str, float]) -> None:
+        """Write the averages since the last call, over all processes.
+
+        Raises:
+            FloatingPointError: a term is not finite; the message names its site.
+        """
+        distributed.average_tensors(list(self.sums.values()))
+        means = {name: float(total) / self.count for name, total in self.sums.items()}
+        bad = [name for name, value in means.items() if not math.isfinite(value)]
+        if bad:
+            named = bad[-1].removeprefix("term/")
+            raise FloatingPointError(
+                f"the loss is not finite at step {step}: {named} is {means[bad[-1]]}; {HINT}"
+            )
+        if self.shown:
+            self._show(step, means, rates)
+        self.sums, self.count, self.since = {}, 0, time.monotonic()
+
+    def _show(self, step: int, means: dict[str, float], rates: dict[str, float]) -> None:
+        now = time.monotonic()
+        rate = self.count * self.batch / (now - self.since)
+        self._append({"step": step, **means, **rates, "images_per_second": rate})
+        if self.bar:
+            self.bar.update(step - self.bar.n)
+            self.bar.set_postfix_str(_summary(means, rate))
+        elif now - self.noted > 15 or step == self.steps:
+            self.noted = now
+            print(f"step {step}/{self.steps}  {_summary(means, rate)}", flush=True)
+
+    def note(self, step: int, metrics: dict[str, float]) -> None:
+        """Write metrics on validation scenes."""
+        self._append({"step": step, **metrics})
+        text = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+        (self.bar.write if self.bar else print)(f"step {step}/{self.steps}  {text}")
+        self.since = time.monotonic()
+
+    def close(self) -> None:
+        """End the progress bar."""
+        if self.bar:
+            self.bar.close()
+
+    def _append(self, record: dict[str, float]) -> None:
+        try:
+            with open(self.path, "a") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise checkpoint.unwritable(self.path, error) from error
+
+
+def _summary(means: dict[str, float], rate: float) -> str:
+    groups = {"loss": means["loss"], "images": means.get("term/images")}
+    for group in ("kl", "aux", "penalty"):
+        parts = [v for k, v in means.items() if k.startswith(f"term/{group}/")]
+        groups[group] = sum(parts) if parts else None
+    text = "  ".join(f"{k} {v:.1f}" for k, v in groups.items() if v is not None)
+    return f"{text}  {rate:.0f} images/s"
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """The records of a log.jsonl; a damaged line, as the last after a crash, is dropped."""
+    records = []
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
+        with suppress(json.JSONDecodeError):
+            records.append(json.loads(line))
+    return [record for record in records if isinstance(record, dict) and "step" in record]
+
+
+def keep_until(path: Path, step: int) -> None:
+    """Drop what a log says of steps after `step`: they will be run again."""
+    kept = [r for r in read_log(path) if r["step"] <= step]
+    checkpoint.write(path, "".join(json.dumps(r) + "\n" for r in kept).encode())

@@ -1,0 +1,63 @@
+"""What is optimised: the evidence lower bound, its KL weights, auxiliary KLs, and penalties on the Scene.
+
+An objective is three tables, two of them keyed by patterns of site names (``"z_pres*"``, ``"z_scale_1"``):
+
+* `weights` multiply a site's log-densities in program and guide, and so its KL;
+* `auxiliary` holds fixed priors r; every matching site pays KL(q ‖ r) besides its own KL (GSGN D.3);
+* `penalties` holds functions, by name, from the Scene that the program returns, and the images, to nats an
+  image (SPACE's boundary loss).
+
+All are effect handlers. An auxiliary KL is a factor -KL(q ‖ r) that stands beside its site, under the
+same plates and gates, a penalty is a factor ``penalty/NAME`` in the plate ``batch``; so every estimator treats
+them as more costs downstream of what they depend on, and `weights` may name them (``"penalty/boundary"``).
+Without tables the objective is the plain ELBO (GSGN eq. 11); the paper's No-Aux ablation is just that.
+"""
+
+from inference.objectives.objective import (
+    AuxiliaryKL,
+    Batch,
+    Objective,
+    Term,
+    Weigh,
+    cost_terms,
+    is_plate,
+    log_prob_per_image,
+    lookup,
+    penalised,
+    per_image,
+)
+from inference.objectives.penalties import (
+    Background,
+    Boundary,
+    Compatibility,
+    Inscribed,
+    Penalty,
+    Reconstruction,
+    boxes_of,
+)
+from inference.objectives.priors import Gaussian, Mixture, Prior, Sparse
+
+__all__ = [
+    "AuxiliaryKL",
+    "Background",
+    "Batch",
+    "Boundary",
+    "Compatibility",
+    "Gaussian",
+    "Inscribed",
+    "Mixture",
+    "Objective",
+    "Penalty",
+    "Prior",
+    "Reconstruction",
+    "Sparse",
+    "Term",
+    "Weigh",
+    "boxes_of",
+    "cost_terms",
+    "is_plate",
+    "log_prob_per_image",
+    "lookup",
+    "penalised",
+    "per_image",
+]

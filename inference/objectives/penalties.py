@@ -1,0 +1,156 @@
+"""Penalties: functions of the Scene that a program returns and of the images, a number per image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from programs.blocks import render
+from programs.blocks.nets import where_present
+from programs.scene import Scene
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """What is opaque near the borders of objects' boxes: an object is to end inside its own (SPACE).
+
+    Σ_ij ½ (α_ij Σ_n pres_n ST⁻¹(border, pose_n)_ij / sd)²,  border 1 at the edges of a square, 0 within
+
+    Boxes are upright.
+
+    # differs: without the constant of the official code's log-density.
+    """
+
+    border: int = 6  # pixels, of a square's 32
+    sd: float = 0.7168  # the code's 0.7, times 1024 / 1000, by which its border is not 1
+
+    def __call__(self, scene: Scene, images: Tensor | None = None) -> Tensor:
+        """(B,) nats.
+
+        Raises:
+            ValueError: the program does not say what is opaque.
+        """
+        if scene.opacity is None or not scene.levels:
+            raise ValueError(
+                "the penalty Boundary needs a Scene with objects and opacity; this program returns none: "
+                "give opacity=..., or --set train.penalties={}"
+            )
+        nodes, size = scene.objects, scene.image.shape[-1]
+        inside = nodes.pres.new_zeros(1, 32 - 2 * self.border, 32 - 2 * self.border)
+        border = F.pad(inside, 4 * [self.border], value=1.0).expand(*nodes.pres.shape, -1, -1, -1)
+        drawn = where_present(
+            nodes.pres, partial(render.place_upright, size=size), border, nodes.pose
+        )
+        borders = (nodes.pres[..., None, None, None] * drawn).sum(1)
+        return 0.5 * (scene.opacity * borders / self.sd).square().sum((1, 2, 3))
+
+
+@dataclass(frozen=True)
+class Background:
+    """The background is what some image of the batch shows, pixel by pixel (DeNF eq. 5).
+
+    1/M Σ_j min_b |x_b^j - x̂_bg^j|²,  j over the M pixels
+
+    # differs: without `own`, b is not the image itself, whose objects are what the paper's minimum allows.
+    """
+
+    own: bool = True
+
+    def __call__(self, scene: Scene, images: Tensor) -> Tensor:
+        """(B,), a mean over pixels.
+
+        Raises:
+            ValueError: the program says nothing of a background, or there is no other image.
+        """
+        if scene.background is None:
+            raise ValueError(
+                "the penalty Background needs a Scene with a background; this program returns none: "
+                "give background=..., or --set train.penalties={}"
+            )
+        far = (scene.background.unsqueeze(1) - images).square().sum(-3)  # (B, B, H, W)
+        if not self.own:
+            if len(images) < 2:
+                raise ValueError(
+                    "the penalty Background compares with other images: give --batch 2 or more"
+                )
+            same = (images[:, None] == images).flatten(2).all(-1)  # estimators repeat images
+            far = far.masked_fill(same[..., None, None], math.inf)
+        return far.amin(1).mean((-2, -1))
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """The Scene's image is what was seen (DeNF eq. 10).
+
+    # differs: a mean over pixels, as in eq. 5, where the paper has a sum.
+    """
+
+    def __call__(self, scene: Scene, images: Tensor) -> Tensor:
+        """(B,), a mean over pixels."""
+        return (scene.image - images).square().sum(-3).mean((-2, -1))
+
+
+@dataclass(frozen=True)
+class Compatibility:
+    """What objects' boxes cover is what objects cover (DeNF eq. 12).
+
+    Σ (ê - e)² / (Σ ê + Σ e),  e the opacity, ê = min(1, what is boxed)
+    """
+
+    def __call__(self, scene: Scene, images: Tensor | None = None) -> Tensor:
+        """(B,) in [0, 1].
+
+        Raises:
+            ValueError: the program does not say what is opaque, or boxed.
+        """
+        opacity, boxed = boxes_of("Compatibility", scene)
+        boxed = boxed.clamp(max=1)
+        apart, total = (boxed - opacity).square(), boxed + opacity
+        return apart.sum((1, 2, 3)) / (total.sum((1, 2, 3)) + 1e-6)
+
+
+@dataclass(frozen=True)
+class Inscribed:
+    """Every box is as large as what is opaque around it lets it be.
+
+    Σ c (λ (1 - e) - e) / Σ e,  e the opacity, taken as given, c by how many boxes a pixel is covered
+
+    # differs: not in DeNF. Eq. 12 has no gradient where boxes overlap, and boxes as small as a cell solve it.
+    """
+
+    outside: float = 2.0
+    """λ, the price of an area that is not opaque in areas that are"""
+
+    def __call__(self, scene: Scene, images: Tensor | None = None) -> Tensor:
+        """(B,) mean over boxes, in units of the area that one is there for.
+
+        Raises:
+            ValueError: the program does not say what is opaque, or boxed.
+        """
+        opacity, boxed = boxes_of("Inscribed", scene)
+        opacity = opacity.detach()
+        area = boxed * (self.outside * (1 - opacity) - opacity)
+        return area.sum((1, 2, 3)) / (opacity.sum((1, 2, 3)) + 1)
+
+
+def boxes_of(penalty: str, scene: Scene) -> tuple[Tensor, Tensor]:
+    """What is opaque in a Scene, and by how many boxes it is covered.
+
+    Raises:
+        ValueError: the program does not say.
+    """
+    if scene.opacity is None or scene.boxed is None:
+        raise ValueError(
+            f"the penalty {penalty} needs a Scene with opacity and boxed; this program returns one "
+            "without: give them, or --set train.penalties={}"
+        )
+    return scene.opacity, scene.boxed
+
+
+Penalty = Callable[[Scene, Tensor], Tensor]
+"""Scene, and the images (B, C, H, W) that it is of -> (B,), in a unit of its own that a weight makes nats."""

@@ -1,0 +1,270 @@
+"""A run as it was asked for, and worked out: everything that decides its result."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+
+from inference.estimators import estimator
+from inference.images.dataset import Dataset
+from inference.images.source import Images, images_of
+from inference.loading import Source, load
+from inference.machine import distributed, networks
+from inference.recipes import Recipe, recipe
+from inference.settings import choose, override, settings
+
+VALIDATION_SCENES = 200
+TEST_SCENES = 500
+DEVICES = ("auto", "cpu", "cuda")
+DECIDES = ("variant", "config", "world", "images", "seed")
+"""What a run that is resumed must have been begun with, of its config.json."""
+DECIDES_OF_RECIPE = ("world", "batch", "scenes", "estimator")
+"""The same, of its recipe."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: all that decides its result."""
+
+    program: str
+    """path of the program file"""
+    out: Path
+    variant: str | None = None
+    preset: str = "quick"
+    world: str | None = None
+    images: Path | None = None
+    estimator: str | None = None
+    steps: int | None = None
+    minutes: float = math.inf
+    batch: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    resume: bool = False
+    set: tuple[str, ...] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A `Run` worked out: what `config.json` records."""
+
+    source: Source
+    config: Any
+    """the program's"""
+    variant: str
+    recipe: Recipe
+    images: Images
+    image_config: Any
+    """how they are drawn or read"""
+    path: Path | None
+    """of the images, if they are no world's"""
+    seed: int
+    device: torch.device
+
+    def training_images(self) -> Dataset:
+        """What is learned from."""
+        return self.images.split("train", self.image_config, self.recipe.scenes)
+
+    def validation_images(self) -> Dataset | None:
+        """Scenes with their truth, or None where nothing is known of the images."""
+        return self.images.split("validation", self.image_config, VALIDATION_SCENES)
+
+    def test_images(self) -> Dataset:
+        """What the trained program is measured on."""
+        return self.images.split("test", self.image_config, TEST_SCENES)
+
+
+def plan(run: Run) -> Plan:
+    """Look up everything a run names.
+
+    Raises:
+        ValueError: something named is unknown, or a value is bad; the message says what there is.
+    """
+    if not run.minutes >= 0:
+        raise ValueError(f"minutes={run.minutes} must be at least 0")
+    if not 0 <= run.seed < 2**32:
+        raise ValueError(f"seed={run.seed} must be 0 to 2**32 - 1")
+    source, tables = load(run.program), settings(run.set)
+    variant = run.variant or next(iter(source.variants))
+    config = choose(source.variants, variant, "variant")
+    chosen = chosen_recipe(run, source.name, variant, tables["train"])
+    config = override(config, {**chosen.program, **tables["program"]}, f"program {source.name}")
+    images = images_of(chosen.world, run.images)
+    image_config = configure(images, config, {} if run.images else chosen.options, tables["world"])
+    device = choose_device(run.device)
+    return Plan(source, config, variant, chosen, images, image_config, run.images, run.seed, device)
+
+
+def chosen_recipe(run: Run, program: str, variant: str, changes: Mapping[str, Any]) -> Recipe:
+    """The recipe of the run's preset, with what the run and ``--set train.FIELD`` change.
+
+    Raises:
+        ValueError: an unknown preset, estimator or field, or a value that a recipe cannot have.
+    """
+    for name in ("auxiliary", "penalties"):
+        if given := changes.get(name):
+            raise ValueError(
+                f"train.{name}={given}: only {{}} can be given here; write others in inference/recipes"
+            )
+    if "schedules" in changes:
+        raise ValueError(
+            "train.schedules cannot be given here: write others in inference/recipes; train.rate is a "
+            "factor of the learning rate"
+        )
+    named = {"steps": run.steps, "batch": run.batch, "estimator": run.estimator, "world": run.world}
+    base = recipe(program, variant, run.preset, run.world)
+    base = replace(base, **{k: v for k, v in named.items() if v is not None})
+    chosen = override(base, changes, "the training recipe")
+    estimator(chosen.estimator)
+    networks.check(chosen.precision, chosen.layout)
+    return chosen
+
+
+def configure(
+    images: Images, config: Any, options: Mapping[str, Any], changes: Mapping[str, Any]
+) -> Any:
+    """How images are drawn or read: as the recipe says, at the program's size, and as the run changes it."""
+    defaults = images.config()
+    shared = {f.name: getattr(config, f.name, None) for f in fields(defaults)}
+    shared = {k: v for k, v in shared.items() if k in ("size", "colours") and v is not None}
+    return override(defaults, {**options, **shared, **changes}, images.title)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in DEVICES:
+        raise ValueError(f"unknown device {name!r}; known are {', '.join(DEVICES)}")
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise ValueError(
+            "--device cuda was asked for, but torch finds no CUDA device; use cpu or auto"
+        )
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def command(run: Run) -> str:
+    """The command line of a run, without --resume."""
+    words = [
+        "python -m inference.svi",
+        shlex.quote(run.program),
+        "--out",
+        shlex.quote(str(run.out)),
+    ]
+    for f in fields(Run):
+        value = getattr(run, f.name)
+        if f.name not in ("program", "out", "resume", "set") and value != f.default:
+            words += [f"--{f.name}", shlex.quote(str(value))]
+    return " ".join([*words, *(f"--set {shlex.quote(pair)}" for pair in run.set)])
+
+
+def describe(p: Plan, run: Run) -> dict[str, Any]:
+    """The plan as plain values for config.json."""
+    return {
+        "command": command(run),
+        "program": str(p.source.named),
+        "variant": p.variant,
+        "config": asdict(p.config) if p.config is not None else {},
+        "recipe": asdict(p.recipe)
+        | {"schedules": {k: repr(v) for k, v in p.recipe.schedules.items()}}
+        | {"auxiliary": {k: repr(v) for k, v in p.recipe.auxiliary.items()}}
+        | {"penalties": {k: repr(v) for k, v in p.recipe.penalties.items()}},
+        "world": asdict(p.image_config),
+        "images": str(p.path) if p.path else None,
+        "seed": p.seed,
+        "processes": distributed.world(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__}
+        | {"pyro": pyro.__version__},
+    }
+
+
+def check_split(p: Plan) -> None:
+    """The batch must be divisible by the number of processes.
+
+    Raises:
+        ValueError: it is not.
+    """
+    batch, number = p.recipe.batch, distributed.world()
+    if batch % number:
+        raise ValueError(
+            f"a batch of {batch} images cannot be split evenly over {number} processes: give --batch "
+            f"{max(batch // number, 1) * number}, or torchrun another --nproc-per-node"
+        )
+
+
+def check_pictures(p: Plan, data: Dataset) -> None:
+    """A program that says how many colours or pixels a side it draws must be given as many.
+
+    Raises:
+        ValueError: it is not.
+    """
+    _, colours, size, _ = data.images.shape
+    for field_name, there in (("colours", colours), ("size", size)):
+        wanted = getattr(p.config, field_name, there)
+        if wanted != there:
+            raise ValueError(
+                f"the images have {field_name}={there}, {p.source.name} draws {field_name}={wanted}: choose "
+                f"another --world, or --set {field_name}={there}"
+            )
+
+
+def check_same(path: Path, ours: dict[str, Any]) -> None:
+    """What decides a run must be as its config.json says that it began.
+
+    Raises:
+        ValueError: it is not; the message names what differs, and the command that began it.
+    """
+    try:
+        begun = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return  # lost or damaged: it is written again
+    ours = json.loads(json.dumps(ours))
+    pairs = [(n, begun.get(n), ours[n]) for n in DECIDES]
+    recipes = begun.get("recipe", {}), ours["recipe"]
+    pairs += [(n, *(recipe.get(n) for recipe in recipes)) for n in DECIDES_OF_RECIPE]
+    differing = [name for name, old, new in pairs if old is not None and _differ(old, new)]
+    if differing:
+        raise ValueError(
+            f"{path.parent} was begun with another {', '.join(dict.fromkeys(differing))}: give --out another "
+            f"folder, or go on with its own settings: {begun.get('command')} --resume"
+        )
+
+
+def _differ(old: Any, new: Any) -> bool:
+    """Of tables, fields that only one has do not count: versions may differ in them."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return any(_differ(old[k], new[k]) for k in old.keys() & new.keys())
+    return old != new
+
+
+def open_folder(run: Run) -> Path:
+    """The run folder, made if needed.
+
+    Raises:
+        ValueError: it cannot be written, or holds more than a run that took no step, and --resume was not
+            given.
+    """
+    try:
+        run.out.mkdir(parents=True, exist_ok=True)
+        (run.out / ".writable").touch()
+        (run.out / ".writable").unlink()
+    except OSError as error:
+        raise ValueError(
+            f"cannot write to {run.out}: {error.strerror}; give another --out"
+        ) from error
+    if not run.resume and {path.name for path in run.out.iterdir()} - {"config.json", "log.jsonl"}:
+        raise ValueError(
+            f"{run.out} is not empty: continue it with --resume, or give another --out"
+        )
+    return run.out

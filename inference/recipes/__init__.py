@@ -1,0 +1,113 @@
+"""How a program is trained, as data: a `Recipe` per preset, in a file per program with the program's stem.
+
+A file holds ``RECIPES``, a table of presets by variant or program; ``NAME/WORLD`` is an entry for a world of
+its own. The first entry counts of VARIANT/WORLD, VARIANT, PROGRAM/WORLD, PROGRAM.
+
+`quick` is made for two CPU cores and a quarter of an hour, `long` trains the same networks on more scenes for
+an hour, `paper` is the paper's configuration for a GPU. A program without an entry (a user's own) trains
+with `DEFAULT`. Where the paper has an objective of its own for a world, that is the recipe there. Schedules
+are written in steps; the keys of `schedules` are ``learning_rate``, ``estimator.BUFFER``
+(``estimator.temperature``), ``program.BUFFER``, ``guide.BUFFER`` (any they declare) and ``weight.PATTERN``
+(of KLs by site name, ``weight.z_cat*``, and of penalties, ``weight.penalty/boundary``).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from inference.objectives import Penalty, Prior
+from inference.schedules import Constant, Linear, Schedule
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a training run needs besides the program, the seed and the device."""
+
+    steps: int = 2000
+    """the step to reach; no schedule depends on it"""
+    batch: int = 32
+    program: Mapping[str, Any] = field(default_factory=dict)
+    """fields of the program's Config that the preset changes"""
+    world: str = "shapes2d"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """fields of the world's Config; the program's own `size` goes before"""
+    scenes: int = 8000
+    """training scenes"""
+    estimator: str = "gumbel"
+    schedules: Mapping[str, Schedule] = field(
+        default_factory=lambda: {"learning_rate": Constant(1e-3)}
+    )
+    auxiliary: Mapping[str, Prior] = field(default_factory=dict)
+    """fixed priors of auxiliary KLs by site-name pattern; ``{}`` is No-Aux"""
+    penalties: Mapping[str, Penalty] = field(default_factory=dict)
+    """functions of the Scene, a number an image; schedules ``weight.penalty/NAME`` say what one is in nats"""
+    rate: float = 1.0
+    """factor of the learning rate"""
+    clip: float = 1.0
+    """largest infinity norm of the gradient of the loss per image"""
+    evaluate_every: int = 1000
+    """steps between evaluations on 200 validation scenes"""
+    capture: bool = True
+    """replay steps on CUDA from a graph (`inference.machine.capture`)"""
+    precision: str = "float32"
+    """of the networks in training: float32 or bf16 (`inference.machine.networks`)"""
+    layout: str = "contiguous"
+    """of the convolutions' weights: contiguous or channels_last"""
+    compile: bool = False
+    """compile the networks"""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "scenes", "evaluate_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("clip", "rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
+
+
+DEFAULT = Recipe(options={"size": 64})
+
+
+def with_beta(recipe: Recipe, beta: float, pattern: str = "z_global*") -> Recipe:
+    """KLs of matching sites weighed with β in the end (GNM, section 2.1).
+
+    # differs: the supplement does not say which KLs. Here GNM's is that of z^g, which ConvDRAW's are all.
+    """
+    name = f"weight.{pattern}"
+    match recipe.schedules.get(name):
+        case None | Constant():
+            weight = Constant(beta)
+        case Linear() as ramp:
+            weight = replace(ramp, end=beta)
+        case other:
+            raise ValueError(f"{name} has the schedule {other}: expected none, Constant or Linear")
+    return replace(recipe, schedules={**recipe.schedules, name: weight})
+
+
+def recipes_of(program: str) -> Mapping[str, Mapping[str, Recipe]]:
+    """The table RECIPES of ``inference/recipes/PROGRAM.py``; empty if there is no such file."""
+    name = f"{__name__}.{program}"
+    if not program.isidentifier() or importlib.util.find_spec(name) is None:
+        return {}
+    return importlib.import_module(name).RECIPES
+
+
+def recipe(program: str, variant: str, preset: str, world: str | None = None) -> Recipe:
+    """The recipe of a variant or program, in a world or its own, by name; `DEFAULT` where there is none.
+
+    Raises:
+        ValueError: there are recipes, but none of that name.
+    """
+    table = recipes_of(program)
+    names = [f"{variant}/{world}", variant, f"{program}/{world}", program]
+    name = next((name for name in names if name in table), None)
+    if name is None:
+        return DEFAULT
+    if preset not in table[name]:
+        known = ", ".join(sorted(table[name]))
+        raise ValueError(f"unknown preset {preset!r} of {name}; known are {known}")
+    return table[name][preset]

@@ -1,0 +1,38 @@
+"""How AIR is trained (Eslami et al., 2016)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from inference.recipes import Recipe
+from inference.schedules import (
+    Constant,
+    WarmupDecay,
+)
+
+AIR_QUICK = Recipe(
+    steps=2700,
+    batch=64,
+    world="multi_mnist",
+    scenes=60_000,
+    schedules={"learning_rate": WarmupDecay(1e-3, warmup=100, half_life=340, hold=1250)},
+    evaluate_every=500,
+)
+AIR_LONG = replace(
+    AIR_QUICK,
+    steps=15_000,
+    schedules={"learning_rate": WarmupDecay(1e-3, warmup=100, half_life=1500, hold=6000)},
+    evaluate_every=1000,
+)
+AIR_PAPER = replace(
+    AIR_QUICK,
+    steps=200_000,
+    estimator="nvil",
+    schedules={"learning_rate": Constant(1e-4)},
+    evaluate_every=5000,
+)
+
+RECIPES: dict[str, dict[str, Recipe]] = {
+    "air": {"quick": AIR_QUICK, "long": AIR_LONG, "paper": AIR_PAPER},
+}
+"""By variant or program, and in a world of its own by ``NAME/WORLD``; then by preset."""

@@ -1,0 +1,63 @@
+"""How Discrete-AIR is trained (Wang et al., 2019, appendix C)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from inference.recipes import Recipe
+from inference.schedules import (
+    Constant,
+    Exponential,
+    WarmupDecay,
+)
+
+DISCRETE_AIR_QUICK = Recipe(
+    steps=4000,
+    batch=32,
+    # differs: the difference image is embedded at half its size, and networks are smaller. At full size, where
+    # these two layers see less than an object, one template often stayed unused (`analysis/LOG.md`)
+    program={
+        "pool": 2,
+        "embedding": (24, 48),
+        "encoder": (16, 32, 32),
+        "window": 16,
+        "decoder": 32,
+    },
+    world="multi_sprites",
+    scenes=80_000,
+    schedules={
+        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=500, hold=1900),
+        "estimator.temperature": Exponential(1.0, 0.5, 139),  # max(0.5, exp(-0.005 t)) (C.4)
+        "guide.sharpness": Exponential(0.003, 0.3, 1500),  # differs: no category is left unused
+    },
+    evaluate_every=500,
+)
+DISCRETE_AIR_PAPER = replace(
+    DISCRETE_AIR_QUICK,
+    batch=64,
+    program={},
+    steps=300 * 1406,  # 300 epochs of 90,000 images
+    schedules={**DISCRETE_AIR_QUICK.schedules, "learning_rate": Constant(1e-4)},
+    evaluate_every=5000,
+)
+
+DIGITS = {"world": "multi_mnist", "scenes": 60_000}
+# differs: attributes, which could stand for categories, come last
+CATEGORIES_FIRST = {"weight.z_attr*": Exponential(100.0, 1.0, 2500)}
+DIGITS_QUICK = replace(
+    DISCRETE_AIR_QUICK,
+    **DIGITS,
+    schedules={**DISCRETE_AIR_QUICK.schedules, **CATEGORIES_FIRST},
+)
+DIGITS_PAPER = replace(
+    DISCRETE_AIR_PAPER,
+    **DIGITS,
+    steps=420 * 937,  # 420 epochs of 60,000 images
+    schedules={**DISCRETE_AIR_PAPER.schedules, **CATEGORIES_FIRST},
+)
+
+RECIPES: dict[str, dict[str, Recipe]] = {
+    "discrete_air": {"quick": DISCRETE_AIR_QUICK, "paper": DISCRETE_AIR_PAPER},
+    "discrete_air_mnist": {"quick": DIGITS_QUICK, "paper": DIGITS_PAPER},
+}
+"""By variant or program, and in a world of its own by ``NAME/WORLD``; then by preset."""

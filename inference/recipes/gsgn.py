@@ -1,0 +1,194 @@
+"""How GSGN is trained (ICLR 2021, appendix D; Tables 6 to 9)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from inference.objectives import (
+    Gaussian,
+    Mixture,
+    Prior,
+    Sparse,
+)
+from inference.recipes import Recipe
+from inference.schedules import (
+    Constant,
+    Exponential,
+    Linear,
+    LinearVariance,
+    Ramp,
+    Schedule,
+    Until,
+    WarmupDecay,
+)
+
+# Tables 6, 8 and 9 of GSGN. Their N(m, s) is read as mean and standard deviation, as in SPACE's and
+# GNM's code; the paper does not say. Read as variances the windows of objects grow and stay large.
+GSGN_AUXILIARY: dict[str, Prior] = {
+    "z_pres*": Sparse(math.log(1e-10)),
+    "z_where*": Gaussian(0, 1),
+    "z_theta*": Gaussian(0, 1),
+    "z_depth*": Gaussian(4, 1),
+    "z_scale_1": Mixture((0.2, 0.8), (-0.2, -1.2), (0.1, 0.1)),
+    "z_scale_*": Mixture((0.1, 0.1, 0.8), (1.2, 0.0, -0.6), (0.1, 0.05, 0.1)),
+}
+
+GSGN_QUICK = Recipe(
+    steps=3600,
+    batch=32,
+    program={
+        "size": 64,
+        "z_what": (64, 32, 16),
+        "z_bg": 4,
+        "crops": (32, 16),
+        "hidden": 128,
+        "channels": (16, 32, 64, 64),
+        "decoder": 32,
+        "scale_start": (-0.4, -0.3),
+    },
+    scenes=16000,
+    schedules={
+        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=400, hold=2000),
+        "estimator.temperature": Exponential(2.5, 0.5, 1200),
+        # differs: the background learns first. With σ_bg at 0.1 from the start, a foreground that is
+        # black where nothing is drawn explains the dark pixels, and the background learns nothing.
+        "program.fixed_mixing": Until(1e-5, 150),
+        "program.sigma_bg": Exponential(0.3, 0.1, 150),
+        # differs: what wholes look like is free at first, or it says nothing of their parts; what parts look
+        # like is cheap, or all are discs
+        **dict.fromkeys(("weight.z_what_0", "weight.z_what_1"), Linear(0.0, 1.0, 1000, begin=1600)),
+        "weight.z_what_2": Exponential(0.05, 1.0, 1200, begin=1000),
+    },
+    # differs: priors of the scales that fit the world, and narrow: windows that are larger than their
+    # objects do not say where the objects are
+    auxiliary={
+        **GSGN_AUXILIARY,
+        "z_scale_1": Gaussian(-0.4, 0.05),
+        "z_scale_*": Gaussian(-0.3, 0.14),
+    },
+    evaluate_every=500,
+)
+
+GSGN_LONG = replace(
+    GSGN_QUICK,
+    steps=14_000,
+    scenes=64_000,
+    schedules={
+        **GSGN_QUICK.schedules,
+        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=1400, hold=6500),
+    },
+    evaluate_every=1000,
+)
+
+# Groups of objects.
+# differs: each level's size has a range of its own around what the world has. In the paper's ranges the windows
+# of all three levels grow at first, a part's to that of a group, and nothing says where anything is.
+FOUR_LEVELS_QUICK = replace(
+    GSGN_QUICK,
+    world="groups2d",
+    program={
+        **GSGN_QUICK.program,
+        "z_what": (64, 48, 32, 16),
+        "crops": (32, 16, 8),
+        "scale": ((0.3, 0.1), (0.55, 0.15), (0.5, 0.2)),
+        "scale_start": (0.0, 0.0, 0.0),
+    },
+    schedules={
+        **GSGN_QUICK.schedules,
+        # differs: parts cost little at first, or each has an object of its own
+        "weight.aux/z_pres_3": Exponential(0.1, 1.0, 1000, begin=900),
+        "weight.z_what_2": GSGN_QUICK.schedules["weight.z_what_1"],
+        "weight.z_what_3": GSGN_QUICK.schedules["weight.z_what_2"],
+    },
+    auxiliary={
+        # (the first that matches counts)
+        "z_pres_2": Sparse(-20.0),  # differs: 23 nats in the paper
+        "z_scale_2": Gaussian(0.0, 0.15),
+        "z_scale_*": Gaussian(0.0, 0.3),
+        **{site: prior for site, prior in GSGN_AUXILIARY.items() if "scale" not in site},
+    },
+)
+
+EPOCH = 1000  # steps of 64 out of 64,000 scenes
+GSGN_PAPER = Recipe(
+    steps=500 * EPOCH,
+    batch=64,
+    scenes=64_000,
+    schedules={
+        "learning_rate": WarmupDecay(3e-4, warmup=10 * EPOCH, half_life=100 * EPOCH),
+        "estimator.temperature": Exponential(2.5, 0.5, 20 * EPOCH),
+        "program.fixed_mixing": Until(1e-5, EPOCH),
+        "program.sigma_bg": Exponential(0.3, 0.1, EPOCH),  # differs: as in the quick preset
+    },
+    auxiliary=GSGN_AUXILIARY,
+    evaluate_every=5000,
+)
+
+# Compositional CLEVR: upright objects (eq. 19), Tables 6, 7, 9, and the schedules of D.5
+UPRIGHT = {"max_angle": math.radians(10)}
+GSGN_CLEVR_QUICK = replace(
+    GSGN_QUICK,
+    steps=4000,
+    world="compositional_clevr",
+    program={**GSGN_QUICK.program, **UPRIGHT, "scale_start": (0.1, -0.35)},
+    # differs: as on 2D Shapes; with Table 9 an object is one part, as large as it
+    auxiliary={
+        **GSGN_AUXILIARY,
+        "z_scale_1": Gaussian(0.1, 0.1),
+        "z_scale_*": Gaussian(-0.35, 0.14),
+    },
+    schedules={
+        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=450, hold=2000),
+        "estimator.temperature": GSGN_QUICK.schedules["estimator.temperature"],
+        # differs: parts cost little and are small at first, so that all slots are used, each for a piece of an
+        # object; then they must pay (half: the image has a quarter of the pixels) and may grow together
+        "weight.aux/z_pres_2": Exponential(0.1, 0.5, 800, begin=600),
+        "weight.aux/z_scale_2": Exponential(1.0, 0.1, 800, begin=800),
+        "program.fixed_mixing": Until(0.1, 150),
+        "program.sigma_fg": LinearVariance(0.15, 0.3, 600, begin=600),
+        "program.sigma_bg": Constant(0.1),
+    },
+)
+GSGN_CLEVR_PAPER = replace(
+    GSGN_PAPER,
+    world="compositional_clevr",
+    program=UPRIGHT,
+    auxiliary={**GSGN_AUXILIARY, "z_scale_1": Gaussian(-0.2, 0.1)},
+    schedules={
+        "learning_rate": GSGN_PAPER.schedules["learning_rate"],
+        "estimator.temperature": GSGN_PAPER.schedules["estimator.temperature"],
+        "program.fixed_mixing": Until(0.1, 2 * EPOCH),
+        "program.sigma_fg": LinearVariance(0.15, 0.3, 20 * EPOCH, begin=20 * EPOCH),
+    },
+)
+# GSGN-9 has one more auxiliary KL, against the collapse of objects' appearances (Table 7)
+NINE = {"z_what_1": Gaussian(0, 1)}
+GSGN9_CLEVR_QUICK, GSGN9_CLEVR_PAPER = (
+    replace(recipe, auxiliary={**recipe.auxiliary, **NINE})
+    for recipe in (GSGN_CLEVR_QUICK, GSGN_CLEVR_PAPER)
+)
+
+
+def heavier(recipe: Recipe, weight: Schedule) -> Recipe:
+    """KLs of parts' presence and pose, auxiliary ones too, weighed (appendix F)."""
+    sites = ("pres", "where", "scale", "theta", "depth")
+    names = [f"weight.{kind}z_{site}_2" for kind in ("", "aux/") for site in sites]
+    return replace(recipe, schedules={**recipe.schedules, **dict.fromkeys(names, weight)})
+
+
+# seven parts: β rises from 1 to 5 in epochs 50 to 80, and is 1 after (appendix F)
+GSGN_CLEVR7_QUICK = replace(GSGN_CLEVR_QUICK, world="compositional_clevr7")
+GSGN_CLEVR7_PAPER = heavier(
+    replace(GSGN_CLEVR_PAPER, world="compositional_clevr7"),
+    Ramp(1.0, 5.0, 30 * EPOCH, begin=50 * EPOCH),
+)
+
+RECIPES: dict[str, dict[str, Recipe]] = {
+    "gsgn": {"quick": GSGN_QUICK, "long": GSGN_LONG, "paper": GSGN_PAPER},
+    "four_levels": {"quick": FOUR_LEVELS_QUICK},
+    "gsgn/compositional_clevr": {"quick": GSGN_CLEVR_QUICK, "paper": GSGN_CLEVR_PAPER},
+    "gsgn9/compositional_clevr": {"quick": GSGN9_CLEVR_QUICK, "paper": GSGN9_CLEVR_PAPER},
+    "gsgn/compositional_clevr7": {"quick": GSGN_CLEVR7_QUICK, "paper": GSGN_CLEVR7_PAPER},
+}
+"""By variant or program, and in a world of its own by ``NAME/WORLD``; then by preset."""

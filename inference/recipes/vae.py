@@ -1,0 +1,34 @@
+"""How the VAE is trained, beside GNM."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from inference.recipes import Recipe
+from inference.recipes.convdraw import CONVDRAW_ARROW_PAPER, CONVDRAW_PAPER, CONVDRAW_QUICK
+
+VAE_ARROW_PAPER = replace(CONVDRAW_ARROW_PAPER, program={"colours": 3})
+VAE_QUICK = replace(
+    CONVDRAW_QUICK,
+    program={
+        "size": 64,
+        "sigma": 0.1,
+        "channels": (16, 32, 64, 64),
+        "head": 64,
+        "decoder": (
+            (64, 4, 1),
+            (64, 1, 3),
+            (32, 2, 1),
+            (32, 1, 3),
+            (16, 2, 1),
+            (16, 2, 1),
+            (8, 2, 1),
+        ),
+    },
+)
+
+RECIPES: dict[str, dict[str, Recipe]] = {
+    "vae": {"quick": VAE_QUICK, "paper": CONVDRAW_PAPER},
+    "vae/arrow_room": {"paper": VAE_ARROW_PAPER},
+}
+"""By variant or program, and in a world of its own by ``NAME/WORLD``; then by preset."""

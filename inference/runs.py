@@ -1,0 +1,247 @@
+"""A run folder: found, opened, read, and made small enough to ship."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+
+from inference import checkpoint
+from inference.checkpoint import write_json
+from inference.images.dataset import Dataset
+from inference.images.source import images_of
+from inference.loading import ROOT, Function, Source, load
+from inference.settings import choose, override
+
+CONFIG = {"program": str, "variant": str, "config": dict, "world": dict, "recipe": dict}
+"""What a config.json must have to be read."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run that was trained: its program and guide, with their weights."""
+
+    folder: Path
+    program: torch.nn.Module
+    guide: torch.nn.Module
+    config: dict[str, Any]
+    """its config.json"""
+
+    @property
+    def steps(self) -> dict[str, int]:
+        """How long it was trained, as its metrics.json says: ``{"step": N}``, or nothing."""
+        file = self.folder / "metrics.json"
+        measured = read_json(file) if file.is_file() else {}
+        return {k: v for k, v in measured.items() if k == "step"}
+
+    def unseen(
+        self, number: int, seed: int = 0, world: str | None = None, **options: Any
+    ) -> Dataset:
+        """Images to measure the run on: scenes of its own world or of another, or its folder's pictures.
+
+        Another world is drawn at the run's size. A folder's pictures are those that the run was trained on.
+
+        Args:
+            options: fields of the world's Config that differ from the run's.
+        Raises:
+            ValueError: unknown world, or a folder that is no longer there.
+        """
+        path = None if world else self.config.get("images")
+        own = self.config["recipe"].get("world")
+        images = images_of(world or own, path)
+        defaults = images.config()
+        known = {f.name for f in fields(defaults)} if path or world in (None, own) else {"size"}
+        same = {k: v for k, v in self.config["world"].items() if k in known}
+        config = override(defaults, same | options, images.title)
+        return images.split("test", config, number, seed)
+
+
+def find_run(run: str | Path) -> Path:
+    """The folder of a run, given itself or the name of a shipped one.
+
+    Raises:
+        ValueError: no such run.
+    """
+    shipped = ROOT / "programs" / "trained"
+    folder = Path(run) if (Path(run) / "config.json").is_file() else shipped / str(run)
+    if not (folder / "config.json").is_file():
+        names = ", ".join(sorted(p.parent.name for p in shipped.glob("*/config.json"))) or "none"
+        raise ValueError(
+            f"{str(run)!r} is no run: give a folder with config.json, or one of {names}"
+        )
+    return folder
+
+
+def open_run(run: str | Path) -> Trained:
+    """A trained program and its guide, from a run folder or a shipped run's name.
+
+    Nothing in the folder is run as code; the program file that config.json names is imported.
+
+    Raises:
+        ValueError: no such run, files that are damaged or of a newer version, or weights that do not fit the
+            program; the message names the file.
+    """
+    folder = find_run(run)
+    config = read_config(folder)
+    source = load(config["program"])
+    try:
+        base = choose(source.variants, config["variant"], "variant")
+        program, guide = source.build(override(base, config["config"], f"program {source.name}"))
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise _unfit(folder / "config.json", source, error) from error
+    weights = read_weights(folder)
+    try:
+        if isinstance(program, Function):  # plain functions register their parameters when they run
+            pyro.clear_param_store()
+            size, colours = config["world"]["size"], config["world"].get("colours", 3)
+            guide(torch.zeros(1, colours, size, size)), program(torch.zeros(1, colours, size, size))
+        program.load_state_dict(weights["program"])
+        guide.load_state_dict(weights["guide"])
+    except (ValueError, RuntimeError, TypeError, KeyError) as error:
+        raise _unfit(folder, source, error) from error
+    return Trained(folder, program.eval(), guide.eval(), config)
+
+
+def _unfit(path: Path, source: Source, error: Exception) -> ValueError:
+    reason = str(error).replace("\n\t", " ")
+    return ValueError(
+        f"{path} does not fit {source.path} ({reason}): it may be of a newer version of scene-programs; "
+        "update, or train again"
+    )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a run folder.
+
+    Raises:
+        ValueError: it is damaged, or not a run's.
+    """
+    path = folder / "config.json"
+    config = read_json(path)
+    for name, kind in CONFIG.items():
+        if not isinstance(config.get(name), kind):
+            raise ValueError(
+                f"{path} is not the config.json of a run: it has no {name}; restore a copy of it, or begin "
+                "the run again with --resume"
+            )
+    return config
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The table in a file.
+
+    Raises:
+        ValueError: there is none, or it is damaged.
+    """
+    try:
+        table = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"cannot read {path} ({error}); restore a copy of it") from error
+    if not isinstance(table, dict):
+        raise ValueError(
+            f"{path} holds a {type(table).__name__}, expected a table; restore a copy of it"
+        )
+    return table
+
+
+def read_weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """State dictionaries of program and guide, from weights.safetensors (shipped) or the checkpoint.
+
+    Raises:
+        ValueError: the file is missing, damaged or another.
+    """
+    released = folder / "weights.safetensors"
+    if not released.is_file():
+        return checkpoint.load(folder / "checkpoint.ckpt").get("modules", {})
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        flat = load_file(released)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"cannot read {released} ({error}); restore a copy of it") from error
+    parts: dict[str, dict[str, torch.Tensor]] = {"program": {}, "guide": {}}
+    for name, tensor in flat.items():
+        owner, _, key = name.partition("/")
+        parts.setdefault(owner, {})[key] = tensor
+    return parts
+
+
+LIMIT = 8 * 2**20
+KEPT = (
+    *("metrics.json", "structure.json", "log.jsonl"),
+    *("scene_graphs.png", "reconstructions.png", "prior_scenes.png"),
+)
+
+
+def release(run: Path, target: Path, half: bool = False) -> int:
+    """Copy what others need of a run folder; returns the size in bytes.
+
+    Args:
+        half: store weights in 16 bits. Measure again what is shipped, with `analysis.evaluate --json`.
+    Raises:
+        ValueError: `run` has no checkpoint, `target` cannot be written, or would exceed 8 MiB.
+    """
+    from safetensors.torch import save
+
+    path = run / "checkpoint.ckpt"
+    if not checkpoint.exists(path) or not (run / "config.json").is_file():
+        raise ValueError(
+            f"{run} lacks checkpoint.ckpt or config.json: give a folder that inference.svi wrote"
+        )
+    modules = checkpoint.load(path)["modules"]
+    flat = {f"{m}/{k}": v.contiguous() for m in ("program", "guide") for k, v in modules[m].items()}
+    if half:
+        flat = {k: v.half() if v.dtype == torch.float32 else v for k, v in flat.items()}
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        (target / "weights.safetensors").write_bytes(save(flat))
+        for name in KEPT:
+            if (run / name).is_file():
+                shutil.copyfile(run / name, target / name)
+        config = json.loads((run / "config.json").read_text())
+        write_json(
+            target / "config.json",
+            config | {"command": anywhere(config["command"], target.name)},
+        )
+    except OSError as error:
+        raise checkpoint.unwritable(target, error) from error
+    size = sum(p.stat().st_size for p in target.iterdir())
+    if size > LIMIT:
+        raise ValueError(f"{target} holds {size} bytes; a shipped run is at most {LIMIT}")
+    return size
+
+
+def anywhere(command: str, name: str) -> str:
+    """The command of a run, writing to ``runs/name``: where it once lay says nothing to others."""
+    words = shlex.split(command)
+    words[words.index("--out") + 1] = f"runs/{name}"
+    return shlex.join(words)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point."""
+    a = argparse.ArgumentParser(prog="python -m inference.runs")
+    a.add_argument("run", type=Path, help="folder that inference.svi wrote")
+    a.add_argument("target", type=Path, help="programs/trained/VARIANT-WORLD")
+    a.add_argument("--half", action="store_true", help="weights in 16 bits: half the size")
+    options = a.parse_args(arguments)
+    try:
+        size = release(options.run, options.target, options.half)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{options.target}: {size / 2**20:.1f} MiB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

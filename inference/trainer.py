@@ -1,0 +1,226 @@
+"""A training in memory: `Trainer` holds parameters, optimiser and step; `Training` builds all that a plan names.
+
+`Training` is built from a `Plan` and its images. The trainer's command line, `analysis.gradients` and
+`analysis.benchmark` share it.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from inference import checkpoint
+from inference.estimators import estimator
+from inference.images.dataset import Dataset, Sampler
+from inference.machine import distributed, networks
+from inference.objectives import Objective
+from inference.plan import Plan, check_pictures
+
+BASELINE_RATE = 1e-3
+"""Learning rate of what an estimator learns."""
+HINT = (
+    "the last good checkpoint is kept. --set train.rate=0.3, which lowers the learning rate, or "
+    "--set train.clip=0.1 may help"
+)
+
+
+class Training:
+    """A program, its guide, an estimator and a `Trainer`, with fresh parameters from the plan's seed.
+
+    Args:
+        p: what to train.
+        data: images to learn from; None to read the plan's own.
+    Raises:
+        ValueError: images, program and guide do not fit each other; the message says what does not.
+    """
+
+    def __init__(self, p: Plan, data: Dataset | None = None) -> None:
+        self.plan = p
+        pyro.settings.set(module_local_params=hasattr(p.source.program, "Program"))
+        pyro.clear_param_store()
+        pyro.set_rng_seed(p.seed)
+        with p.source.blamed("be built as it is set"):
+            self.program, self.guide = (m.to(p.device) for m in p.source.build(p.config))
+        if data is None:
+            with distributed.one_first():
+                data = p.training_images()
+        check_pictures(p, data)
+        self.batch = self._batch(len(data.images))
+        self.sampler = Sampler(len(data.images), self.batch, p.seed)
+        on_device = p.device.type == "cuda"
+        self._pictures = data.images.to(p.device) if on_device else data.images
+        self.estimator = estimator(p.recipe.estimator).to(p.device)
+        self._prepare()
+        self.trainer = Trainer(p, self.program, self.guide, self.estimator)
+
+    def _batch(self, number: int) -> int:
+        """The recipe's, if there are so many images, divisible by the number of processes."""
+        processes = distributed.world()
+        return min(self.plan.recipe.batch, number // processes * processes)
+
+    def _prepare(self) -> None:
+        """Register the parameters of plain functions, see that program and guide fit, ready the networks."""
+        x, recipe = self.images(0), self.plan.recipe
+        with torch.no_grad(), self.plan.source.blamed(f"take images of shape {tuple(x.shape)}"):
+            check_match(*Objective().traces(self.program, self.guide, x))
+            self.estimator.prepare(self.program, self.guide, x)
+        modules = (self.program, self.guide)
+        networks.prepare(modules, recipe.precision, recipe.layout, recipe.compile)
+
+    def images(self, step: int) -> Tensor:
+        """(B, C, H, W) in [0, 1]: this process's part of the batch of a step."""
+        rows = distributed.part(self.sampler.indices(step))
+        rows = rows.to(self._pictures.device, non_blocking=True)
+        return torch.as_tensor(self._pictures[rows]).to(self.plan.device).float() / 255
+
+
+class Trainer:
+    """Parameters, optimiser and step: what a checkpoint holds. Functions must have run once before."""
+
+    def __init__(self, p: Plan, program: nn.Module, guide: nn.Module, estimator: nn.Module) -> None:
+        self.schedules, self.clip = dict(p.recipe.schedules), p.recipe.clip
+        learning_rate = self.schedules["learning_rate"]
+        self.schedules["learning_rate"] = lambda step: p.recipe.rate * learning_rate(step)
+        patterns = [name.partition(".")[2] for name in self.schedules if name.startswith("weight.")]
+        self.weights = {pattern: torch.tensor(1.0, device=p.device) for pattern in patterns}
+        self.objective = Objective(self.weights, p.recipe.auxiliary, p.recipe.penalties)
+        self.modules = {"program": program, "guide": guide, "estimator": estimator}
+        self.learned = list(dict.fromkeys([*program.parameters(), *guide.parameters()]))
+        cuda = p.device.type == "cuda"
+        # a tensor, which a captured step reads anew; a fused Adam reads float32 on CUDA
+        self.rate = torch.zeros((), dtype=torch.float32 if cuda else torch.float64, device=p.device)
+        groups = [{"params": self.learned, "lr": self.rate}]
+        if baselines := list(estimator.parameters()):
+            groups.append({"params": baselines, "lr": BASELINE_RATE})
+        self.optimiser = torch.optim.Adam(groups, fused=True)
+        self.device, self.seed, self.step = p.device, p.seed, 0
+
+    def begin(self) -> None:
+        """Several processes begin alike, with noise of their own."""
+        if distributed.world() > 1:
+            distributed.copy_first(self.modules.values())
+            distributed.reseed(self.seed, self.step)
+
+    def update(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """One step on this process's images x (B, C, H, W). Returns its loss and terms, in nats an image."""
+        self.apply_schedules()
+        found = self.descend(x)
+        self.step += 1
+        return found
+
+    def descend(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """`update` at the scheduled numbers as they stand: work on the device alone, with one process."""
+        m = self.modules
+        loss, terms = m["estimator"](m["program"], m["guide"], x, self.objective)
+        self.optimiser.zero_grad()
+        (loss / len(x)).backward()
+        distributed.average(m.values())
+        nn.utils.clip_grads_with_norm_(self.learned, self.clip, largest(self.learned))
+        self.optimiser.step()
+        terms = {name: term / len(x) for name, term in terms.items()}
+        return sum(terms.values()), terms
+
+    def apply_schedules(self) -> None:
+        """Write every scheduled number where it is read."""
+        for name, schedule in self.schedules.items():
+            value = schedule(self.step)
+            if name == "learning_rate":
+                self.rate.fill_(value)
+                continue
+            owner, _, key = name.partition(".")
+            if owner == "weight":
+                self.weights[key].fill_(value)
+            elif hasattr(self.modules[owner], key):
+                getattr(self.modules[owner], key).fill_(value)
+
+    def rates(self) -> dict[str, float]:
+        """Scheduled numbers now, for the log."""
+        values = {name: schedule(self.step) for name, schedule in self.schedules.items()}
+        return {name: value for name, value in values.items() if math.isfinite(value)}
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint, on the first process."""
+        state = self.state()
+        if distributed.rank() == 0:
+            checkpoint.save(path, state)
+
+    def state(self) -> dict[str, Any]:
+        """All that resuming needs; "others" are the random states of other processes than the first.
+
+        Raises:
+            FloatingPointError: a parameter is not finite; the message names it.
+        """
+        for owner, module in self.modules.items():
+            for name, parameter in module.named_parameters():
+                if not parameter.isfinite().all():
+                    raise FloatingPointError(
+                        f"{owner}.{name} is not finite at step {self.step}; {HINT}"
+                    )
+        random, *others = distributed.gather(checkpoint.random_state())
+        return {
+            "step": self.step,
+            "modules": {name: module.state_dict() for name, module in self.modules.items()},
+            "optimiser": self.optimiser.state_dict(),
+            "random": random,
+            "others": others,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue where `state` was taken; with noise from seed, step and rank if by more or fewer processes.
+
+        Raises:
+            ValueError: the checkpoint is of another program, variant, preset or estimator.
+        """
+        try:
+            for name, module in self.modules.items():
+                module.load_state_dict(state["modules"][name])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self._adopt()
+            self.step = int(state["step"])
+            random = [state["random"], *state.get("others", [])]
+            if len(random) == distributed.world():
+                checkpoint.set_random_state(random[distributed.rank()])
+            else:
+                distributed.reseed(self.seed, self.step)
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                "the checkpoint does not fit this run: give the same program, variant, preset, --set and "
+                f"--estimator as before, or another --out ({type(error).__name__}: {error})"
+            ) from error
+
+    def _adopt(self) -> None:
+        """Give the optimiser's restored state this run's learning rate, and its parameters' layout."""
+        self.optimiser.param_groups[0]["lr"] = self.rate
+        for parameter, state in self.optimiser.state.items():
+            for name in ("exp_avg", "exp_avg_sq"):
+                state[name] = torch.empty_like(parameter).copy_(state[name])
+
+
+def largest(parameters: list[nn.Parameter]) -> Tensor:
+    """The largest magnitude in all gradients: their infinity norm, in a 25th of `vector_norm`'s time."""
+    ends = [torch.stack(torch.aminmax(p.grad)) for p in parameters if p.grad is not None]
+    return torch.stack(ends).abs().max()
+
+
+def check_match(program_trace: pyro.poutine.Trace, guide_trace: pyro.poutine.Trace) -> None:
+    """Program and guide must have the same latent sites, of the same shapes, in the same order.
+
+    Raises:
+        ValueError: they do not; the message names the first site that differs.
+    """
+    mine, other = (
+        [(n, tuple(t.nodes[n]["value"].shape)) for n in t.stochastic_nodes]
+        for t in (program_trace, guide_trace)
+    )
+    for a, b in zip_longest(mine, other):
+        if a != b:
+            raise ValueError(
+                f"program and guide must sample the same sites in the same order: the program has "
+                f"{a and f'{a[0]} of shape {a[1]}'}, the guide {b and f'{b[0]} of shape {b[1]}'}"
+            )

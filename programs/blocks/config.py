@@ -1,0 +1,23 @@
+"""What the frozen `Config` of a program checks of itself."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+from typing import Any
+
+
+def check_positive(config: Any, *excepted: str) -> None:
+    """See that all numbers in the fields of a Config, and in tuples there, are finite and above 0.
+
+    Args:
+        excepted: fields that may hold any number.
+    Raises:
+        ValueError: one is not; the message names the field.
+    """
+    for f in fields(config):
+        value = getattr(config, f.name)
+        entries = value if isinstance(value, tuple) else (value,)
+        numbers = [n for n in entries if isinstance(n, int | float) and not isinstance(n, bool)]
+        if f.name not in excepted and not all(0 < n < math.inf for n in numbers):
+            raise ValueError(f"{f.name}={value}: expected above 0, and finite")

@@ -1,0 +1,349 @@
+"""Invertible layers of images, and the distribution that they make of a base (Dinh et al., 2016; DeNF, eq. 1).
+
+    log p(x) = log p_z(f⁻¹(x)) + log |det ∂f⁻¹(x) / ∂x|
+
+A layer is called from the image towards the latents, f⁻¹: it returns what it has made and the logarithm of its
+Jacobian's determinant; `inverse` goes back. A base and `Transform(layers)` are a distribution by torch's own
+`TransformedDistribution`: ``pyro.sample("images", TransformedDistribution(base, Transform(net)), obs=x)``.
+
+    coupling   a' = a exp(s(b)) + t(b),  b' = b exp(s'(a')) + t'(a'),  a, b the two halves of the channels
+    affine     x' = (x - μ) exp(-ρ), μ and ρ learned for every channel
+    squeeze    factor x factor pixels of a channel become as many channels (space to depth)
+    split      some channels go through one branch, some through another
+
+|s| < `CLAMP`, smoothly. Layers begin close to the identity, but for the last convolution's noise of `START`.
+
+Densities of what computers keep need dequantisation: pixels of 256 values get noise that is uniform over what
+was rounded away, `Rounding`, without which a flow may put infinite density on 256 points. `Quantised` are
+images of such pixels.
+
+Shape legend: C channels, H x W pixels. Anything may stand to the left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.distributions import constraints
+from torch.nn import functional as F
+
+from programs.blocks.nets import over_pictures
+
+CLAMP = 1.0
+"""Bound of a coupling's log-scale."""
+LEVELS = 256
+"""Values that a pixel's channel can have."""
+START = 1e-3
+"""Largest weight of couplings' last convolutions where training begins: at 0 no other would learn."""
+
+
+class Rounding(dist.Uniform):
+    """Uniform noise whose mode is its middle: torch's own has none."""
+
+    @property
+    def mode(self) -> Tensor:
+        """The midpoint."""
+        return self.mean
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions with LeakyReLU, and one that sees the input beside them (Liu et al., 2021)."""
+
+    def __init__(self, inputs: int, features: int, outputs: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inputs, features, 3, padding=1)
+        self.second = nn.Conv2d(features, features, 3, padding=1)
+        self.last = nn.Conv2d(inputs + features, outputs, 3, padding=1)
+        nn.init.uniform_(self.last.weight, -START, START)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, H, W)."""
+        hidden = F.leaky_relu(self.first(x), 0.2)
+        hidden = F.leaky_relu(self.second(hidden), 0.2)
+        return self.last(torch.cat([x, hidden], -3))
+
+
+class Coupling(nn.Module):
+    """A residual affine coupling: each half of the channels changes by what the other is."""
+
+    def __init__(self, channels: int, features: int) -> None:
+        super().__init__()
+        if channels < 2:
+            raise ValueError(f"channels={channels}: a coupling needs at least 2, one for each half")
+        self.widths = one, two = channels // 2, channels - channels // 2
+        self.one = Residual(two, features, 2 * one)
+        self.two = Residual(one, features, 2 * two)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., C, H, W) -> the same shape, and (...) log-determinants."""
+        a, b = x.split(self.widths, -3)
+        scale, shift = self._read(self.one, b)
+        a, total = a * scale.exp() + shift, scale.sum((-3, -2, -1))
+        scale, shift = self._read(self.two, a)
+        return torch.cat([a, b * scale.exp() + shift], -3), total + scale.sum((-3, -2, -1))
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """Back to the image."""
+        a, b = z.split(self.widths, -3)
+        scale, shift = self._read(self.two, a)
+        b = (b - shift) * (-scale).exp()
+        scale, shift = self._read(self.one, b)
+        return torch.cat([(a - shift) * (-scale).exp(), b], -3)
+
+    @staticmethod
+    def _read(net: Residual, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-scale, held within ±`CLAMP`, and shift."""
+        raw, shift = over_pictures(net, x).chunk(2, -3)
+        return CLAMP * torch.tanh(raw / CLAMP), shift
+
+
+class Affine(nn.Module):
+    """A shift and a scale for every channel, which begin at those given, so that 0 ± 1 becomes mean ± sd."""
+
+    def __init__(self, mean: Sequence[float], sd: Sequence[float]) -> None:
+        super().__init__()
+        mean, sd = torch.tensor(mean), torch.tensor(sd)
+        self.shift = nn.Parameter((-mean / sd)[:, None, None])
+        self.log_scale = nn.Parameter(-sd.log()[:, None, None])
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., C, H, W) -> the same shape, and (...) log-determinants."""
+        total = -self.log_scale.sum() * (x.shape[-2] * x.shape[-1])
+        return (x - self.shift) * (-self.log_scale).exp(), total.expand(x.shape[:-3])
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """Back to the image."""
+        return z * self.log_scale.exp() + self.shift
+
+
+class Squeeze(nn.Module):
+    """Space to depth: (C, H, W) -> (factor² C, H / factor, W / factor)."""
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Its log-determinant is 0."""
+        return F.pixel_unshuffle(x, self.factor), x.new_zeros(x.shape[:-3])
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """Back to the image."""
+        return F.pixel_shuffle(z, self.factor)
+
+
+class Stack(nn.Module):
+    """Layers one after another."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., C, H, W) -> the latents, and (...) log-determinants."""
+        total = x.new_zeros(x.shape[:-3])
+        for layer in self.layers:
+            x, log_det = layer(x)
+            total = total + log_det
+        return x, total
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """Back to the image."""
+        for layer in reversed(self.layers):
+            z = layer.inverse(z)
+        return z
+
+
+class Split(nn.Module):
+    """Some channels through each branch; all branches make pictures of one size, whose channels are joined.
+
+    Args:
+        widths: channels that go into each branch.
+        made: channels that come out of each.
+    """
+
+    def __init__(
+        self, branches: Sequence[nn.Module], widths: Sequence[int], made: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+        self.widths, self.made = list(widths), list(made)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., C, H, W) -> the latents, and (...) log-determinants."""
+        parts = zip(self.branches, x.split(self.widths, -3), strict=True)
+        found, log_dets = zip(*(branch(part) for branch, part in parts), strict=True)
+        return torch.cat(found, -3), sum(log_dets)
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """Back to the image."""
+        parts = zip(self.branches, z.split(self.made, -3), strict=True)
+        return torch.cat([branch.inverse(part) for branch, part in parts], -3)
+
+
+class Transform(torch.distributions.Transform):
+    """Layers as a transform of torch's, from latents to images: what was inverted last is remembered.
+
+    So ``log_prob(x)`` runs the layers once, and after it ``inv(x)`` is free. Make one for every pass.
+
+    Args:
+        layers: called with an image.
+        shapes: (C, H, W) of the latents and of the image.
+    """
+
+    domain = constraints.independent(constraints.real, 3)
+    codomain = constraints.independent(constraints.real, 3)
+    bijective = True
+
+    def __init__(self, layers: nn.Module, shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+        super().__init__(cache_size=1)
+        self.layers, self.shapes = layers, shapes
+        self.log_det: tuple[Tensor, Tensor] | None = None
+
+    def _call(self, x: Tensor) -> Tensor:
+        return self.layers.inverse(x)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        z, log_det = self.layers(y)
+        self.log_det = y, log_det
+        return z
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """Of the way from latents x to images y."""
+        if self.log_det is None or self.log_det[0] is not y:
+            self._inverse(y)
+        return -self.log_det[1]
+
+    def forward_shape(self, shape: torch.Size) -> torch.Size:
+        """Of images, given that of latents."""
+        return self._exchange(shape, *self.shapes)
+
+    def inverse_shape(self, shape: torch.Size) -> torch.Size:
+        """Of latents, given that of images."""
+        return self._exchange(shape, *self.shapes[::-1])
+
+    @staticmethod
+    def _exchange(shape: torch.Size, old: tuple[int, ...], new: tuple[int, ...]) -> torch.Size:
+        if tuple(shape[-3:]) != tuple(old):
+            raise ValueError(f"shape {tuple(shape)}: expected (..., {', '.join(map(str, old))})")
+        return torch.Size((*shape[:-3], *new))
+
+
+class Gated(dist.TorchDistribution):
+    """Every cell of a map is of one of two Gaussians, as presence says; channels are independent.
+
+    log p(z | e) = Σ_ij [e_ij log N(z_ij | μ₁, σ₁²) + (1 - e_ij) log N(z_ij | μ₀, σ₀²)]
+
+    A density for presences of 0 and 1, and between them its linear extension.
+
+    Args:
+        pres: (..., H, W) in [0, 1], e.
+        present, absent: means and deviations of the channels, each two (C,).
+    """
+
+    arg_constraints = {"pres": constraints.unit_interval}  # noqa: RUF012
+    support = constraints.independent(constraints.real, 3)
+    has_rsample = True
+
+    def __init__(
+        self,
+        pres: Tensor,
+        present: tuple[Tensor, Tensor],
+        absent: tuple[Tensor, Tensor],
+        validate_args: bool | None = None,
+    ) -> None:
+        self.pres, self.present, self.absent = pres, present, absent
+        shape = torch.Size((len(present[0]), *pres.shape[-2:]))
+        super().__init__(pres.shape[:-2], shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance: object = None) -> Gated:
+        """The same distribution over a larger batch."""
+        pres = self.pres.expand(torch.Size(batch_shape) + self.pres.shape[-2:])
+        return Gated(pres, self.present, self.absent, validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """(..., C, H, W)."""
+        return self._between(self.present[0], self.absent[0])
+
+    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+        """(..., C, H, W)."""
+        shape = self._extended_shape(sample_shape)
+        noise = torch.randn(shape, dtype=self.pres.dtype, device=self.pres.device)
+        return self.mean + self._between(self.present[1], self.absent[1]) * noise
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """(...) of maps (..., C, H, W), in nats."""
+        one, none = self.densities(value)
+        return (self.pres * one + (1 - self.pres) * none).sum((-2, -1))
+
+    def densities(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., H, W) log-densities of every cell if it is present, and if it is not."""
+        return tuple(
+            dist.Normal(*(t[:, None, None] for t in pair)).log_prob(value).sum(-3)
+            for pair in (self.present, self.absent)
+        )
+
+    def _between(self, one: Tensor, none: Tensor) -> Tensor:
+        e = self.pres.unsqueeze(-3)
+        return e * one[:, None, None] + (1 - e) * none[:, None, None]
+
+
+def dequantised(images: Tensor, noise: Tensor) -> Tensor:
+    """Numbers in [0, 1) of images (..., C, H, W) in [0, 1] and of the noise for what rounding took."""
+    return ((LEVELS - 1) * images + noise) / LEVELS
+
+
+class Quantised(dist.TorchDistribution):
+    """Images of `LEVELS` values a channel, whose `dequantised` numbers y are of a flow.
+
+    log p(x | u) = log p(y),  y = (255 x + u) / 256;  draws are y rounded down, and held in [0, 1]
+
+    # differs: a density of y; the probability of x is 256 ^ -CHW E_u p(y) (`metrics.bits_per_dimension`).
+
+    Args:
+        flow: p(y), of a `Transform`.
+        noise: (..., C, H, W) u in [0, 1].
+    """
+
+    arg_constraints = {"noise": constraints.independent(constraints.unit_interval, 3)}  # noqa: RUF012
+    support = constraints.independent(constraints.unit_interval, 3)
+    has_rsample = False
+
+    def __init__(
+        self,
+        flow: dist.TransformedDistribution,
+        noise: Tensor,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.flow, self.noise = flow, noise
+        self.last: tuple[Tensor, Tensor] | None = None
+        super().__init__(flow.batch_shape, flow.event_shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: torch.Size, _instance: object = None) -> Quantised:
+        """The same distribution over a larger batch."""
+        noise = self.noise.expand(torch.Size(batch_shape) + self.event_shape)
+        return Quantised(self.flow.expand(batch_shape), noise, validate_args=False)
+
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+        """Images (..., C, H, W)."""
+        values = (LEVELS * self.flow.sample(sample_shape)).floor().clamp(0, LEVELS - 1)
+        return values / (LEVELS - 1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density of the dequantised image: nats."""
+        return self.flow.log_prob(self.numbers(value))
+
+    def latents(self, value: Tensor) -> Tensor:
+        """What the flow makes an image of; once it is known, `log_prob` is all but free."""
+        return self.flow.transforms[0].inv(self.numbers(value))
+
+    def numbers(self, value: Tensor) -> Tensor:
+        """y of an image; those of the last one are remembered, as the `Transform` remembers by identity."""
+        if self.last is None or self.last[0] is not value:
+            self.last = value, dequantised(value, self.noise)
+        return self.last[1]

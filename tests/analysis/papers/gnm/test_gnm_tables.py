@@ -1,0 +1,223 @@
+"""GNM's measures: the prior's images, D-Steps, the classifier of z_what, sizes, and the command."""
+
+import json
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from training import train
+
+from analysis.papers.gnm import judges
+from analysis.papers.gnm import tables as structure
+from inference import plan as planning
+from inference.images.worlds import load_world, world_dataset
+from inference.plan import Run
+from programs.scene import Nodes, Scene
+
+SMALL = ("size=64", "window=16", "z_what=6", "hidden=(24,)", "memory=16", "steps=4")
+SMALL = (*SMALL, "train.scenes=32", "train.batch=4", "world.digits=embedded")
+
+
+class Symbols(torch.nn.Module):
+    """A global latent, and a symbol that follows it; or none that is global."""
+
+    def __init__(self, name="z_global"):
+        super().__init__()
+        self.name = name
+
+    def forward(self, images=None, batch=1):
+        with pyro.plate("batch", batch, dim=-1):
+            top = pyro.sample(self.name, dist.Normal(torch.zeros(batch), 1.0))
+            what = pyro.sample("z_what", dist.Normal(top, 0.1))
+        return Scene(torch.stack([top, what], 1)[..., None, None], ())
+
+
+def test_symbols_take_their_mode_and_the_global_latent_never():
+    image = structure.prior(Symbols(), 120).image[..., 0, 0]
+    assert image.shape == (120, 2)
+    assert torch.equal(image[:, 0], image[:, 1]) and len(image[:, 0].unique()) == 120
+    drawn = structure.prior(Symbols(), 120, mode=False).image[..., 0, 0]
+    assert not (drawn[:, 0] == drawn[:, 1]).any()
+    other = structure.prior(Symbols("z_bg"), 120).image[..., 0, 0]
+    assert len(other[:, 0].unique()) == 120 and not (other[:, 0] == other[:, 1]).any()
+
+
+def test_what_differs_is_told_at_once_and_what_does_not_never():
+    generator = torch.Generator().manual_seed(0)
+    one, two = torch.rand(2, 80, 1, 16, 16, generator=generator)
+    same = structure.d_steps(one, two, limit=80)
+    assert same.steps == 80 and same.accuracy < 0.8
+    dark = structure.d_steps(one, 0.2 * two, limit=400)
+    assert dark.steps < 400 and dark.steps % 40 == 39 and dark.accuracy >= 0.9
+    faint = structure.d_steps(one, 0.8 * two, limit=400)
+    assert faint.steps > dark.steps, "the nearer, the more steps"
+    assert structure.d_steps(one, 0.2 * two, limit=400) == dark
+
+
+def test_images_kept_apart_decide():
+    """What is remembered of the images learned from is of no help."""
+    generator = torch.Generator().manual_seed(0)
+    one, two = torch.rand(2, 40, 1, 16, 16, generator=generator)
+    two[:30] *= 0.2  # those learned from can be told; those kept apart cannot
+    assert structure.d_steps(one, two, limit=200).accuracy < 0.8
+
+
+def test_a_class_that_is_in_z_what_is_named_and_one_that_is_not_is_not(monkeypatch):
+    monkeypatch.setattr(structure, "WHAT_STEPS", 250)
+    generator = torch.Generator().manual_seed(0)
+    kind = torch.randint(10, (2000,), generator=generator)
+    apart = torch.arange(2000) >= 1500
+    code = torch.nn.functional.one_hot(kind, 10) + 0.1 * torch.randn(2000, 10, generator=generator)
+    assert structure.what_accuracy(100 + 1e-3 * code, kind, apart) > 0.99
+    noise = torch.randn(2000, 10, generator=generator)
+    assert structure.what_accuracy(noise, kind, apart) < 0.1 + 4 * 0.3 / math.sqrt(500)
+    other = torch.where(apart, (kind + 1) % 10, kind)  # other names in those kept apart
+    assert structure.what_accuracy(code, other, apart) < 0.01
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    patch = pytest.MonkeyPatch()
+    patch.setenv("SCENE_PROGRAMS_CACHE", str(tmp_path_factory.mktemp("cache")))
+    options = load_world("mnist4").config(size=64, digits="embedded")
+    yield world_dataset("mnist4", 32, "test", 0, options, progress=False)
+    patch.undo()
+
+
+class Truthful(torch.nn.Module):
+    """Returns true scenes, from the prior too; its z_what is the class of each digit, in another order."""
+
+    def __init__(self, data):
+        super().__init__()
+        self.images = data.images.float() / 255
+        self.truth = data.truth()
+        self.start = 0
+        self.weight = torch.nn.Parameter(torch.zeros(7))
+
+    def forward(self, images=None, batch=1):
+        if images is None:
+            rows = torch.arange(self.start, self.start + batch) % len(self.images)
+            self.start += batch if batch > 1 else 0
+            observed = None
+        else:
+            rows = (images[:, None] - self.images).abs().sum((2, 3, 4)).argmin(1)
+            observed = images
+        o = self.truth[rows].objects
+        mean = self.truth[rows].image
+        code = torch.nn.functional.one_hot(o.category.flip(1), 10).float()
+        with pyro.plate("batch", len(rows), dim=-2):
+            with pyro.plate("nodes_1", 4, dim=-1):
+                pyro.sample("z_what", dist.Normal(code, 0.1).to_event(1))
+            seen = None if observed is None else observed[:, None]
+            pyro.sample("images", dist.Normal(mean[:, None], 0.2).to_event(3), obs=seen)
+        flipped = Nodes(
+            *(getattr(o, f).flip(1) for f in ("pres", "pose", "depth", "parent", "category")),
+            mask=o.mask.flip(1).float(),
+        )
+        return Scene(mean, (flipped,))
+
+
+def with_guide(data):
+    program = Truthful(data)
+
+    class Same(torch.nn.Module):
+        def forward(self, images, batch=1):
+            rows = (images[:, None] - program.images).abs().sum((2, 3, 4)).argmin(1)
+            kind = program.truth[rows].objects.category.flip(1)
+            code = torch.nn.functional.one_hot(kind, 10).float()
+            with pyro.plate("batch", len(rows), dim=-2), pyro.plate("nodes_1", 4, dim=-1):
+                pyro.sample("z_what", dist.Normal(code, 0.1).to_event(1))
+
+    return program, Same()
+
+
+def test_objects_are_given_the_class_of_the_nearest_true_one(data):
+    what, kind, image = structure.described(*with_guide(data), data)
+    assert what.shape == (128, 10) and torch.equal(what.argmax(1), kind)
+    assert torch.equal(image, torch.arange(32).repeat_interleave(4))
+
+
+def test_true_scenes_are_beyond_reproach(data, monkeypatch):
+    """Their structure obeys, their images cannot be told; boxes, codes and likelihood are exact."""
+    monkeypatch.setattr(structure, "PER_STEP", 1)
+    monkeypatch.setattr(structure, "DRAWS", 3)
+    obeys = lambda images: torch.tensor([bool(x.sum() > 0) for x in images])
+    monkeypatch.setattr(judges, "judge", lambda data: obeys)
+    monkeypatch.setattr(judges, "broken", lambda data, number, seed: torch.zeros(number, 1, 64, 64))
+    program, guide = with_guide(data)
+    found = structure.structure(program, guide, data, 32, 0, limit=80)
+    assert (found["s_acc"], found["s_acc_true"], found["s_acc_broken"]) == (1, 1, 0)
+    assert found["d_steps"] == 80 and found["d_accuracy"] < 0.9
+    assert found["ap50"] == found["ap50_95"] == found["what_accuracy"] == 1
+    exact = -64 * 64 * math.log(0.2 * math.sqrt(2 * math.pi))
+    assert found["ll"] == pytest.approx(exact, rel=1e-4) and found["ll_error"] < 1
+    assert found["parameters"] == 7 and found["scenes"] == 32
+    with pytest.raises(ValueError, match="--boxes needs"):
+        structure.structure(program, guide, data, 32, 0, boxes=True)
+
+
+def test_who_describes_objects(data):
+    program, guide = with_guide(data)
+    assert structure.describes(guide, program.images[:1])
+    silent = lambda images: pyro.sample("z_bg", dist.Normal(torch.zeros(1), 1.0))
+    assert not structure.describes(silent, program.images[:1])
+
+
+def test_parameters_that_are_shared_count_once():
+    one = torch.nn.Linear(3, 4)
+    two = torch.nn.Sequential(one, torch.nn.Linear(4, 5))
+    assert structure.parameters(one, two) == 16 + 25
+
+
+def test_the_papers_figures_stand_above_ours():
+    ours = {"s_acc": 0.5, "d_steps": 79.0, "ll": 10000.4, "s_acc_true": 0.99}
+    lines = structure.table("mine", ours, "mnist4_10").splitlines()
+    assert len(lines) == 12 and lines[0].split() == ["s_acc", "d_steps", "ll"]
+    assert lines[4].split() == ["GNM-8-β-2", "0.960", "3,599", "10,693"]
+    assert lines[10].split() == ["mine", "0.500", "79", "10,000"]
+    assert lines[11].split() == ["s_acc_true", "0.990"]
+    table = structure.table("mine", {"parameters": 2931000.0}, "mnist10")
+    assert "0.459" in table and "2,931,000" in table
+    assert len(structure.table("mine", ours, "mars").splitlines()) == 3
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    patch = pytest.MonkeyPatch()
+    patch.setattr(planning, "TEST_SCENES", 6)
+    patch.setattr(planning, "VALIDATION_SCENES", 4)
+    with pyro.settings.context(module_local_params=True):
+        out = tmp_path_factory.mktemp("run")
+        out = train(Run("programs/air.py", out, world="mnist4", steps=2, set=SMALL))
+    yield out
+    patch.undo()
+
+
+def test_the_command(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(judges, "STEPS", {"embedded": 2})
+    monkeypatch.setattr(structure, "DRAWS", 4)
+    options = [str(run), "--scenes", "8", "--limit", "40", "--seed", "3"]
+    written = []
+    for boxes in ([], ["--boxes"], []):
+        file = tmp_path / "found.json"
+        assert structure.main([*options, *boxes, "--json", str(file)]) == 0
+        written.append(json.loads(file.read_text()))
+    first, own, again = written
+    assert first == again and first["step"] == 2 and first["seed"] == 3 and first["scenes"] == 8
+    assert {"s_acc", "s_acc_true", "s_acc_broken", "d_steps", "ll", "parameters"} <= {*first}
+    assert own["boxes"] and not first["boxes"] and "s_acc_inferred" in own
+    out = capsys.readouterr().out
+    assert "SPACE" in out and "0.487" in out and "2,900,000" in out and "s_acc_broken" in out
+    assert structure.main([str(run), "--scenes", "2"]) == 2
+    assert "at least 4" in capsys.readouterr().err
+    assert structure.main(["gsgn-shapes2d", "--scenes", "4"]) == 2
+    assert "judged in the worlds mnist4" in capsys.readouterr().err
+    assert structure.main(["no-such-run"]) == 2
+
+
+def test_the_world_of_a_run_is_its_truth(run):
+    config = structure.open_run(run)[2]
+    data = config.unseen(5)
+    assert load_world("mnist4").module.obeys(data.truth(slice(0, 5)).objects).all()

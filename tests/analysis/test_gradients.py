@@ -1,0 +1,112 @@
+"""The study of estimators: against a program whose gradients are known, and from the command line."""
+
+import csv
+import math
+
+import pytest
+import torch
+
+from analysis import gradients
+from analysis.gradients import Learner, Moments, compare, main, race, summary
+from inference.plan import Run, plan
+
+SMALL = ("steps=2", "window=12", "hidden=(16,)", "memory=16", "z_what=4")
+SMALL += ("train.scenes=64", "train.batch=8")
+
+
+@pytest.fixture
+def learner(tmp_path):
+    p = plan(Run("programs/air.py", tmp_path, set=SMALL, device="cpu"))
+    return Learner(p, "nvil", 0, p.training_images())
+
+
+def test_running_moments_are_those_of_the_whole():
+    x = torch.randn(30, 5)
+    moments = Moments()
+    for row in x:
+        moments.add(row)
+    torch.testing.assert_close(moments.mean, x.mean(0))
+    torch.testing.assert_close(moments.variance, x.var(0))
+
+
+def test_a_row_tells_bias_variance_and_cost(learner):
+    x = learner.images(0)[:4]
+    rows = {
+        r["estimator"]: r for r in compare(learner, ["enumerate", "reinforce", "rloo:3"], 30, 0, x)
+    }
+    assert {r["reference"] for r in rows.values()} == {"enumerate"}
+    for row in rows.values():
+        assert row["bias"] < 3 * row["bias_error"] + 1e-6  # all of them are unbiased
+    assert rows["reinforce"]["variance"] > 2 * rows["rloo:3"]["variance"]
+    # 2 coins, 4 joint values; one run an image; three copies
+    assert [rows[n]["evaluations"] for n in rows] == [4, 1, 3]
+    assert {"snr guide.cell", "snr program.decoder"} <= rows["reinforce"].keys()
+
+
+def test_where_nothing_can_be_enumerated_the_reference_is_many_draws(learner, monkeypatch):
+    monkeypatch.setattr(gradients, "LIMIT", 16)
+    rows = list(compare(learner, ["rloo:3"], 8, 0, learner.images(0)[:2]))
+    assert rows[0]["reference"] == "rloo:8"
+
+
+def test_a_race_is_the_same_training_for_the_same_seed_and_counts_what_it_costs(learner):
+    p, data = learner.plan, learner.data
+    validation = p.validation_images()
+    rows = list(race(p, "gumbel", 3, data, validation, minutes=0.01, points=2))
+    assert len(rows) == 2 and rows[1]["step"] > rows[0]["step"] > 0
+    # every step one run, and once one more, to see what depends on what
+    assert rows[1]["seconds"] >= 0.6 and rows[0]["evaluations"] == 8 * (rows[0]["step"] + 1)
+    assert math.isfinite(rows[1]["elbo"]) and rows[1]["iwae"] >= rows[1]["elbo"]
+
+
+def row(name, seed, seconds, step, elbo, count):
+    return {"estimator": name, "seed": seed, "seconds": seconds, "step": step, "evaluations": step} | {
+        "elbo": elbo, "object_count_accuracy": count}  # fmt: skip
+
+
+def test_the_summary_reads_curves_at_equal_budgets():
+    rows = [row("a", s, t, 10 * t, e + s, 0.9) for s in (0, 1, 2) for t, e in ((1, 0.0), (2, 10.0))]
+    rows += [row("b", s, t, 5 * t, e, 0.2) for s in (0, 1, 2) for t, e in ((1, 4.0), (2, 6.0))]
+    a, b = summary(rows)
+    assert a["elbo at equal seconds"] == 11 and b["elbo at equal seconds"] == 6
+    assert a["elbo at equal step"] == 1 and b["elbo at equal step"] == 6  # 10 steps each
+    assert a["collapsed"] == 0 and b["collapsed"] == 1
+    assert a["count accuracy"] == pytest.approx(0.9)
+
+
+def test_the_command_writes_tables_and_figures(tmp_path, capsys):
+    words = ["programs/air.py", "--estimators", "nvil,gumbel", "--points", "0,3", "--images", "3"]
+    words += ["--draws", "3", "--minutes", "0.01", "--seeds", "1", "--out", str(tmp_path)]
+    assert main(words + [a for s in SMALL for a in ("--set", s)]) == 0
+    for name, length in (("gradients.csv", 4), ("training.csv", 16)):
+        with open(tmp_path / name) as file:
+            assert len(list(csv.DictReader(file))) == length
+    assert (tmp_path / "bias_variance.png").exists() and (tmp_path / "training.png").exists()
+    assert "bias_variance.png" in capsys.readouterr().out
+    assert main(["programs/air.py", "--estimators", "magic"]) == 2
+    assert "unknown estimator 'magic'" in capsys.readouterr().err
+
+
+def test_what_training_counts_stands_still_while_gradients_are_compared(tmp_path):
+    """ECON's prices move with every step of a training, and with nothing else."""
+    # three experts cannot win eight layers alike
+    tiny = ("size=16", "experts=3", "layers=2", "blocks=2", "attention=(4, 4)", "features=4")
+    p = plan(Run("programs/econ.py", tmp_path, set=(*tiny, "train.scenes=16", "train.batch=4")))
+    learner = Learner(p, "z_cat*=competition,z_mask*=mean", 0, p.training_images())
+    learner.guide.balance.fill_(0.5)
+    learner.update()
+    before = learner.guide.price.clone()
+    list(
+        compare(
+            learner,
+            ["z_cat*=competition,z_mask*=mean", "rloo:2"],
+            2,
+            1,
+            learner.images(0),
+            "rloo:2",
+        )
+    )
+    gradients.measure(learner, p.validation_images())
+    assert (before != 0).any() and torch.equal(learner.guide.price, before)
+    learner.update()
+    assert not torch.equal(learner.guide.price, before)

@@ -1,0 +1,494 @@
+"""Gradient estimators against exact enumeration on a program small enough to sum over."""
+
+import itertools
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer import TraceGraph_ELBO
+from torch import nn
+
+from inference.estimators import Fix, estimator
+from inference.estimators.relaxations import Relaxed, gumbel, gumbel_st
+from inference.objectives import (
+    Gaussian,
+    Mixture,
+    Objective,
+    Sparse,
+    cost_terms,
+    log_prob_per_image,
+    per_image,
+)
+from programs.blocks.distributions import gate
+
+SITES = 3
+COPIES = 64  # of every image in a batch: draws by the batch are cheaper than by the call
+
+
+class Bits(nn.Module):
+    """z_pres_1 (3 bits), then z_pres_2 gated by them, then one pixel a bit: 2^6 scenes."""
+
+    def __init__(self):
+        super().__init__()
+        self.prior = nn.Parameter(torch.tensor([0.3, -0.2, 0.5]))
+        self.colour = nn.Parameter(torch.tensor([0.9, 0.4, -0.7]))
+
+    def forward(self, images):
+        with pyro.plate("batch", len(images), dim=-2):
+            with pyro.plate("nodes", SITES, dim=-1):
+                a = pyro.sample(
+                    "z_pres_1", dist.Bernoulli(logits=self.prior.expand(len(images), -1))
+                )
+                with gate(a):
+                    b = pyro.sample("z_pres_2", dist.Bernoulli(logits=-self.prior.expand_as(a)))
+            mean = (a * (1 + b) * self.colour).unsqueeze(-2)
+            flat = images.flatten(1)[:, :SITES].unsqueeze(1)
+            pyro.sample("images", dist.Normal(mean, 0.6).to_event(1), obs=flat)
+
+
+class BitsGuide(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Parameter(torch.tensor([0.2, -0.6, 0.1]))
+        self.second = nn.Parameter(torch.tensor([0.7, 0.3, -0.4]))
+
+    def forward(self, images):
+        x = images.flatten(1)[:, :SITES]
+        with pyro.plate("batch", len(images), dim=-2), pyro.plate("nodes", SITES, dim=-1):
+            a = pyro.sample("z_pres_1", dist.Bernoulli(logits=self.first + 0.5 * x))
+            with gate(a):
+                pyro.sample("z_pres_2", dist.Bernoulli(logits=self.second - x))
+
+
+def log_bernoulli(logit, bit):
+    return nn.functional.logsigmoid(logit if bit else -logit)
+
+
+def exact_loss(program, guide, images, sparse=None):
+    """The negative ELBO by summing over all bits of every pixel, written out without Pyro."""
+    total = 0.0
+    for x in images.flatten(1)[:, :SITES]:
+        for k in range(SITES):
+            q1, q2 = guide.first[k] + 0.5 * x[k], guide.second[k] - x[k]
+            p1, p2 = program.prior[k], -program.prior[k]
+            for a, b in itertools.product((0, 1), repeat=2):
+                weight = (log_bernoulli(q1, a) + log_bernoulli(q2, b)).exp()
+                mean = a * (1 + b) * program.colour[k]
+                cost = 0.5 * ((x[k] - mean) / 0.6) ** 2 + math.log(0.6 * math.sqrt(2 * math.pi))
+                cost = cost + log_bernoulli(q1, a) - log_bernoulli(p1, a)
+                cost = cost + a * (log_bernoulli(q2, b) - log_bernoulli(p2, b))
+                total = total + weight * cost
+            if sparse is not None:
+                for gate_weight, q in ((1.0, q1), (q1.sigmoid(), q2)):
+                    p = q.sigmoid()
+                    r = torch.tensor(sparse)
+                    kl = p * (log_bernoulli(q, 1) - log_bernoulli(r, 1))
+                    kl = kl + (1 - p) * (log_bernoulli(q, 0) - log_bernoulli(r, 0))
+                    total = total + gate_weight * kl
+    return total
+
+
+class Steps(nn.Module):
+    """Stop or go on, twice; what was met at a step is one of three: sequential, gated, with a Gaussian."""
+
+    def __init__(self):
+        super().__init__()
+        self.go = nn.Parameter(torch.tensor(0.4))
+        self.kind = nn.Parameter(torch.tensor([0.3, -0.1, 0.2]))
+        self.colour = nn.Parameter(torch.tensor([0.9, 0.4, -0.7]))
+
+    def forward(self, images):
+        rows = len(images)
+        with pyro.plate("batch", rows, dim=-1):
+            exists, mean = torch.ones(rows), torch.zeros(rows)
+            for t in (1, 2):
+                with gate(exists):
+                    pres = pyro.sample(f"z_pres_{t}", dist.Bernoulli(logits=self.go.expand(rows)))
+                exists = exists * pres
+                with gate(exists):
+                    kind = dist.OneHotCategorical(logits=self.kind.expand(rows, -1))
+                    kind = pyro.sample(f"z_cat_{t}", kind)
+                mean = mean + exists * (kind @ self.colour)
+            pyro.sample("images", dist.Normal(mean, 0.6), obs=images[:, 0, 0, 0])
+
+
+class StepsGuide(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.go = nn.Parameter(torch.tensor([0.2, -0.6]))
+        self.kind = nn.Parameter(torch.tensor([[0.7, 0.3, -0.4], [0.1, -0.2, 0.5]]))
+        self.memory = nn.Parameter(torch.tensor([0.5, -0.5, 0.2]))
+
+    def forward(self, images):
+        x = images[:, 0, 0, 0]
+        with pyro.plate("batch", len(x), dim=-1):
+            exists, seen = torch.ones_like(x), torch.zeros_like(x)
+            for t in (1, 2):
+                with gate(exists):
+                    logits = self.go[t - 1] + 0.5 * x + seen
+                    pres = pyro.sample(f"z_pres_{t}", dist.Bernoulli(logits=logits))
+                exists = exists * pres
+                with gate(exists):
+                    logits = self.kind[t - 1] + (x + seen)[:, None] * self.memory
+                    kind = pyro.sample(f"z_cat_{t}", dist.OneHotCategorical(logits=logits))
+                seen = kind @ self.memory
+
+
+def exact_steps_loss(program, guide, images, sparse=None):
+    """The same by hand: stop at once, after one, or after two of nine pairs."""
+    total = 0.0
+    for x in images[:, 0, 0, 0]:
+
+        def bit(q, p, value):
+            return log_bernoulli(q, value), log_bernoulli(q, value) - log_bernoulli(p, value)
+
+        def likelihood(mean, x=x):
+            return 0.5 * ((x - mean) / 0.6) ** 2 + math.log(0.6 * math.sqrt(2 * math.pi))
+
+        q_kind = (guide.kind[0] + x * guide.memory).log_softmax(0)
+        p_kind = program.kind.log_softmax(0)
+        stop, kl = bit(guide.go[0] + 0.5 * x, program.go, 0)
+        total = total + stop.exp() * (kl + likelihood(torch.tensor(0.0)))
+        go, first = bit(guide.go[0] + 0.5 * x, program.go, 1)
+        for a in range(3):
+            chance, mean = (go + q_kind[a]).exp(), program.colour[a]
+            cost = first + q_kind[a] - p_kind[a]
+            seen = guide.memory[a]
+            stop, kl = bit(guide.go[1] + 0.5 * x + seen, program.go, 0)
+            total = total + chance * stop.exp() * (cost + kl + likelihood(mean))
+            on, kl = bit(guide.go[1] + 0.5 * x + seen, program.go, 1)
+            again = (guide.kind[1] + (x + seen) * guide.memory).log_softmax(0)
+            for b in range(3):
+                ends = cost + kl + again[b] - p_kind[b] + likelihood(mean + program.colour[b])
+                total = total + chance * (on + again[b]).exp() * ends
+    return total
+
+
+EXACT = {Bits: exact_loss, Steps: exact_steps_loss}
+
+
+def make(program):
+    torch.manual_seed(3)
+    guide = {Bits: BitsGuide, Steps: StepsGuide}[program]
+    return program(), guide(), torch.rand(2, 1, 16, 16)
+
+
+@pytest.fixture
+def problem():
+    return make(Bits)
+
+
+def gradients(loss, modules):
+    parameters = [p for m in modules for p in m.parameters()]
+    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
+
+
+def draws(name, problem, objective, number, temperature=None):
+    """`number` values and gradients, each the mean of COPIES draws."""
+    program, guide, images = problem
+    images = images.repeat(COPIES, 1, 1, 1)
+    pyro.enable_validation(False)
+    method = estimator(name)
+    method.prepare(program, guide, images)
+    if temperature:
+        method.temperature.fill_(temperature)
+    values, grads = [], []
+    for _ in range(number):
+        loss, terms = method(program, guide, images, objective)
+        grads.append(gradients(loss, (program, guide)) / COPIES)
+        values.append(sum(terms.values()).detach() / COPIES)
+    return torch.stack(values), torch.stack(grads)
+
+
+UNBIASED = {
+    Bits: ("reinforce", "nvil", "rloo:2", "rloo:5", "relax", "disarm", "z_pres_1=disarm,z_pres_2=rloo"),
+    Steps: ("reinforce", "nvil", "rloo", "relax", "z_pres*=disarm,z_cat*=relax", "z_pres*=nvil,z_cat*=rloo"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("program", "name", "sparse"),
+    [(p, name, None) for p, names in UNBIASED.items() for name in names]
+    + [(Bits, name, -2.0) for name in ("nvil", "rloo", "disarm")],
+)
+def test_estimators_that_claim_it_are_unbiased(program, name, sparse):
+    """Value and every component of the gradient within 4 standard errors of the exact ones."""
+    problem, n = make(program), 100
+    objective = Objective(auxiliary={} if sparse is None else {"z_pres*": Sparse(sparse)})
+    values, grads = draws(name, problem, objective, n)
+    exact = EXACT[program](*problem, sparse=sparse)
+    expected = gradients(exact, problem[:2])
+    assert abs(values.mean() - exact) < 4 * values.std() / math.sqrt(n)
+    error = grads.std(0) / math.sqrt(n)
+    assert ((grads.mean(0) - expected).abs() < 4 * error + 1e-6).all()
+    assert error.max() < 0.2 * expected.abs().max()  # or the line above could not fail
+
+
+@pytest.mark.parametrize("program", [Bits, Steps])
+def test_pyros_trace_graph_has_the_same_mean_and_no_less_variance(program):
+    """`reinforce` differs from ``TraceGraph_ELBO`` in its closed-form KLs."""
+    problem, n = make(program), 100
+    modules, x = problem[:2], problem[2].repeat(COPIES, 1, 1, 1)
+    pyro.enable_validation(False)
+    theirs = []
+    for _ in range(n):
+        for module in modules:
+            module.zero_grad()
+        TraceGraph_ELBO().loss_and_grads(*modules, x)
+        theirs.append(
+            torch.cat([p.grad.flatten() for m in modules for p in m.parameters()]) / COPIES
+        )
+    theirs = torch.stack(theirs)
+    expected = gradients(EXACT[program](*problem), modules)
+    assert ((theirs.mean(0) - expected).abs() < 4 * theirs.std(0) / math.sqrt(n) + 1e-6).all()
+    _, ours = draws("reinforce", problem, Objective(), n)
+    assert ours.var(0).sum() < 1.2 * theirs.var(0).sum()
+
+
+@pytest.mark.parametrize("program", [Bits, Steps])
+def test_enumeration_is_exact(program):
+    problem = make(program)
+    method = estimator("enumerate")
+    method.prepare(*problem)
+    loss, terms = method(*problem, Objective())
+    exact = EXACT[program](*problem)
+    torch.testing.assert_close(sum(terms.values()), exact.detach())
+    torch.testing.assert_close(gradients(loss, problem[:2]), gradients(exact, problem[:2]))
+
+
+@pytest.mark.parametrize("program", [Bits, Steps])
+def test_vimco_follows_the_gradient_of_the_two_sample_bound(program):
+    """The bound by enumerating both samples: every image twice, all joint values of both copies."""
+    problem, n = make(program), 150
+    every = estimator("enumerate")
+    every.prepare(*problem)
+    images = problem[2]
+    x = images.repeat(every.states, 1, 1, 1)
+    with Fix(every.values(len(images))):
+        program_trace, guide_trace = Objective().traces(*problem[:2], x)
+    log_w = (log_prob_per_image(program_trace) - log_prob_per_image(guide_trace)).view(-1, 2)
+    chance = every.weight(guide_trace, len(x)).view(-1, 2)
+    both = torch.logaddexp(log_w[:, None], log_w[None]) - math.log(2)
+    expected = gradients(-(chance[:, None] * chance[None] * both).sum(), problem[:2])
+    _, grads = draws("vimco:2", problem, Objective(), n)
+    error = grads.std(0) / math.sqrt(n)
+    assert ((grads.mean(0) - expected).abs() < 4 * error + 1e-6).all()
+    assert error.max() < 0.2 * expected.abs().max()
+
+
+def test_wake_sleep_with_many_samples_follows_the_evidence_and_fits_the_posterior():
+    """As K grows the program's gradient becomes that of -log p(x), the guide's that of KL(p || q)."""
+    program, guide, images = make(Bits)
+    x = images.flatten(1)[:, :SITES]
+    evidence, inclusive = 0.0, 0.0
+    for row, k in itertools.product(x, range(SITES)):
+        joint, log_q = [], []
+        for a, b in itertools.product((0, 1), repeat=2):
+            mean = a * (1 + b) * program.colour[k]
+            log_p = log_bernoulli(program.prior[k], a) + a * log_bernoulli(-program.prior[k], b)
+            log_p = log_p - 0.5 * ((row[k] - mean) / 0.6) ** 2
+            q2 = log_bernoulli(guide.second[k] - row[k], b)
+            joint.append(log_p if a else log_p - math.log(2))  # b is irrelevant where a = 0
+            log_q.append(log_bernoulli(guide.first[k] + 0.5 * row[k], a) + a * q2)
+        joint, log_q = torch.stack(joint), torch.stack(log_q)
+        evidence = evidence - joint.logsumexp(0)
+        inclusive = inclusive - (joint.softmax(0).detach() * log_q).sum()
+    expected = torch.cat([gradients(evidence, [program]), gradients(inclusive, [guide])])
+    _, grads = draws("rws:50", (program, guide, images), Objective(), 30)
+    assert nn.functional.cosine_similarity(grads.mean(0), expected, dim=0) > 0.995
+    assert (grads.mean(0) - expected).norm() < 0.1 * expected.norm()
+
+
+def test_control_variates_lower_the_variance_by_the_ratios_that_the_readme_states(problem):
+    """Of the guide's gradient at equal images, against the yardstick."""
+    spread = {}
+    for name in ("reinforce", "nvil", "rloo:2", "disarm"):
+        _, grads = draws(name, problem, Objective(), 150)
+        spread[name] = grads[:, 6:].var(0).sum()
+    assert spread["rloo:2"] < 0.5 * spread["reinforce"]
+    assert spread["disarm"] < 0.5 * spread["reinforce"]
+
+
+@pytest.mark.parametrize("name", ["nvil", "relax"])
+def test_fitting_lowers_the_variance_of_the_gradient(problem, name):
+    program, guide, images = problem
+    pyro.enable_validation(False)
+    spread = {}
+    for fitted in (False, True):
+        torch.manual_seed(0)
+        method = estimator(name)
+        method.prepare(program, guide, images)
+        optimiser = torch.optim.Adam(method.parameters(), 1e-2)
+        for _ in range(150 if fitted else 0):
+            optimiser.zero_grad()
+            method(program, guide, images, Objective())[0].backward()
+            optimiser.step()
+        moments = {k: v.clone() for k, v in method.state_dict().items()}
+        grads = []
+        for _ in range(300):
+            method.load_state_dict(moments)  # an unfitted baseline stays at zero
+            loss, _ = method(program, guide, images, Objective())
+            grads.append(gradients(loss, (guide,)))
+        spread[fitted] = torch.stack(grads).var(0).sum()
+    assert spread[True] < 0.8 * spread[False]
+
+
+BIASED = ("gumbel", "gumbel_st", "reinmax")
+
+
+@pytest.mark.parametrize("program", [Bits, Steps])
+def test_pathwise_gradients_point_along_the_exact_ones_and_are_biased(program):
+    """All are, ReinMax less than the straight-through sample: it is of second order, and so exact for Bits,
+    whose loss is quadratic in every bit."""
+    problem, n, bias = make(program), 100, {}
+    expected = gradients(EXACT[program](*problem), problem[:2])
+    for name in BIASED:
+        _, grads = draws(name, problem, Objective(), n, temperature=0.5)
+        mean, error = grads.mean(0), grads.std(0) / math.sqrt(n)
+        assert nn.functional.cosine_similarity(mean, expected, dim=0) > 0.7
+        biased = ((mean - expected).abs() > 4 * error).any()
+        assert biased or name == "reinmax"
+        assert not biased or (name, program) != ("reinmax", Bits)
+        bias[name] = (mean - expected).norm()
+    assert bias["reinmax"] < bias["gumbel_st"]
+
+
+def test_straight_through_values_are_exactly_zero_or_one_and_carry_a_gradient():
+    logits = torch.zeros(1000, requires_grad=True)
+    value = Relaxed(dist.Bernoulli(logits=logits), gumbel_st, 0.5).rsample()
+    assert set(value.unique().tolist()) == {0.0, 1.0}
+    value.sum().backward()
+    assert (logits.grad >= 0).all() and (logits.grad > 0).float().mean() > 0.9
+
+
+def test_straight_through_loss_is_a_true_estimate_of_the_bound(problem):
+    n = 100
+    values, _ = draws("gumbel_st", problem, Objective(), n, temperature=0.5)
+    assert abs(values.mean() - exact_loss(*problem)) < 4 * values.std() / math.sqrt(n)
+
+
+def test_relaxed_samples_are_one_as_often_as_the_bernoulli():
+    logits = torch.tensor([-2.0, 0.0, 1.0]).expand(20_000, 3)
+    share = (Relaxed(dist.Bernoulli(logits=logits), gumbel, 0.7).rsample() > 0.5).float().mean(0)
+    p = logits[0].sigmoid()
+    assert ((share - p).abs() < 4 * (p * (1 - p) / 20_000).sqrt()).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("magic", "unknown estimator 'magic'"),
+        ("rloo:1", "at least 2"),
+        ("nvil:3", "only rloo, vimco and rws"),
+        ("z_pres*=vimco,z_cat*=nvil", "give one alone"),
+    ],
+)
+def test_bad_names_are_refused(text, words):
+    with pytest.raises(ValueError, match=words):
+        estimator(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("z_pres*=nvil", "no estimator for the discrete site 'z_cat_1'"),
+        ("z_*=nvil,z_kind*=rloo", "'z_kind\\*' matches no discrete site"),
+        ("disarm", "'z_cat_1' is OneHotCategorical"),
+        ("z_pres*=nvil,z_cat*=enumerate", "beside gumbel"),
+    ],
+)
+def test_methods_that_do_not_fit_the_sites_are_refused(text, words):
+    with pytest.raises(ValueError, match=words):
+        estimator(text).prepare(*make(Steps))
+
+
+def test_a_space_too_large_to_enumerate_is_refused():
+    def program(images):
+        with pyro.plate("batch", len(images), dim=-2), pyro.plate("nodes", 13, dim=-1):
+            pyro.sample("z_pres", dist.Bernoulli(logits=torch.zeros(len(images), 13)))
+
+    with pytest.raises(ValueError, match="8192 joint values"):
+        estimator("enumerate").prepare(program, program, torch.zeros(2, 1, 16, 16))
+
+
+def test_enumerating_some_sites_and_relaxing_others_is_exact_in_the_limit_of_no_choice():
+    """With kinds that are all but certain, relaxing them changes nothing: the enumerated gradient."""
+    program, guide, images = make(Steps)
+    with torch.no_grad():
+        guide.kind.copy_(torch.tensor([[30.0, 0, 0], [0, 30.0, 0]]))
+    grads = []
+    for name in ("enumerate", "z_pres*=enumerate,z_cat*=gumbel_st"):
+        method = estimator(name)
+        method.prepare(program, guide, images)
+        loss, _ = method(program, guide, images, Objective())
+        grads.append(gradients(loss, [program]))
+    torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-4)
+
+
+def test_relaxing_a_categorical_is_refused_by_name():
+    def program(images):
+        with pyro.plate("batch", len(images), dim=-1):
+            pyro.sample("z_cat", dist.Categorical(logits=torch.zeros(len(images), 3)))
+
+    with pytest.raises(ValueError, match=r"z_cat.*Categorical.*nvil"):
+        estimator("gumbel").prepare(program, program, torch.zeros(2, 1, 4, 4))
+
+
+def test_estimators_of_a_program_with_gaussians_only_give_the_closed_form_loss():
+    def program(images):
+        with pyro.plate("batch", len(images), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(images)), 1.0))
+            pyro.sample("images", dist.Normal(z, 1.0), obs=images)
+
+    def guide(images):
+        with pyro.plate("batch", len(images), dim=-1):
+            pyro.sample("z", dist.Normal(images / 2, math.sqrt(0.5)))  # the exact posterior
+
+    x = torch.tensor([0.3, -1.2])
+    trace = Objective().traces(program, guide, x)
+    terms = {name: per_image(t).sum() for name, t in cost_terms(*trace).items()}
+    kl = 0.5 * (0.5 + (x / 2) ** 2 - 1 - math.log(0.5))
+    torch.testing.assert_close(terms["kl/z"], kl.sum())
+
+
+def test_auxiliary_kls_agree_with_numerical_integration():
+    q = dist.Normal(torch.tensor([0.4]), torch.tensor([0.3]))
+    z = torch.linspace(-4, 4, 40_001)
+    density = q.log_prob(z).exp()
+    mixture = Mixture((0.2, 0.8), (-0.2, -1.2), (0.1, 0.2))
+    log_r = torch.logsumexp(
+        torch.stack(
+            [
+                math.log(w) + dist.Normal(m, v).log_prob(z)
+                for w, m, v in ((0.2, -0.2, 0.1), (0.8, -1.2, 0.2))
+            ]
+        ),
+        0,
+    )
+    expected = torch.trapezoid(density * (q.log_prob(z) - log_r), z)
+    values = torch.stack([mixture.kl(q) for _ in range(200)])
+    error = values.std() / math.sqrt(200)
+    assert abs(values.mean() - expected) < 4 * error
+    log_r = dist.Normal(4.0, 2.0).log_prob(z)
+    expected = torch.trapezoid(density * (q.log_prob(z) - log_r), z)
+    assert float(Gaussian(4, 2).kl(q)) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_mixture_treats_the_features_of_a_site_jointly():
+    q = dist.Normal(torch.zeros(1, 2), torch.full((1, 2), 1e-3)).to_event(1)
+    mixture = Mixture((0.5, 0.5), (0.0, 1.0), (0.2, 0.2))
+    joint = math.log(0.5 * math.exp(-0.0) + 0.5 * math.exp(-25.0)) - math.log(2 * math.pi * 0.04)
+    assert float(mixture.kl(q)) == pytest.approx(float(-q.entropy()) - joint, abs=1e-2)
+
+
+def test_weights_scale_a_site_and_leave_the_likelihood(problem):
+    program, guide, images = problem
+    program_trace, guide_trace = Objective(weights={"z_*": 0.0}).traces(program, guide, images)
+    assert guide_trace.log_prob_sum().item() == 0.0
+    images_only = program_trace.log_prob_sum(lambda name, site: name == "images")
+    assert program_trace.log_prob_sum().item() == pytest.approx(images_only.item())
+    plain = poutine.trace(poutine.replay(program, trace=guide_trace)).get_trace(images)
+    assert plain.log_prob_sum().item() != pytest.approx(images_only.item())

@@ -1,0 +1,123 @@
+"""GSGN's memory of templates (appendix C), and recipes by world."""
+
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+import pyro
+import pytest
+import torch
+
+from analysis.plots import memory_figure
+from guides.gsgn import Guide
+from inference.loading import own_programs
+from inference.objectives import Objective, cost_terms, per_image
+from inference.recipes import recipe, recipes_of
+from programs.gsgn import VARIANTS, Program
+
+SMALL = {
+    "size": 32,
+    "z_what": (16, 12, 8),
+    "crops": (16, 16),
+    "hidden": 24,
+    "channels": (8, 16),
+    "decoder": 16,
+}
+
+
+@pytest.fixture
+def pair():
+    pyro.set_rng_seed(0)
+    program = Program(replace(VARIANTS["mem"], **SMALL))
+    return program, Guide(program)
+
+
+def test_a_template_alone_decides_the_shape(pair):
+    memory = pair[0].leaf_decoder
+    what = torch.randn(6, memory.colours.seed.in_features)
+    cat = torch.eye(8)[[0, 0, 0, 3, 3, 5]]
+    colours, mask = memory(what, cat).split([3, 1], -3)
+    assert (mask[0] == mask[1]).all() and (mask[3] == mask[4]).all()
+    assert (mask[0] - mask[3]).abs().max() > 1e-4 and (mask[3] - mask[5]).abs().max() > 1e-4
+    assert (colours[0] - colours[1]).abs().max() > 1e-4
+    assert (colours <= mask).all()  # I ⊙ h, with h at most 1
+
+
+def test_the_memory_is_shown_by_samples_of_each_template(pair):
+    samples = pair[0].memory.samples(3)
+    assert samples.shape == (8, 3, 4, 16, 16)
+    assert (samples[:, :1, -1] == samples[:, 1:, -1]).all()  # one shape a template
+    assert (samples[:, 0, :3] != samples[:, 1, :3]).any()
+    figure = memory_figure(samples.detach())
+    assert len(figure.axes) == 8 * 4
+    assert Program(replace(VARIANTS["gsgn"], **SMALL)).memory is None
+
+
+def test_parts_show_their_address(pair):
+    program, _ = pair
+    scene = program(batch=8)
+    assert scene.objects.category is None
+    parts = scene.parts
+    assert ((parts.category >= 0) == (parts.pres > 0.5)).all()
+    assert parts.category.max() < program.config.memory
+
+
+def test_the_address_costs_what_it_says(pair):
+    """KL(q(z_cat) ‖ p(z_cat)) of existing leaves, from the two tables of logits."""
+    program, guide = pair
+    x = torch.rand(3, 3, 32, 32)
+    program_trace, guide_trace = Objective().traces(program, guide, x)
+    found = per_image(cost_terms(program_trace, guide_trace)["kl/z_cat_2"])
+    p, q = (t.nodes["z_cat_2"]["fn"].logits.log_softmax(-1) for t in (program_trace, guide_trace))
+    exists = guide_trace.nodes["z_pres_1"]["value"].repeat_interleave(4, -1)
+    exists = exists * guide_trace.nodes["z_pres_2"]["value"]
+    wanted = (exists * (q.exp() * (q - p)).sum(-1)).sum(-1)
+    assert wanted.max() > 0 and torch.allclose(found, wanted.flatten(), atol=1e-5)
+
+
+def test_the_posterior_of_what_hangs_on_the_address(pair):
+    """q(z_what | M[z_cat], x) is multiplied with that template's prior (12)."""
+    guide = pair[1]
+    x = torch.rand(2, 3, 32, 32)
+    with pyro.poutine.trace() as first:
+        guide(x)
+    other = {"z_cat_2": first.trace.nodes["z_cat_2"]["value"].roll(1, -1)}
+    kept = {n: s["value"] for n, s in first.trace.nodes.items() if s["type"] == "sample"}
+    kept = {n: v for n, v in kept.items() if n.startswith("z_") and not n.endswith("_2")}
+    pose = {n: first.trace.nodes[n]["value"] for n in ("z_pres_2", "z_where_2", "z_scale_2")}
+    pose["z_theta_2"] = first.trace.nodes["z_theta_2"]["value"]
+    with pyro.poutine.trace() as second, pyro.poutine.condition(data=kept | pose | other):
+        guide(x)
+    what = [t.trace.nodes["z_what_2"]["fn"].base_dist.loc for t in (first, second)]
+    assert (what[0] - what[1]).abs().max() > 1e-4
+
+
+def test_no_pattern_of_a_recipe_is_hidden_by_one_before_it():
+    """`lookup` takes the first pattern that matches: later ones that it covers would never count."""
+    tables = [recipes_of(program) for program in own_programs()]
+    for name, presets in (entry for table in tables for entry in table.items()):
+        for preset, some in presets.items():
+            weights = [key for key in some.schedules if key.startswith("weight.")]
+            for patterns in (list(some.auxiliary), weights):
+                for i, pattern in enumerate(patterns):
+                    covering = [p for p in patterns[:i] if fnmatchcase(pattern, p)]
+                    assert not covering, f"{name} {preset}: {covering[0]} hides {pattern}"
+
+
+def test_a_world_may_have_a_recipe_of_its_own():
+    assert recipe("gsgn", "gsgn", "quick") is recipes_of("gsgn")["gsgn"]["quick"]
+    own = recipes_of("gsgn")["gsgn/compositional_clevr"]["quick"]
+    assert recipe("gsgn", "mem", "quick", "compositional_clevr") is own
+    nine = recipe("gsgn", "gsgn9", "paper", "compositional_clevr")
+    assert set(nine.auxiliary) - set(own.auxiliary) == {"z_what_1"}
+    assert recipe("gsgn", "gsgn", "quick", "multi_mnist") is recipes_of("gsgn")["gsgn"]["quick"]
+    with pytest.raises(ValueError, match="of gsgn/compositional_clevr; known are paper, quick"):
+        recipe("gsgn", "gsgn", "long", "compositional_clevr")
+
+
+def test_parts_weigh_more_for_a_while_with_seven_of_them():
+    schedules = recipes_of("gsgn")["gsgn/compositional_clevr7"]["paper"].schedules
+    epoch = 1000
+    for name in ("weight.z_pres_2", "weight.aux/z_pres_2", "weight.z_theta_2"):
+        values = [schedules[name](n * epoch) for n in (0, 50, 65, 80)]
+        assert values == [1.0, 1.0, 3.0, 1.0]
+    assert "weight.z_pres_1" not in schedules

@@ -1,0 +1,325 @@
+"""SPACE: the broken stick, the mixture of pixels, occlusion, the boundary, and what absent cells cost."""
+
+import math
+
+import oracles
+import pyro
+import pytest
+import torch
+from pyro import poutine
+from test_contract import SMALL
+
+from guides.space import Guide
+from inference.estimators import ESTIMATORS, estimator
+from inference.objectives import Boundary, Objective, cost_terms, log_prob_per_image, per_image
+from inference.recipes import recipes_of
+from programs.blocks import render
+from programs.blocks.distributions import SegmentedPixels
+from programs.blocks.segments import break_stick
+from programs.scene import Nodes, Scene
+from programs.space import VARIANTS, Background, Config, Program
+
+
+def build(**changes):
+    program = Program(Config(**{**SMALL["space"], "glimpse": 16, **changes}))
+    return program, Guide(program)
+
+
+def test_a_broken_stick_sums_to_one_also_where_little_is_left():
+    logits = torch.tensor([0.0, 3.0, -40.0, 40.0]).repeat(4, 1).T.reshape(4, 1, 4).repeat(1, 5, 1)
+    shares = break_stick(logits).exp()
+    assert shares.shape == (5, 5, 4)
+    torch.testing.assert_close(shares.sum(0), torch.ones(5, 4))
+    left = 1.0
+    for share, logit in zip(shares[:, 0, 0].tolist(), [0.0, 3.0, -40.0, 40.0], strict=False):
+        part = 1 / (1 + math.exp(-logit))
+        assert share == pytest.approx(left * part, rel=1e-4, abs=1e-12)
+        left *= 1 - part
+    logits = torch.full((2, 1, 1), 200.0, requires_grad=True)
+    log_shares = break_stick(logits)
+    log_shares.exp().sum().backward()
+    assert log_shares.isfinite().all() and logits.grad.isfinite().all()
+
+
+def pixels(lead=(), segments=3, size=4):
+    foreground, value = torch.rand(*lead, 3, size, size), torch.rand(*lead, 3, size, size)
+    colours = torch.rand(*lead, segments, 3, size, size)
+    log_shares = torch.randn(*lead, segments, size, size).log_softmax(-3)
+    mixing = torch.rand(*lead, 1, size, size)
+    return SegmentedPixels(foreground, mixing, colours, log_shares, 0.2, 0.1), value
+
+
+def test_the_likelihood_is_the_mixture_pixel_by_pixel():
+    mixture, value = pixels()
+    expected = 0.0
+    for j in range(4):
+        for i in range(4):
+            means = [(mixture.foreground, float(mixture.mixing[0, j, i]), 0.2)]
+            for k in range(3):
+                share = math.exp(float(mixture.log_shares[k, j, i]))
+                means.append((mixture.segments[k], share * (1 - means[0][1]), 0.1))
+            density = 0.0
+            for mean, weight, sigma in means:
+                for c in range(3):
+                    z = float(value[c, j, i] - mean[c, j, i]) / sigma
+                    weight *= math.exp(-0.5 * z * z) / (sigma * math.sqrt(2 * math.pi))
+                density += weight
+            expected += math.log(density)
+    assert float(mixture.log_prob(value)) == pytest.approx(expected, rel=1e-3)
+
+
+def test_one_segment_is_the_mixture_of_two():
+    mixture, value = pixels(segments=1)
+    expected = oracles.mixture_log_prob(
+        value, mixture.foreground, mixture.segments[0], mixture.mixing, 0.2, 0.1
+    )
+    assert float(mixture.log_prob(value)) == pytest.approx(expected, rel=1e-3)
+    torch.testing.assert_close(mixture.background, mixture.segments[0])
+
+
+def test_samples_of_pixels_have_their_mean_and_variance():
+    mixture, _ = pixels(size=2)
+    n = 20_000
+    draws = mixture.expand((n,)).sample()
+    means = torch.cat([mixture.foreground[None], mixture.segments])
+    shares = torch.cat([mixture.mixing, (1 - mixture.mixing) * mixture.log_shares.exp()])[:, None]
+    sigma = torch.tensor([0.2, 0.1, 0.1, 0.1])[:, None, None, None]
+    second = (shares * (means**2 + sigma**2)).sum(0)
+    variance = second - mixture.mean**2
+    assert ((draws.mean(0) - mixture.mean).abs() < 4.5 * (variance / n).sqrt()).all()
+    torch.testing.assert_close(draws.var(0), variance, rtol=0.05, atol=1e-3)
+
+
+def test_the_nearer_object_covers_the_other_and_both_the_background():
+    program, _ = build(grid=2, glimpse=8)
+    red, green = (
+        torch.tensor([*rgb, 1.0])[:, None, None].expand(4, 8, 8)
+        for rgb in ((1.0, 0, 0), (0, 1.0, 0))
+    )
+    glimpses = torch.stack([red, green, red, red])[None]
+    pres, depth = torch.tensor([[1.0, 1.0, 0.0, 0.0]]), torch.tensor([[7.0, 1.0, 0.0, 0.0]])
+    where = torch.tensor([[[-0.2, 0.0], [0.2, 0.0], [0.0, 0.0], [0.0, 0.0]]])
+    pose = render.pose(where, torch.full((1, 4, 2), 0.5), torch.zeros(1, 4))
+    behind = Background(torch.full((1, 1, 1, 3, 32, 32), 0.5), torch.zeros(1, 1, 1, 32, 32))
+    mean = program.render(glimpses, pres, pose, depth, behind).mean[0, 0]
+    nearly = dict(rtol=0, atol=0.01)
+    torch.testing.assert_close(mean[:, 16, 16], torch.tensor([0.0, 1.0, 0.0]), **nearly)  # both
+    torch.testing.assert_close(mean[:, 16, 7], torch.tensor([1.0, 0.0, 0.0]), **nearly)  # red alone
+    torch.testing.assert_close(mean[:, 2, 2], torch.full((3,), 0.5), **nearly)
+    mean = program.render(glimpses, pres, pose, 8 - depth, behind).mean[0, 0]
+    torch.testing.assert_close(mean[:, 16, 16], torch.tensor([1.0, 0.0, 0.0]), **nearly)
+
+
+def test_cells_lie_row_by_row_and_boxes_reach_a_cell_further():
+    program, _ = build(grid=2)
+    zeros = torch.zeros(1, 4, 2)
+    pose = program.pose(zeros, zeros)
+    centres = torch.tensor([[[-0.5, -0.5], [0.5, -0.5], [-0.5, 0.5], [0.5, 0.5]]])
+    torch.testing.assert_close(pose[..., 2], centres)
+    torch.testing.assert_close(pose[..., :2], (0.5 * torch.eye(2)).expand(1, 4, 2, 2))
+    far = program.pose(zeros + 20, zeros)
+    torch.testing.assert_close(far[..., 2], centres + 1)
+
+
+# ---- the terms of the bound
+
+
+def replayed(program, guide, x, **values):
+    trace = poutine.trace(guide).get_trace(x)
+    for name, value in values.items():
+        trace.nodes[name]["value"] = value
+    return trace
+
+
+@torch.no_grad()
+def test_absent_cells_cost_their_absence_and_nothing_else():
+    program, guide = build()
+    x = torch.rand(3, 3, 32, 32)
+    pres = torch.tensor([[1.0, 0.0, 0.0, 1.0], [0.0] * 4, [1.0] * 4])
+    trace = replayed(program, guide, x, z_pres_1=pres)
+    with poutine.replay(trace=trace):
+        again = poutine.trace(guide).get_trace(x)
+        terms = cost_terms(poutine.trace(program).get_trace(x), again)
+    for name in ("z_where_1", "z_scale_1", "z_depth_1", "z_what_1"):
+        cost = terms[f"kl/{name}"].cost
+        assert (cost[pres == 0] == 0).all() and (cost[pres == 1] > 0).all()
+    assert (terms["kl/z_pres_1"].cost > 0).all()
+
+
+@torch.no_grad()
+def test_the_joint_is_what_is_written_at_the_top_of_the_program():
+    program, guide = build()
+    x = torch.rand(2, 3, 32, 32)
+    trace = poutine.trace(guide).get_trace(x)
+    z = {n: trace.nodes[n]["value"] for n in trace.stochastic_nodes}
+    got = log_prob_per_image(poutine.trace(poutine.replay(program, trace=trace)).get_trace(x))
+
+    log_normal = lambda v, m, s: torch.distributions.Normal(m, s).log_prob(v)
+    c, pres = program.config, z["z_pres_1"]
+    here = log_normal(z["z_where_1"], 0.0, 1.0).sum(-1) + log_normal(z["z_depth_1"], 0.0, 1.0)
+    here = here + log_normal(z["z_scale_1"], c.scale_mean, c.scale_sd).sum(-1)
+    here = here + log_normal(z["z_what_1"], 0.0, 1.0).sum(-1)
+    absent = math.log(1 - c.presence)
+    expected = torch.where(pres == 1, math.log(c.presence) + here, absent).sum(1)
+    softplus, segments = torch.nn.functional.softplus, program.segments
+    state, mask = (torch.zeros(2, 1, 8), torch.zeros(2, 1, 8)), torch.zeros(2, 1, 4)
+    for k in (1, 2, 3):
+        state = segments.cell(segments.cell.look(segments.start.expand(2, 1, -1)), mask, state)
+        loc, raw = segments.mask_head(state[0]).chunk(2, -1)
+        mask = z[f"z_bg_mask_{k}"]
+        expected = expected + log_normal(mask, loc, softplus(raw) + 1e-4).sum((1, 2))
+        loc, raw = segments.component_head(mask[:, 0]).chunk(2, -1)
+        bg = z["z_bg"][:, k - 1]
+        expected = expected + log_normal(bg, loc, softplus(raw) + 1e-4).sum(1)
+
+    glimpses = program.glimpse_decoder(z["z_what_1"]).sigmoid()
+    depth = c.occlusion * z["z_depth_1"].sigmoid()
+    pose = program.pose(z["z_where_1"], z["z_scale_1"])
+    stick = [program.segments.mask_decoder(z[f"z_bg_mask_{k}"])[:, 0, 0].sigmoid() for k in (1, 2)]
+    shares = torch.stack([stick[0], (1 - stick[0]) * stick[1], (1 - stick[0]) * (1 - stick[1])], 1)
+    colours = program.component_decoder(z["z_bg"]).sigmoid()
+    for b in range(2):
+        whole = oracles.composite(render.place(glimpses[b], pose[b], 32), pres[b], depth[b])
+        density = whole[3:] * log_normal(x[b], whole[:3], c.sigma_fg).sum(0).exp()
+        for k in range(3):
+            normal = log_normal(x[b], colours[b, k], c.sigma_bg).sum(0).exp()
+            density = density + (1 - whole[3:]) * shares[b, k] * normal
+        expected[b] += density.log().sum()
+    torch.testing.assert_close(got, expected, rtol=1e-3, atol=0.1)
+
+
+def test_one_component_is_the_whole_background_without_masks():
+    program, guide = build(components=1)
+    traces = Objective().traces(program, guide, torch.rand(2, 3, 32, 32))
+    assert not any("mask" in name for name in traces[0].nodes)
+    scene = program(batch=2)
+    assert scene.background.shape == (2, 3, 32, 32)
+
+
+@pytest.mark.parametrize("change", [
+    {"presence": 1.0}, {"scale_mean": math.inf}, {"channels": ()}, {"occlusion": 50.0}, {"grid": 0},
+])  # fmt: skip
+def test_what_cannot_be_is_refused_by_its_name(change):
+    (name,) = change
+    with pytest.raises(ValueError, match=f"{name}="):
+        Config(**change)
+
+
+def test_variants_are_for_objects_and_parts():
+    assert VARIANTS["space_p"].grid > VARIANTS["space"].grid
+    assert VARIANTS["space_p"].scale_mean < VARIANTS["space"].scale_mean
+
+
+# ---- the boundary
+
+
+def boxed(opacity, pres=1.0):
+    """One box over the whole image of 32 pixels, of which `opacity` (32, 32) is what is seen."""
+    pres = torch.full((1, 1), pres)
+    pose = render.pose(torch.zeros(1, 1, 2), torch.ones(1, 1, 2), torch.zeros(1, 1))
+    nodes = Nodes(pres, pose, torch.zeros(1, 1), torch.zeros(1, 1).long())
+    return Scene(torch.zeros(1, 3, 32, 32), (nodes,), opacity=opacity[None, None])
+
+
+def test_the_boundary_counts_what_is_opaque_in_the_border():
+    penalty, opacity = Boundary(border=6, sd=0.5), torch.zeros(32, 32)
+    opacity[6:26, 6:26] = 1.0
+    assert float(penalty(boxed(opacity))) == 0  # all inside
+    opacity[5, 10] = opacity[31, 31] = 1.0
+    opacity[0, 0] = 0.5
+    expected = 0.5 * (1 + 1 + 0.25) / 0.25
+    assert float(penalty(boxed(opacity))) == pytest.approx(expected, rel=1e-4)
+    assert float(penalty(boxed(opacity, pres=0.5))) == pytest.approx(expected / 4, rel=1e-4)
+    assert float(penalty(boxed(opacity, pres=0.0))) == 0
+    with pytest.raises(ValueError, match="opacity"):
+        penalty(Scene(torch.zeros(1, 3, 32, 32), ()))
+
+
+def test_the_boundary_makes_boxes_larger_and_edges_clear():
+    opacity = torch.zeros(32, 32)
+    opacity[4:28, 4:28] = 0.5
+    opacity.requires_grad_()
+    scale = torch.full((1, 1, 2), 0.87, requires_grad=True)
+    scene = boxed(opacity)
+    (nodes,) = scene.levels
+    pose = render.pose(torch.zeros(1, 1, 2), scale, torch.zeros(1, 1))
+    nodes = Nodes(nodes.pres, pose, nodes.depth, nodes.parent)
+    Boundary()(Scene(scene.image, (nodes,), opacity=scene.opacity)).sum().backward()
+    assert (scale.grad < 0).all()
+    assert (opacity.grad >= 0).all() and opacity.grad.max() > 0
+
+
+def mean_grey(scene, images):
+    return scene.image.mean((1, 2, 3))
+
+
+@pytest.mark.parametrize("method", sorted(ESTIMATORS))
+def test_every_estimator_pays_the_penalty_and_learns_from_it(method):
+    program, guide = build()
+    x = torch.rand(4, 3, 32, 32)
+    estimate = estimator({"disarm": "z_pres*=disarm,*=rloo:2"}.get(method, method))
+    estimate.prepare(program, guide, x)
+    objective = Objective(penalties={"boundary": Boundary(), "grey": mean_grey})
+
+    def run(objective):
+        pyro.set_rng_seed(2)
+        return estimate(program, guide, x, objective)
+
+    loss, terms = run(objective)
+    without, others = run(Objective())
+    assert terms.keys() - others.keys() == {"penalty/boundary", "penalty/grey"}
+    assert terms["penalty/grey"] > 0
+    torch.testing.assert_close({k: terms[k] for k in others}, others)
+    gradients = (
+        torch.autograd.grad(v, program.component_decoder.net[0].weight) for v in (loss, without)
+    )
+    assert not torch.equal(*(g for (g,) in gradients))
+
+
+def test_weights_name_penalties_and_weight_zero_is_none():
+    program, guide = build()
+    x, table = torch.rand(2, 3, 32, 32), {"grey": mean_grey}
+    costs = []
+    for weight in (1.0, 3.0, 0.0):
+        pyro.set_rng_seed(0)
+        weights = {"penalty/grey": torch.tensor(weight)}
+        terms = cost_terms(*Objective(weights, penalties=table).traces(program, guide, x))
+        costs.append(per_image(terms["penalty/grey"]))
+    assert costs[0].shape == (2,)
+    torch.testing.assert_close(costs[1], 3 * costs[0])
+    assert (costs[2] == 0).all()
+
+
+def test_a_penalty_needs_a_scene_and_a_number_an_image():
+    program, guide = build()
+    x = torch.rand(2, 3, 32, 32)
+    for penalty, words in ((lambda s, _: s.image.mean(), "shape"), (lambda s, _: s.image, "shape")):
+        with pytest.raises(ValueError, match=words):
+            Objective(penalties={"odd": penalty}).traces(program, guide, x)
+    with pytest.raises(ValueError, match="returns a Scene"):
+        Objective(penalties={"odd": mean_grey}).traces(lambda x: None, guide, x)
+
+
+def test_presets_have_the_boundary_and_may_be_without(tmp_path):
+    from inference.plan import Run, plan
+
+    for variant in VARIANTS:
+        for preset in ("quick", "paper"):
+            assert isinstance(recipes_of("space")[variant][preset].penalties["boundary"], Boundary)
+    run = Run("programs/space.py", tmp_path, set=("train.penalties={}",))
+    assert plan(run).recipe.penalties == {}
+    with pytest.raises(ValueError, match="penalties"):
+        plan(Run("programs/space.py", tmp_path, set=("train.penalties={'a': 1}",)))
+
+
+@torch.no_grad()
+def test_the_reported_bound_has_no_penalty():
+    from analysis.posterior import log_weights
+
+    program, guide = build()
+    x = torch.rand(2, 3, 32, 32)
+    pyro.set_rng_seed(0)
+    before = log_weights(program, guide, x, 3)
+    Objective(penalties={"boundary": Boundary()}).traces(program, guide, x)
+    pyro.set_rng_seed(0)
+    torch.testing.assert_close(log_weights(program, guide, x, 3), before)

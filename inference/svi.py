@@ -231,3 +231,7 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         distributed.leave()
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

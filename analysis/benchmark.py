@@ -17,7 +17,6 @@ begin with "eager". Phases, operations and Python's share are always those of an
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import sys
 import time
@@ -36,6 +35,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from analysis import plots
+from analysis.command import told, write_json
 from analysis.evaluate import floats
 from analysis.gradients import Learner
 from inference.images.worlds import world_dataset
@@ -344,7 +344,8 @@ def parser() -> argparse.ArgumentParser:
     return a
 
 
-def main(arguments: list[str] | None = None) -> int:
+@told
+def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
     options = vars(parser().parse_args(arguments))
     names = ("programs", "threads", "against", "beside", "cpu_time", "scaling", "json")
@@ -354,23 +355,17 @@ def main(arguments: list[str] | None = None) -> int:
         torch.set_num_threads(threads)
     options["set"] = tuple(options["set"])
     rows = []
-    try:
-        for program in programs:
-            run = Run(program, Path(), **options)
-            rows.append(measure(run, against, beside, clock))
-            for name, value in rows[-1].items():
-                print(f"{name:26}", f"{value:.4g}" if isinstance(value, float) else value)
-            print(flush=True)
-            if figure:
-                rows[-1]["scaling"] = scaling(run)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    for program in programs:
+        run = Run(program, Path(), **options)
+        rows.append(measure(run, against, beside, clock))
+        for name, value in rows[-1].items():
+            print(f"{name:26}", f"{value:.4g}" if isinstance(value, float) else value)
+        print(flush=True)
+        if figure:
+            rows[-1]["scaling"] = scaling(run)
     if figure:
         plots.save(plots.scaling_figure(rows), figure)
-    if target:
-        target.write_text(json.dumps(rows, indent=2) + "\n")
-    return 0
+    write_json(target, rows)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ relaxed value, KL weight or auxiliary term enters.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +18,7 @@ import pyro
 import torch
 
 from analysis import scores
+from analysis.command import of_run, told, write_json
 from analysis.posterior import infer, iwae, log_weights
 from analysis.scores.features import random_convolutions
 from inference import checkpoint
@@ -194,35 +193,25 @@ class Judge:
             print(f"  {path}")
 
 
-def main(arguments: list[str] | None = None) -> int:
+@told
+def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
-    a = argparse.ArgumentParser(
-        prog="python -m analysis.evaluate", description=__doc__.split("\n")[0]
-    )
-    a.add_argument("run", metavar="RUN", help="run folder, or name of a run in programs/trained")
+    a = of_run("analysis.evaluate", __doc__, scenes=500)
     a.add_argument("--world", metavar="W", help="another world than the run's, at the run's size")
-    a.add_argument("--scenes", type=int, default=500, metavar="N")
-    a.add_argument("--seed", type=int, default=0, metavar="S")
     a.add_argument(
         "--features", default="analysis.scores.features:random_convolutions", metavar="MODULE:CALLABLE",
         help="net of the Fréchet distance: images (B, C, H, W) in [0, 1] -> (B, F)",
     )  # fmt: skip
     a.add_argument("--json", type=Path, metavar="FILE", help="write the metrics there too")
-    options = a.parse_args(arguments)
-    try:
-        run = open_run(options.run)
-        data = run.unseen(options.scenes, options.seed, options.world)
-        features = imported(options.features, "--features")
-        found = run.steps | evaluate(run.program, run.guide, data, "cpu", options.seed, features)
-        if "split" not in data.description:
-            print("all pictures of the folder, which the run was trained on:")
-        print(table(found))
-        if options.json:
-            checkpoint.write(options.json, (json.dumps(found, indent=2) + "\n").encode())
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    o = a.parse_args(arguments)
+    run = open_run(o.run)
+    data = run.unseen(o.scenes, o.seed, o.world)
+    features = imported(o.features, "--features")
+    found = run.steps | evaluate(run.program, run.guide, data, "cpu", o.seed, features)
+    if "split" not in data.description:
+        print("all pictures of the folder, which the run was trained on:")
+    print(table(found))
+    write_json(o.json, found)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ Shape legend: B scenes, N slots, M objects, P parts, T types, S pixels a side of
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import sys
 from collections.abc import Callable
@@ -27,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from analysis.command import of_run, told
 from analysis.posterior import infer
 from analysis.posterior.quantities import n_objects, n_parts
 from analysis.scores import owners
@@ -270,26 +270,14 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> int:
+@told
+def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
-    a = argparse.ArgumentParser(
-        prog="python -m analysis.generation", description=__doc__.split("\n")[0]
-    )
-    a.add_argument("run", metavar="RUN", help="run folder, or name of a run in programs/trained")
-    a.add_argument("--scenes", type=int, default=500, metavar="N", help="true ones, and sampled")
-    a.add_argument("--seed", type=int, default=0, metavar="S")
-    o = a.parse_args(arguments)
+    o = of_run("analysis.generation", __doc__, scenes=500).parse_args(arguments)
     pyro.enable_validation(False)
     pyro.set_rng_seed(o.seed)
-    try:
-        run = open_run(o.run)
-        program, guide = run.program, run.guide
-        data = run.unseen(o.scenes, o.seed)
-        print(table(generation(program, guide, data, o.scenes)))
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    run = open_run(o.run)
+    print(table(generation(run.program, run.guide, run.unseen(o.scenes, o.seed), o.scenes)))
 
 
 if __name__ == "__main__":

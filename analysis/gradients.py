@@ -14,7 +14,6 @@ Written to --out: gradients.csv, training.csv, bias_variance.png, training.png; 
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import sys
 import time
@@ -28,6 +27,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from analysis.command import aligned, command_line, told, write_csv
 from analysis.evaluate import floats, graph_metrics
 from analysis.posterior import iwae, log_weights
 from inference.estimators import LIMIT, Bound, estimator
@@ -293,32 +293,14 @@ def figures(gradients: list[dict], training: list[dict], out: Path) -> list[Path
     return [out / name for name in drawn]
 
 
-def write(path: Path, rows: list[dict]) -> None:
-    """A CSV file."""
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(k for row in rows for k in row)))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def show(rows: list[dict]) -> str:
-    """Rows as an aligned table, without the columns by group."""
-    columns = [c for c in rows[0] if not c.startswith("snr ")]
-    cells = [[_cell(row.get(c)) for c in columns] for row in rows]
-    widths = [max(len(c), *(len(line[i]) for line in cells)) for i, c in enumerate(columns)]
-    line = lambda words: "  ".join(w.rjust(n) for w, n in zip(words, widths, strict=True))  # noqa: E731
-    return "\n".join([line(columns), *map(line, cells)])
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def shown(rows: list[dict]) -> list[str]:
+    """Columns of a table of gradients, without those by group of parameters."""
+    return [name for name in rows[0] if not name.startswith("snr ")]
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    a = argparse.ArgumentParser(
-        prog="python -m analysis.gradients", description=__doc__.split("\n")[0]
-    )
+    a = command_line("analysis.gradients", __doc__)
     a.add_argument("program", metavar="PROGRAM.py")
     a.add_argument(
         "--estimators",
@@ -353,15 +335,10 @@ def parser() -> argparse.ArgumentParser:
     return a
 
 
-def main(arguments: list[str] | None = None) -> int:
+@told
+def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
-    options = parser().parse_args(arguments)
-    try:
-        study(options)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    study(parser().parse_args(arguments))
 
 
 def study(o: argparse.Namespace) -> None:
@@ -387,18 +364,18 @@ def study(o: argparse.Namespace) -> None:
         x = learner.images(10**6)[: o.images]
         rows = list(compare(learner, names, o.draws, o.draws, x, o.reference))
         gradients += rows
-        write(o.out / "gradients.csv", gradients)
+        write_csv(o.out / "gradients.csv", gradients)
         print(f"gradients at step {point}, {o.draws} draws of {len(x)} images")
-        print(show(rows), flush=True)
+        print(aligned(rows, shown(rows)), flush=True)
     training: list[dict] = []
     for seed in range(o.seeds if o.minutes else 0):
         for name in names:
             for row in race(p, name, seed, data, validation, o.minutes, points=8):
                 training.append(row)
-            print(show([training[-1]]).split("\n")[1], flush=True)
-            write(o.out / "training.csv", training)
+            print(aligned([training[-1]]).split("\n")[1], flush=True)
+            write_csv(o.out / "training.csv", training)
     if training:
-        print(show(summary(training)))
+        print(aligned(summary(training)))
     for path in figures(gradients, training, o.out):
         print(f"  {path}")
 

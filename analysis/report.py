@@ -9,7 +9,6 @@ its metrics.json; pictures, posterior and checks are made anew from unseen image
 
 from __future__ import annotations
 
-import argparse
 import base64
 import html
 import inspect
@@ -27,10 +26,11 @@ from matplotlib.figure import Figure
 from pyro import poutine
 
 from analysis import edit, plots
+from analysis.command import command_line, told
 from analysis.evaluate import floats, graph_metrics
 from analysis.papers.econ import validity
 from analysis.papers.gnm import tables as structure
-from analysis.papers.published import PUBLISHED
+from analysis.papers.published import figures_of, source_of
 from analysis.posterior import (
     Mode,
     calibration,
@@ -167,14 +167,15 @@ def about(page: Page, folder: Path, config: Mapping[str, Any], world: str) -> No
         return
     page.heading("Metrics")
     measured = read_json(file)
-    published = PUBLISHED.get(f"{config['variant']}-{world}")
+    name = f"{config['variant']}-{world}"
+    published = figures_of(name)
     numbers = {k: v for k, v in measured.items() if isinstance(v, float)}
-    if published is None:
+    if not published:
         page.table(["", "this run"], [[k.replace("_", " "), v] for k, v in numbers.items()])
     else:
-        rows = [[k.replace("_", " "), v, published.metrics.get(k, "")] for k, v in numbers.items()]
+        rows = [[k.replace("_", " "), v, published.get(k, "")] for k, v in numbers.items()]
         page.table(["", "this run", "paper"], rows)
-        page.text(f"Paper: {published.source}. The data are not the paper's own.")
+        page.text(f"Paper: {source_of(name)}. The data are not the paper's own.")
     page.text(
         f"At step {measured.get('step', '?')}, on {measured['scenes']} unseen scenes, seed "
         f"{measured['seed']}: hard draws, the program's own densities, no auxiliary term."
@@ -382,25 +383,19 @@ def curves(page: Page, folder: Path) -> None:
         page.figure(plots.curves_figure(read_log(folder / "log.jsonl")), "By step.")
 
 
-def main(arguments: list[str] | None = None) -> int:
+@told
+def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
-    a = argparse.ArgumentParser(
-        prog="python -m analysis.report", description=__doc__.split("\n")[0]
-    )
+    a = command_line("analysis.report", __doc__)
     a.add_argument("run", metavar="RUN", help="run folder, or name of a run in programs/trained")
     a.add_argument("--out", type=Path, metavar="DIR", help="RUN/report, or runs/NAME/report")
     a.add_argument("--images", type=int, default=IMAGES, metavar="N", help="of the posterior")
     a.add_argument("--draws", type=int, default=DRAWS, metavar="S", help="of each image")
-    options = a.parse_args(arguments)
-    try:
-        folder = find_run(options.run)
-        own = Path(options.run) if Path(options.run) == folder else Path("runs") / options.run
-        page = report(options.run, options.out or own / "report", options.images, options.draws)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    o = a.parse_args(arguments)
+    folder = find_run(o.run)
+    own = Path(o.run) if Path(o.run) == folder else Path("runs") / o.run
+    page = report(o.run, o.out or own / "report", o.images, o.draws)
     print(f"{page}, and posterior.nc beside it")
-    return 0
 
 
 if __name__ == "__main__":

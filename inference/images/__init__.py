@@ -1,1 +1,1 @@
-"""TODO."""
+"""Where images come from, in one protocol: simulated worlds, folders, clips and videos, published files."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What programs and guides are built of: networks, distributions, flows, rendering, boxes, segments."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""DeNF: Unsupervised Scene-Decompositional Normalizing Flows, anonymous, under review."""

@@ -12,17 +12,17 @@ Shape legend: B images, K slots, H x W pixels.
 
 from __future__ import annotations
 
-import argparse
 import sys
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from analysis.command import command_line, positive, told
 from analysis.evaluate import floats
 from analysis.scores import ari_fg
 from inference.images.dataset import Dataset
-from inference.images.worlds import load_world, world_dataset
+from inference.images.worlds import world_dataset
 from inference.runs import open_run
 from programs.blocks import render
 from programs.scene import Nodes, Scene
@@ -84,29 +84,21 @@ def sweep(data: Dataset, seed: int = 0) -> dict[str, float]:
     return dict(sorted(found.items(), key=lambda pair: pair[1]))
 
 
-def main(arguments: list[str] | None = None) -> int:
+@told
+def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
-    a = argparse.ArgumentParser(
-        prog="python -m analysis.papers.denf.clustering", description=__doc__.split("\n")[0]
-    )
+    a = command_line("analysis.papers.denf.clustering", __doc__)
     a.add_argument("run", metavar="RUN", nargs="?", help="a run, whose scenes are taken")
     a.add_argument("--world", metavar="W", help="another world than the run's, or without a run")
-    a.add_argument("--scenes", type=int, default=100, metavar="N")
+    a.add_argument("--scenes", type=positive, default=100, metavar="N")
     a.add_argument("--seed", type=int, default=0, metavar="S")
-    options = a.parse_args(arguments)
-    try:
-        if options.run:
-            data = open_run(options.run).unseen(options.scenes, options.seed, options.world)
-        else:
-            world = options.world or "clevr6"
-            config = load_world(world).config()
-            data = world_dataset(world, options.scenes, "test", options.seed, config)
-        for name, value in sweep(data, options.seed).items():
-            print(f"  {name:<32} ari_fg {value:.4f}")
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    o = a.parse_args(arguments)
+    if o.run:
+        data = open_run(o.run).unseen(o.scenes, o.seed, o.world)
+    else:
+        data = world_dataset(o.world or "clevr6", o.scenes, "test", o.seed)
+    for name, value in sweep(data, o.seed).items():
+        print(f"  {name:<32} ari_fg {value:.4f}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ For programs that can draw a Scene (`redraw`).
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from analysis import edit, plots
+from analysis.command import of_run, told
 from analysis.evaluate import floats
 from analysis.posterior import infer
 from analysis.scores import change_outside, outside
@@ -79,39 +79,28 @@ def edits_figure(program: Callable, images: Tensor, scene: Scene, count: int = 6
     return plots.pictures_figure(columns)
 
 
-def main(arguments: list[str] | None = None) -> int:
+@told
+def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
-    a = argparse.ArgumentParser(
-        prog="python -m analysis.papers.denf.fidelity", description=__doc__.split("\n")[0]
-    )
-    a.add_argument("run", metavar="RUN", help="run folder, or name of a run in programs/trained")
-    a.add_argument("--scenes", type=int, default=200, metavar="N")
-    a.add_argument("--seed", type=int, default=0, metavar="S")
+    a = of_run("analysis.papers.denf.fidelity", __doc__, scenes=200)
     a.add_argument("--figure", type=Path, metavar="FILE", help="draw edits of some scenes")
-    options = a.parse_args(arguments)
-    try:
-        run = open_run(options.run)
-        program, guide = run.program, run.guide
-        data = run.unseen(options.scenes, options.seed)
-        pyro.set_rng_seed(options.seed)
-        images = floats(data, "cpu")
-        scene = infer(program, guide, images)
-        if scene is None:
-            raise ValueError(f"{options.run}: its program returns no Scene")
-        found = 255 * removals(program, scene, images)
-        if options.figure is not None:
-            plots.save(edits_figure(program, images, scene), options.figure)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    o = a.parse_args(arguments)
+    run = open_run(o.run)
+    images = floats(run.unseen(o.scenes, o.seed), "cpu")
+    pyro.set_rng_seed(o.seed)
+    scene = infer(run.program, run.guide, images)
+    if scene is None:
+        raise ValueError(f"{o.run}: its program returns no Scene")
+    found = 255 * removals(run.program, scene, images)
+    if o.figure is not None:
+        plots.save(edits_figure(run.program, images, scene), o.figure)
     if not len(found):
-        print(f"no object was found in {options.scenes} scenes")
-        return 0
+        print(f"no object was found in {o.scenes} scenes")
+        return
     print(f"{len(found)} objects removed")
     for kind, change in zip(("scene as drawn", "image"), found.T, strict=True):
         mean, most = change.mean(), change.max()
         print(f"outside the box, of 255, from the {kind}: mean {mean:.3f}, at most {most:.3f}")
-    return 0
 
 
 if __name__ == "__main__":

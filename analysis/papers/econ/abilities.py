@@ -19,7 +19,6 @@ Shape legend: B images, N objects, H x W pixels.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping
 
@@ -30,6 +29,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from analysis import edit
+from analysis.command import command_line, told
 from analysis.evaluate import with_masks
 from analysis.posterior import Mode, infer
 from inference.loading import load
@@ -272,11 +272,10 @@ def _same(nodes: Nodes, others: Nodes) -> Tensor:
     return torch.stack([(a - b).abs().flatten(2).amax(-1) < SEEN for a, b in pairs]).all(0)
 
 
-def main(arguments: list[str] | None = None) -> int:
+@told
+def main(arguments: list[str] | None = None) -> None:
     """Entry point: untrained programs, on noise."""
-    argparse.ArgumentParser(
-        prog="python -m analysis.papers.econ.abilities", description=__doc__.split("\n")[0]
-    ).parse_args(arguments)
+    command_line("analysis.papers.econ.abilities", __doc__).parse_args(arguments)
     pyro.enable_validation(False)
     found = {}
     for variant, name in PROGRAMS.items():
@@ -287,7 +286,6 @@ def main(arguments: list[str] | None = None) -> int:
         images = torch.rand(2, getattr(config, "colours", 3), SIZE, SIZE)
         found[variant] = abilities(program.eval(), guide.eval(), images)
     print(table(found))
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""TODO."""
+"""GNM: Jiang, Ahn: Generative Neurosymbolic Machines, NeurIPS 2020."""

@@ -24,8 +24,6 @@ Shape legend: B images, N slots, M objects, D features, C colours, S pixels a si
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
@@ -38,14 +36,14 @@ from pyro import poutine
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from analysis.command import of_run, told, write_json
 from analysis.evaluate import floats, graph_metrics, with_masks
 from analysis.papers.gnm import judges
 from analysis.papers.gsgn.downstream import APPEARANCE, appearance
 from analysis.posterior import Mode, infer, iwae, latent_sites, log_weights, modes
 from analysis.scores.classifier import fit, seeded
-from inference import checkpoint
 from inference.images.dataset import Dataset
-from inference.runs import find_run, open_run
+from inference.runs import open_run
 from programs.blocks.nets import mlp
 from programs.scene import Scene, concatenate
 
@@ -322,14 +320,10 @@ def _number(column: str, value: float) -> str:
     return f"{value:,.0f}" if column in ("d_steps", "ll", "parameters") else f"{value:.3f}"
 
 
-def main(arguments: list[str] | None = None) -> int:
+@told
+def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
-    a = argparse.ArgumentParser(
-        prog="python -m analysis.papers.gnm.tables", description=__doc__.split("\n")[0]
-    )
-    a.add_argument("run", metavar="RUN", help="run folder, or name of a run in programs/trained")
-    a.add_argument("--scenes", type=int, default=500, metavar="N", help="true ones, and sampled")
-    a.add_argument("--seed", type=int, default=0, metavar="S")
+    a = of_run("analysis.papers.gnm.tables", __doc__, scenes=500)
     a.add_argument("--boxes", action="store_true", help="objects are the program's own, of digits")
     a.add_argument("--symbols", choices=("mode", "draw"), default="mode", help="given z_global")
     a.add_argument("--limit", type=int, default=LIMIT, metavar="N", help="of D-Steps")
@@ -337,22 +331,14 @@ def main(arguments: list[str] | None = None) -> int:
     o = a.parse_args(arguments)
     pyro.enable_validation(False)
     pyro.set_rng_seed(o.seed)
-    try:
-        if o.scenes < 4:
-            raise ValueError(f"--scenes {o.scenes}: expected at least 4")
-        run = open_run(o.run)
-        program, guide = run.program, run.guide
-        data = run.unseen(PER_STEP * o.scenes, o.seed)
-        mode = o.symbols == "mode"
-        found = structure(program, guide, data, o.scenes, o.seed, o.boxes, mode, o.limit)
-        print(table(find_run(o.run).name, found, data.description["world"]))
-        if o.json:
-            found = run.steps | {"symbols": o.symbols, "boxes": o.boxes} | found
-            checkpoint.write(o.json, (json.dumps(found, indent=2) + "\n").encode())
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if o.scenes < 4:
+        raise ValueError(f"--scenes {o.scenes}: expected at least 4")
+    run = open_run(o.run)
+    data = run.unseen(PER_STEP * o.scenes, o.seed)
+    mode = o.symbols == "mode"
+    found = structure(run.program, run.guide, data, o.scenes, o.seed, o.boxes, mode, o.limit)
+    print(table(run.folder.name, found, data.description["world"]))
+    write_json(o.json, run.steps | {"symbols": o.symbols, "boxes": o.boxes} | found)
 
 
 if __name__ == "__main__":

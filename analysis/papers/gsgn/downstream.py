@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from analysis import plots
-from analysis.gradients import show, write
+from analysis.command import aligned, command_line, positive, told, write_csv
 from analysis.posterior import latent_sites, modes, plate_names, within_batch
 from analysis.scores import owners
 from analysis.scores.classifier import fit, seeded
@@ -371,48 +371,43 @@ def _numbers(text: str) -> list[int]:
     return sorted({int(n) for n in text.split(",")})
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Entry point."""
-    a = argparse.ArgumentParser(
-        prog="python -m analysis.papers.gsgn.downstream", description=__doc__.split("\n")[0]
-    )
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    a = command_line("analysis.papers.gsgn.downstream", __doc__)
     a.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or names of shipped runs")
-    a.add_argument(
-        "--views",
-        default="",
-        metavar="V,…",
-        help=f"of {', '.join(VIEWS)} (default: by the program)",
-    )
+    by_program = f"of {', '.join(VIEWS)} (default: by the program)"
+    a.add_argument("--views", default="", metavar="V,…", help=by_program)
     a.add_argument("--labels", type=_numbers, default="64,128,256,512,1024,2048", metavar="N,…")
-    a.add_argument(
-        "--scenes", type=int, default=1000, metavar="N", help="to validate and to test on, of each"
-    )
-    a.add_argument("--steps", type=int, default=600, metavar="N", help="of a classifier's training")
-    a.add_argument("--repeats", type=int, default=1, metavar="N", help="classifiers from new seeds")
+    each = "to validate and to test on, of each"
+    a.add_argument("--scenes", type=positive, default=1000, metavar="N", help=each)
+    training = "of a classifier's training"
+    a.add_argument("--steps", type=positive, default=600, metavar="N", help=training)
+    seeds = "classifiers from new seeds"
+    a.add_argument("--repeats", type=positive, default=1, metavar="N", help=seeds)
     a.add_argument("--seed", type=int, default=0, metavar="S", help="of scenes and classifiers")
     a.add_argument("--out", type=Path, default=Path("runs/downstream"), metavar="DIR")
+    return a
+
+
+@told
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point."""
+    a = parser()
     o = a.parse_args(arguments)
-    for name in ("scenes", "steps", "repeats"):
-        if getattr(o, name) < 1:
-            a.error(f"--{name} {getattr(o, name)}: expected at least 1")
     if o.labels[0] < 1:
         a.error(f"--labels {o.labels[0]}: expected at least 1")
     pyro.enable_validation(False)
-    views, seeds = [v for v in o.views.split(",") if v], range(o.seed, o.seed + o.repeats)
+    views = [v for v in o.views.split(",") if v]
+    seeds = range(o.seed, o.seed + o.repeats)
     rows: list[dict] = []
-    try:
-        o.out.mkdir(parents=True, exist_ok=True)
-        for run in o.runs:
-            for row in study(run, views, o.labels, o.scenes, o.steps, seeds):
-                rows.append(row)
-                write(o.out / "downstream.csv", rows)
-                print(show([row]).split("\n")[-1], flush=True)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(show(summary(rows)))
+    o.out.mkdir(parents=True, exist_ok=True)
+    for run in o.runs:
+        for row in study(run, views, o.labels, o.scenes, o.steps, seeds):
+            rows.append(row)
+            write_csv(o.out / "downstream.csv", rows)
+            print(aligned([row]).split("\n")[-1], flush=True)
+    print(aligned(summary(rows)))
     plots.save(plots.labels_figure(rows), o.out / "downstream.png")
-    return 0
 
 
 if __name__ == "__main__":

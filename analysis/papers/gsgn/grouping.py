@@ -10,7 +10,6 @@ Shape legend: B images, N slots.
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from dataclasses import replace
@@ -18,6 +17,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from analysis.command import of_run, told
 from analysis.evaluate import floats, table, with_masks
 from analysis.posterior import infer
 from analysis.scores import scene_metrics
@@ -75,25 +75,14 @@ def leaders(joined: Tensor) -> Tensor:
     return torch.where(reached, slots, number).amin(-1)
 
 
-def main(arguments: list[str] | None = None) -> int:
+@told
+def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
-    a = argparse.ArgumentParser(
-        prog="python -m analysis.papers.gsgn.grouping", description=__doc__.split("\n")[0]
-    )
-    a.add_argument("run", metavar="RUN", help="run folder, or name of a run in programs/trained")
-    a.add_argument("--scenes", type=int, default=500, metavar="N")
-    a.add_argument("--seed", type=int, default=0, metavar="S")
-    options = a.parse_args(arguments)
-    try:
-        run = open_run(options.run)
-        program, guide = run.program, run.guide
-        data = run.unseen(options.scenes, options.seed)
-        scene = with_masks(group(infer(program, guide, floats(data, "cpu")).cpu()))
-        print(table(scene_metrics(scene, data.truth(slice(0, len(scene))))))
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    o = of_run("analysis.papers.gsgn.grouping", __doc__, scenes=500).parse_args(arguments)
+    run = open_run(o.run)
+    data = run.unseen(o.scenes, o.seed)
+    scene = with_masks(group(infer(run.program, run.guide, floats(data, "cpu")).cpu()))
+    print(table(scene_metrics(scene, data.truth())))
 
 
 if __name__ == "__main__":

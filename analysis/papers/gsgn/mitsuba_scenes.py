@@ -11,9 +11,9 @@ Needs ``pip install mitsuba``, which nothing else here does.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import math
+import sys
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analysis.command import command_line, positive, told
 from inference.images.worlds import load_world
 from programs.worlds.made_of import tracer
 from programs.worlds.made_of.tracer import BALL, BOX, CONE, CYLINDER, Camera, Lamps, Solids
@@ -173,17 +174,18 @@ def both(world: str, number: int, seed: int, spp: int) -> tuple[Tensor, Tensor, 
     return scenes.image, torch.stack(images), float(torch.stack(same).mean())
 
 
-def main() -> None:
+@told
+def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
     from PIL import Image
 
-    a = argparse.ArgumentParser(prog="python -m analysis.papers.gsgn.mitsuba_scenes")
+    a = command_line("analysis.papers.gsgn.mitsuba_scenes", __doc__)
     a.add_argument("--world", default="compositional_clevr7", metavar="W")
-    a.add_argument("--scenes", type=int, default=10, metavar="N")
+    a.add_argument("--scenes", type=positive, default=10, metavar="N")
     a.add_argument("--seed", type=int, default=0, metavar="S")
-    a.add_argument("--spp", type=int, default=256, metavar="N", help="Mitsuba's samples a pixel")
+    a.add_argument("--spp", type=int, default=256, metavar="N", help="Mitsuba's samples per pixel")
     a.add_argument("--out", type=Path, required=True, metavar="FILE.png")
-    o = a.parse_args()
+    o = a.parse_args(arguments)
     ours, theirs, same = both(o.world, o.scenes, o.seed, o.spp)
     rows = torch.cat([torch.cat([*images], 2) for images in (ours, theirs)], 1)
     Image.fromarray((rows * 255).round().byte().permute(1, 2, 0).numpy()).save(o.out, optimize=True)
@@ -193,4 +195,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -14,7 +14,6 @@ Shape legend: H x W pixels, S superpixels, R regions.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ import torch
 from torch import Tensor
 
 from analysis import plots
+from analysis.command import of_run, told
 from analysis.evaluate import floats, with_masks
 from analysis.posterior import infer
 from analysis.scores import adjusted_rand_index, segments
@@ -214,24 +214,15 @@ def study(run: str, scenes: int, seed: int, out: Path) -> dict[str, dict[str, fl
     return compare(images, found)
 
 
-def main(arguments: list[str] | None = None) -> int:
+@told
+def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
-    a = argparse.ArgumentParser(
-        prog="python -m analysis.papers.gsgn.superpixels", description=__doc__.split("\n")[0]
-    )
-    a.add_argument("run", metavar="RUN", help="run folder, or name of a run in programs/trained")
-    a.add_argument("--scenes", type=int, default=50, metavar="N")
-    a.add_argument("--seed", type=int, default=0, metavar="S")
+    a = of_run("analysis.papers.gsgn.superpixels", __doc__, scenes=50)
     a.add_argument("--out", type=Path, default=Path("runs/superpixels"), metavar="DIR")
     o = a.parse_args(arguments)
-    try:
-        scikit_image()
-        for name, row in study(o.run, o.scenes, o.seed, o.out).items():
-            print(f"  {name:<24} ARI {row['ari']:.3f}   of the foreground {row['ari_fg']:.3f}")
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    scikit_image()
+    for name, row in study(o.run, o.scenes, o.seed, o.out).items():
+        print(f"  {name:<24} ARI {row['ari']:.3f}   of the foreground {row['ari_fg']:.3f}")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What worlds are made of: handwriting, a ray tracer, CLEVR's studio."""

@@ -1,0 +1,77 @@
+"""Every table and figure of the five papers: ours beside theirs.
+
+    python -m analysis.papers [PAPER [ITEM]] [--train] [--record] [--preset P] [--scenes N] [--seed S]
+
+Without an item all items are listed with their state. Rows and pictures are written to ``--out``.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import pyro
+
+from analysis.command import command_line, positive, told
+from analysis.papers import item as it
+from inference.settings import choose
+
+MODULE = "analysis.papers"
+
+
+@told
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point."""
+    a = command_line(MODULE, __doc__)
+    a.add_argument("paper", nargs="?", metavar="PAPER", help=f"one of {', '.join(it.PAPERS)}")
+    a.add_argument("item", nargs="?", metavar="ITEM", help="such as table3 or figure6")
+    a.add_argument("--train", action="store_true", help="train what is neither trained nor shipped")
+    a.add_argument("--record", action="store_true", help="keep the result in the paper's folder")
+    a.add_argument("--preset", default="quick", metavar="P", help="of the trainings")
+    a.add_argument("--runs", type=Path, default=it.Request.runs, metavar="DIR", help="of trainings")
+    a.add_argument("--scenes", type=positive, metavar="N", help="to measure on (the item's own)")
+    a.add_argument("--seed", type=int, default=0, metavar="S")
+    a.add_argument("--out", type=Path, metavar="DIR", help="runs/papers/PAPER/ITEM by default")
+    o = a.parse_args(arguments)
+    request = it.Request(o.runs, o.preset, o.seed, o.scenes)
+    if o.item is None:
+        papers = it.PAPERS if o.paper is None else [_paper(o.paper)]
+        print("\n\n".join(listing(paper, request) for paper in papers))
+        return
+    chosen = choose(it.items(_paper(o.paper)), o.item, f"item of {o.paper}")
+    if o.train:
+        it.train_missing(chosen, request)
+    pyro.enable_validation(False)
+    pyro.set_rng_seed(o.seed)
+    made, runs = it.make(chosen, request)
+    print("\n\n".join(part for part in (chosen.title, made.text, it.show(made.rows)) if part))
+    for file in it.write(made, o.out or request.runs / o.paper / o.item):
+        print(f"  {file}")
+    if o.record:
+        it.record(o.paper, o.item, made, runs, request, words(o, request))
+
+
+def _paper(name: str) -> str:
+    return choose({paper: paper for paper in it.PAPERS}, name, "paper")
+
+
+def listing(paper: str, request: it.Request) -> str:
+    """A line per item: its name, title and state."""
+    lines = [paper]
+    for name, item in it.items(paper).items():
+        lines.append(f"  {name:<9} {item.title}\n            {it.state(paper, name, request)}")
+    return "\n".join(lines)
+
+
+def words(options: object, request: it.Request) -> str:
+    """The command that makes an item again."""
+    line = ["python", "-m", MODULE, options.paper, options.item, "--preset", request.preset]
+    line += ["--seed", str(request.seed)]
+    if request.scenes is not None:
+        line += ["--scenes", str(request.scenes)]
+    return shlex.join(line)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

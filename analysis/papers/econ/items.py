@@ -1,0 +1,8 @@
+"""The tables and figures of the ECON paper."""
+
+from __future__ import annotations
+
+from analysis.papers.item import Item
+
+ITEMS: dict[str, Item] = {}
+"""By name."""

@@ -1,0 +1,254 @@
+"""Items: the tables and figures of the papers, each with the trainings that it needs and what makes ours.
+
+A paper's folder has a file ``items.py`` with a table ``ITEMS``. ``python -m analysis.papers PAPER ITEM`` makes one.
+An item is made from run folders: those under ``--runs``, which ``--train`` fills, else the shipped ones. What was
+made with ``--record`` is kept in the paper's folder ``measured``, as a JSON file with the rows, the command and the
+runs, and pictures; an item counts as measured only if that file is there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure
+
+from analysis import plots
+from analysis.command import write_csv, write_json
+from analysis.evaluate import Judge
+from inference.loading import ROOT
+from inference.plan import Run, command
+from inference.runs import Trained, open_run
+from inference.svi import train
+
+PAPERS = ("gsgn", "gnm", "econ", "air", "denf")
+
+
+class Row(NamedTuple):
+    """A number of a table."""
+
+    model: str
+    """the row of the paper's table"""
+    metric: str
+    ours: float | None
+    """None where it was not measured"""
+    paper: float | None = None
+    """None where the paper has none"""
+    case: str = ""
+    """what is measured, where a table has several, such as "below 100" """
+    scenes: int | None = None
+    """how many scenes ours is over"""
+    error: float | None = None
+    """standard error of ours, where it is known"""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a row of a table or a column of a figure is trained as."""
+
+    program: str
+    """stem of the program's file"""
+    variant: str
+    world: str
+    set: tuple[str, ...] = ()
+    """as ``--set``"""
+    preset: str | None = None
+    """None for the one that is asked for"""
+    shipped: str | None = None
+    """the run in programs/trained that may stand for it"""
+    label: str = ""
+    """tells its folder from that of a training of the same name with other settings"""
+
+    def run(self, name: str, request: Request) -> Run:
+        """The run that trains it, in a folder named after the row, the world and the seed."""
+        preset = self.preset or request.preset
+        words = [name.lower().replace(" ", "_"), self.world, self.label, f"seed{request.seed}"]
+        folder = "-".join(word for word in words if word)
+        return Run(
+            program=f"programs/{self.program}.py",
+            variant=self.variant,
+            preset=preset,
+            world=self.world,
+            seed=request.seed,
+            out=request.runs / preset / folder,
+            resume=True,
+            set=self.set,
+        )
+
+
+@dataclass(frozen=True)
+class Request:
+    """How an item is to be made."""
+
+    runs: Path = Path("runs/papers")
+    """folder of the trainings"""
+    preset: str = "quick"
+    seed: int = 0
+    """of trainings and of what is drawn"""
+    scenes: int | None = None
+    """None for the item's own number"""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was made of an item."""
+
+    rows: tuple[Row, ...] = ()
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    """by file name without its ending"""
+    text: str = ""
+    """what is printed besides"""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A table or a figure of a paper."""
+
+    title: str
+    """as the paper numbers and names it"""
+    trainings: Mapping[str, Training]
+    """by the name of the row or column; names are unique within a paper for one training"""
+    make: Callable[[Mapping[str, Trained], Request], Made]
+    """from those trainings that there are"""
+
+
+@cache
+def items(paper: str) -> Mapping[str, Item]:
+    """The items of a paper by name, such as "table3" and "figure6"."""
+    return import_module(f"analysis.papers.{paper}.items").ITEMS
+
+
+def folder_of(name: str, training: Training, request: Request) -> Path | None:
+    """The folder of a finished training under ``request.runs``, else of the shipped run, else None."""
+    out = training.run(name, request).out
+    if (out / "metrics.json").is_file():
+        return out
+    if training.shipped is None:
+        return None
+    shipped = ROOT / "programs" / "trained" / training.shipped
+    return shipped if (shipped / "config.json").is_file() else None
+
+
+def train_missing(item: Item, request: Request) -> None:
+    """Train what neither was trained nor is shipped; a stopped training goes on."""
+    for name, training in item.trainings.items():
+        if folder_of(name, training, request) is None:
+            run = training.run(name, request)
+            print(f"\n{name}: {command(run)} --resume")
+            train(run, Judge())
+
+
+def make(item: Item, request: Request) -> tuple[Made, dict[str, Trained]]:
+    """Make an item from the runs that there are.
+
+    Raises:
+        ValueError: it needs trainings, and there is none.
+    """
+    folders = {name: folder_of(name, t, request) for name, t in item.trainings.items()}
+    runs = {name: open_run(folder) for name, folder in folders.items() if folder is not None}
+    if item.trainings and not runs:
+        raise ValueError(f"nothing is trained for {item.title}: give --train")
+    return item.make(runs, request), runs
+
+
+def write(made: Made, folder: Path) -> list[Path]:
+    """Write the rows as rows.csv, and the pictures; returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    if made.rows:
+        files.append(folder / "rows.csv")
+        write_csv(files[0], [row._asdict() for row in made.rows])
+    for name, figure in made.figures.items():
+        files.append(folder / f"{name}.png")
+        plots.save(figure, files[-1])
+    return files
+
+
+def measured(paper: str) -> Path:
+    """The folder of what was recorded of a paper."""
+    return ROOT / "analysis" / "papers" / paper / "measured"
+
+
+def record(
+    paper: str, name: str, made: Made, runs: Mapping[str, Trained], request: Request, words: str
+) -> None:
+    """Keep what was made, with the command `words` and the runs, in the paper's folder."""
+    folder = measured(paper)
+    folder.mkdir(parents=True, exist_ok=True)
+    for title, figure in made.figures.items():
+        plots.save(figure, folder / f"{name}-{title}.png")
+    about = {label: {"command": run.config["command"], **run.steps} for label, run in runs.items()}
+    content = {"command": words, "runs": about, "seed": request.seed, "text": made.text}
+    content["pictures"] = [f"{name}-{title}.png" for title in made.figures]
+    write_json(folder / f"{name}.json", content | {"rows": [row._asdict() for row in made.rows]})
+
+
+def recorded(paper: str, name: str) -> dict[str, Any] | None:
+    """What `record` kept of an item."""
+    file = measured(paper) / f"{name}.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def state(paper: str, name: str, request: Request) -> str:
+    """Whether an item was measured and with which runs, can be made, or which trainings it lacks."""
+    if (kept := recorded(paper, name)) is not None:
+        return f"measured: {', '.join(kept['runs']) or 'no training needed'}"
+    item = items(paper)[name]
+    lacking = [n for n, t in item.trainings.items() if folder_of(n, t, request) is None]
+    if not lacking:
+        return "can be made from what is there"
+    return f"lacks {', '.join(lacking)}"
+
+
+def show(rows: Iterable[Row]) -> str:
+    """Rows as the paper prints them: a line per model, a column per metric, ours before the paper's in brackets."""
+    rows, parts = list(rows), []
+    for case in dict.fromkeys(row.case for row in rows):
+        some = [row for row in rows if row.case == case]
+        number = next((row.scenes for row in some if row.scenes is not None), None)
+        about = [*([case] if case else []), *([f"{number} scenes"] if number is not None else [])]
+        metrics = list(dict.fromkeys(row.metric for row in some))
+        cells = [[", ".join(about), *(metric.replace("_", " ") for metric in metrics)]]
+        for model in dict.fromkeys(row.model for row in some):
+            own = {row.metric: row for row in some if row.model == model}
+            cells.append([model, *(cell(own.get(metric)) for metric in metrics)])
+        parts.append(_columns(cells))
+    return "\n\n".join(parts)
+
+
+def cell(row: Row | None) -> str:
+    """``0.9866 (0.9937)``, a dash for what there is not, and nothing for a row without both."""
+    if row is None or (row.ours is None and row.paper is None):
+        return ""
+    one, two = (_number(value) for value in (row.ours, row.paper))
+    error = f" ± {row.error:.3f}" if row.error is not None else ""
+    return f"{one}{error} ({two})"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return (
+        f"{value:.4f}"
+        if abs(value) <= 1
+        else f"{value:.2f}"
+        if abs(value) < 1000
+        else f"{value:.0f}"
+    )
+
+
+def _columns(cells: list[list[str]]) -> str:
+    """The first column to the left, the others to the right."""
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    return "\n".join(
+        "  ".join(
+            word.ljust(width) if i == 0 else word.rjust(width)
+            for i, (word, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in cells
+    )

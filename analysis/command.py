@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from inference import checkpoint
+from inference.log import print_anything
 
 Main = Callable[[list[str] | None], int]
 
@@ -25,6 +25,7 @@ def told(main: Callable[[list[str] | None], None]) -> Main:
 
     @wraps(main)
     def entry(arguments: list[str] | None = None) -> int:
+        print_anything()
         try:
             main(arguments)
         except (ValueError, FloatingPointError) as error:
@@ -91,4 +92,4 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def write_json(path: Path | None, content: Any) -> None:
     """Write a JSON file, whole or not at all; nothing if there is no path."""
     if path is not None:
-        checkpoint.write(path, (json.dumps(content, indent=2) + "\n").encode())
+        checkpoint.write_json(path, content)

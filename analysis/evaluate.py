@@ -12,14 +12,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyro
 import torch
 
 from analysis import scores
 from analysis.command import of_run, told, write_json
-from analysis.posterior import infer, iwae, log_weights
+from analysis.posterior import infer, iwae, log_weights, samples
 from analysis.scores.features import random_convolutions
 from inference import checkpoint
 from inference.images.dataset import Dataset
@@ -29,6 +29,9 @@ from inference.runs import open_run
 from inference.trainer import Training
 from programs.blocks import render
 from programs.scene import Scene
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DRAWS = 10
 """draws an image for ELBO and IWAE"""
@@ -114,7 +117,7 @@ def evaluate(
     images = floats(data, device)
     weights = log_weights(program, guide, images, DRAWS).cpu()
     elbo = float(weights.mean())
-    if "mse" in found and len(images) > 1:  # Scenes, and more than one
+    if "mse" in found and len(images) > 1 and samples(program):  # Scenes, and more than one
         found["fid_like"] = fid_like(program, images, features)
     if hasattr(program, "evidence"):
         found |= flow_metrics(program, images)
@@ -160,17 +163,26 @@ def pictures(
             figures["reconstructions.png"] = plots.reconstruction_figure(images.cpu(), scene)
         if layers.has_layers(program, scene):
             figures["layers.png"] = plots.layers_figure(images.cpu(), scene)
-        with torch.no_grad():
-            prior = program(batch=24).cpu()
-        figures["prior_scenes.png"] = plots.sample_figure(prior)
-        if prior.levels and prior.objects.patch is not None:
-            figures["prior_objects.png"] = plots.object_figure(prior)
+        if samples(program):
+            figures |= prior_figures(program)
         if getattr(program, "memory", None) is not None:
             with torch.no_grad():
                 figures["memory.png"] = plots.memory_figure(program.memory.samples(6).cpu())
     for name, figure in figures.items():
         plots.save(figure, out / name)
     return [out / name for name in figures]
+
+
+def prior_figures(program: torch.nn.Module) -> dict[str, Figure]:
+    """Scenes of the prior, and their objects where they have patches, by file name."""
+    from analysis import plots
+
+    with torch.no_grad():
+        prior = program(batch=24).cpu()
+    figures = {"prior_scenes.png": plots.sample_figure(prior)}
+    if prior.levels and prior.objects.patch is not None:
+        figures["prior_objects.png"] = plots.object_figure(prior)
+    return figures
 
 
 class Judge:

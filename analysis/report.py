@@ -39,6 +39,7 @@ from analysis.posterior import (
     layers,
     predictive,
     quantities,
+    samples,
 )
 from analysis.posterior.to_arviz import to_inference_data
 from analysis.scores import ari_of_twins
@@ -109,7 +110,8 @@ class Page:
             '</title><meta name="viewport" content="width=device-width, initial-scale=1">'
             f'<link rel="icon" href="data:,"><style>{STYLE}</style></head><body>'
             + "\n".join(self.parts)
-            + "</body></html>\n"
+            + "</body></html>\n",
+            encoding="utf-8",
         )
 
 
@@ -190,6 +192,9 @@ def pictures(page: Page, program: Callable, x: torch.Tensor, scene: Scene) -> No
         page.figure(figure, f"Input with boxes of {what}, reconstruction, patches of every slot.")
     else:
         page.figure(plots.reconstruction_figure(x, scene), "Inputs above, reconstructions below.")
+    if not samples(program):
+        page.text("The program takes no `batch`: it cannot be sampled without images.")
+        return
     page.heading("What it dreams")
     with torch.no_grad():
         prior = program(batch=24)
@@ -307,12 +312,14 @@ def asked(page: Page, program: Callable, guide: Callable, data: Dataset) -> None
 def checks(page: Page, program: Callable, guide: Callable, x: torch.Tensor) -> None:
     """Predictive checks."""
     page.heading("Predictive checks")
-    found = [
-        predictive.prior_check(program, x, 100),
-        predictive.posterior_check(program, guide, x, 20),
-        *predictive.aggregate_checks(program, guide, x),
-    ]
+    found = [predictive.posterior_check(program, guide, x, 20)]
+    if samples(program):
+        found.insert(0, predictive.prior_check(program, x, 100))
+        found += predictive.aggregate_checks(program, guide, x)
     found = [check for check in found if check.p_value]
+    if not found:
+        page.text("Nothing of these images can be checked.")
+        return
     page.figure(
         plots.predictive_figure(found),
         "Observed (black) on replicated (blue). prior: images of the program. posterior: where each "

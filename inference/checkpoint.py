@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import random
 from contextlib import suppress
@@ -159,6 +160,15 @@ def set_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a whole file, or leave the old one."""
-    write(path, (json.dumps(content, indent=2) + "\n").encode())
+def write_json(path: Path, content: Any) -> None:
+    """Write a whole file, or leave the old one; numbers that are not finite are null."""
+    write(path, (json.dumps(_finite(content), indent=2, allow_nan=False) + "\n").encode())
+
+
+def _finite(content: Any) -> Any:
+    """The same with None for numbers that JSON does not have."""
+    if isinstance(content, dict):
+        return {name: _finite(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -52,6 +52,11 @@ class Source:
         path = self.path.resolve()
         return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
+    @property
+    def stem(self) -> str:
+        """The program's name if it is one of the project's, which have recipes; else empty."""
+        return self.name if self.path.resolve().parent == ROOT / "programs" else ""
+
     def build(self, config: Any) -> tuple[nn.Module, nn.Module]:
         """A program and its guide with fresh parameters."""
         if not hasattr(self.program, "Program"):
@@ -83,13 +88,39 @@ class Function(nn.Module):
         super().__init__()
         self.function = function
         self.names: list[str] = []
+        object.__setattr__(self, "nets", {})  # not registered: their parameters are in the store
 
     def forward(self, images: Tensor | None = None, **kwargs: Any) -> Any:
-        """Call the function and remember which parameters it uses."""
-        with pyro.poutine.trace(param_only=True) as tracer:
+        """Call the function and remember which parameters and networks it uses."""
+        with self._watched(), pyro.poutine.trace(param_only=True) as tracer:
             result = self.function(images, **kwargs)
         self.names += [name for name in tracer.trace.nodes if name not in {*self.names, "_RETURN"}]
         return result
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Within, networks that are given to `pyro.module` are remembered, and are in this module's mode."""
+        original = pyro.module
+
+        def module(name: str, net: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
+            found = original(name, net, *args, **kwargs)
+            self.nets[name] = found
+            return found.train(self.training)
+
+        pyro.module = pyro.primitives.module = module
+        try:
+            yield
+        finally:
+            pyro.module = pyro.primitives.module = original
+
+    def train(self, mode: bool = True) -> Function:
+        """Training or evaluation mode, of the networks too."""
+        for net in self.nets.values():
+            net.train(mode)
+        return super().train(mode)
+
+    def _buffers_by_name(self) -> dict[str, Tensor]:
+        return {f"{n}$$${k}": b for n, net in self.nets.items() for k, b in net.named_buffers()}
 
     def named_parameters(self, *_: Any, **__: Any) -> Iterable[tuple[str, Tensor]]:
         """Unconstrained parameters by their name in the store; call the function once before."""
@@ -101,12 +132,13 @@ class Function(nn.Module):
         return (tensor for _, tensor in self.named_parameters())
 
     def state_dict(self, *_: Any, **__: Any) -> dict[str, Tensor]:
-        """Unconstrained values by name."""
-        return {name: tensor.detach().clone() for name, tensor in self.named_parameters()}
+        """Unconstrained values, and the networks' buffers, by name."""
+        named = dict(self.named_parameters()) | self._buffers_by_name()
+        return {name: tensor.detach().clone() for name, tensor in named.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor], *_: Any, **__: Any) -> None:
         """Copy values into the store; the function must have run once."""
-        own = dict(self.named_parameters())
+        own = dict(self.named_parameters()) | self._buffers_by_name()
         if own.keys() != state.keys():
             raise ValueError(f"the run has parameters {sorted(state)}, the program {sorted(own)}")
         for name, tensor in own.items():
@@ -158,7 +190,7 @@ def import_file(path: Path) -> ModuleType:
     """
     path = path.resolve()
     name = ".".join((path.parent.name, path.stem))
-    if path.is_relative_to(ROOT) and path.parent.parent == ROOT:
+    if path.parent in (ROOT / "programs", ROOT / "guides"):
         return importlib.import_module(name)
     spec = importlib.util.spec_from_file_location(f"user_{path.parent.name}_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import sys
@@ -80,7 +81,7 @@ class Log:
 
     def _append(self, record: dict[str, float]) -> None:
         try:
-            with open(self.path, "a") as file:
+            with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
             raise checkpoint.unwritable(self.path, error) from error
@@ -95,10 +96,19 @@ def _summary(means: dict[str, float], rate: float) -> str:
     return f"{text}  {rate:.0f} images/s"
 
 
+def print_anything() -> None:
+    """Let the streams replace characters that the terminal's encoding lacks, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def read_log(path: Path) -> list[dict[str, float]]:
     """The records of a log.jsonl; a damaged line, as the last after a crash, is dropped."""
     records = []
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
+    for line in (
+        path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    ):
         with suppress(json.JSONDecodeError):
             records.append(json.loads(line))
     return [record for record in records if isinstance(record, dict) and "step" in record]

@@ -25,7 +25,7 @@ from inference.settings import choose, override, settings
 VALIDATION_SCENES = 200
 TEST_SCENES = 500
 DEVICES = ("auto", "cpu", "cuda")
-DECIDES = ("variant", "config", "world", "images", "seed")
+DECIDES = ("variant", "config", "world", "images", "pictures", "seed")
 """What a run that is resumed must have been begun with, of its config.json."""
 DECIDES_OF_RECIPE = ("world", "batch", "scenes", "estimator")
 """The same, of its recipe."""
@@ -92,10 +92,11 @@ def plan(run: Run) -> Plan:
         raise ValueError(f"minutes={run.minutes} must be at least 0")
     if not 0 <= run.seed < 2**32:
         raise ValueError(f"seed={run.seed} must be 0 to 2**32 - 1")
+    pyro.set_rng_seed(run.seed)  # a file may make its networks while it is imported
     source, tables = load(run.program), settings(run.set)
     variant = run.variant or next(iter(source.variants))
     config = choose(source.variants, variant, "variant")
-    chosen = chosen_recipe(run, source.name, variant, tables["train"])
+    chosen = chosen_recipe(run, source.stem, variant, tables["train"])
     config = override(config, {**chosen.program, **tables["program"]}, f"program {source.name}")
     images = images_of(chosen.world, run.images)
     image_config = configure(images, config, {} if run.images else chosen.options, tables["world"])
@@ -181,7 +182,7 @@ def describe(p: Plan, run: Run) -> dict[str, Any]:
         | {"auxiliary": {k: repr(v) for k, v in p.recipe.auxiliary.items()}}
         | {"penalties": {k: repr(v) for k, v in p.recipe.penalties.items()}},
         "world": asdict(p.image_config),
-        "images": str(p.path) if p.path else None,
+        "images": str(p.path.resolve()) if p.path else None,
         "seed": p.seed,
         "processes": distributed.world(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__}
@@ -230,7 +231,7 @@ def check_same(path: Path, ours: dict[str, Any]) -> None:
     except (OSError, ValueError):
         return  # lost or damaged: it is written again
     ours = json.loads(json.dumps(ours))
-    pairs = [(n, begun.get(n), ours[n]) for n in DECIDES]
+    pairs = [(n, begun.get(n), ours.get(n)) for n in DECIDES]
     recipes = begun.get("recipe", {}), ours["recipe"]
     pairs += [(n, *(recipe.get(n) for recipe in recipes)) for n in DECIDES_OF_RECIPE]
     differing = [name for name, old, new in pairs if old is not None and _differ(old, new)]

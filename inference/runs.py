@@ -102,7 +102,9 @@ def open_run(run: str | Path) -> Trained:
         if isinstance(program, Function):  # plain functions register their parameters when they run
             pyro.clear_param_store()
             size, colours = config["world"]["size"], config["world"].get("colours", 3)
-            guide(torch.zeros(1, colours, size, size)), program(torch.zeros(1, colours, size, size))
+            blank = torch.zeros(1, colours, size, size)
+            for function in (guide.eval(), program.eval()):
+                function(blank)
         program.load_state_dict(weights["program"])
         guide.load_state_dict(weights["guide"])
     except (ValueError, RuntimeError, TypeError, KeyError) as error:
@@ -198,7 +200,11 @@ def release(run: Path, target: Path, half: bool = False) -> int:
             f"{run} lacks checkpoint.ckpt or config.json: give a folder that inference.svi wrote"
         )
     modules = checkpoint.load(path)["modules"]
-    flat = {f"{m}/{k}": v.contiguous() for m in ("program", "guide") for k, v in modules[m].items()}
+    flat = {
+        f"{m}/{k}": v.clone().contiguous()
+        for m in ("program", "guide")
+        for k, v in modules[m].items()
+    }
     if half:
         flat = {k: v.half() if v.dtype == torch.float32 else v for k, v in flat.items()}
     try:
@@ -207,7 +213,7 @@ def release(run: Path, target: Path, half: bool = False) -> int:
         for name in KEPT:
             if (run / name).is_file():
                 shutil.copyfile(run / name, target / name)
-        config = json.loads((run / "config.json").read_text())
+        config = json.loads((run / "config.json").read_text(encoding="utf-8"))
         write_json(
             target / "config.json",
             config | {"command": anywhere(config["command"], target.name)},

@@ -27,7 +27,8 @@ import pyro
 from inference import checkpoint
 from inference.estimators import ESTIMATORS
 from inference.images.dataset import Dataset
-from inference.log import Log
+from inference.loading import load
+from inference.log import Log, print_anything
 from inference.machine import distributed
 from inference.machine.capture import Step
 from inference.plan import Run, check_same, check_split, command, describe, open_folder, plan
@@ -72,7 +73,8 @@ def train(run: Run, judge: Judge | None = None) -> Path:
     if first and stopped:
         print(f"stopped at step {training.trainer.step}; continue with {command(run)} --resume")
     elif first and judge:
-        judge.finish(training, p.test_images(), out)
+        with p.source.blamed("be measured"):
+            judge.finish(training, p.test_images(), out)
     distributed.wait()
     return out
 
@@ -80,6 +82,8 @@ def train(run: Run, judge: Judge | None = None) -> Path:
 def begin(training: Training, run: Run, out: Path) -> None:
     """Begin at the first step, or where the checkpoint in the run folder is; write config.json."""
     trainer, described = training.trainer, describe(training.plan, run)
+    if training.plan.path is not None:
+        described["pictures"] = training.pictures()
     first, path = distributed.rank() == 0, out / "checkpoint.ckpt"
     trainer.begin()
     there = first and run.resume and checkpoint.exists(path)
@@ -113,7 +117,7 @@ def loop(
             if trainer.step % LOG_EVERY == 0 or last or stop:
                 log.write(trainer.step, trainer.rates())
             if first and validation and (trainer.step % recipe.evaluate_every == 0 or last):
-                log.note(trainer.step, evaluate_briefly(training, judge, validation))
+                log.note(trainer.step, evaluate_briefly(training, judge, validation, out))
             # after all that the log says of this step: resuming goes on with the next
             if (trainer.step % LOG_EVERY == 0 and due) or last or stop:
                 trainer.save(out / "checkpoint.ckpt")
@@ -125,12 +129,23 @@ def loop(
     return stopped
 
 
-def evaluate_briefly(training: Training, judge: Judge, data: Dataset) -> dict[str, float]:
-    """The judge's metrics on validation scenes, without disturbing the training's random state."""
+def evaluate_briefly(
+    training: Training, judge: Judge, data: Dataset, out: Path
+) -> dict[str, float]:
+    """The judge's metrics on validation scenes, without disturbing the training's random state.
+
+    Raises:
+        ValueError: they cannot be measured; the checkpoint is written first.
+    """
     state = checkpoint.random_state()
     for module in (training.program, training.guide):
         module.eval()
-    metrics = judge.briefly(training, data)
+    try:
+        with training.plan.source.blamed("be measured"):
+            metrics = judge.briefly(training, data)
+    except Exception:
+        training.trainer.save(out / "checkpoint.ckpt")
+        raise
     for module in (training.program, training.guide):
         module.train()
     checkpoint.set_random_state(state)
@@ -213,7 +228,8 @@ def default_folder(options: dict[str, Any]) -> Path:
     elif options["world"]:
         source = Path(options["world"]).stem
     else:
-        source = recipe(Path(options["program"]).stem, stem, options["preset"]).world
+        program = load(options["program"]).stem
+        source = recipe(program, stem, options["preset"]).world
     return Path("runs") / f"{stem}-{source}"
 
 
@@ -221,6 +237,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry point; a caller's mistake is one sentence and exit code 2."""
     from analysis.evaluate import Judge as Measure
 
+    print_anything()
     try:
         train(parse(arguments), Measure())
     except (ValueError, FloatingPointError, distributed.Lost) as error:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from itertools import zip_longest
 from pathlib import Path
@@ -19,11 +20,13 @@ from inference import checkpoint
 from inference.estimators import estimator
 from inference.images.dataset import Dataset, Sampler
 from inference.machine import distributed, networks
-from inference.objectives import Objective
+from inference.objectives import Objective, is_plate
 from inference.plan import Plan, check_pictures
 
 BASELINE_RATE = 1e-3
 """Learning rate of what an estimator learns."""
+DIGESTED = 1000
+"""Images whose pixels tell whether a folder's pictures are still those that a run was begun with."""
 HINT = (
     "the last good checkpoint is kept. --set train.rate=0.3, which lowers the learning rate, or "
     "--set train.clip=0.1 may help"
@@ -58,6 +61,12 @@ class Training:
         self.estimator = estimator(p.recipe.estimator).to(p.device)
         self._prepare()
         self.trainer = Trainer(p, self.program, self.guide, self.estimator)
+
+    def pictures(self) -> dict[str, Any]:
+        """What tells files apart that lie at the same path: how many images there are, and a digest of some."""
+        images = self._pictures
+        some = images[:: max(len(images) // DIGESTED, 1)].contiguous().cpu().numpy()
+        return {"number": len(images), "digest": hashlib.sha256(some.data).hexdigest()[:16]}
 
     def _batch(self, number: int) -> int:
         """The recipe's, if there are so many images, divisible by the number of processes."""
@@ -215,7 +224,11 @@ def check_match(program_trace: pyro.poutine.Trace, guide_trace: pyro.poutine.Tra
         ValueError: they do not; the message names the first site that differs.
     """
     mine, other = (
-        [(n, tuple(t.nodes[n]["value"].shape)) for n in t.stochastic_nodes]
+        [
+            (n, tuple(t.nodes[n]["value"].shape))
+            for n in t.stochastic_nodes
+            if not is_plate(t.nodes[n])
+        ]
         for t in (program_trace, guide_trace)
     )
     for a, b in zip_longest(mine, other):

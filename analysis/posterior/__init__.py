@@ -24,6 +24,7 @@ from analysis.posterior.draws import (
     passes,
     plate_names,
     replicate,
+    samples,
     simulations,
     within_batch,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "passes",
     "plate_names",
     "replicate",
+    "samples",
     "simulations",
     "within_batch",
 ]

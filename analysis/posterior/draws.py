@@ -5,13 +5,16 @@ Shape legend: S draws, B images, P places within an image.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.distributions import Delta, Independent, MaskedDistribution, TorchDistribution
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
@@ -54,8 +57,39 @@ class Mode(Messenger):
                 hard = (mean > 0.5).to(mean.dtype)  # torch's own mode of a tie is NaN
                 msg["value"] = mean if self.soft else hard
             else:
-                msg["value"] = msg["fn"].mode
+                msg["value"] = most_likely(msg["fn"])
             msg["done"] = True
+
+
+def most_likely(fn: TorchDistribution) -> Tensor:
+    """The mode of a distribution, or, where torch has none, another point that stands for it.
+
+    That is the base's mode, transformed, of a transformed distribution; the mode of the most probable component of
+    a mixture; the value of a Delta; else the mean, and a draw where the mean is not finite either.
+    """
+    if isinstance(fn, Delta):
+        return fn.v
+    if isinstance(fn, Independent | MaskedDistribution):
+        return most_likely(fn.base_dist)
+    if isinstance(fn, torch.distributions.TransformedDistribution):
+        value = most_likely(fn.base_dist)
+        for transform in fn.transforms:
+            value = transform(value)
+        return value
+    if isinstance(fn, torch.distributions.MixtureSameFamily):
+        points = most_likely(fn.component_distribution)
+        best = fn.mixture_distribution.logits.argmax(-1)
+        best = best.view(*best.shape, 1, *(1 for _ in fn.event_shape))
+        dim = len(fn.batch_shape)
+        return points.take_along_dim(best.expand(*fn.batch_shape, 1, *fn.event_shape), dim).squeeze(
+            dim
+        )
+    for point in ("mode", "mean"):
+        with suppress(NotImplementedError):
+            value = getattr(fn, point)
+            if value.isfinite().all():
+                return value
+    return fn.sample()
 
 
 def infer(
@@ -201,6 +235,13 @@ def draw(
             | {"pictures": replicates[index < pictures]}
         )
     return Draws(plates=plates, **_join(parts, draws))
+
+
+def samples(program: Callable) -> bool:
+    """Whether a program can be called without images, as ``program(batch=16)``: whether it takes ``batch``."""
+    called = getattr(program, "function", getattr(program, "forward", program))
+    parameters = inspect.signature(called).parameters.values()
+    return any(p.name == "batch" or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def draw_prior(

@@ -39,6 +39,7 @@ from analysis.posterior import (
     iwae,
     khat,
     quantities,
+    samples,
 )
 from programs.scene import Scene
 
@@ -80,7 +81,8 @@ def to_inference_data(
                           same of the images themselves
     log_likelihood        log p(x | z), a number an image. Each image has latents of its own, so loo
                           on it is not the evidence: held-out iwae is
-    prior                 latents and quantities of scenes from the program; prior_predictive
+    prior                 latents and quantities of scenes from the program; prior_predictive. Left out
+                          where the program takes no ``batch``, so that it cannot be called without images
     constant_data         quantities of the truth
     ====================  ============================================================================
 
@@ -123,7 +125,7 @@ def to_inference_data(
     groups = posterior_groups(drawn, images, log_likelihood, coords, dims)
     if truth is not None:
         groups["constant_data"] = truth_group(quantities.measure(truth, of), coords)
-    if prior:
+    if prior and samples(program):
         number = min(num_samples, max(1, int(limit * BUDGET["prior"] / (size + _bytes(one)))))
         groups |= prior_groups(draw_prior(program, number, of=of), coords, dims)
     return container(groups, attributes(program, guide, attrs))
@@ -149,22 +151,29 @@ def dataset(
     Raises:
         ValueError: `dims` names more or fewer dimensions than a variable has left.
     """
-    arrays, sizes = {}, {}
+    arrays: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
+    sizes: dict[str, int] = {}
     for name, (lead, value) in variables.items():
         value = value.detach().cpu().numpy()
         rest = value.ndim - len(lead)
-        last = dims.get(name, EVENTS.get(name, [f"{name}_dim_{i}" for i in range(rest)]))
+        unnamed = [f"{written(name)}_dim_{i}" for i in range(rest)]
+        last = dims.get(name, EVENTS.get(name, unnamed))
         if len(last) != rest:
             raise ValueError(
                 f"dims[{name!r}]={list(last)} names {len(last)} dimensions; "
                 f"{name} {value.shape} has {rest} after {list(lead)}"
             )
         named = (*lead, *last)
-        arrays[name] = named, value
+        arrays[written(name)] = named, value
         sizes |= dict(zip(named, value.shape, strict=True))
     labels = {**COORDINATES, **coords}
     coordinates = {dim: labels.get(dim, np.arange(size))[:size] for dim, size in sizes.items()}
     return xarray.Dataset(arrays, coordinates)
+
+
+def written(name: str) -> str:
+    """A variable's name as netCDF takes it: with dots for the slashes of Pyro's scopes."""
+    return name.replace("/", ".")
 
 
 def stack_steps(drawn: Draws) -> dict[str, tuple[tuple[str, ...], Tensor]]:

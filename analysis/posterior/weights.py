@@ -17,6 +17,8 @@ from inference.objectives import log_prob_per_image
 
 SHORTEST = 25
 """Draws that have a tail."""
+LEAST = math.log(torch.finfo(torch.float64).tiny)
+"""Least log-weight below the largest (nats) of a tail, as in ArviZ: the exponential of a lower one is 0."""
 EXACT = 1e-4
 """Log-weights (nats) that differ by less are called equal."""
 
@@ -54,7 +56,8 @@ def khat(weights: Tensor) -> Tensor:
     Below 0.5 guide and weights are good, above min(1 - 1 / log10 S, 0.7) not to be relied on. At the same error
     of each latent it grows with their number: look at its distribution over images, not at 0.7 alone.
     -inf where the largest weights are all alike, as they are when the guide is the posterior; NaN where fewer
-    than 5 stand out from others that are alike, as with a few discrete latents: that is no tail, see `ess`.
+    than 5 stand out from others that are alike, as with a few discrete latents: that is no tail, see `ess`. inf
+    where all but fewer than 5 are so far below the largest that their weights are 0.
 
     Args:
         weights: (S, B) log-weights in nats; S of 1,000 or more for a steady value.
@@ -74,10 +77,10 @@ def khat(weights: Tensor) -> Tensor:
 
 def _khat(column: Tensor, tail: int) -> float:
     ordered = (column - column.max()).sort().values
-    cut = ordered[-tail - 1]
+    cut = ordered[-tail - 1].clamp(min=LEAST)
     above = ordered[ordered > cut + EXACT]
     if cut > -EXACT:
         return -math.inf
     if len(above) < 5:
-        return math.nan
+        return math.inf if cut == LEAST else math.nan
     return float(fit_generalized_pareto(above.exp() - cut.exp())[0])

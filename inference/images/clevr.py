@@ -120,6 +120,7 @@ def _check(file: h5py.File, path: str | Path) -> None:
             f"{path} lacks {', '.join(missing)}; it has {', '.join(file)}: expected "
             f"{', '.join(NEEDED)}, see inference/images/clevr.py"
         )
+    _check_types(file, path)
     image, mask = file["image"].shape, file["mask"].shape
     number, entities = file["visibility"].shape
     if image != (number, *PICTURE, 3) or mask[:4] != (number, entities, *PICTURE):
@@ -127,6 +128,33 @@ def _check(file: h5py.File, path: str | Path) -> None:
             f"{path} has image {image}, mask {mask}, visibility {(number, entities)}: expected "
             f"(M, {PICTURE[0]}, {PICTURE[1]}, 3), (M, K, {PICTURE[0]}, {PICTURE[1]}) and (M, K)"
         )
+
+
+def _check_types(file: h5py.File, path: str | Path) -> None:
+    """The fields must be arrays of the types that are read, of as many dimensions as are read."""
+    import h5py
+
+    expected = {
+        "image": (("u1",), (4,)),
+        "mask": (("u1", "b1"), (4, 5)),
+        "visibility": (("b", "i", "u", "f"), (2,)),
+        "pixel_coords": (("f",), (3,)),
+        "shape": (("i", "u"), (2,)),
+    }
+    for name, (kinds, ranks) in expected.items():
+        if name not in file:
+            continue
+        data = file[name]
+        kind = data.dtype.str[1:] if isinstance(data, h5py.Dataset) else "no array"
+        if not kind.startswith(kinds):
+            raise ValueError(
+                f"{path}: {name} is {kind}, expected {' or '.join(kinds)} in NumPy's letters, see "
+                "inference/images/clevr.py"
+            )
+        if data.ndim not in ranks:
+            raise ValueError(
+                f"{path}: {name} has {data.ndim} dimensions, expected {' or '.join(map(str, ranks))}"
+            )
 
 
 def _chosen(file: h5py.File, split: str, config: ClevrConfig) -> np.ndarray:

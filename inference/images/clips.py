@@ -77,9 +77,12 @@ def clips(path: str | Path, split: str = "train", config: FolderConfig | None = 
     if not path.exists():
         raise ValueError(f"no file or folder {str(path)!r}")
     if path.is_dir():
-        files = [
-            f for folder in _part(_folders(path), split, "clips", path) for f in _frames(folder)
-        ]
+        folders = _folders(path)
+        chosen = _part(folders, split, "clips", path)
+        print(
+            f"{split}: {len(chosen)} of {len(folders)} folders named by numbers, taken for clips of a camera"
+        )
+        files = [file for folder in chosen for file in _frames(folder)]
         images = [read_picture(file, config) for file in files]
     else:
         images = _part([square(frame, config) for frame in _video(path)], split, "frames", path)
@@ -107,7 +110,11 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _frames(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    return sorted(
+        p
+        for p in folder.iterdir()
+        if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith(".")
+    )
 
 
 def _video(path: Path) -> Iterator[np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +67,7 @@ def image_folder(path: str | Path, config: FolderConfig = FolderConfig()) -> Dat
     path = Path(path)
     if not path.is_dir():
         raise ValueError(f"no folder {str(path)!r}; --images takes a folder of pictures")
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    files = sorted(pictures_in(path))
     if not files:
         raise ValueError(
             f"no pictures in {str(path)!r}; expected files ending in {', '.join(SUFFIXES)}"
@@ -77,17 +78,30 @@ def image_folder(path: str | Path, config: FolderConfig = FolderConfig()) -> Dat
     return Dataset(images, {"images": str(path), "number": len(files), "size": config.size})
 
 
+def pictures_in(folder: Path) -> Iterator[Path]:
+    """The picture files in a folder and its sub-folders, without hidden ones and those of run folders."""
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            if not (path / "config.json").is_file():
+                yield from pictures_in(path)
+        elif path.suffix.lower() in SUFFIXES and path.is_file():
+            yield path
+
+
 def read_picture(file: Path, config: FolderConfig) -> Tensor:
     """(C, S, S) uint8 of a file.
 
     Raises:
         ValueError: it cannot be read.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
         with Image.open(file) as picture:
-            return _square(_eight_bits(picture), config)
+            upright = ImageOps.exif_transpose(picture)
+            return _square(_eight_bits(upright), config)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"cannot read the picture {str(file)!r}: {error}") from error
 

@@ -187,7 +187,9 @@ def _generate(
             whole = Path(temporary) / folder.name
             whole.mkdir()
             _write(whole, number, _draw_all(jobs, processes, progress))
-            (whole / "description.json").write_text(json.dumps(description, indent=2))
+            (whole / "description.json").write_text(
+                json.dumps(description, indent=2), encoding="utf-8"
+            )
             _publish(whole, folder)
     except OSError as error:
         raise ValueError(
@@ -266,7 +268,7 @@ def _open(folder: Path, world: World) -> Dataset:
     # mapped copy-on-write: nothing is read before it is used, and nothing is ever written back
     try:
         arrays = {p.stem: torch.from_numpy(np.load(p, mmap_mode="c")) for p in folder.glob("*.npy")}
-        description = json.loads((folder / "description.json").read_text())
+        description = json.loads((folder / "description.json").read_text(encoding="utf-8"))
         levels = 1 + max(int(name.split(".")[0]) for name in arrays if "." in name)
         names = lambda k: [*TABLES, *(f for f in OPTIONAL if f"{k}.{f}" in arrays)]  # noqa: E731
         tables = tuple({f: arrays[f"{k}.{f}"] for f in names(k)} for k in range(levels))

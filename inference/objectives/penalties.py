@@ -79,6 +79,7 @@ class Background:
                     "the penalty Background compares with other images: give --batch 2 or more"
                 )
             same = (images[:, None] == images).flatten(2).all(-1)  # estimators repeat images
+            same = same & ~same.all(1, keepdim=True)  # of images that are all alike, any is another
             far = far.masked_fill(same[..., None, None], math.inf)
         return far.amin(1).mean((-2, -1))
 

@@ -19,9 +19,19 @@ from programs.scene import Scene
 
 
 def cache() -> Path:
-    """``$SCENE_PROGRAMS_CACHE``, or ~/.cache/scene-programs."""
-    default = Path.home() / ".cache" / "scene-programs"
-    return Path(os.environ.get("SCENE_PROGRAMS_CACHE", default))
+    """``$SCENE_PROGRAMS_CACHE``, or ~/.cache/scene-programs.
+
+    Raises:
+        ValueError: neither is there.
+    """
+    if chosen := os.environ.get("SCENE_PROGRAMS_CACHE"):
+        return Path(chosen)
+    try:
+        return Path.home() / ".cache" / "scene-programs"
+    except RuntimeError as error:
+        raise ValueError(
+            "there is no home folder to keep generated scenes in: set SCENE_PROGRAMS_CACHE to a folder"
+        ) from error
 
 
 def numbers(config: Any, most: int) -> list[int]:

@@ -15,6 +15,7 @@ import pyro
 import torch
 
 from inference import checkpoint
+from inference.adapt import Names, rename
 from inference.checkpoint import write_json
 from inference.images.dataset import Dataset
 from inference.images.source import images_of
@@ -98,6 +99,7 @@ def open_run(run: str | Path) -> Trained:
     except (ValueError, RuntimeError, TypeError) as error:
         raise _unfit(folder / "config.json", source, error) from error
     weights = read_weights(folder)
+    rename(Names(**config.get("names", {})), program, guide)
     try:
         if isinstance(program, Function):  # plain functions register their parameters when they run
             pyro.clear_param_store()

@@ -82,6 +82,7 @@ def train(run: Run, judge: Judge | None = None) -> Path:
 def begin(training: Training, run: Run, out: Path) -> None:
     """Begin at the first step, or where the checkpoint in the run folder is; write config.json."""
     trainer, described = training.trainer, describe(training.plan, run)
+    described["names"] = training.names._asdict()
     if training.plan.path is not None:
         described["pictures"] = training.pictures()
     first, path = distributed.rank() == 0, out / "checkpoint.ckpt"

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from inference import checkpoint
+from inference.adapt import Names, find_names, rename
 from inference.estimators import estimator
 from inference.images.dataset import Dataset, Sampler
 from inference.machine import distributed, networks
@@ -59,6 +60,7 @@ class Training:
         on_device = p.device.type == "cuda"
         self._pictures = data.images.to(p.device) if on_device else data.images
         self.estimator = estimator(p.recipe.estimator).to(p.device)
+        self.names = Names()
         self._prepare()
         self.trainer = Trainer(p, self.program, self.guide, self.estimator)
 
@@ -76,6 +78,10 @@ class Training:
     def _prepare(self) -> None:
         """Register the parameters of plain functions, see that program and guide fit, ready the networks."""
         x, recipe = self.images(0), self.plan.recipe
+        if not self.plan.source.stem:
+            with self.plan.source.blamed(f"take images of shape {tuple(x.shape)}"):
+                self.names = find_names(self.program, x)
+            rename(self.names, self.program, self.guide)
         with torch.no_grad(), self.plan.source.blamed(f"take images of shape {tuple(x.shape)}"):
             check_match(*Objective().traces(self.program, self.guide, x))
             self.estimator.prepare(self.program, self.guide, x)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import math
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,15 +20,65 @@ from inference.machine import distributed
 from inference.trainer import HINT
 
 
+class CSV:
+    """Writes step, name and value of every number to log.csv."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "log.csv"
+        if not self.path.exists():
+            self.path.write_text("step,name,value\n", encoding="utf-8")
+
+    def write(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Append the numbers of a step."""
+        with open(self.path, "a", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows((step, name, value) for name, value in numbers.items())
+
+
+class TensorBoard:
+    """Writes scalars to the run folder's ``tensorboard``.
+
+    Raises:
+        ValueError: tensorboard is not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ValueError("--log tensorboard: pip install tensorboard first") from error
+        self.writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def write(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Append the numbers of a step."""
+        for name, value in numbers.items():
+            self.writer.add_scalar(name, value, step)
+        self.writer.flush()
+
+
+SINKS = {"csv": CSV, "tensorboard": TensorBoard}
+"""Where a log is written besides log.jsonl, by ``--log``."""
+EXPECTED = 30
+"""Steps after which the time that all will take is said."""
+
+
 class Log:
     """Averages the terms of the objective, writes log.jsonl, shows progress."""
 
-    def __init__(self, path: Path, step: int, steps: int, batch: int) -> None:
-        self.path, self.batch, self.bar = path, batch, None
+    def __init__(
+        self, path: Path, step: int, steps: int, batch: int, sink: str | None = None
+    ) -> None:
+        self.path = path
+        self.batch = batch
+        self.bar = None
         self.sums: dict[str, Tensor] = {}
-        self.count, self.steps = 0, steps
+        self.count = 0
+        self.begun = step
+        self.steps = steps
+        self.started = time.monotonic()
+        self.told = False
         self.since = self.noted = time.monotonic()
         self.shown = distributed.rank() == 0
+        self.sink = SINKS[sink](path.parent) if sink and self.shown else None
         if self.shown:
             keep_until(path, step)
         if self.shown and sys.stderr.isatty():
@@ -65,13 +117,31 @@ class Log:
             self.bar.set_postfix_str(_summary(means, rate))
         elif now - self.noted > 15 or step == self.steps:
             self.noted = now
-            print(f"step {step}/{self.steps}  {_summary(means, rate)}", flush=True)
+            print(
+                f"step {step}/{self.steps}  {_summary(means, rate)}{self._left(step)}", flush=True
+            )
+        if not self.told and step - self.begun >= EXPECTED:
+            self.told = True
+            minutes = self._seconds_left(step) / 60
+            self._say(f"the other {self.steps - step} steps take about {minutes:.1f} minutes here")
+
+    def _seconds_left(self, step: int) -> float:
+        spent = time.monotonic() - self.started
+        return spent / (step - self.begun) * (self.steps - step)
+
+    def _left(self, step: int) -> str:
+        if step == self.steps or step <= self.begun:
+            return ""
+        return f"  {self._seconds_left(step) / 60:.1f} min left"
+
+    def _say(self, text: str) -> None:
+        (self.bar.write if self.bar else print)(text)
 
     def note(self, step: int, metrics: dict[str, float]) -> None:
         """Write metrics on validation scenes."""
         self._append({"step": step, **metrics})
         text = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
-        (self.bar.write if self.bar else print)(f"step {step}/{self.steps}  {text}")
+        self._say(f"step {step}/{self.steps}  {text}")
         self.since = time.monotonic()
 
     def close(self) -> None:
@@ -80,6 +150,8 @@ class Log:
             self.bar.close()
 
     def _append(self, record: dict[str, float]) -> None:
+        if self.sink:
+            self.sink.write(int(record["step"]), {k: v for k, v in record.items() if k != "step"})
         try:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")

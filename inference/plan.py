@@ -24,6 +24,8 @@ from inference.settings import choose, override, settings
 
 VALIDATION_SCENES = 200
 TEST_SCENES = 500
+OPTIONS = {"start": "from"}
+"""Options of the command line that are not called as the field of `Run` is."""
 DEVICES = ("auto", "cpu", "cuda")
 DECIDES = ("variant", "config", "world", "images", "pictures", "seed")
 """What a run that is resumed must have been begun with, of its config.json."""
@@ -49,6 +51,10 @@ class Run:
     seed: int = 0
     device: str = "auto"
     resume: bool = False
+    start: str | None = None
+    """run whose weights to start from: ``--from``"""
+    log: str | None = None
+    """where the log is written besides log.jsonl: csv or tensorboard"""
     set: tuple[str, ...] = field(default_factory=tuple)
 
 
@@ -166,7 +172,7 @@ def command(run: Run) -> str:
     for f in fields(Run):
         value = getattr(run, f.name)
         if f.name not in ("program", "out", "resume", "set") and value != f.default:
-            words += [f"--{f.name}", shlex.quote(str(value))]
+            words += [f"--{OPTIONS.get(f.name, f.name)}", shlex.quote(str(value))]
     return " ".join([*words, *(f"--set {shlex.quote(pair)}" for pair in run.set)])
 
 

@@ -7,6 +7,7 @@ import json
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from inference.images.source import images_of
 from inference.loading import ROOT, Function, Source, load
 from inference.settings import choose, override
 
+WEIGHTS = "weights.safetensors"
 CONFIG = {"program": str, "variant": str, "config": dict, "world": dict, "recipe": dict}
 """What a config.json must have to be read."""
 
@@ -157,14 +159,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
-    """State dictionaries of program and guide, from weights.safetensors (shipped) or the checkpoint.
+    """State dictionaries of program and guide, from the checkpoint, or weights.safetensors where there is none.
 
     Raises:
         ValueError: the file is missing, damaged or another.
     """
-    released = folder / "weights.safetensors"
-    if not released.is_file():
-        return checkpoint.load(folder / "checkpoint.ckpt").get("modules", {})
+    path, released = folder / "checkpoint.ckpt", folder / WEIGHTS
+    if checkpoint.exists(path) or not released.is_file():
+        return checkpoint.load(path).get("modules", {})
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -177,6 +179,28 @@ def read_weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
         owner, _, key = name.partition("/")
         parts.setdefault(owner, {})[key] = tensor
     return parts
+
+
+def write_weights(
+    folder: Path, modules: Mapping[str, Mapping[str, torch.Tensor]], half: bool = False
+) -> None:
+    """Write weights.safetensors: the tensors of program and guide by ``program/NAME`` and ``guide/NAME``.
+
+    Args:
+        half: store numbers of 32 bits in 16.
+    Raises:
+        ValueError: the file cannot be written.
+    """
+    from safetensors.torch import save
+
+    flat = {
+        f"{owner}/{name}": tensor.detach().cpu().clone().contiguous()
+        for owner in ("program", "guide")
+        for name, tensor in modules[owner].items()
+    }
+    if half:
+        flat = {k: v.half() if v.dtype == torch.float32 else v for k, v in flat.items()}
+    checkpoint.write(folder / WEIGHTS, save(flat))
 
 
 LIMIT = 8 * 2**20
@@ -194,24 +218,14 @@ def release(run: Path, target: Path, half: bool = False) -> int:
     Raises:
         ValueError: `run` has no checkpoint, `target` cannot be written, or would exceed 8 MiB.
     """
-    from safetensors.torch import save
-
     path = run / "checkpoint.ckpt"
     if not checkpoint.exists(path) or not (run / "config.json").is_file():
         raise ValueError(
             f"{run} lacks checkpoint.ckpt or config.json: give a folder that inference.svi wrote"
         )
-    modules = checkpoint.load(path)["modules"]
-    flat = {
-        f"{m}/{k}": v.clone().contiguous()
-        for m in ("program", "guide")
-        for k, v in modules[m].items()
-    }
-    if half:
-        flat = {k: v.half() if v.dtype == torch.float32 else v for k, v in flat.items()}
     try:
         target.mkdir(parents=True, exist_ok=True)
-        (target / "weights.safetensors").write_bytes(save(flat))
+        write_weights(target, checkpoint.load(path)["modules"], half)
         for name in KEPT:
             if (run / name).is_file():
                 shutil.copyfile(run / name, target / name)

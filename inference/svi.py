@@ -16,6 +16,7 @@ import argparse
 import math
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,11 +29,12 @@ from inference import checkpoint
 from inference.estimators import ESTIMATORS
 from inference.images.dataset import Dataset
 from inference.loading import load
-from inference.log import Log, print_anything
+from inference.log import SINKS, Log, print_anything
 from inference.machine import distributed
 from inference.machine.capture import Step
 from inference.plan import Run, check_same, check_split, command, describe, open_folder, plan
 from inference.recipes import recipe
+from inference.runs import find_run, read_weights, write_weights
 from inference.trainer import Training
 
 LOG_EVERY = 20
@@ -70,6 +72,8 @@ def train(run: Run, judge: Judge | None = None) -> Path:
     begin(training, run, out)
     validation = p.validation_images() if first and judge else None
     stopped = loop(training, run, out, judge, validation)
+    if first:
+        write_weights(out, {n: m.state_dict() for n, m in training.trainer.modules.items()})
     if first and stopped:
         print(f"stopped at step {training.trainer.step}; continue with {command(run)} --resume")
     elif first and judge:
@@ -93,8 +97,28 @@ def begin(training: Training, run: Run, out: Path) -> None:
     state = distributed.share(checkpoint.load(path) if there else None)
     if state is not None:
         trainer.restore(state)
+    elif run.start is not None:
+        start_from(training, run.start)
     if first:
         checkpoint.write_json(out / "config.json", described)
+
+
+def start_from(training: Training, run: str) -> None:
+    """Give program and guide the weights of a run.
+
+    Raises:
+        ValueError: there is no such run, or its networks have other sizes.
+    """
+    weights = read_weights(find_run(run))
+    try:
+        for name in ("program", "guide"):
+            training.trainer.modules[name].load_state_dict(weights[name])
+    except (RuntimeError, ValueError, KeyError) as error:
+        reason = textwrap.shorten(str(error), 200, placeholder=" …")
+        raise ValueError(
+            f"--from {run}: its weights do not fit the program as it is set ({reason}); give the run's own "
+            "--preset, --variant and --set"
+        ) from error
 
 
 def loop(
@@ -104,7 +128,7 @@ def loop(
     trainer, recipe = training.trainer, training.plan.recipe
     first = distributed.rank() == 0
     update = Step(trainer, recipe.capture, VALIDATED_STEPS)
-    log = Log(out / "log.jsonl", trainer.step, recipe.steps, training.batch)
+    log = Log(out / "log.jsonl", trainer.step, recipe.steps, training.batch, run.log)
     started = saved = time.monotonic()
     with interrupts() as interrupted:
         while trainer.step < recipe.steps:
@@ -206,6 +230,13 @@ def parser() -> argparse.ArgumentParser:
     a.add_argument(
         "--out", type=Path, metavar="DIR", help="run folder (default: runs/VARIANT-WORLD)"
     )
+    a.add_argument(
+        "--from",
+        dest="start",
+        metavar="RUN",
+        help="start from the weights of a run, shipped or your own",
+    )
+    a.add_argument("--log", choices=SINKS, help="write the log there too, beside log.jsonl")
     a.add_argument("--resume", action="store_true", help="continue the run in --out")
     a.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of the "
                    "program's Config; world.FIELD of the world's, train.FIELD of the recipe")  # fmt: skip

@@ -7,6 +7,7 @@ Shape legend: B images, N slots, C channels, H x W pixels of an image, h x w of 
 
 from analysis.plots.curves import (
     bias_variance_figure,
+    comparison_figure,
     curves_figure,
     labels_figure,
     race_figure,
@@ -37,6 +38,7 @@ __all__ = [
     "DPI",
     "bias_variance_figure",
     "calibration_figure",
+    "comparison_figure",
     "curves_figure",
     "edit_figure",
     "experts_figure",

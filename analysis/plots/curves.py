@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,6 +56,27 @@ def curves_figure(log: list[dict[str, float]]) -> Figure:
             axes.legend(fontsize=7, loc="center right")
     if terms.lines:  # many: outside, from large to small
         terms.legend(fontsize=6.5, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    return figure
+
+
+def comparison_figure(logs: Mapping[str, list[dict[str, float]]]) -> Figure:
+    """Curves of several trainings over each other: the loss, and the metrics that all of them have.
+
+    Args:
+        logs: records of each training, by its name, as of `curves_figure`.
+    """
+    common = [name for name in SHARES if all(any(name in r for r in log) for log in logs.values())]
+    names = ["loss", *common]
+    figure = Figure(figsize=(4.2 * len(names), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(names), squeeze=False)[0]
+    for axes, name in zip(panels, names, strict=True):
+        for k, (run, log) in enumerate(logs.items()):
+            _curve(axes, log, name, color=f"C{k % 10}", label=run)
+        axes.set(title=name.replace("_", " "), xlabel="step")
+        axes.grid(alpha=0.3)
+    _zoom(panels[0])
+    if panels[0].lines:
+        panels[0].legend(fontsize=7)
     return figure
 
 
@@ -177,7 +198,7 @@ def _curve(axes: Axes, log: list[dict[str, float]], name: str, **style: object) 
     """One line over the records that hold `name`."""
     points = [(record["step"], record[name]) for record in log if name in record]
     if points:
-        axes.plot(*zip(*points, strict=True), label=name.removeprefix("term/"), **style)
+        axes.plot(*zip(*points, strict=True), **{"label": name.removeprefix("term/"), **style})
 
 
 def _zoom(axes: Axes) -> None:

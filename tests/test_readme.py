@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyro
 import pytest
+from readme import INFERRING, OWN, READING, TEXT, TRUSTING
 from training import train
 
 from inference import plan as planning
@@ -15,8 +16,6 @@ from inference.log import read_log
 from inference.plan import Run
 from inference.svi import parse
 
-TEXT = (ROOT / "README.md").read_text()
-READING, INFERRING, TRUSTING, OWN = re.findall(r"```python\n(.*?)```", TEXT, re.S)
 COMMANDS = re.findall(r"^python -m inference\.svi (?!PROGRAM)(.*?)$", TEXT, re.M)
 
 

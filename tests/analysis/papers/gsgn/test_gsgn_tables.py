@@ -46,7 +46,7 @@ def test_every_row_can_be_trained(name, tmp_path):
         found = plan(run)
         assert found.recipe.world == table.world
         for test in table.tests.values():
-            replace(found.world_config, **test.options)
+            replace(found.image_config, **test.options)
     aux = [bool(plan(r).recipe.auxiliary) for m, r in runs.items() if m.startswith("GSGN")]
     assert aux.count(False) == ("GSGN-No-Aux" in runs)
 
@@ -125,7 +125,7 @@ def test_unknown_rows_are_named():
 
 def test_worlds_of_the_tables_exist():
     for table in TABLES.values():
-        assert "without" in vars(load_world(table.world).Config())
+        assert "without" in vars(load_world(table.world).config())
 
 
 def test_the_command_lists_its_tables():

@@ -57,7 +57,9 @@ def test_the_example_of_an_own_program_learns(tmp_path, monkeypatch, estimator):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_commands_are_understood(command):
+def test_the_commands_are_understood(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "layers.py").write_text(OWN)
     parse(shlex.split(command.split("#")[0]))
 
 

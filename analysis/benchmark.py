@@ -38,7 +38,6 @@ from analysis import plots
 from analysis.command import told, write_json
 from analysis.evaluate import floats
 from analysis.gradients import Learner
-from inference.images.worlds import world_dataset
 from inference.loading import imported
 from inference.machine.capture import Step
 from inference.plan import Run, plan
@@ -77,8 +76,7 @@ def learner(run: Run) -> Learner:
     """A program in training, on as many scenes as its batch holds."""
     p = plan(run)
     pyro.settings.set(module_local_params=hasattr(p.source.program, "Program"))
-    world, batch = p.recipe.world, p.recipe.batch
-    data = world_dataset(world, batch, "validation", seed=0, config=p.world_config)
+    data = p.images.split("validation", p.image_config, p.recipe.batch)
     return Learner(p, p.recipe.estimator, run.seed, data)
 
 

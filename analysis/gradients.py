@@ -355,7 +355,7 @@ def study(o: argparse.Namespace) -> None:
     data, validation = p.training_images(), p.validation_images()
     if validation is None:
         raise ValueError("analysis.gradients needs a world with its truth: give --world")
-    validation = replace(validation, images=validation.images[:SCENES])
+    validation = validation.first(SCENES)
     gradients: list[dict] = []
     learner = Learner(p, p.recipe.estimator, 0, data)
     for point in points:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer import SVI, Trace_ELBO, TraceGraph_ELBO
+from tiny import SMALL, build, cases, images
 
 from analysis.posterior import infer, log_weights
 from inference.estimators import ESTIMATORS, is_discrete
@@ -14,60 +15,13 @@ from inference.estimators import estimator as make_estimator
 from inference.loading import load, own_programs
 from inference.objectives import Objective, cost_terms, log_prob_per_image, per_image
 from inference.recipes import recipes_of
-from inference.settings import override
 from inference.trainer import check_match
 from programs.blocks import nets, render
-
-SMALL = {
-    "gsgn": {"size": 32, "z_what": (12, 10, 8), "z_bg": 3, "crops": (16, 8), "hidden": 24}
-    | {"channels": (8, 16), "decoder": 16},
-    "air": {"size": 32, "window": 16, "z_what": 6, "hidden": (24,), "memory": 16},
-    "discrete_air": {"size": 32, "window": 16, "hidden": 24, "memory": 16, "encoder": (8, 8)},
-    "econ": {"size": 32, "features": 8, "blocks": 2, "attention": (8, 8), "context": 16}
-    | {"patch": 2},
-    "space": {"size": 32, "grid": 2, "z_what": 6, "components": 3, "z_bg": 4, "z_bg_mask": 4}
-    | {"memory": 8, "hidden": 24, "channels": (8, 16), "decoder": 16},
-    "gnm": {
-        "size": 32,
-        "colours": 3,
-        "grid": 2,
-        "z_global": 6,
-        "z_what": 6,
-        "z_bg": 4,
-        "glimpse": 8,
-    }
-    | {"units": 16, "interaction": (16,), "embedding": (16,), "channels": (8, 16)}
-    | {"decoder": ((8, 4, 1),), "background": ((16, 4, 1), (8, 4, 1))},
-    "convdraw": {"size": 32, "z_global": 4, "units": 16, "interaction": (16,), "channels": (8, 16)}
-    | {"decoder": ((8, 4, 1),)},
-    "vae": {"size": 32, "z_global": 8, "channels": (8, 16), "head": 16}
-    | {"decoder": ((16, 4, 1), (8, 4, 1))},
-    "genesis": {"size": 32, "components": 3, "z_bg": 4, "z_bg_mask": 6, "memory": 8, "hidden": 16}
-    | {"channels": (8, 16), "decoder": 16, "cell": 2},
-    "denf": {"size": 32, "squeeze": 8, "couplings": 1, "features": 4, "slots": 16, "least": 1},
-}
-FOUR_LEVELS = {"z_what": (12, 10, 8, 8), "crops": (16, 16, 8)}
-
-
-def cases():
-    for name in own_programs():
-        for variant in load(f"programs/{name}.py").variants:
-            yield name, variant
-
-
-def build(name, variant):
-    source = load(f"programs/{name}.py")
-    changes = SMALL[name] | (FOUR_LEVELS if variant == "four_levels" else {})
-    return source.build(override(source.variants[variant], changes, name))
 
 
 @pytest.fixture(params=list(cases()), ids="-".join)
 def pair(request):
     return build(*request.param)
-
-
-def images(number, program):
-    return torch.rand(number, getattr(program.config, "colours", 3), 32, 32)
 
 
 def test_every_program_has_a_guide_small_settings_and_presets():

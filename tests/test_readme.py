@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyro
 import pytest
+from readme import INFERRING, OWN, READING, TEXT, TRUSTING
 from training import train
 
 from inference import plan as planning
@@ -15,8 +16,6 @@ from inference.log import read_log
 from inference.plan import Run
 from inference.svi import parse
 
-TEXT = (ROOT / "README.md").read_text()
-READING, INFERRING, TRUSTING, OWN = re.findall(r"```python\n(.*?)```", TEXT, re.S)
 COMMANDS = re.findall(r"^python -m inference\.svi (?!PROGRAM)(.*?)$", TEXT, re.M)
 
 
@@ -58,7 +57,9 @@ def test_the_example_of_an_own_program_learns(tmp_path, monkeypatch, estimator):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_commands_are_understood(command):
+def test_the_commands_are_understood(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "layers.py").write_text(OWN)
     parse(shlex.split(command.split("#")[0]))
 
 

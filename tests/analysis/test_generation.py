@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_contract import build
+from tiny import build
 
 from analysis import generation
 from inference.runs import open_run

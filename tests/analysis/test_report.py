@@ -12,7 +12,7 @@ import matplotlib.image
 import pytest
 import torch
 import xarray
-from test_contract import build
+from tiny import build
 
 from analysis import plots, report
 from analysis.posterior.predictive import Check

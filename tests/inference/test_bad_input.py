@@ -14,8 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_readme import OWN as LAYERS
-from test_svi import SMALL as GSGN
+from readme import OWN as LAYERS
+from training import SMALL as GSGN
 
 from analysis import evaluate
 from analysis.edit import resample

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_svi import OWN
+from training import OWN
 
 from analysis import evaluate
 from inference import checkpoint, runs, svi
@@ -42,13 +42,10 @@ def prepare_process():
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    for name, value in {
-        "TEST_SCENES": 4,
-        "VALIDATION_SCENES": 4,
-        "LOG_EVERY": 2,
-        "SAVE_SECONDS": 0,
-    }.items():
-        monkeypatch.setattr(svi, name, value)
+    monkeypatch.setattr(planning, "TEST_SCENES", 4)
+    monkeypatch.setattr(planning, "VALIDATION_SCENES", 4)
+    monkeypatch.setattr(svi, "LOG_EVERY", 2)
+    monkeypatch.setattr(svi, "SAVE_SECONDS", 0)
     monkeypatch.setattr(evaluate, "pictures", lambda *_: [])
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training import train
+from training import GSGN, OWN, SMALL, equal, small, train, weights
 
 from analysis import evaluate
 from inference import checkpoint, svi
@@ -27,37 +27,11 @@ from inference.schedules import Exponential, Linear, LinearVariance, Ramp, Until
 from inference.svi import main, parse
 from inference.trainer import Trainer, largest
 
-SMALL = (
-    "size=32",
-    "z_what=(12, 10, 8)",
-    "crops=(16, 8)",
-    "hidden=16",
-    "channels=(8, 16)",
-    "decoder=16",
-    "train.scenes=64",
-    "train.batch=8",
-)
-GSGN = "programs/gsgn.py"
-
 
 @pytest.fixture(autouse=True)
 def few_scenes(monkeypatch):
     monkeypatch.setattr(planning, "TEST_SCENES", 12)
     monkeypatch.setattr(planning, "VALIDATION_SCENES", 6)
-
-
-def small(out, **kwargs):
-    return Run(GSGN, Path(out), **{"set": SMALL, "steps": 4, "device": "cpu", **kwargs})
-
-
-def weights(out):
-    modules = checkpoint.load(Path(out) / "checkpoint.ckpt")["modules"]
-    return {f"{m}.{k}": v for m, state in modules.items() for k, v in state.items()}
-
-
-def equal(a, b):
-    same = lambda x, y: torch.equal(torch.nan_to_num(x), torch.nan_to_num(y))
-    return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
 
 
 def test_a_run_leaves_all_it_promises(tmp_path, capsys):
@@ -260,33 +234,6 @@ def test_a_loss_that_is_not_finite_names_its_site_and_keeps_the_last_checkpoint(
     with pytest.raises(FloatingPointError, match="step 5: images is nan"):
         train(small(tmp_path / "run", steps=6, resume=True))
     assert (tmp_path / "run" / "checkpoint.ckpt").read_bytes() == before
-
-
-OWN = """
-import pyro
-import pyro.distributions as dist
-import torch
-
-
-def model(images=None, batch=1):
-    colour = pyro.param("colour", torch.tensor(0.0))
-    number = batch if images is None else len(images)
-    with pyro.plate("batch", number, dim=-1):
-        z = pyro.sample("z_what", dist.Normal(torch.zeros(number, 1), 1.0).to_event(1))
-        mean = (z + colour).sigmoid()[..., None, None].expand(-1, 3, 8, 8)
-        pyro.sample("images", dist.Normal(mean, 0.2).to_event(3), obs=images)
-
-
-def guide(images, batch=1):
-    net = pyro.module("net", NET)
-    with pyro.plate("batch", len(images), dim=-1):
-        loc, scale = net(images.mean((1, 2, 3)).unsqueeze(-1)).chunk(2, -1)
-        pyro.sample("z_what", dist.Normal(loc, scale.exp()).to_event(1))
-
-
-torch.manual_seed(0)
-NET = torch.nn.Linear(1, 2)
-"""
 
 
 def test_plain_functions_train_on_a_folder_of_images_and_resume_exactly(tmp_path):

@@ -4,7 +4,7 @@ import pyro
 import pytest
 import torch
 from pyro import poutine
-from test_contract import SMALL
+from tiny import SMALL
 from torch.distributions import Normal
 
 from guides.convdraw import Guide

@@ -6,7 +6,7 @@ import pyro
 import pytest
 import torch
 from pyro import poutine
-from test_contract import SMALL
+from tiny import SMALL
 
 from guides.genesis import Guide
 from inference.objectives import log_prob_per_image

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import oracles
 import pyro
 import pytest
-import test_contract
+import tiny
 import torch
 from matplotlib.figure import Figure
 from pyro import poutine
-from test_contract import SMALL
+from tiny import SMALL
 from torch.distributions import Normal
 
 from analysis import edit, report
@@ -453,7 +453,7 @@ def test_the_report_shows_symbols_under_one_global_latent(monkeypatch):
 
 
 def test_a_program_whose_latents_are_all_global_has_no_symbols():
-    program, guide = test_contract.build("vae", "vae")
+    program, guide = tiny.build("vae", "vae")
     page = report.Page("vae")
     before = list(page.parts)
     report.symbols(page, program, guide, torch.rand(2, program.config.colours, 32, 32))

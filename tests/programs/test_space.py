@@ -7,7 +7,7 @@ import pyro
 import pytest
 import torch
 from pyro import poutine
-from test_contract import SMALL
+from tiny import SMALL
 
 from guides.space import Guide
 from inference.estimators import ESTIMATORS, estimator

@@ -7,7 +7,7 @@ import pyro
 import pytest
 import torch
 from pyro import poutine
-from test_contract import build, images
+from tiny import build, images
 
 from analysis import edit, plots
 from analysis.evaluate import pictures

@@ -52,7 +52,8 @@ def test_the_scenes_do_not_depend_on_the_number_of_processes(monkeypatch, tmp_pa
 def test_a_script_without_a_guard_is_told_what_it_lacks(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "from inference.images import worlds as data\ndata.BATCH = 4\ndata.world_dataset('shapes2d', 40, processes=2)"
+        "from inference.images import worlds as data\ndata.BATCH = 4\n"
+        "data.world_dataset('shapes2d', 40, processes=2)"
     )
     words = [sys.executable, str(script)]
     ended = subprocess.run(words, capture_output=True, text=True, timeout=200)

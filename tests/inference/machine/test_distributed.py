@@ -20,13 +20,13 @@ from pathlib import Path
 import pyro
 import pytest
 import torch
+from discrete_programs import Bits, Steps
+from discrete_programs import make as make_problem
 from PIL import Image
-from test_estimators import Bits, Steps
-from test_estimators import make as make_problem
-from test_svi import SMALL
 from torch.overrides import TorchFunctionMode
-from training import train
+from training import SMALL
 
+from analysis.evaluate import Judge
 from inference import checkpoint, svi
 from inference import plan as planning
 from inference.estimators import ESTIMATORS, estimator
@@ -80,16 +80,18 @@ def _work(rank, port, task, args):
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2"}
     pyro.clear_param_store()
     pyro.enable_validation(True)
-    with pytest.MonkeyPatch.context() as patch, pyro.settings.context(module_local_params=True):
-        patch.setattr(svi, "finish", finish)
+    with pyro.settings.context(module_local_params=True):
         try:
             return task(rank, *args)
         finally:
             distributed.leave()
 
 
-def finish(run, *_):
-    (run.out / "finished").touch()
+class Ends(Judge):
+    """Notes that a training has come to its end, and measures nothing there."""
+
+    def finish(self, t, data, out):
+        (out / "finished").touch()
 
 
 def test_one_process_is_the_first_of_one():
@@ -141,7 +143,7 @@ def five_steps(problem, name):
     images = torch.rand(5, 8, 1, 16, 16)
     method.prepare(program, guide, images[0])
     trainer = Trainer(
-        Plan(None, None, "", Recipe(clip=0.05), None, None, 0, CPU), program, guide, method
+        Plan(None, None, "", Recipe(clip=0.05), None, None, None, 0, CPU), program, guide, method
     )
     for step, x in enumerate(images):
         torch.manual_seed(step)
@@ -249,16 +251,13 @@ def train_in(rank, run, third=None, **of_second):
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out):
         if rank == 1 and third:
             patch.setattr(Trainer, "update", changed)
-        train(run)
+        svi.train(run, Ends())
     assert rank == 0 or not run.out.exists()
     return out.getvalue()
 
 
 def alone(run):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(svi, "finish", finish)
-        train(run)
-    return run.out
+    return svi.train(run, Ends())
 
 
 def state(out):

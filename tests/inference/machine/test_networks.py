@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_contract import build, cases
-from test_svi import SMALL, equal, small, weights
+from tiny import build, cases
 from torch import nn
-from training import train
+from training import SMALL, equal, small, train, weights
 
 from inference import checkpoint
 from inference import plan as planning

@@ -353,7 +353,7 @@ def test_truth_against_truth_is_one_and_shuffled_truth_is_not(many):
 )
 def test_bad_settings_are_refused(name, changes, words):
     with pytest.raises(ValueError, match=words) as error:
-        WORLDS[name].Config(**changes)
+        WORLDS[name].config(**changes)
     assert "\n" not in str(error.value)
 
 
@@ -369,4 +369,4 @@ def test_the_version_is_raised_with_the_world(name):
         "clevr6 2": [83856.94, 57.33961],
         "arrow_room 2": [84174.38, 24.59488],
     }
-    assert drawn == pytest.approx(known[f"{name} {WORLDS[name].VERSION}"], rel=1e-4)
+    assert drawn == pytest.approx(known[f"{name} {WORLDS[name].module.VERSION}"], rel=1e-4)

@@ -4,8 +4,8 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from test_contract import build
-from test_readme import TEXT
+from readme import TEXT
+from tiny import build
 
 from analysis.papers.econ import abilities
 from programs.blocks.render import pose

@@ -3,7 +3,7 @@
 import pyro
 import pytest
 import torch
-from test_contract import build
+from tiny import build
 
 from analysis.papers.econ import validity
 from inference.images.worlds import load_world, world_dataset

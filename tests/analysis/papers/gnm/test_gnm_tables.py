@@ -14,7 +14,9 @@ from analysis.papers.gnm import tables as structure
 from inference import plan as planning
 from inference.images.worlds import load_world, world_dataset
 from inference.plan import Run
+from inference.runs import open_run
 from programs.scene import Nodes, Scene
+from programs.worlds import mnist4_10
 
 SMALL = ("size=64", "window=16", "z_what=6", "hidden=(24,)", "memory=16", "steps=4")
 SMALL = (*SMALL, "train.scenes=32", "train.batch=4", "world.digits=embedded")
@@ -218,6 +220,5 @@ def test_the_command(run, tmp_path, capsys, monkeypatch):
 
 
 def test_the_world_of_a_run_is_its_truth(run):
-    config = structure.open_run(run)[2]
-    data = config.unseen(5)
-    assert load_world("mnist4").module.obeys(data.truth(slice(0, 5)).objects).all()
+    data = open_run(run).unseen(5)
+    assert mnist4_10.obeys_four(data.truth().objects).all()

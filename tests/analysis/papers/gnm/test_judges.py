@@ -3,6 +3,7 @@
 import math
 import os
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -18,9 +19,9 @@ NAMES = ("mnist4", "mnist10", "mnist4_10")
 
 
 def make(name, number, seed=0, size=64, **changes):
-    module = load_world(name)
-    config = module.Config(size=size, digits="embedded", split="test", **changes)
-    return module.world(number, torch.Generator().manual_seed(seed), config)
+    world = load_world(name)
+    config = world.config(size=size, digits="embedded", split="test", **changes)
+    return world.scenes(number, torch.Generator().manual_seed(seed), config)
 
 
 def maps(scene):
@@ -80,7 +81,7 @@ def told(scene, doubt=0.0):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_judge_who_reads_right_judges_right(name):
-    obeys = load_world(name).module.obeys
+    obeys = partial(mnist4_10.obeys, layouts=load_world(name).config().layouts)
     for lawful in (True, False):
         scene = make(name, 12, lawful=lawful)
         for strict in (True, False):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_contract import build
+from tiny import build
 
 from analysis.papers.gsgn import downstream
 from analysis.papers.gsgn.downstream import (

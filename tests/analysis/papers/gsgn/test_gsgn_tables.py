@@ -1,59 +1,48 @@
-"""The tables of the papers: what they say, which scenes they measure, and how they are printed."""
+"""The tables of GSGN: which scenes they measure, and what a row says of them."""
 
 import math
-import subprocess
-import sys
-from dataclasses import replace
 
 import pytest
 import torch
 
+from analysis.papers.gsgn.items import ITEMS
 from analysis.papers.gsgn.tables import (
-    MODELS,
-    TABLES,
+    TESTS,
     Selection,
-    cell,
-    chosen,
+    hidden,
     least_visible,
-    main,
     measure,
-    rows,
-    run_of,
-    show,
+    selected,
+    trainings,
 )
+from analysis.papers.item import Request
 from inference.images.worlds import load_world
 from inference.plan import plan
-from inference.recipes import recipe
-from inference.runs import find_run
+from inference.runs import open_run
+from inference.settings import override
 from programs.worlds import shapes2d
 
-
-@pytest.mark.parametrize("name", TABLES)
-def test_a_table_has_a_figure_for_every_column(name):
-    table = TABLES[name]
-    for model, figures in table.published.items():
-        assert model in MODELS
-        assert len(figures) == len(table.metrics) * len(table.tests)
-        assert all(figure is None or 0 <= figure < 5 for figure in figures)
+TABLES = [name for name in ITEMS if name.startswith("table")]
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_every_row_can_be_trained(name, tmp_path):
-    table = TABLES[name]
-    runs = {model: run_of(table, model, "quick", tmp_path, 0) for model in table.published}
+def test_every_row_can_be_trained_and_every_case_be_drawn(name, tmp_path):
+    rows = ITEMS[name].trainings
+    runs = {model: training.run(model, Request(tmp_path)) for model, training in rows.items()}
     assert len({run.out for run in runs.values()}) == len(runs)
-    for run in runs.values():
+    for model, run in runs.items():
         found = plan(run)
-        assert found.recipe.world == table.world
-        for test in table.tests.values():
-            replace(found.world_config, **test.options)
+        assert found.recipe.world == rows[model].world
+        for test in TESTS.values():
+            override(found.image_config, test.options, found.images.title)
     aux = [bool(plan(r).recipe.auxiliary) for m, r in runs.items() if m.startswith("GSGN")]
     assert aux.count(False) == ("GSGN-No-Aux" in runs)
 
 
 def test_rows_of_two_tables_share_a_training_where_it_is_the_same(tmp_path):
     one, two, three = (
-        run_of(TABLES[t], "GSGN", "quick", tmp_path, 0).out for t in ("table2", "table3", "table5")
+        ITEMS[t].trainings["GSGN"].run("GSGN", Request(tmp_path)).out
+        for t in ("table2", "table3", "table5")
     )
     assert one == two != three
 
@@ -64,8 +53,8 @@ def test_scenes_are_told_apart_by_their_least_visible_part():
     for image in range(40):
         parts = scene.parts.mask[image][scene.parts.present[image]]
         assert least[image] == 4 * min(int(mask.sum()) for mask in parts)
-    bins = [(t.least[0] <= least) & (least < t.least[1]) for t in TABLES["table3"].tests.values()]
-    assert (torch.stack(bins).sum(0) == 1).all()
+    bins = [selected(scene, TESTS[case].least) for case in ("below 100", "100 to 200", "above 200")]
+    assert sorted(torch.cat(bins).tolist()) == list(range(40))
 
 
 def test_numbers_of_objects_can_be_left_out():
@@ -77,58 +66,23 @@ def test_numbers_of_objects_can_be_left_out():
         shapes2d.Config(min_objects=2, max_objects=2, without=(2,))
 
 
-def test_a_row_is_measured_on_the_scenes_of_each_test(tmp_path):
-    table = replace(
-        TABLES["table3"],
-        world="shapes2d",
-        tests={
-            "all": Selection(),
-            "few": Selection(least=(0, 150)),
-            "none": Selection(least=(0, 1)),
-        },
-    )
-    run = replace(run_of(table, "GSGN", "quick", tmp_path, 0), out=find_run("gsgn-shapes2d"))
-    everything, few, none = measure(table, "GSGN", run, 30)
-    assert everything["scenes"] == 30 > few["scenes"] > 0
-    assert everything["part_recall"] > 0.8 and 3 < everything["elbo_per_pixel"] < 4.16
-    assert none == {"scenes": 0}
+def test_a_row_is_measured_on_the_scenes_of_each_case(monkeypatch):
+    monkeypatch.setitem(TESTS, "few", Selection(least=(0, 150)))
+    monkeypatch.setitem(TESTS, "none", Selection(least=(0, 1)))
+    found = measure(open_run("gsgn-shapes2d"), ("", "few", "none"), 30)
+    assert found[""]["scenes"] == 30 > found["few"]["scenes"] > 0
+    assert found[""]["part_recall"] > 0.8 and 3 < found[""]["elbo_per_pixel"] < 4.16
+    assert found["none"] == {"scenes": 0}
 
 
-def test_the_parts_of_space_are_grouped_to_objects():
-    assert [m for m, model in MODELS.items() if model.parts] == ["SPACE-P"]
-    config = MODELS["SPACE-P"]
-    assert recipe(config.program, config.variant, "quick").program != {}
+def test_space_p_finds_parts_which_are_grouped_to_objects():
+    assert hidden("SPACE-P", "object_f1") and not hidden("SPACE-P", "part_f1")
+    assert not hidden("SPACE-O", "object_f1")
+    training = trainings("shapes2d", ["SPACE-P"])["SPACE-P"]
+    assert (training.program, training.variant) == ("space", "space_p")
 
 
-def test_what_is_not_trained_is_left_open(tmp_path, capsys):
-    assert main(["table3", "--runs", str(tmp_path), "--models", "GSGN,SPACE-P"]) == 0
-    shown = capsys.readouterr().out
-    assert "Table 3" in shown and "- (0.9592)" in shown and "GSGN-9" not in shown
-    assert (tmp_path / "quick" / "table3.csv").read_text().count("GSGN") == 6
-
-
-def test_a_table_is_printed_with_the_papers_figures_beside(tmp_path):
-    table = TABLES["table1"]
-    found = list(rows(table, {"SPACE-P": run_of(table, "SPACE-P", "quick", tmp_path, 0)}, 1))
-    for row in found:
-        if row["metric"] == "part_f1":
-            row["ours"] = 0.5
-    assert "0.5000 (0.9673)" in show(table, found)
-    assert (cell(0.5, None), cell(None, 3.9), cell(None, None)) == ("0.5000 (-)", "- (3.90)", "")
-
-
-def test_unknown_rows_are_named():
-    with pytest.raises(ValueError, match="no row MONet; known are SPACE-O, SPACE-P"):
-        chosen(TABLES["table1"], "GSGN,MONet")
-    assert set(chosen(TABLES["table10"], None)) == {"SPACE-O", "SPACE-P", "GSGN"}
-
-
-def test_worlds_of_the_tables_exist():
-    for table in TABLES.values():
-        assert "without" in vars(load_world(table.world).Config())
-
-
-def test_the_command_lists_its_tables():
-    words = [sys.executable, "-m", "analysis.papers.gsgn.tables", "--help"]
-    shown = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    assert all(name in shown for name in TABLES)
+@pytest.mark.parametrize("name", TABLES)
+def test_worlds_of_the_tables_leave_numbers_out(name):
+    for training in ITEMS[name].trainings.values():
+        assert "without" in vars(load_world(training.world).config())

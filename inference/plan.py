@@ -22,8 +22,6 @@ from inference.machine import distributed, networks
 from inference.recipes import Recipe, recipe
 from inference.settings import choose, override, settings
 
-VALIDATION_SCENES = 200
-TEST_SCENES = 500
 OPTIONS = {"start": "from"}
 """Options of the command line that are not called as the field of `Run` is."""
 DEVICES = ("auto", "cpu", "cuda")
@@ -81,11 +79,11 @@ class Plan:
 
     def validation_images(self) -> Dataset | None:
         """Scenes with their truth, or None where nothing is known of the images."""
-        return self.images.split("validation", self.image_config, VALIDATION_SCENES)
+        return self.images.split("validation", self.image_config, self.recipe.validation_scenes)
 
     def test_images(self) -> Dataset:
         """What the trained program is measured on."""
-        return self.images.split("test", self.image_config, TEST_SCENES)
+        return self.images.split("test", self.image_config, self.recipe.test_scenes)
 
 
 def plan(run: Run) -> Plan:
@@ -140,9 +138,11 @@ def configure(
 ) -> Any:
     """How images are drawn or read: as the recipe says, at the program's size, and as the run changes it."""
     defaults = images.config()
-    shared = {f.name: getattr(config, f.name, None) for f in fields(defaults)}
-    shared = {k: v for k, v in shared.items() if k in ("size", "colours") and v is not None}
-    return override(defaults, {**options, **shared, **changes}, images.title)
+    known = {f.name for f in fields(defaults)}
+    shared = {name: getattr(config, name, None) for name in ("size", "colours")}
+    given = {**options, **{k: v for k, v in shared.items() if v is not None}}
+    fitting = {k: v for k, v in given.items() if k in known}
+    return override(defaults, {**fitting, **changes}, images.title)
 
 
 def choose_device(name: str) -> torch.device:

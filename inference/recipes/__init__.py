@@ -3,6 +3,7 @@
 A file holds ``RECIPES``, a table of presets by variant or program; ``NAME/WORLD`` is an entry for a world of
 its own. The first entry counts of VARIANT/WORLD, VARIANT, PROGRAM/WORLD, PROGRAM.
 
+`tiny` takes a few steps of a very small network on few scenes, in seconds: it shows that a training works.
 `quick` is made for two CPU cores and a quarter of an hour, `long` trains the same networks on more scenes for
 an hour, `paper` is the paper's configuration for a GPU. A program without an entry (a user's own) trains
 with `DEFAULT`. Where the paper has an objective of its own for a world, that is the recipe there. Schedules
@@ -34,9 +35,13 @@ class Recipe:
     """fields of the program's Config that the preset changes"""
     world: str = "shapes2d"
     options: Mapping[str, Any] = field(default_factory=dict)
-    """fields of the world's Config; the program's own `size` goes before"""
+    """fields of the world's Config, for worlds that have them; the program's own `size` goes before"""
     scenes: int = 8000
     """training scenes"""
+    validation_scenes: int = 200
+    """scenes on which a training is measured as it goes"""
+    test_scenes: int = 500
+    """scenes on which it is measured at its end"""
     estimator: str = "gumbel"
     schedules: Mapping[str, Schedule] = field(
         default_factory=lambda: {"learning_rate": Constant(1e-3)}
@@ -50,7 +55,7 @@ class Recipe:
     clip: float = 1.0
     """largest infinity norm of the gradient of the loss per image"""
     evaluate_every: int = 1000
-    """steps between evaluations on 200 validation scenes"""
+    """steps between evaluations on the validation scenes"""
     capture: bool = True
     """replay steps on CUDA from a graph (`inference.machine.capture`)"""
     precision: str = "float32"
@@ -61,7 +66,8 @@ class Recipe:
     """compile the networks"""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "scenes", "evaluate_every"):
+        numbers = ("steps", "batch", "scenes", "validation_scenes", "test_scenes", "evaluate_every")
+        for name in numbers:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         for name in ("clip", "rate"):
@@ -70,6 +76,19 @@ class Recipe:
 
 
 DEFAULT = Recipe(options={"size": 64})
+
+
+def tiny(recipe: Recipe, program: Mapping[str, Any], **changes: Any) -> Recipe:
+    """A few steps of a very small network on few scenes, with the schedules and objective of `recipe`.
+
+    Args:
+        program: fields of the program's Config that make it small.
+        changes: other fields of the recipe, such as a world that can be drawn small.
+    """
+    small = Recipe(steps=4, batch=8, scenes=64, validation_scenes=6, test_scenes=12)
+    names = ("steps", "batch", "scenes", "validation_scenes", "test_scenes", "evaluate_every")
+    few = {name: getattr(small, name) for name in names}
+    return replace(recipe, **few, program=program, **changes)
 
 
 def with_beta(recipe: Recipe, beta: float, pattern: str = "z_global*") -> Recipe:

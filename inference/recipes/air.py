@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from inference.recipes import Recipe
+from inference.recipes import Recipe, tiny
 from inference.schedules import (
     Constant,
     WarmupDecay,
@@ -32,7 +32,13 @@ AIR_PAPER = replace(
     evaluate_every=5000,
 )
 
+AIR_TINY = tiny(
+    AIR_QUICK,
+    {"size": 40, "window": 16, "z_what": 6, "hidden": (24,), "memory": 16},
+    options={"digits": "embedded"},
+)
+
 RECIPES: dict[str, dict[str, Recipe]] = {
-    "air": {"quick": AIR_QUICK, "long": AIR_LONG, "paper": AIR_PAPER},
+    "air": {"tiny": AIR_TINY, "quick": AIR_QUICK, "long": AIR_LONG, "paper": AIR_PAPER},
 }
 """By variant or program, and in a world of its own by ``NAME/WORLD``; then by preset."""

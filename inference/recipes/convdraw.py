@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from inference.recipes import Recipe, with_beta
+from inference.recipes import Recipe, tiny, with_beta
 from inference.recipes.gnm import GNM_ARROW_PAPER, GNM_PAPER
 from inference.schedules import (
     Constant,
@@ -44,14 +44,33 @@ CONVDRAW_QUICK = replace(
     layout="channels_last",
 )
 
+# differs: digits need 48 pixels a side
+CONVDRAW_TINY = tiny(
+    CONVDRAW_QUICK,
+    {
+        "size": 32,
+        "z_global": 4,
+        "units": 16,
+        "interaction": (16,),
+        "channels": (8, 16),
+        "decoder": ((8, 4, 1),),
+    },
+    world="multi_sprites",
+)
+CONVDRAW_ARROW_TINY = tiny(
+    CONVDRAW_ARROW_PAPER, {**CONVDRAW_TINY.program, "colours": 3}, options={"samples": 1}
+)
+
 RECIPES: dict[str, dict[str, Recipe]] = {
     "convdraw": {
+        "tiny": CONVDRAW_TINY,
         "quick": CONVDRAW_QUICK,
         "quick_beta10": with_beta(CONVDRAW_QUICK, 10.0),
         "paper": CONVDRAW_PAPER,
         "paper_beta10": with_beta(CONVDRAW_PAPER, 10.0),
     },
     "convdraw/arrow_room": {
+        "tiny": CONVDRAW_ARROW_TINY,
         "paper": CONVDRAW_ARROW_PAPER,
         "paper_beta10": with_beta(CONVDRAW_ARROW_PAPER, 10.0),
     },

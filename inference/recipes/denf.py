@@ -11,7 +11,7 @@ from inference.objectives import (
     Penalty,
     Reconstruction,
 )
-from inference.recipes import Recipe
+from inference.recipes import Recipe, tiny
 from inference.schedules import (
     Constant,
     Linear,
@@ -86,8 +86,17 @@ DENF_TRAFFIC_QUICK, DENF_TRAFFIC_PAPER = (
     for r in (DENF_QUICK, DENF_PAPER)
 )
 
+SMALL = {"size": 32, "squeeze": 8, "couplings": 1, "features": 4, "slots": 16, "least": 1}
+"""Fields of the program's Config that make its networks small."""
+DENF_TINY = tiny(DENF_QUICK, SMALL, options={"samples": 1})
+DENF_TRAFFIC_TINY = tiny(DENF_TRAFFIC_QUICK, {**SMALL, "scale_mean": 0.25})
+
 RECIPES: dict[str, dict[str, Recipe]] = {
-    "denf": {"quick": DENF_QUICK, "paper": DENF_PAPER},
-    "denf/traffic": {"quick": DENF_TRAFFIC_QUICK, "paper": DENF_TRAFFIC_PAPER},
+    "denf": {"tiny": DENF_TINY, "quick": DENF_QUICK, "paper": DENF_PAPER},
+    "denf/traffic": {
+        "tiny": DENF_TRAFFIC_TINY,
+        "quick": DENF_TRAFFIC_QUICK,
+        "paper": DENF_TRAFFIC_PAPER,
+    },
 }
 """By variant or program, and in a world of its own by ``NAME/WORLD``; then by preset."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from inference.recipes import Recipe
+from inference.recipes import Recipe, tiny
 from inference.schedules import (
     Constant,
     Exponential,
@@ -56,8 +56,20 @@ DIGITS_PAPER = replace(
     schedules={**DISCRETE_AIR_PAPER.schedules, **CATEGORIES_FIRST},
 )
 
+DISCRETE_AIR_TINY = tiny(
+    DISCRETE_AIR_QUICK,
+    {"size": 32, "window": 16, "hidden": 24, "memory": 16, "encoder": (8, 8)},
+)
+DIGITS_TINY = tiny(
+    DIGITS_QUICK, {**DISCRETE_AIR_TINY.program, "size": 40}, options={"digits": "embedded"}
+)
+
 RECIPES: dict[str, dict[str, Recipe]] = {
-    "discrete_air": {"quick": DISCRETE_AIR_QUICK, "paper": DISCRETE_AIR_PAPER},
-    "discrete_air_mnist": {"quick": DIGITS_QUICK, "paper": DIGITS_PAPER},
+    "discrete_air": {
+        "tiny": DISCRETE_AIR_TINY,
+        "quick": DISCRETE_AIR_QUICK,
+        "paper": DISCRETE_AIR_PAPER,
+    },
+    "discrete_air_mnist": {"tiny": DIGITS_TINY, "quick": DIGITS_QUICK, "paper": DIGITS_PAPER},
 }
 """By variant or program, and in a world of its own by ``NAME/WORLD``; then by preset."""

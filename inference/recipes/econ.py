@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from inference.recipes import Recipe
+from inference.recipes import Recipe, tiny
 from inference.schedules import (
     Constant,
     Exponential,
@@ -98,10 +98,24 @@ ECON_RANDOM_PAPER = replace(
     },
 )
 
+SMALL = {
+    "size": 32,
+    "features": 8,
+    "blocks": 2,
+    "patch": 2,
+    "attention": (8, 8),
+    "context": 16,
+}
+"""Fields of the program's Config that make its networks small."""
+ECON_TINY, MONET_TINY, ECON_RANDOM_TINY = (
+    tiny(recipe, SMALL) for recipe in (ECON_QUICK, MONET_QUICK, ECON_RANDOM_QUICK)
+)
+
 RECIPES: dict[str, dict[str, Recipe]] = {
-    "econ": {"quick": ECON_QUICK, "long": ECON_LONG, "paper": ECON_PAPER},
-    "monet": {"quick": MONET_QUICK, "paper": ECON_PAPER},
+    "econ": {"tiny": ECON_TINY, "quick": ECON_QUICK, "long": ECON_LONG, "paper": ECON_PAPER},
+    "monet": {"tiny": MONET_TINY, "quick": MONET_QUICK, "paper": ECON_PAPER},
     "econ_random": {
+        "tiny": ECON_RANDOM_TINY,
         "quick": ECON_RANDOM_QUICK,
         "long": ECON_RANDOM_LONG,
         "paper": ECON_RANDOM_PAPER,

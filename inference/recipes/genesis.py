@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from inference.recipes import Recipe, with_beta
+from inference.recipes import Recipe, tiny, with_beta
 from inference.recipes.convdraw import CONVDRAW_PAPER, CONVDRAW_QUICK
 from inference.schedules import (
     Until,
@@ -43,8 +43,28 @@ GENESIS_QUICK = replace(
     schedules={"learning_rate": WarmupDecay(1e-3, warmup=100, half_life=300, hold=1400)},
 )
 
+# differs: digits need 48 pixels a side
+GENESIS_TINY = tiny(
+    GENESIS_QUICK,
+    {
+        "size": 32,
+        "components": 3,
+        "z_bg": 4,
+        "z_bg_mask": 6,
+        "memory": 8,
+        "hidden": 16,
+        "channels": (8, 16),
+        "decoder": 16,
+        "cell": 2,
+    },
+    world="multi_sprites",
+)
+GENESIS_ARROW_TINY = tiny(
+    GENESIS_ARROW_PAPER, {**GENESIS_TINY.program, "colours": 3}, options={"samples": 1}
+)
+
 RECIPES: dict[str, dict[str, Recipe]] = {
-    "genesis": {"quick": GENESIS_QUICK, "paper": GENESIS_PAPER},
-    "genesis/arrow_room": {"paper": GENESIS_ARROW_PAPER},
+    "genesis": {"tiny": GENESIS_TINY, "quick": GENESIS_QUICK, "paper": GENESIS_PAPER},
+    "genesis/arrow_room": {"tiny": GENESIS_ARROW_TINY, "paper": GENESIS_ARROW_PAPER},
 }
 """By variant or program, and in a world of its own by ``NAME/WORLD``; then by preset."""

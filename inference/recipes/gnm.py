@@ -10,7 +10,7 @@ from inference.objectives import (
     Prior,
     Sparse,
 )
-from inference.recipes import Recipe, with_beta
+from inference.recipes import Recipe, tiny, with_beta
 from inference.schedules import (
     Constant,
     Exponential,
@@ -102,13 +102,40 @@ GNM_QUICK = replace(
     layout="channels_last",
 )
 
+# differs: digits need 48 pixels a side; this world has backgrounds besides
+GNM_TINY = tiny(
+    GNM_QUICK,
+    {
+        "size": 32,
+        "colours": 3,
+        "grid": 2,
+        "z_global": 6,
+        "z_what": 6,
+        "z_bg": 4,
+        "glimpse": 8,
+        "units": 16,
+        "interaction": (16,),
+        "embedding": (16,),
+        "channels": (8, 16),
+        "decoder": ((8, 4, 1),),
+        "background": ((16, 4, 1), (8, 4, 1)),
+    },
+    world="shapes2d",
+)
+GNM_ARROW_TINY = tiny(GNM_ARROW_PAPER, GNM_TINY.program, options={"samples": 1})
+
 RECIPES: dict[str, dict[str, Recipe]] = {
     "gnm": {
+        "tiny": GNM_TINY,
         "quick": GNM_QUICK,
         "quick_beta2": with_beta(GNM_QUICK, 2.0),
         "paper": GNM_PAPER,
         "paper_beta2": with_beta(GNM_PAPER, 2.0),
     },
-    "gnm/arrow_room": {"paper": GNM_ARROW_PAPER, "paper_beta2": with_beta(GNM_ARROW_PAPER, 2.0)},
+    "gnm/arrow_room": {
+        "tiny": GNM_ARROW_TINY,
+        "paper": GNM_ARROW_PAPER,
+        "paper_beta2": with_beta(GNM_ARROW_PAPER, 2.0),
+    },
 }
 """By variant or program, and in a world of its own by ``NAME/WORLD``; then by preset."""

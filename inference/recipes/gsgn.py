@@ -11,7 +11,7 @@ from inference.objectives import (
     Prior,
     Sparse,
 )
-from inference.recipes import Recipe
+from inference.recipes import Recipe, tiny
 from inference.schedules import (
     Constant,
     Exponential,
@@ -184,11 +184,50 @@ GSGN_CLEVR7_PAPER = heavier(
     Ramp(1.0, 5.0, 30 * EPOCH, begin=50 * EPOCH),
 )
 
+GSGN_TINY = tiny(
+    GSGN_QUICK,
+    {
+        "size": 32,
+        "z_what": (12, 10, 8),
+        "z_bg": 3,
+        "crops": (16, 8),
+        "hidden": 24,
+        "channels": (8, 16),
+        "decoder": 16,
+    },
+)
+FOUR_LEVELS_TINY = tiny(
+    FOUR_LEVELS_QUICK,
+    {
+        **GSGN_TINY.program,
+        "size": 64,  # the least that the world can have
+        "z_what": (12, 10, 8, 8),
+        "crops": (16, 16, 8),
+        "channels": (8, 8),
+    },
+)
+GSGN_CLEVR_TINY, GSGN9_CLEVR_TINY, GSGN_CLEVR7_TINY = (
+    tiny(recipe, {**GSGN_TINY.program, **UPRIGHT}, options={"samples": 1})
+    for recipe in (GSGN_CLEVR_QUICK, GSGN9_CLEVR_QUICK, GSGN_CLEVR7_QUICK)
+)
+
 RECIPES: dict[str, dict[str, Recipe]] = {
-    "gsgn": {"quick": GSGN_QUICK, "long": GSGN_LONG, "paper": GSGN_PAPER},
-    "four_levels": {"quick": FOUR_LEVELS_QUICK},
-    "gsgn/compositional_clevr": {"quick": GSGN_CLEVR_QUICK, "paper": GSGN_CLEVR_PAPER},
-    "gsgn9/compositional_clevr": {"quick": GSGN9_CLEVR_QUICK, "paper": GSGN9_CLEVR_PAPER},
-    "gsgn/compositional_clevr7": {"quick": GSGN_CLEVR7_QUICK, "paper": GSGN_CLEVR7_PAPER},
+    "gsgn": {"tiny": GSGN_TINY, "quick": GSGN_QUICK, "long": GSGN_LONG, "paper": GSGN_PAPER},
+    "four_levels": {"tiny": FOUR_LEVELS_TINY, "quick": FOUR_LEVELS_QUICK},
+    "gsgn/compositional_clevr": {
+        "tiny": GSGN_CLEVR_TINY,
+        "quick": GSGN_CLEVR_QUICK,
+        "paper": GSGN_CLEVR_PAPER,
+    },
+    "gsgn9/compositional_clevr": {
+        "tiny": GSGN9_CLEVR_TINY,
+        "quick": GSGN9_CLEVR_QUICK,
+        "paper": GSGN9_CLEVR_PAPER,
+    },
+    "gsgn/compositional_clevr7": {
+        "tiny": GSGN_CLEVR7_TINY,
+        "quick": GSGN_CLEVR7_QUICK,
+        "paper": GSGN_CLEVR7_PAPER,
+    },
 }
 """By variant or program, and in a world of its own by ``NAME/WORLD``; then by preset."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from inference.objectives import (
     Boundary,
 )
-from inference.recipes import Recipe
+from inference.recipes import Recipe, tiny
 from inference.schedules import (
     Constant,
     Exponential,
@@ -86,10 +86,30 @@ SPACE_PAPER = Recipe(
     evaluate_every=5000,
 )
 
+SMALL = {
+    "size": 32,
+    "grid": 2,
+    "z_what": 6,
+    "components": 3,
+    "z_bg": 4,
+    "z_bg_mask": 4,
+    "memory": 8,
+    "hidden": 24,
+    "channels": (8, 16),
+    "decoder": 16,
+}
+"""Fields of the program's Config that make its networks small."""
+SPACE_TINY, SPACE_P_TINY = (
+    tiny(recipe, SMALL, options={"samples": 1}) for recipe in (SPACE_QUICK, SPACE_P_QUICK)
+)
+SPACE_SHAPES_TINY, SPACE_P_SHAPES_TINY = (
+    tiny(recipe, SMALL) for recipe in (SPACE_SHAPES_QUICK, SPACE_P_SHAPES_QUICK)
+)
+
 RECIPES: dict[str, dict[str, Recipe]] = {
-    "space": {"quick": SPACE_QUICK, "paper": SPACE_PAPER},
-    "space_p": {"quick": SPACE_P_QUICK, "paper": SPACE_PAPER},
-    "space/shapes2d": {"quick": SPACE_SHAPES_QUICK},
-    "space_p/shapes2d": {"quick": SPACE_P_SHAPES_QUICK},
+    "space": {"tiny": SPACE_TINY, "quick": SPACE_QUICK, "paper": SPACE_PAPER},
+    "space_p": {"tiny": SPACE_P_TINY, "quick": SPACE_P_QUICK, "paper": SPACE_PAPER},
+    "space/shapes2d": {"tiny": SPACE_SHAPES_TINY, "quick": SPACE_SHAPES_QUICK},
+    "space_p/shapes2d": {"tiny": SPACE_P_SHAPES_TINY, "quick": SPACE_P_SHAPES_QUICK},
 }
 """By variant or program, and in a world of its own by ``NAME/WORLD``; then by preset."""

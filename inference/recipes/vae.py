@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from inference.recipes import Recipe
+from inference.recipes import Recipe, tiny
 from inference.recipes.convdraw import CONVDRAW_ARROW_PAPER, CONVDRAW_PAPER, CONVDRAW_QUICK
 
 VAE_ARROW_PAPER = replace(CONVDRAW_ARROW_PAPER, program={"colours": 3})
@@ -27,8 +27,22 @@ VAE_QUICK = replace(
     },
 )
 
+# differs: digits need 48 pixels a side
+VAE_TINY = tiny(
+    VAE_QUICK,
+    {
+        "size": 32,
+        "z_global": 8,
+        "channels": (8, 16),
+        "head": 16,
+        "decoder": ((16, 4, 1), (8, 4, 1)),
+    },
+    world="multi_sprites",
+)
+VAE_ARROW_TINY = tiny(VAE_ARROW_PAPER, {**VAE_TINY.program, "colours": 3}, options={"samples": 1})
+
 RECIPES: dict[str, dict[str, Recipe]] = {
-    "vae": {"quick": VAE_QUICK, "paper": CONVDRAW_PAPER},
-    "vae/arrow_room": {"paper": VAE_ARROW_PAPER},
+    "vae": {"tiny": VAE_TINY, "quick": VAE_QUICK, "paper": CONVDRAW_PAPER},
+    "vae/arrow_room": {"tiny": VAE_ARROW_TINY, "paper": VAE_ARROW_PAPER},
 }
 """By variant or program, and in a world of its own by ``NAME/WORLD``; then by preset."""

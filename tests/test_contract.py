@@ -7,12 +7,12 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer import SVI, Trace_ELBO, TraceGraph_ELBO
-from tiny import SMALL, build, cases, images
+from tiny import build, cases, images
 
 from analysis.posterior import infer, log_weights
 from inference.estimators import ESTIMATORS, is_discrete
 from inference.estimators import estimator as make_estimator
-from inference.loading import load, own_programs
+from inference.loading import ROOT, own_programs
 from inference.objectives import Objective, cost_terms, log_prob_per_image, per_image
 from inference.recipes import recipes_of
 from inference.trainer import check_match
@@ -24,17 +24,10 @@ def pair(request):
     return build(*request.param)
 
 
-def test_every_program_has_a_guide_small_settings_and_presets():
-    import pathlib
-
-    import programs
-
-    library = {"__init__", "scene", "render", "nets", "distributions", "loading", "digits"}
-    library |= {"flows"}
-    library |= {"studio", "tracer"}  # of worlds
-    files = {p.stem for p in pathlib.Path(programs.__file__).parent.glob("*.py")} - library
-    assert files == set(own_programs()) == set(SMALL)
-    assert all(set(recipes_of(name)[name]) >= {"quick", "paper"} for name in files)
+def test_every_program_has_a_guide_and_presets():
+    files = {p.stem for p in (ROOT / "programs").glob("*.py")} - {"__init__", "scene"}
+    assert files == set(own_programs())
+    assert all({"tiny", "quick", "paper"} <= set(recipes_of(name)[name]) for name in files)
 
 
 def test_the_prior_runs_without_images_and_repeats_with_its_seed(pair):
@@ -299,10 +292,9 @@ def test_particles_in_a_plate_to_the_left_are_independent_draws():
 @torch.no_grad()
 def test_one_level_is_a_flat_model_written_independently():
     """A graph of depth one against a log-density put together by hand."""
-    changes = {**SMALL["gsgn"], "children": (4,), "z_what": (12, 8), "crops": (8,)}
-    changes |= {"scale": ((0.3, 0.29),), "scale_axes": (2,), "scale_start": (0.0,)}
-    config = dataclasses.replace(load("programs/gsgn.py").variants["gsgn"], **changes)
-    program, guide = load("programs/gsgn.py").build(config)
+    flat = {"children": (4,), "z_what": (12, 8), "crops": (8,), "scale": ((0.3, 0.29),)}
+    flat |= {"scale_axes": (2,), "scale_start": (0.0,)}
+    program, guide = build("gsgn", **flat)
     x = images(2, program)
     trace = poutine.trace(guide).get_trace(x)
     z = {n: trace.nodes[n]["value"] for n in trace.stochastic_nodes}

@@ -10,7 +10,6 @@ import pytest
 from readme import INFERRING, OWN, READING, TEXT, TRUSTING
 from training import train
 
-from inference import plan as planning
 from inference.loading import ROOT
 from inference.log import read_log
 from inference.plan import Run
@@ -43,12 +42,10 @@ def test_the_shipped_run_infers_as_shown(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("estimator", ["nvil", "gumbel"])
-def test_the_example_of_an_own_program_learns(tmp_path, monkeypatch, estimator):
+def test_the_example_of_an_own_program_learns(tmp_path, estimator):
     assert len(OWN.strip().splitlines()) < 45
-    monkeypatch.setattr(planning, "TEST_SCENES", 8)
-    monkeypatch.setattr(planning, "VALIDATION_SCENES", 8)
     (tmp_path / "layers.py").write_text(OWN)
-    set_ = ("train.scenes=64",)
+    set_ = ("train.scenes=64", "train.validation_scenes=8", "train.test_scenes=8")
     path, out = str(tmp_path / "layers.py"), tmp_path / "run"
     train(Run(path, out, steps=60, estimator=estimator, set=set_, device="cpu"))
     losses = [r["loss"] for r in read_log(out / "log.jsonl") if "loss" in r]

@@ -1,39 +1,13 @@
-"""The smallest configuration of every program, and what tests build of it."""
+"""Every program and variant as the preset `tiny` has it: very small networks on small images."""
+
+from pathlib import Path
 
 import torch
 
 from inference.loading import load, own_programs
+from inference.plan import Run
+from inference.recipes import recipe
 from inference.settings import override
-
-SMALL = {
-    "gsgn": {"size": 32, "z_what": (12, 10, 8), "z_bg": 3, "crops": (16, 8), "hidden": 24}
-    | {"channels": (8, 16), "decoder": 16},
-    "air": {"size": 32, "window": 16, "z_what": 6, "hidden": (24,), "memory": 16},
-    "discrete_air": {"size": 32, "window": 16, "hidden": 24, "memory": 16, "encoder": (8, 8)},
-    "econ": {"size": 32, "features": 8, "blocks": 2, "attention": (8, 8), "context": 16}
-    | {"patch": 2},
-    "space": {"size": 32, "grid": 2, "z_what": 6, "components": 3, "z_bg": 4, "z_bg_mask": 4}
-    | {"memory": 8, "hidden": 24, "channels": (8, 16), "decoder": 16},
-    "gnm": {
-        "size": 32,
-        "colours": 3,
-        "grid": 2,
-        "z_global": 6,
-        "z_what": 6,
-        "z_bg": 4,
-        "glimpse": 8,
-    }
-    | {"units": 16, "interaction": (16,), "embedding": (16,), "channels": (8, 16)}
-    | {"decoder": ((8, 4, 1),), "background": ((16, 4, 1), (8, 4, 1))},
-    "convdraw": {"size": 32, "z_global": 4, "units": 16, "interaction": (16,), "channels": (8, 16)}
-    | {"decoder": ((8, 4, 1),)},
-    "vae": {"size": 32, "z_global": 8, "channels": (8, 16), "head": 16}
-    | {"decoder": ((16, 4, 1), (8, 4, 1))},
-    "genesis": {"size": 32, "components": 3, "z_bg": 4, "z_bg_mask": 6, "memory": 8, "hidden": 16}
-    | {"channels": (8, 16), "decoder": 16, "cell": 2},
-    "denf": {"size": 32, "squeeze": 8, "couplings": 1, "features": 4, "slots": 16, "least": 1},
-}
-FOUR_LEVELS = {"z_what": (12, 10, 8, 8), "crops": (16, 16, 8)}
 
 
 def cases():
@@ -42,11 +16,26 @@ def cases():
             yield name, variant
 
 
-def build(name, variant):
-    source = load(f"programs/{name}.py")
-    changes = SMALL[name] | (FOUR_LEVELS if variant == "four_levels" else {})
-    return source.build(override(source.variants[variant], changes, name))
+def config(name, variant=None, **changes):
+    """The program's Config."""
+    variants = load(f"programs/{name}.py").variants
+    variant = variant or next(iter(variants))
+    small = recipe(name, variant, "tiny").program
+    return override(variants[variant], {**small, **changes}, name)
+
+
+def build(name, variant=None, **changes):
+    """A program and its guide."""
+    return load(f"programs/{name}.py").build(config(name, variant, **changes))
 
 
 def images(number, program):
-    return torch.rand(number, getattr(program.config, "colours", 3), 32, 32)
+    """Noise in [0, 1], of the program's size."""
+    size = program.config.size
+    return torch.rand(number, getattr(program.config, "colours", 3), size, size)
+
+
+def run(name, out, **options):
+    """A training on the CPU."""
+    given = {"preset": "tiny", "device": "cpu", **options}
+    return Run(f"programs/{name}.py", Path(out), **given)

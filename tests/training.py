@@ -2,22 +2,12 @@
 
 from pathlib import Path
 
+import tiny
 import torch
 
 from analysis.evaluate import Judge
 from inference import checkpoint, svi
-from inference.plan import Run
 
-SMALL = (
-    "size=32",
-    "z_what=(12, 10, 8)",
-    "crops=(16, 8)",
-    "hidden=16",
-    "channels=(8, 16)",
-    "decoder=16",
-    "train.scenes=64",
-    "train.batch=8",
-)
 GSGN = "programs/gsgn.py"
 OWN = """
 import pyro
@@ -51,7 +41,8 @@ def train(run):
 
 
 def small(out, **kwargs):
-    return Run(GSGN, Path(out), **{"set": SMALL, "steps": 4, "device": "cpu", **kwargs})
+    """A training of GSGN's `tiny`."""
+    return tiny.run("gsgn", out, **kwargs)
 
 
 def weights(out):

@@ -8,19 +8,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import tiny
 import torch
 
 from analysis import benchmark
 from analysis.benchmark import Phases, alternate, learner, main, work
 from inference.plan import Run, plan
 
-SMALL = ["--set", "steps=1", "--set", "hidden=(8,)", "--set", "memory=8", "--set", "z_what=2"]
-SMALL += ["--batch", "4", "--device", "cpu"]
+SMALL = ["--preset", "tiny", "--set", "steps=1", "--batch", "4", "--device", "cpu"]
 
 
 def slow(images):
     """Another implementation's step."""
-    assert images.shape == (4, 1, 50, 50) and 0 < images.max() <= 1
+    assert images.shape == (4, 1, 40, 40) and 0 < images.max() <= 1
     return lambda: time.sleep(0.2)
 
 
@@ -62,9 +62,7 @@ def test_a_step_is_timed_beside_another(tmp_path, capsys, monkeypatch):
 
 
 def small(**changes):
-    return Run(
-        "programs/air.py", Path(), batch=4, device="cpu", set=tuple(SMALL[1:-4:2]), **changes
-    )
+    return tiny.run("air", "unused", batch=4, set=("steps=1",), **changes)
 
 
 def test_the_phases_are_the_whole_step_and_each_is_where_it_should_be(monkeypatch):

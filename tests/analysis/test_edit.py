@@ -3,6 +3,7 @@ from dataclasses import fields, replace
 
 import oracles
 import pytest
+import tiny
 import torch
 from pyro.poutine.messenger import Messenger
 
@@ -17,14 +18,12 @@ from programs.blocks import render
 from programs.scene import Nodes, Scene, concatenate
 from programs.worlds import shapes2d
 
-SMALL = gsgn.Config(
-    size=32, z_what=(12, 10, 8), z_bg=3, crops=(16, 8), hidden=24, channels=(8, 16), decoder=16
-)
+SMALL = tiny.config("gsgn")
 FLAT = replace(
     SMALL, size=16, children=(4,), z_what=(12, 8), crops=(8,), scale=((0.3, 0.29),),
     scale_axes=(2,), scale_start=(0.0,),
 )  # fmt: skip
-AIR = air.Config(size=32, window=16, z_what=6, hidden=(24,), memory=16)
+AIR = tiny.config("air", size=32)
 
 
 @torch.no_grad()

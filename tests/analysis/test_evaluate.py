@@ -6,6 +6,7 @@ import math
 import pyro
 import pyro.distributions as dist
 import pytest
+import tiny
 import torch
 from training import train
 
@@ -13,17 +14,12 @@ from analysis import evaluate as module
 from analysis.evaluate import evaluate, fid_like, main
 from analysis.posterior import infer, iwae, log_weights
 from analysis.scores.features import random_convolutions
-from inference import plan as planning
 from inference.images.worlds import world_dataset
 from inference.loading import ROOT
-from inference.plan import Run
 from inference.runs import main as release_main
 from inference.runs import open_run
 from programs.scene import Scene
 from programs.worlds.shapes2d import Config
-
-SMALL = ("size=32", "z_what=(12, 10, 8)", "crops=(16, 8)", "hidden=16", "channels=(8, 16)")
-SMALL = (*SMALL, "decoder=16", "train.scenes=64", "train.batch=8")
 
 
 def inferred(folder, x):
@@ -120,18 +116,13 @@ def test_a_program_without_scenes_has_bounds_only():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    patch = pytest.MonkeyPatch()
-    patch.setattr(planning, "TEST_SCENES", 10)
-    patch.setattr(planning, "VALIDATION_SCENES", 6)
     with pyro.settings.context(module_local_params=True):
-        out = train(Run("programs/gsgn.py", tmp_path_factory.mktemp("run"), steps=3, set=SMALL))
-    yield out
-    patch.undo()
+        return train(tiny.run("gsgn", tmp_path_factory.mktemp("run"), steps=3))
 
 
 def test_evaluate_repeats_what_training_measured(run, tmp_path, capsys):
     file = tmp_path / "metrics.json"
-    assert main([str(run), "--scenes", "10", "--json", str(file)]) == 0
+    assert main([str(run), "--scenes", "12", "--json", str(file)]) == 0
     again, first = json.loads(file.read_text()), json.loads((run / "metrics.json").read_text())
     for key in ("elbo", "iwae", "mse", "object_f1", "part_f1"):
         assert again[key] == pytest.approx(first[key], rel=1e-5), key

@@ -4,19 +4,17 @@ import csv
 import math
 
 import pytest
+import tiny
 import torch
 
 from analysis import gradients
 from analysis.gradients import Learner, Moments, compare, main, race, summary
 from inference.plan import Run, plan
 
-SMALL = ("steps=2", "window=12", "hidden=(16,)", "memory=16", "z_what=4")
-SMALL += ("train.scenes=64", "train.batch=8")
-
 
 @pytest.fixture
 def learner(tmp_path):
-    p = plan(Run("programs/air.py", tmp_path, set=SMALL, device="cpu"))
+    p = plan(tiny.run("air", tmp_path, set=("steps=2",)))
     return Learner(p, "nvil", 0, p.training_images())
 
 
@@ -77,7 +75,7 @@ def test_the_summary_reads_curves_at_equal_budgets():
 def test_the_command_writes_tables_and_figures(tmp_path, capsys):
     words = ["programs/air.py", "--estimators", "nvil,gumbel", "--points", "0,3", "--images", "3"]
     words += ["--draws", "3", "--minutes", "0.01", "--seeds", "1", "--out", str(tmp_path)]
-    assert main(words + [a for s in SMALL for a in ("--set", s)]) == 0
+    assert main([*words, "--preset", "tiny", "--set", "steps=2"]) == 0
     for name, length in (("gradients.csv", 4), ("training.csv", 16)):
         with open(tmp_path / name) as file:
             assert len(list(csv.DictReader(file))) == length

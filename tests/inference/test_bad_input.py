@@ -15,12 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from readme import OWN as LAYERS
-from training import SMALL as GSGN
 
 from analysis import evaluate
 from analysis.edit import resample
 from analysis.posterior import draw, infer, log_weights
-from inference import plan as planning
 from inference.images.folders import FolderConfig, image_folder
 from inference.images.worlds import load_world
 from inference.log import read_log
@@ -29,14 +27,12 @@ from inference.runs import open_run, read_json
 from inference.svi import main
 
 PROGRAMS = {
-    "gsgn": tuple(s for s in GSGN if not s.startswith("train.")),
-    "air": ("size=40", "window=8", "hidden=(16,)", "memory=16", "z_what=4"),
-    "discrete_air": (
-        "size=32", "window=8", "hidden=16", "decoder=8", "memory=16", "angles=4", "embedding=(4,)",
-        "encoder=(4,)",
-    ),
-    "layers": ("world.size=32",),
-}  # fmt: skip
+    "gsgn": (),
+    "air": (),
+    "discrete_air": ("decoder=8", "angles=4", "embedding=(4,)"),
+    "layers": ("world.size=32", "train.validation_scenes=4", "train.test_scenes=4"),
+}
+"""Settings besides the preset `tiny`."""
 MODES = {
     "png": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"),
     "jpg": ("L", "RGB", "CMYK"),
@@ -151,7 +147,7 @@ def others(value):
 
 def field_changes(name):
     """Every field of program, world and recipe, with such values."""
-    chosen = recipe(name, name, "quick")
+    chosen = recipe(name, name, "tiny")
     configs = {"world.": load_world(chosen.world).config(), "train.": chosen}
     if name != "layers":
         configs[""] = importlib.import_module(f"programs.{name}").Config()
@@ -195,7 +191,8 @@ def runs(draw, name):
     for _ in range({"a field": 1, "two fields": 2}.get(odd, 0)):
         field, value = draw(st.sampled_from(CHANGES[name]))
         pairs.append(f"{field}={value}")
-    arguments = [str(a) for option, value in options.items() for a in (f"--{option}", value)]
+    arguments = ["--preset", "tiny"]
+    arguments += [str(a) for option, value in options.items() for a in (f"--{option}", value)]
     arguments += [a for pair in pairs for a in ("--set", pair)]
     pictures = draw(st.none() | st.lists(st.sampled_from(SOUND), max_size=6))
     return arguments, pictures, odd == "nothing" and pictures != []
@@ -221,12 +218,6 @@ def trains_or_is_refused(name, arguments, pictures, good):
             assert not good
 
 
-@pytest.fixture
-def few_scenes(monkeypatch):
-    monkeypatch.setattr(planning, "TEST_SCENES", 4)
-    monkeypatch.setattr(planning, "VALIDATION_SCENES", 4)
-
-
 def try_runs(name, number):
     @settings(max_examples=number, **QUIET)
     @given(runs(name))
@@ -237,14 +228,14 @@ def try_runs(name, number):
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_any_run_trains_or_is_refused(few_scenes, monkeypatch, name):
+def test_any_run_trains_or_is_refused(monkeypatch, name):
     monkeypatch.setattr(evaluate, "pictures", lambda *_: [])
     try_runs(name, 30)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_any_of_many_runs_trains_or_is_refused(few_scenes, name):
+def test_any_of_many_runs_trains_or_is_refused(name):
     try_runs(name, 150)
 
 
@@ -303,27 +294,26 @@ def test_what_is_refused_is_named(tmp_path, capsys, arguments, words):
 def test_a_folder_of_one_picture_is_enough(tmp_path, monkeypatch):
     (tmp_path / "pictures").mkdir()
     Image.new("L", (9, 5)).save(tmp_path / "pictures" / "a.png")
-    options = [a for s in PROGRAMS["air"] for a in ("--set", s)]
-    options += ["--images", str(tmp_path / "pictures"), "--steps", "2"]
+    options = ["--preset", "tiny", "--images", str(tmp_path / "pictures"), "--steps", "2"]
     assert main(["programs/air.py", *options, "--out", str(tmp_path / "run")]) == 0
     metrics = read_json(tmp_path / "run" / "metrics.json")
     assert metrics["scenes"] == 1 and "fid_like" not in metrics
 
 
 @pytest.mark.parametrize(("batch", "scenes"), [(1, 3), (1000, 3), (4, 7), (4, 1)])
-def test_a_batch_of_any_size_trains(tmp_path, few_scenes, monkeypatch, batch, scenes):
+def test_a_batch_of_any_size_trains(tmp_path, monkeypatch, batch, scenes):
     """Of one; larger than the set; with a last one that is short."""
     monkeypatch.setattr(evaluate, "pictures", lambda *_: [])
-    options = [a for s in (*PROGRAMS["air"], f"train.scenes={scenes}") for a in ("--set", s)]
-    options += ["--batch", str(batch), "--steps", "3", "--out", str(tmp_path / "run")]
+    options = ["--preset", "tiny", "--set", f"train.scenes={scenes}", "--batch", str(batch)]
+    options += ["--steps", "3", "--out", str(tmp_path / "run")]
     assert main(["programs/air.py", *options]) == 0
     assert read_log(tmp_path / "run" / "log.jsonl")[-1]["step"] == 3
 
 
-def test_more_objects_than_slots_is_no_mistake(tmp_path, few_scenes, monkeypatch):
+def test_more_objects_than_slots_is_no_mistake(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate, "pictures", lambda *_: [])
-    sets = (*PROGRAMS["air"], "steps=1", "world.min_objects=4", "world.max_objects=4", "size=50")
-    options = [a for s in (*sets, "train.scenes=4") for a in ("--set", s)]
+    sets = ("steps=1", "world.min_objects=4", "world.max_objects=4", "size=50", "train.scenes=4")
+    options = ["--preset", "tiny", *(a for s in sets for a in ("--set", s))]
     assert main(["programs/air.py", *options, "--steps", "2", "--out", str(tmp_path / "run")]) == 0
 
 

@@ -22,28 +22,23 @@ from training import OWN
 
 from analysis import evaluate
 from inference import checkpoint, runs, svi
-from inference import plan as planning
 from inference.loading import ROOT
 from inference.log import read_log
 from inference.svi import main
 from inference.trainer import Trainer
 
-AIR = ("size=40", "window=8", "hidden=(16,)", "memory=16", "z_what=4", "train.scenes=64")
 SECONDS = ("seconds", "images_per_second")
 
 
 def prepare_process():
     """Small and quick, a checkpoint every second step."""
     torch.set_num_threads(1)
-    planning.TEST_SCENES = planning.VALIDATION_SCENES = 4
     svi.LOG_EVERY, svi.SAVE_SECONDS = 2, 0
     evaluate.pictures = lambda *_: []
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(planning, "TEST_SCENES", 4)
-    monkeypatch.setattr(planning, "VALIDATION_SCENES", 4)
     monkeypatch.setattr(svi, "LOG_EVERY", 2)
     monkeypatch.setattr(svi, "SAVE_SECONDS", 0)
     monkeypatch.setattr(evaluate, "pictures", lambda *_: [])
@@ -63,7 +58,8 @@ def own(tmp_path):
     """Arguments of a tiny run."""
     (tmp_path / "own.py").write_text(OWN.replace("8, 8", "32, 32"))
     options = ["--batch", "4", "--steps", "6", "--device", "cpu", "--resume"]
-    for setting in ("world.size=32", "train.scenes=16", "train.evaluate_every=4"):
+    settings = ("scenes=16", "evaluate_every=4", "validation_scenes=4", "test_scenes=4")
+    for setting in ("world.size=32", *(f"train.{s}" for s in settings)):
         options += ["--set", setting]
     return [str(tmp_path / "own.py"), *options]
 
@@ -132,9 +128,8 @@ def left(out):
 def test_killed_at_random_moments_a_run_ends_as_if_it_had_never_been(
     processes, tmp_path, kills, steps
 ):
-    arguments = ["programs/air.py", "--batch", "8", "--steps", str(steps), "--device", "cpu"]
-    arguments += [a for s in (*AIR, "train.evaluate_every=4") for a in ("--set", s)]
-    arguments.append("--resume")
+    arguments = ["programs/air.py", "--preset", "tiny", "--steps", str(steps), "--device", "cpu"]
+    arguments += ["--set", "train.evaluate_every=4", "--resume"]
     assert run(processes, arguments, tmp_path / "first") == 0  # draws the scenes
     started = time.monotonic()
     assert run(processes, arguments, tmp_path / "whole") == 0

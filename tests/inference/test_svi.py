@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from training import GSGN, OWN, SMALL, equal, small, train, weights
+from training import GSGN, OWN, equal, small, train, weights
 
 from analysis import evaluate
 from inference import checkpoint, svi
-from inference import plan as planning
 from inference.estimators import estimator
 from inference.loading import ROOT
 from inference.log import keep_until, read_log
@@ -26,12 +25,6 @@ from inference.recipes import Recipe
 from inference.schedules import Exponential, Linear, LinearVariance, Ramp, Until, WarmupDecay
 from inference.svi import main, parse
 from inference.trainer import Trainer, largest
-
-
-@pytest.fixture(autouse=True)
-def few_scenes(monkeypatch):
-    monkeypatch.setattr(planning, "TEST_SCENES", 12)
-    monkeypatch.setattr(planning, "VALIDATION_SCENES", 6)
 
 
 def test_a_run_leaves_all_it_promises(tmp_path, capsys):
@@ -44,7 +37,7 @@ def test_a_run_leaves_all_it_promises(tmp_path, capsys):
     assert metrics["iwae"] >= metrics["elbo"]
     assert 0 <= metrics["structure_accuracy"] <= 1
     config = json.loads((out / "config.json").read_text())
-    assert config["config"]["hidden"] == 16 and config["recipe"]["scenes"] == 64
+    assert config["config"]["hidden"] == 24 and config["recipe"]["scenes"] == 64
     printed = capsys.readouterr().out
     assert "scene_graphs.png" in printed and "part_f1" in printed
 
@@ -61,7 +54,7 @@ def test_stop_and_resume_equals_never_stopping_bit_for_bit(tmp_path, estimator, 
 
 
 def test_evaluation_during_training_changes_nothing(tmp_path):
-    train(small(tmp_path / "often", set=(*SMALL, "train.evaluate_every=1")))
+    train(small(tmp_path / "often", set=("train.evaluate_every=1",)))
     train(small(tmp_path / "seldom"))
     assert equal(weights(tmp_path / "often"), weights(tmp_path / "seldom"))
 
@@ -74,12 +67,7 @@ def test_resume_in_an_empty_folder_begins(tmp_path):
 
 @pytest.mark.parametrize("variant", ["gsgn", "gsgn9", "no_share", "no_aux", "four_levels"])
 def test_twenty_steps_train(tmp_path, variant):
-    changes = SMALL
-    if variant == "no_aux":
-        changes = (*SMALL, "train.auxiliary={}")
-    if variant == "four_levels":
-        few = ("size=64", "z_what=(12, 10, 8, 8)", "crops=(16, 16, 8)", "channels=(8, 8)")
-        changes = (*SMALL, *few)
+    changes = ("train.auxiliary={}",) if variant == "no_aux" else ()
     name = "gsgn" if variant == "no_aux" else variant
     out = train(small(tmp_path, variant=name, steps=20, set=changes, resume=True))
     records = [r for r in read_log(out / "log.jsonl") if "loss" in r]
@@ -100,8 +88,7 @@ def test_minutes_stops_with_a_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_finishes_the_step_and_writes(tmp_path, number):
-    arguments = [a for s in SMALL for a in ("--set", s)]
-    command = [sys.executable, "-m", "inference.svi", GSGN, "--steps", "100000", *arguments]
+    command = [sys.executable, "-m", "inference.svi", GSGN, "--preset", "tiny", "--steps", "100000"]
     process = subprocess.Popen(
         [*command, "--out", str(tmp_path / "run"), "--device", "cpu"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,

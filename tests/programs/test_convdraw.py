@@ -2,19 +2,17 @@
 
 import pyro
 import pytest
+import tiny
 import torch
 from pyro import poutine
-from tiny import SMALL
 from torch.distributions import Normal
 
-from guides.convdraw import Guide
 from inference.objectives import Objective, cost_terms, log_prob_per_image, per_image
-from programs.convdraw import VARIANTS, Config, Local, Program
+from programs.convdraw import VARIANTS, Local
 
 
 def build(**changes):
-    program = Program(Config(**{**SMALL["convdraw"], **changes}))
-    return program, Guide(program)
+    return tiny.build("convdraw", **changes)
 
 
 def log_normal(value, raw):

@@ -6,6 +6,7 @@ import re
 
 import pyro
 import pytest
+import tiny
 import torch
 from pyro import poutine
 from torch import nn
@@ -16,7 +17,6 @@ from analysis.papers.denf import fidelity
 from analysis.papers.denf.clustering import clustered, sweep
 from analysis.posterior import infer, iwae, log_weights
 from analysis.scores import ari_fg, bits_per_dimension, change_outside
-from guides.denf import Guide
 from inference.images.worlds import world_dataset
 from inference.objectives import (
     Background,
@@ -32,16 +32,13 @@ from programs import denf
 from programs.blocks import render
 from programs.blocks.boxes import overlaps, suppressed
 from programs.blocks.flows import dequantised
-from programs.denf import VARIANTS, Config, Program, moments
+from programs.denf import VARIANTS, Config, moments
 from programs.scene import Scene
 from programs.worlds import clevr6
 
-SMALL = {"size": 16, "couplings": 1, "features": 4, "slots": 4, "least": 1}
-
 
 def build(**changes):
-    program = Program(Config(**(SMALL | changes)))
-    return program, Guide(program)
+    return tiny.build("denf", **{"size": 16, "squeeze": 2, "slots": 4, **changes})
 
 
 def latents(program, batch=1):

@@ -4,26 +4,24 @@ import math
 
 import pyro
 import pytest
+import tiny
 import torch
 
-from guides.discrete_air import Guide
 from programs.blocks import render
-from programs.discrete_air import VARIANTS, Config, Program
-
-SMALL = {"size": 64, "window": 16, "hidden": 24, "memory": 16, "embedding": (8, 8)}
+from programs.discrete_air import VARIANTS, Config
 
 
 @pytest.fixture
 def pair():
     """A program whose three templates are a square, a triangle and a bar, and its guide."""
-    program = Program(Config(**SMALL, encoder=(8, 8)))
+    program, guide = tiny.build("discrete_air", size=64, embedding=(8, 8))
     axis = (2 * torch.arange(16) + 1) / 16 - 1
     x, y = axis.expand(16, -1), axis[:, None].expand(-1, 16)
     inside = [(x.abs() < 0.55) & (y.abs() < 0.55), (y.abs() < 0.6) & (x.abs() < 0.35 - 0.4 * y)]
     inside.append((x.abs() < 0.8) & (y.abs() < 0.3))
     shapes = torch.stack(inside).float()[:, None]
     program.decode = lambda cat, attr: torch.einsum("...k,kchw->...chw", cat, shapes)
-    return program, Guide(program)
+    return program, guide
 
 
 def drawn(program, cat, where, theta):

@@ -6,27 +6,26 @@ import math
 import pyro
 import pyro.distributions as dist
 import pytest
+import tiny
 import torch
 from pyro import poutine
 from torch.nn import functional as F
 
 from analysis.posterior import Mode, infer
-from guides.econ import Guide, Rows
+from guides.econ import Rows
 from inference.estimators import Fix, Relax
 from inference.estimators import estimator as make_estimator
 from inference.objectives import Objective, cost_terms, log_prob_per_image, per_image
 from programs.blocks.distributions import LayeredPixels
-from programs.econ import SPAN, Config, ExpertConv, ExpertLinear, Program
+from programs.econ import SPAN, ExpertConv, ExpertLinear
 
-SMALL = {"size": 16, "features": 8, "blocks": 2, "attention": (8, 8), "context": 16}
 TINY = {"size": 2, "layers": 2, "experts": 2, "features": 4, "blocks": 1, "attention": (4,)}
 GIVEN_WINNERS = Objective({name: torch.tensor(w) for name, w in
                            (("z_cat*", 0.0), ("z_what*", 0.5), ("z_mask*", 2.0))})  # fmt: skip
 
 
 def pair(**changes):
-    program = Program(Config(**{**SMALL, **changes}))
-    return program, Guide(program)
+    return tiny.build("econ", **{"size": 16, "patch": 1, **changes})
 
 
 def traces(program, guide, x):
@@ -500,4 +499,4 @@ def test_layered_pixels_are_gaussian_where_regions_are_binary_and_linear_between
 )
 def test_bad_settings_are_refused(changes, words):
     with pytest.raises(ValueError, match=words):
-        Config(**{**SMALL, **changes})
+        tiny.config("econ", **{"size": 16, "patch": 1, **changes})

@@ -4,19 +4,16 @@ import math
 
 import pyro
 import pytest
+import tiny
 import torch
 from pyro import poutine
-from tiny import SMALL
 
-from guides.genesis import Guide
 from inference.objectives import log_prob_per_image
 from programs.blocks.distributions import MixedPixels
-from programs.genesis import Config, Program
 
 
 def build(**changes):
-    program = Program(Config(**{**SMALL["genesis"], **changes}))
-    return program, Guide(program)
+    return tiny.build("genesis", **changes)
 
 
 @torch.no_grad()

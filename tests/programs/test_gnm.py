@@ -11,12 +11,10 @@ import tiny
 import torch
 from matplotlib.figure import Figure
 from pyro import poutine
-from tiny import SMALL
 from torch.distributions import Normal
 
 from analysis import edit, report
 from analysis.posterior import Mode
-from guides.gnm import Guide
 from inference.loading import load
 from inference.objectives import Objective, cost_terms, log_prob_per_image, per_image
 from inference.recipes import recipe, recipes_of
@@ -24,14 +22,13 @@ from inference.recipes.gnm import GNM_AUXILIARY
 from inference.schedules import Constant, Linear
 from inference.settings import override
 from programs.blocks import render
-from programs.gnm import VARIANTS, Config, Program, interaction
+from programs.gnm import VARIANTS, interaction
 
 softplus = torch.nn.functional.softplus
 
 
 def build(**changes):
-    program = Program(Config(**{**SMALL["gnm"], **changes}))
-    return program, Guide(program)
+    return tiny.build("gnm", **changes)
 
 
 def log_normal(value, raw):

@@ -1,34 +1,22 @@
 """GSGN's memory of templates (appendix C), and recipes by world."""
 
-from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import pyro
 import pytest
+import tiny
 import torch
 
 from analysis.plots import memory_figure
-from guides.gsgn import Guide
 from inference.loading import own_programs
 from inference.objectives import Objective, cost_terms, per_image
 from inference.recipes import recipe, recipes_of
-from programs.gsgn import VARIANTS, Program
-
-SMALL = {
-    "size": 32,
-    "z_what": (16, 12, 8),
-    "crops": (16, 16),
-    "hidden": 24,
-    "channels": (8, 16),
-    "decoder": 16,
-}
 
 
 @pytest.fixture
 def pair():
     pyro.set_rng_seed(0)
-    program = Program(replace(VARIANTS["mem"], **SMALL))
-    return program, Guide(program)
+    return tiny.build("gsgn", "mem")
 
 
 def test_a_template_alone_decides_the_shape(pair):
@@ -49,7 +37,7 @@ def test_the_memory_is_shown_by_samples_of_each_template(pair):
     assert (samples[:, 0, :3] != samples[:, 1, :3]).any()
     figure = memory_figure(samples.detach())
     assert len(figure.axes) == 8 * 4
-    assert Program(replace(VARIANTS["gsgn"], **SMALL)).memory is None
+    assert tiny.build("gsgn")[0].memory is None
 
 
 def test_parts_show_their_address(pair):

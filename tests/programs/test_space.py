@@ -5,11 +5,10 @@ import math
 import oracles
 import pyro
 import pytest
+import tiny
 import torch
 from pyro import poutine
-from tiny import SMALL
 
-from guides.space import Guide
 from inference.estimators import ESTIMATORS, estimator
 from inference.objectives import Boundary, Objective, cost_terms, log_prob_per_image, per_image
 from inference.recipes import recipes_of
@@ -17,12 +16,11 @@ from programs.blocks import render
 from programs.blocks.distributions import SegmentedPixels
 from programs.blocks.segments import break_stick
 from programs.scene import Nodes, Scene
-from programs.space import VARIANTS, Background, Config, Program
+from programs.space import VARIANTS, Background, Config
 
 
 def build(**changes):
-    program = Program(Config(**{**SMALL["space"], "glimpse": 16, **changes}))
-    return program, Guide(program)
+    return tiny.build("space", **{"glimpse": 16, **changes})
 
 
 def test_a_broken_stick_sums_to_one_also_where_little_is_left():

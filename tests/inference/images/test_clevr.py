@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from analysis import evaluate
-from inference import plan as planning
 from inference import runs
 from inference.images.clevr import ClevrConfig, clevr_with_masks
 from inference.svi import main
@@ -130,18 +129,8 @@ def test_other_files_are_refused_by_name(tmp_path, whole):
 
 def test_a_program_trains_on_it_and_is_measured_against_its_truth(file, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate, "pictures", lambda *_: [])
-    monkeypatch.setattr(planning, "TEST_SCENES", 3)
-    options = [
-        "--images",
-        str(file),
-        "--steps",
-        "2",
-        "--batch",
-        "4",
-        "--out",
-        str(tmp_path / "run"),
-    ]
-    options += ["--set", "size=32", "--set", "world.max_objects=3"]
+    options = ["--preset", "tiny", "--images", str(file), "--out", str(tmp_path / "run")]
+    options += ["--set", "train.test_scenes=3", "--set", "world.max_objects=3"]
     assert main(["programs/gsgn.py", *options]) == 0
     metrics = runs.read_json(tmp_path / "run" / "metrics.json")
     assert metrics["scenes"] == 3 and "object_f1" in metrics

@@ -14,8 +14,8 @@ import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
+import tiny
 import torch
-from tiny import SMALL
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
@@ -23,7 +23,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from training import train
 
-from inference import plan as planning
 from inference.estimators import ESTIMATORS, estimator
 from inference.loading import own_programs
 from inference.machine import capture, distributed
@@ -47,13 +46,8 @@ SCHEDULES = {
 }
 
 
-FEWER = {
-    "air": {"size": 40, "steps": 2},
-    "discrete_air": {"size": 40, "steps": 2},
-    "econ": {"layers": 2},
-    # their world has digits of at least a few pixels
-    **{name: {"size": 64} for name in ("gnm", "convdraw", "vae", "genesis")},
-}
+FEWER = {"air": ("steps=2",), "discrete_air": ("steps=2",), "econ": ("layers=2",)}
+"""Settings that leave out steps and layers."""
 
 
 @pytest.fixture(autouse=True)
@@ -63,8 +57,7 @@ def without_validation():
 
 
 def small(name, device="cpu", **recipe):
-    settings = [f"{k}={v}" for k, v in (SMALL[name] | FEWER.get(name, {})).items()]
-    p = plan(Run(f"programs/{name}.py", Path(), batch=2, device="cpu", set=tuple(settings)))
+    p = plan(tiny.run(name, "unused", batch=2, set=FEWER.get(name, ())))
     return replace(p, recipe=replace(p.recipe, **recipe), device=torch.device(device))
 
 
@@ -379,12 +372,8 @@ def test_several_processes_are_told_why(monkeypatch, capsys):
     assert "not captured as a CUDA graph: several processes" in capsys.readouterr().out
 
 
-def test_a_cpu_trains_without_a_word(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(planning, "TEST_SCENES", 6)
-    monkeypatch.setattr(planning, "VALIDATION_SCENES", 6)
-    settings = tuple(f"{k}={v}" for k, v in SMALL["gsgn"].items())
-    settings += ("train.scenes=8", "train.batch=2", "train.capture=true")
-    train(Run("programs/gsgn.py", tmp_path, steps=5, device="cpu", set=settings, resume=True))
+def test_a_cpu_trains_without_a_word(tmp_path, capsys):
+    train(tiny.run("gsgn", tmp_path, set=("train.capture=true",)))
     assert "captured" not in capsys.readouterr().out
 
 

@@ -19,16 +19,15 @@ from pathlib import Path
 
 import pyro
 import pytest
+import tiny
 import torch
 from discrete_programs import Bits, Steps
 from discrete_programs import make as make_problem
 from PIL import Image
 from torch.overrides import TorchFunctionMode
-from training import SMALL
 
 from analysis.evaluate import Judge
 from inference import checkpoint, svi
-from inference import plan as planning
 from inference.estimators import ESTIMATORS, estimator
 from inference.loading import ROOT
 from inference.log import read_log
@@ -377,10 +376,7 @@ def test_a_checkpoint_is_written_when_it_is_due_for_one(pair, bits, tmp_path):
 
 
 def train_gsgn(rank, out, *settings):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planning, "VALIDATION_SCENES", 6)
-        options = {"set": (*SMALL, *settings), "steps": 3, "device": "cpu"}
-        train_in(rank, Run("programs/gsgn.py", out, **options))
+    train_in(rank, tiny.run("gsgn", out, set=settings, steps=3))
 
 
 def test_evaluation_on_the_first_changes_nothing(pair, tmp_path):

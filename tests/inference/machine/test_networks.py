@@ -7,10 +7,9 @@ import pytest
 import torch
 from tiny import build, cases
 from torch import nn
-from training import SMALL, equal, small, train, weights
+from training import equal, small, train, weights
 
 from inference import checkpoint
-from inference import plan as planning
 from inference.estimators import estimator
 from inference.machine import networks
 from inference.plan import Run, plan
@@ -27,9 +26,7 @@ SWITCHES = {
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch):
-    """Few scenes, and compilation without code: as much of it as a program can break."""
-    monkeypatch.setattr(planning, "TEST_SCENES", 6)
-    monkeypatch.setattr(planning, "VALIDATION_SCENES", 6)
+    """Compilation without code: as much of it as a program can break."""
     compiled = nn.Module.compile
     monkeypatch.setattr(nn.Module, "compile", lambda m: compiled(m, backend="eager"))
 
@@ -103,7 +100,7 @@ def test_a_run_goes_on_under_other_switches(tmp_path, switches):
     """Base, switched, base again: the same checkpoint all along, and nearly the same weights."""
     where = replace(small(tmp_path / "run", steps=3), resume=True)
     train(where)
-    train(replace(where, steps=5, set=(*SMALL, *switches)))
+    train(replace(where, steps=5, set=switches))
     kept = checkpoint.load(tmp_path / "run" / "checkpoint.ckpt")
     moments = kept["optimiser"]["state"]
     assert kept["step"] == 5 and all(s["exp_avg"].dtype == torch.float32 for s in moments.values())
@@ -121,7 +118,7 @@ def test_a_run_goes_on_under_other_switches(tmp_path, switches):
 def test_moments_lie_as_their_weights_do(tmp_path):
     """A fused Adam reads both as they lie in memory."""
     out = train(small(tmp_path / "run", steps=3))
-    p = plan(small(tmp_path, set=(*SMALL, "train.layout=channels_last")))
+    p = plan(small(tmp_path, set=("train.layout=channels_last",)))
     modules = p.source.build(p.config)
     networks.prepare(modules, "float32", "channels_last", False)
     trainer = Trainer(p, *modules, estimator("gumbel"))

@@ -6,20 +6,16 @@ import math
 import pyro
 import pyro.distributions as dist
 import pytest
+import tiny
 import torch
 from training import train
 
 from analysis.papers.gnm import judges
 from analysis.papers.gnm import tables as structure
-from inference import plan as planning
 from inference.images.worlds import load_world, world_dataset
-from inference.plan import Run
 from inference.runs import open_run
 from programs.scene import Nodes, Scene
 from programs.worlds import mnist4_10
-
-SMALL = ("size=64", "window=16", "z_what=6", "hidden=(24,)", "memory=16", "steps=4")
-SMALL = (*SMALL, "train.scenes=32", "train.batch=4", "world.digits=embedded")
 
 
 class Symbols(torch.nn.Module):
@@ -187,14 +183,9 @@ def test_the_papers_figures_stand_above_ours():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    patch = pytest.MonkeyPatch()
-    patch.setattr(planning, "TEST_SCENES", 6)
-    patch.setattr(planning, "VALIDATION_SCENES", 4)
     with pyro.settings.context(module_local_params=True):
         out = tmp_path_factory.mktemp("run")
-        out = train(Run("programs/air.py", out, world="mnist4", steps=2, set=SMALL))
-    yield out
-    patch.undo()
+        return train(tiny.run("air", out, world="mnist4", steps=2, set=("size=64", "steps=4")))
 
 
 def test_the_command(run, tmp_path, capsys, monkeypatch):

@@ -75,7 +75,7 @@ class Training:
             program=self.program if own else f"programs/{self.program}.py",
             variant=self.variant,
             preset=preset,
-            world=str(ROOT / self.world) if self.world.endswith(".py") else self.world,
+            world=self.world,
             seed=request.seed,
             out=request.runs / preset / folder,
             resume=True,

@@ -26,6 +26,7 @@ from analysis.plots.maps import heat, maps_figure
 from analysis.plots.posterior import calibration_figure, khat_figure, predictive_figure
 from analysis.plots.scenes import (
     DPI,
+    coloured,
     edit_figure,
     memory_figure,
     object_figure,
@@ -40,6 +41,7 @@ __all__ = [
     "DPI",
     "bias_variance_figure",
     "calibration_figure",
+    "coloured",
     "comparison_figure",
     "curves_figure",
     "edit_figure",

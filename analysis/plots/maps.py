@@ -26,7 +26,7 @@ def maps_figure(rows: Mapping[str, Tensor], boxed: Mapping[str, Scene] | None = 
         pictures, title = pictures.detach().cpu(), name
         if pictures.ndim == 3:
             low, high = float(pictures.min()), float(pictures.max())
-            title = f"{name}: {low:.2g} to {high:.2g}"
+            title = f"{name}\n{low:.2g} to {high:.2g}"
             pictures = heat((pictures - low) / max(high - low, 1e-12))
         for b, axes in enumerate(line):
             draw_picture(axes, pictures[b])

@@ -258,7 +258,7 @@ def name_picture(axes: Axes, text: str) -> None:
     """Write into the lower left corner of a picture."""
     style = {"fontsize": 8, "color": "white"}
     outline = [withStroke(linewidth=2, foreground="black")]
-    axes.text(-0.92, 0.9, text, path_effects=outline, **style)
+    axes.text(-0.92, 0.94, text, va="bottom", path_effects=outline, **style)
 
 
 def colour_of(slot: int) -> str:

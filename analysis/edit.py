@@ -1,4 +1,4 @@
-"""Edit scene graphs: move, scale, recolour, restack, remove, swap, graft, resample, …, and draw them again.
+"""Edit scene graphs: move, scale, recolour, restack, remove, keep, swap, graft, …, and draw them again.
 
 A scene graph holds what things look like apart from where they are, so new scenes are composed by changing
 numbers in an inferred one (GSGN, section 4 and figure 4). Edits are pure functions Scene -> Scene. Chain them;
@@ -146,6 +146,21 @@ def remove(scene: Scene, slot: int, level: int = 0) -> Scene:
         return replace(nodes, pres=torch.zeros_like(nodes.pres), category=category)
 
     return _change(scene, slot, level, absent)
+
+
+def keep(scene: Scene, chosen: Tensor) -> Scene:
+    """Take away every object but the chosen ones, with all that hangs below; absent ones stay absent.
+
+    Args:
+        chosen: (B, N) bool, of the objects' slots.
+    """
+    kept, levels = chosen, []
+    for number, nodes in enumerate(scene.levels):
+        if number:
+            kept = kept.gather(1, nodes.parent)
+        category = None if nodes.category is None else nodes.category.where(kept, -1)
+        levels.append(replace(nodes, pres=nodes.pres * kept, category=category, mask=None))
+    return replace(scene, levels=tuple(levels))
 
 
 def swap(scene: Scene, slot: int, other: int, level: int = 0) -> Scene:

@@ -29,6 +29,8 @@ DECIDES = ("variant", "config", "world", "images", "pictures", "seed")
 """What a run that is resumed must have been begun with, of its config.json."""
 DECIDES_OF_RECIPE = ("world", "batch", "scenes", "estimator")
 """The same, of its recipe."""
+TERMS = ("auxiliary", "penalties")
+"""Tables of a recipe of which a run may leave terms out."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def plan(run: Run) -> Plan:
     source, tables = load(run.program), settings(run.set)
     variant = run.variant or next(iter(source.variants))
     config = choose(source.variants, variant, "variant")
-    chosen = chosen_recipe(run, source.stem, variant, tables["train"])
+    chosen = chosen_recipe(run, source, variant, tables["train"])
     config = override(config, {**chosen.program, **tables["program"]}, f"program {source.name}")
     images = images_of(chosen.world, run.images)
     image_config = configure(images, config, {} if run.images else chosen.options, tables["world"])
@@ -108,29 +110,41 @@ def plan(run: Run) -> Plan:
     return Plan(source, config, variant, chosen, images, image_config, run.images, run.seed, device)
 
 
-def chosen_recipe(run: Run, program: str, variant: str, changes: Mapping[str, Any]) -> Recipe:
+def chosen_recipe(run: Run, source: Source, variant: str, changes: Mapping[str, Any]) -> Recipe:
     """The recipe of the run's preset, with what the run and ``--set train.FIELD`` change.
 
     Raises:
         ValueError: an unknown preset, estimator or field, or a value that a recipe cannot have.
     """
-    for name in ("auxiliary", "penalties"):
-        if given := changes.get(name):
-            raise ValueError(
-                f"train.{name}={given}: only {{}} can be given here; write others in inference/recipes"
-            )
     if "schedules" in changes:
         raise ValueError(
             "train.schedules cannot be given here: write others in inference/recipes; train.rate is a "
             "factor of the learning rate"
         )
     named = {"steps": run.steps, "batch": run.batch, "estimator": run.estimator, "world": run.world}
-    base = recipe(program, variant, run.preset, run.world)
+    own = getattr(source.program, "RECIPES", None)
+    base = recipe(source.stem, variant, run.preset, run.world, own)
     base = replace(base, **{k: v for k, v in named.items() if v is not None})
-    chosen = override(base, changes, "the training recipe")
+    fewer = {k: some_of(getattr(base, k), v, k) for k, v in changes.items() if k in TERMS}
+    chosen = override(base, {**changes, **fewer}, "the training recipe")
     estimator(chosen.estimator)
     networks.check(chosen.precision, chosen.layout)
     return chosen
+
+
+def some_of(terms: Mapping[str, Any], given: Any, name: str) -> dict[str, Any]:
+    """Of a recipe's terms those that ``--set train.NAME=ONE,TWO`` keeps; ``{}`` keeps none.
+
+    Raises:
+        ValueError: the recipe has no such term.
+    """
+    chosen = given.split(",") if isinstance(given, str) else [] if given == {} else None
+    if chosen is None or not {*chosen} <= {*terms}:
+        raise ValueError(
+            f"train.{name}={given}: expected {{}}, or names of those of the recipe that are to be kept, of "
+            f"{', '.join(terms) or 'which it has none'}; write others in inference/recipes"
+        )
+    return {term: terms[term] for term in chosen}
 
 
 def configure(

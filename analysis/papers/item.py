@@ -52,9 +52,10 @@ class Training:
     """What a row of a table or a column of a figure is trained as."""
 
     program: str
-    """stem of the program's file"""
+    """stem of the program's file, or path of a file outside of programs/"""
     variant: str
     world: str
+    """by name, or path of a world's file"""
     set: tuple[str, ...] = ()
     """as ``--set``"""
     preset: str | None = None
@@ -67,10 +68,11 @@ class Training:
     def run(self, name: str, request: Request) -> Run:
         """The run that trains it, in a folder named after the row, the world and the seed."""
         preset = self.preset or request.preset
-        words = [name.lower().replace(" ", "_"), self.world, self.label, f"seed{request.seed}"]
-        folder = "-".join(word for word in words if word)
+        words = [name.lower().replace(" ", "_"), Path(self.world).stem, self.label]
+        folder = "-".join(word for word in [*words, f"seed{request.seed}"] if word)
+        own = self.program.endswith(".py")
         return Run(
-            program=f"programs/{self.program}.py",
+            program=self.program if own else f"programs/{self.program}.py",
             variant=self.variant,
             preset=preset,
             world=self.world,
@@ -196,13 +198,16 @@ def recorded(paper: str, name: str) -> dict[str, Any] | None:
 
 def state(paper: str, name: str, request: Request) -> str:
     """Whether an item was measured and with which runs, can be made, or which trainings it lacks."""
-    if (kept := recorded(paper, name)) is not None:
-        return f"measured: {', '.join(kept['runs']) or 'no training needed'}"
     item = items(paper)[name]
+    if (kept := recorded(paper, name)) is not None:
+        text = f"measured: {', '.join(kept['runs']) or 'no training needed'}"
+        lacking = [n for n in item.trainings if n not in kept["runs"]]
+        return f"{text}; lacks {', '.join(lacking)}" if lacking else text
     lacking = [n for n, t in item.trainings.items() if folder_of(n, t, request) is None]
     if not lacking:
         return "can be made from what is there"
-    return f"lacks {', '.join(lacking)}"
+    rest = "" if len(lacking) == len(item.trainings) else "; can be made of the others"
+    return f"lacks {', '.join(lacking)}{rest}"
 
 
 def show(rows: Iterable[Row]) -> str:

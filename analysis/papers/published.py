@@ -24,6 +24,7 @@ NUMBERS = ("2 objects", "4 objects")
 SAMPLES = ("s_acc", "d_steps", "ll")
 FOUND = ("ap50", "ap50_95", "what_accuracy")
 COUNTED = ("object_count_accuracy", "category_correspondence")
+ABILITIES = ("decompose", "generate", "recombine", "amortize")
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,50 @@ PUBLISHED: dict[tuple[str, str], Printed] = {
         {"Discrete-AIR": (0.985, 0.945, 0.984, 0.87), "AIR": (0.981, None, 0.985, None)},
         ("multi_sprites", "multi_mnist"),
     ),
+    # von Kügelgen et al.: Towards causal generative scene models via competition of experts, 2020; 1 for a tick
+    ("econ", "table1"): Printed(
+        "Table 1: what models can do", ABILITIES,
+        {
+            "MONet": (1, 0, 0, 1),
+            "IODINE": (1, 0, 0, 1),
+            "GENESIS": (1, 1, 0, 1),
+            "M-RBM": (1, 1, 1, 0),
+            "ECON": (1, 1, 1, 1),
+        },
+    ),
+    # DeNF, under review; scores of Table 1 are printed in percent
+    ("denf", "table1"): Printed(
+        "Table 1: foreground ARI on CLEVR6", ("ari_fg",),
+        {
+            "IODINE": (0.988,),
+            "MONet": (0.962,),
+            "Slot Attention": (0.988,),
+            "ObSuRF": (0.983,),
+            "Sprites": (0.972,),
+            "DeNF": (0.963,),
+        },
+    ),
+    ("denf", "table2"): Printed(
+        "Table 2: FID on Real-Traffic", ("fid",),
+        {
+            "GENESIS": (167.1,),
+            "BlockGAN": (57.9,),
+            "DCGAN": (47.6,),
+            "RELATE": (42.0,),
+            "DRAGAN": (38.8,),
+            "DeNF": (25.6,),
+        },
+    ),
+    # Of the model without the spatial transformer the text says that it does not work.
+    ("denf", "table3"): Printed(
+        "Table 3: ablations on CLEVR6", ("ari_fg",),
+        {
+            "32 x 32 cells": (0.944,),
+            "unimodal prior": (0.958,),
+            "without ST": (None,),
+            "DeNF": (0.963,),
+        },
+    ),
 }  # fmt: skip
 
 
@@ -186,6 +231,9 @@ RUNS: dict[str, tuple[Reference, ...]] = {
     "discrete_air_mnist-multi_mnist": (Reference("air", "table1", "Discrete-AIR", "multi_mnist"),),
     "air-multi_sprites": (Reference("air", "table1", "AIR", "multi_sprites"),),
     "air-multi_mnist": (Reference("air", "table1", "AIR", "multi_mnist"),),
+    "denf-clevr6": (Reference("denf", "table1", "DeNF"),),
+    "denf32-clevr6": (Reference("denf", "table3", "32 x 32 cells"),),
+    "denf_unimodal-clevr6": (Reference("denf", "table3", "unimodal prior"),),
 }
 """By VARIANT-WORLD."""
 

@@ -13,6 +13,7 @@ from analysis.plots.curves import (
     race_figure,
     scaling_figure,
 )
+from analysis.plots.graphs import graph_figure, matrix_figure
 from analysis.plots.layers import (
     experts_figure,
     growth_figure,
@@ -21,9 +22,11 @@ from analysis.plots.layers import (
     segments_figure,
     steps_figure,
 )
+from analysis.plots.maps import heat, maps_figure
 from analysis.plots.posterior import calibration_figure, khat_figure, predictive_figure
 from analysis.plots.scenes import (
     DPI,
+    coloured,
     edit_figure,
     memory_figure,
     object_figure,
@@ -38,14 +41,19 @@ __all__ = [
     "DPI",
     "bias_variance_figure",
     "calibration_figure",
+    "coloured",
     "comparison_figure",
     "curves_figure",
     "edit_figure",
     "experts_figure",
+    "graph_figure",
     "growth_figure",
+    "heat",
     "khat_figure",
     "labels_figure",
     "layers_figure",
+    "maps_figure",
+    "matrix_figure",
     "memory_figure",
     "object_figure",
     "pictures_figure",

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from programs.blocks import render
-from programs.scene import Scene
-
-if TYPE_CHECKING:
-    pass
-from collections.abc import Callable, Iterator
-
-from matplotlib.colors import to_rgb
-from matplotlib.patheffects import withStroke
-
-from analysis.plots.scenes import bare_axes, colour_of, draw_picture, first_scenes
+from analysis.plots.scenes import (
+    bare_axes,
+    colour_of,
+    coloured,
+    draw_picture,
+    first_scenes,
+    name_picture,
+)
 from analysis.posterior import infer
 from analysis.posterior.layers import (
     arranged,
@@ -30,6 +26,8 @@ from analysis.posterior.layers import (
     wholes,
     winners,
 )
+from programs.blocks import render
+from programs.scene import Scene
 
 
 def layers_figure(images: Tensor, scene: Scene, count: int = 6) -> Figure:
@@ -79,7 +77,7 @@ def experts_figure(program: Callable, count: int = 10) -> Figure:
     for expert, row in zip(experts, rows, strict=True):
         for axes, colours, shape in zip(row, *objects_of(program, expert, count), strict=True):
             draw_picture(axes, _on_checkers(colours, shape), edge=colour_of(expert))
-        _name(row[0], f"expert {expert}")
+        name_picture(row[0], f"expert {expert}")
     return figure
 
 
@@ -96,7 +94,7 @@ def recombination_figure(program: Callable, count: int = 10, seed: int = 0) -> F
     for (title, orders), row in zip(rows_of.items(), rows, strict=True):
         for axes, canvas in zip(row, arranged(program, orders), strict=True):
             draw_picture(axes, canvas[-1])
-        _name(row[0], title)
+        name_picture(row[0], title)
     return figure
 
 
@@ -137,7 +135,7 @@ def steps_figure(program: Callable, guide: Callable, images: Tensor, count: int 
         for row, steps, expert in zip(block, _steps(scene, image, b), experts[b], strict=True):
             for axes, picture in zip(row[1:], steps, strict=True):
                 draw_picture(axes, picture, edge=colour_of(int(expert)))
-            _name(row[2], f"expert {int(expert)}")
+            name_picture(row[2], f"expert {int(expert)}")
     return figure
 
 
@@ -180,8 +178,8 @@ def segments_figure(
         axes.set_title(title, fontsize=9)
     for b, (image, row) in enumerate(zip(images.cpu(), rows, strict=True)):
         objects = scene.objects.present[b] & (experts[b, rank[b]] != back)
-        true = _coloured(truth.objects.mask[b], truth.objects.present[b])
-        pictures = image, scene.image[b], true, _coloured(scene.objects.mask[b], objects)
+        true = coloured(truth.objects.mask[b], truth.objects.present[b])
+        pictures = image, scene.image[b], true, coloured(scene.objects.mask[b], objects)
         for axes, picture in zip(row, pictures, strict=False):
             draw_picture(axes, picture)
         order = scene.objects.depth[b].argsort().tolist()
@@ -192,27 +190,9 @@ def segments_figure(
     return figure
 
 
-def _coloured(masks: Tensor, shown: Tensor) -> Tensor:
-    """(3, S, S) those regions of (N, S, S) that are shown (N,), each in its slot's colour, on black."""
-    colours = [to_rgb(colour_of(slot)) for slot in range(len(masks))]
-    return torch.einsum(
-        "nhw,nc->chw", (masks * shown[:, None, None]).float(), torch.tensor(colours)
-    )
-
-
 def _on_checkers(colours: Tensor, mask: Tensor) -> Tensor:
     """(C, S, S) colours where the mask (S, S) is 1, the checkerboard where it is 0."""
     size = mask.shape[-1]
     side = torch.arange(size) * SQUARE // size
     odd = (side + side[:, None]) % 2
     return mask * colours + (1 - mask) * torch.tensor(PALE)[odd]
-
-
-def _name(axes: Axes, text: str) -> None:
-    """Write into the lower left corner of a picture."""
-    style = {
-        "fontsize": 8,
-        "color": "white",
-        "path_effects": [withStroke(linewidth=2, foreground="black")],
-    }
-    axes.text(-0.92, 0.9, text, **style)

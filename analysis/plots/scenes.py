@@ -12,28 +12,20 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
+from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from analysis.scores import level_names, owners
 from inference import checkpoint
 from programs.blocks import render
 from programs.scene import Nodes, Scene
-
-if TYPE_CHECKING:
-    pass
-
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 THIN = {"linewidth": 0.9}
 DASHED = {"linewidth": 0.9, "linestyle": (0, (3, 1.5))}
@@ -77,7 +69,7 @@ def scene_graph_figure(images: Tensor, scene: Scene, count: int = 6) -> Figure:
     families, spots = _families(scene), _spots(scene)
     for b, (seen, rebuilt, *cells) in enumerate(rows):
         draw_picture(seen, images[b])
-        _boxes(seen, scene, b)
+        draw_boxes(seen, scene, b)
         draw_picture(rebuilt, scene.image[b])
         for cell, slot in zip(cells, _slots(scene.objects, b, columns), strict=False):
             if not scene.objects.present[b, slot]:
@@ -114,7 +106,7 @@ def sample_figure(scene: Scene, columns: int = 8, boxes: bool = False) -> Figure
     for b, axes in zip(range(len(scene)), rows.flat, strict=False):
         draw_picture(axes, scene.image[b])
         if boxes:
-            _boxes(axes, scene, b)
+            draw_boxes(axes, scene, b)
     return figure
 
 
@@ -240,7 +232,7 @@ def draw_picture(
         )
 
 
-def _boxes(axes: Axes, scene: Scene, image: int) -> None:
+def draw_boxes(axes: Axes, scene: Scene, image: int) -> None:
     """Frames of the present nodes, leaves first, in their first ancestors' colours."""
     last, families = len(scene.levels) - 1, _families(scene)
     for level in range(last, -1, -1):
@@ -254,6 +246,19 @@ def _boxes(axes: Axes, scene: Scene, image: int) -> None:
 
 def _outline(points: object, colour: str, **style: object) -> Polygon:
     return Polygon(points, fill=False, edgecolor=colour, **{"linewidth": 1.6, **style})
+
+
+def coloured(masks: Tensor, shown: Tensor) -> Tensor:
+    """(3, S, S) those regions of (N, S, S) that are shown (N,), each in its slot's colour, on black."""
+    colours = torch.tensor([to_rgb(colour_of(slot)) for slot in range(len(masks))])
+    return torch.einsum("nhw,nc->chw", (masks * shown[:, None, None]).float(), colours)
+
+
+def name_picture(axes: Axes, text: str) -> None:
+    """Write into the lower left corner of a picture."""
+    style = {"fontsize": 8, "color": "white"}
+    outline = [withStroke(linewidth=2, foreground="black")]
+    axes.text(-0.92, 0.94, text, va="bottom", path_effects=outline, **style)
 
 
 def colour_of(slot: int) -> str:

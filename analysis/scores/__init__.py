@@ -15,6 +15,8 @@ Shape legend: B images, N inferred slots, M true slots, K matched pairs, C chann
 from analysis.scores.counts import (
     Detection,
     category_correspondence,
+    category_names,
+    confusion,
     count_accuracy,
     level_names,
     match,
@@ -23,6 +25,7 @@ from analysis.scores.counts import (
     radii,
     structure_accuracy,
 )
+from analysis.scores.graph import Graph, scene_graph
 from analysis.scores.images import (
     bits_per_dimension,
     change_outside,
@@ -43,6 +46,7 @@ from analysis.scores.shapes import ari_of_twins, mutual_information, shape_metri
 
 __all__ = [
     "Detection",
+    "Graph",
     "adjusted_rand_index",
     "ari_all",
     "ari_fg",
@@ -50,8 +54,10 @@ __all__ = [
     "average_precision",
     "bits_per_dimension",
     "category_correspondence",
+    "category_names",
     "change_outside",
     "comparable",
+    "confusion",
     "count_accuracy",
     "frechet_distance",
     "intersection_over_union",
@@ -63,6 +69,7 @@ __all__ = [
     "owners",
     "precision_recall_f1",
     "radii",
+    "scene_graph",
     "scene_metrics",
     "segments",
     "shape_metrics",

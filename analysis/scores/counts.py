@@ -179,16 +179,52 @@ def category_correspondence(nodes: Nodes, true_nodes: Nodes) -> float:
     """Share of true labels found, under the best naming of the inferred categories.
 
     An image's true labels are found as often as its inferred categories, renamed, hold them (Discrete-AIR,
-    appendix D). The best of all one-to-one namings is an assignment problem, solved exactly. Without true
-    labels the share is 1.
+    appendix D). Without true labels the share is 1.
+    """
+    common, pairs = _naming(nodes, true_nodes)
+    found = sum(int(common[k, label]) for k, label in pairs.items())
+    return _share(found, int(label_counts(true_nodes).sum()))
+
+
+def category_names(nodes: Nodes, true_nodes: Nodes) -> dict[int, int]:
+    """The true label of each inferred category, under the naming of `category_correspondence`.
+
+    Categories that hold no label of any image, and those left over, have none.
+    """
+    common, pairs = _naming(nodes, true_nodes)
+    return {k: label for k, label in pairs.items() if common[k, label] > 0}
+
+
+def _naming(nodes: Nodes, true_nodes: Nodes) -> tuple[Tensor, dict[int, int]]:
+    """Labels that each inferred category finds (categories, labels), and the best one-to-one naming.
+
+    The best of all namings is an assignment problem, solved exactly.
     """
     from scipy.optimize import linear_sum_assignment
 
     check_same_length(nodes, true_nodes)
     counts, true_counts = label_counts(nodes), label_counts(true_nodes)  # (B, categories)
     common = torch.minimum(counts[:, :, None], true_counts[:, None]).sum(0)
-    rows, columns = linear_sum_assignment(common.numpy(), maximize=True)
-    return _share(int(common[rows, columns].sum()), int(true_counts.sum()))
+    pairs = zip(*linear_sum_assignment(common.numpy(), maximize=True), strict=True)
+    return common, {int(k): int(label) for k, label in pairs}
+
+
+def confusion(nodes: Nodes, true_nodes: Nodes, radius: float = OBJECT_RADIUS) -> Tensor:
+    """(labels, categories) int64: how many objects of each true label are given each inferred category.
+
+    Counted are objects that `match` pairs within the radius.
+    """
+    pairs = match(nodes, true_nodes, radius)
+    size = [1 + int(n.category.max()) for n in (true_nodes, nodes)]
+    table = torch.zeros(*(max(1, number) for number in size), dtype=torch.int64)
+    for image, (slots, true_slots) in enumerate(pairs):
+        labels = true_nodes.category[image].cpu()[true_slots]
+        table.index_put_(
+            (labels, nodes.category[image].cpu()[slots]),
+            torch.ones_like(labels),
+            accumulate=True,
+        )
+    return table
 
 
 def label_counts(nodes: Nodes) -> Tensor:

@@ -8,6 +8,7 @@ attributes, and whether their categories are the same.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,9 @@ from programs.scene import Scene
 
 if TYPE_CHECKING:
     import networkx
+
+
+Cell = str | int | float
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,57 @@ class Graph:
                 columns = {n: t[row].tolist() for n, t in self.edges.items()}
                 graph.add_edge(columns.pop("source"), columns.pop("target"), **columns)
         return graph
+
+    def numbers(self) -> list[int]:
+        """Each node's number among those of its image, from 1."""
+        seen: dict[int, int] = {}
+        found = []
+        for image in self.nodes["image"].tolist():
+            seen[image] = seen.get(image, 0) + 1
+            found.append(seen[image])
+        return found
+
+    def node_rows(self, names: Mapping[int, str] | None = None) -> list[dict[str, Cell]]:
+        """A row per node: image, number, category in words, and place, size and angle (figures 3b, 4, 5).
+
+        Places and sizes are shares of the image's side, from its left upper corner; angles are in radians.
+
+        Args:
+            names: of categories; "category K" where there is none.
+        """
+        rows, t = [], self.nodes
+        for k, number in enumerate(self.numbers()):
+            row: dict[str, Cell] = {"image": int(t["image"][k]) + 1, "node": number}
+            if "category" in t:
+                category = int(t["category"][k])
+                row["category"] = (names or {}).get(category, f"category {category}")
+            x, y = ((t["centre"][k] + 1) / 2).tolist()
+            row |= {"x": x, "y": y, "size": float(t["extent"][k].mean())}
+            row["angle"] = float(t["rotation"][k])
+            if "attributes" in t:
+                row |= {f"attr{i}": float(a) for i, a in enumerate(t["attributes"][k], 1)}
+            rows.append({name: _short(value) for name, value in row.items()})
+        return rows
+
+    def edge_rows(self) -> list[dict[str, Cell]]:
+        """A row per edge: image, its two nodes, offset and distance in shares of the side, whether categories
+        are the same ("CatEq" of figure 3a), and the distance of attributes."""
+        rows, t, numbers = [], self.edges, self.numbers()
+        for k, (source, target) in enumerate(zip(t["source"], t["target"], strict=True)):
+            row: dict[str, Cell] = {"image": int(self.nodes["image"][source]) + 1}
+            row |= {"from": numbers[int(source)], "to": numbers[int(target)]}
+            dx, dy = (t["offset"][k] / 2).tolist()
+            row |= {"dx": dx, "dy": dy, "distance": float(t["distance"][k]) / 2}
+            if "same_category" in t:
+                row["same"] = "yes" if t["same_category"][k] else "no"
+            if "attributes" in t:
+                row["attributes"] = float(t["attributes"][k])
+            rows.append({name: _short(value) for name, value in row.items()})
+        return rows
+
+
+def _short(value: Cell) -> Cell:
+    return round(value, 3) if isinstance(value, float) else value
 
 
 def scene_graph(scene: Scene) -> Graph:

@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 import programs.worlds
 from inference.images.dataset import SPLITS, Dataset, generator_of
-from inference.loading import import_file
+from inference.loading import ROOT, import_file
 from inference.settings import choose
 from programs.scene import Scene
 from programs.worlds import cache, with_visible_masks
@@ -115,7 +115,8 @@ def load_world(name: str) -> World:
         ValueError: there is no such world, or the file holds none.
     """
     if str(name).endswith(".py"):
-        return _own_world(Path(name).resolve())
+        path = Path(name)
+        return _own_world((path if path.is_file() else ROOT / path).resolve())
     stem, changes = choose(_variants(), name, "world")
     return World(name, importlib.import_module(f"programs.worlds.{stem}"), changes)
 

@@ -5,11 +5,11 @@ its own. The first entry counts of VARIANT/WORLD, VARIANT, PROGRAM/WORLD, PROGRA
 
 `tiny` takes a few steps of a very small network on few scenes, in seconds: it shows that a training works.
 `quick` is made for two CPU cores and a quarter of an hour, `long` trains the same networks on more scenes for
-an hour, `paper` is the paper's configuration for a GPU. A program without an entry (a user's own) trains
-with `DEFAULT`. Where the paper has an objective of its own for a world, that is the recipe there. Schedules
-are written in steps; the keys of `schedules` are ``learning_rate``, ``estimator.BUFFER``
-(``estimator.temperature``), ``program.BUFFER``, ``guide.BUFFER`` (any they declare) and ``weight.PATTERN``
-(of KLs by site name, ``weight.z_cat*``, and of penalties, ``weight.penalty/boundary``).
+an hour, `paper` is the paper's configuration for a GPU. A program of one's own may have a table ``RECIPES`` in
+its file; a program without an entry trains with `DEFAULT`. Where the paper has an objective of its own for a
+world, that is the recipe there. Schedules are written in steps; the keys of `schedules` are ``learning_rate``,
+``estimator.BUFFER`` (``estimator.temperature``), ``program.BUFFER``, ``guide.BUFFER`` (any they declare) and
+``weight.PATTERN`` (of KLs by site name, ``weight.z_cat*``, and of penalties, ``weight.penalty/boundary``).
 """
 
 from __future__ import annotations
@@ -115,13 +115,21 @@ def recipes_of(program: str) -> Mapping[str, Mapping[str, Recipe]]:
     return importlib.import_module(name).RECIPES
 
 
-def recipe(program: str, variant: str, preset: str, world: str | None = None) -> Recipe:
+def recipe(
+    program: str,
+    variant: str,
+    preset: str,
+    world: str | None = None,
+    own: Mapping[str, Mapping[str, Recipe]] | None = None,
+) -> Recipe:
     """The recipe of a variant or program, in a world or its own, by name; `DEFAULT` where there is none.
 
+    Args:
+        own: the table RECIPES of a program file outside of the project; None for that of `recipes_of`.
     Raises:
         ValueError: there are recipes, but none of that name.
     """
-    table = recipes_of(program)
+    table = recipes_of(program) if own is None else own
     names = [f"{variant}/{world}", variant, f"{program}/{world}", program]
     name = next((name for name in names if name in table), None)
     if name is None:

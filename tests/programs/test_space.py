@@ -306,8 +306,16 @@ def test_presets_have_the_boundary_and_may_be_without(tmp_path):
             assert isinstance(recipes_of("space")[variant][preset].penalties["boundary"], Boundary)
     run = Run("programs/space.py", tmp_path, set=("train.penalties={}",))
     assert plan(run).recipe.penalties == {}
-    with pytest.raises(ValueError, match="penalties"):
-        plan(Run("programs/space.py", tmp_path, set=("train.penalties={'a': 1}",)))
+    for wrong in ("{'a': 1}", "boundary,other", "3"):
+        with pytest.raises(ValueError, match="names of those of the recipe"):
+            plan(Run("programs/space.py", tmp_path, set=(f"train.penalties={wrong}",)))
+
+
+def test_a_run_may_keep_some_penalties_of_its_recipe(tmp_path):
+    from inference.plan import Run, plan
+
+    run = Run("programs/denf.py", tmp_path, set=("train.penalties=background,reconstruction",))
+    assert [*plan(run).recipe.penalties] == ["background", "reconstruction"]
 
 
 @torch.no_grad()

@@ -1,7 +1,5 @@
 """What colours alone say of a scene's segments: k-means on colour and position, and connected components.
 
-    python -m analysis.papers.denf.clustering [RUN] [--world W] [--scenes N] [--seed S]
-
 The baseline of unsupervised decomposition, to be set beside a run's `ari_fg` on the same scenes. Every image by
 itself: its pixels are clustered by colour, and place times `PLACES`, into each of `NUMBERS` clusters; the
 largest is background. Segments are the clusters, or the connected components of each. Printed is the foreground
@@ -12,18 +10,13 @@ Shape legend: B images, K slots, H x W pixels.
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.command import command_line, positive, told
 from analysis.evaluate import floats
 from analysis.scores import ari_fg
 from inference.images.dataset import Dataset
-from inference.images.worlds import world_dataset
-from inference.runs import open_run
 from programs.blocks import render
 from programs.scene import Nodes, Scene
 
@@ -82,24 +75,3 @@ def sweep(data: Dataset, seed: int = 0) -> dict[str, float]:
                 name = f"{'components' if connected else 'clusters'} K={number} place={place}"
                 found[name] = ari_fg(clustered(images, number, place, connected, seed), truth)
     return dict(sorted(found.items(), key=lambda pair: pair[1]))
-
-
-@told
-def main(arguments: list[str] | None = None) -> None:
-    """Entry point."""
-    a = command_line("analysis.papers.denf.clustering", __doc__)
-    a.add_argument("run", metavar="RUN", nargs="?", help="a run, whose scenes are taken")
-    a.add_argument("--world", metavar="W", help="another world than the run's, or without a run")
-    a.add_argument("--scenes", type=positive, default=100, metavar="N")
-    a.add_argument("--seed", type=int, default=0, metavar="S")
-    o = a.parse_args(arguments)
-    if o.run:
-        data = open_run(o.run).unseen(o.scenes, o.seed, o.world)
-    else:
-        data = world_dataset(o.world or "clevr6", o.scenes, "test", o.seed)
-    for name, value in sweep(data, o.seed).items():
-        print(f"  {name:<32} ari_fg {value:.4f}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

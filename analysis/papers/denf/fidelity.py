@@ -1,35 +1,21 @@
-"""Fidelity of edits: what changes outside an object's box when the object is removed.
+"""Fidelity of edits: what changes outside an object's box when it is removed, and scenes of some objects.
 
-    python -m analysis.papers.denf.fidelity RUN [--scenes N] [--seed S] [--figure FILE]
+DeNF claims that nothing but the edited object changes (section 4, figure 5), and generates examples "of the
+input scene by preserving only a subset of objects" (section 4.1). Programs need a method `redraw`.
 
-DeNF claims that nothing but the edited object changes (section 4, figure 5). Every object that the guide finds
-in unseen scenes is removed from its scene by itself. Printed are how many there were, and the absolute
-difference of the pixels outside its box, white being 255, between the scene drawn without it and (1) the scene
-drawn with it, which tells how far an object reaches out of its box, and (2) the image itself, which has the
-error of the reconstruction too: the mean over objects of the mean over pixels, and the greatest of these means.
-Objects whose box is the whole image do not count.
-
-The figure shows scenes without their first object, and with the first object of the next scene in its place.
-For programs that can draw a Scene (`redraw`).
+Shape legend: B images, N slots, R removals, C channels, H x W pixels.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
-import pyro
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from analysis import edit, plots
-from analysis.command import of_run, told
-from analysis.evaluate import floats
-from analysis.posterior import infer
 from analysis.scores import change_outside, outside
-from inference.runs import open_run
 from programs.scene import Scene
 
 
@@ -79,29 +65,17 @@ def edits_figure(program: Callable, images: Tensor, scene: Scene, count: int = 6
     return plots.pictures_figure(columns)
 
 
-@told
-def main(arguments: list[str] | None = None) -> None:
-    """Entry point."""
-    a = of_run("analysis.papers.denf.fidelity", __doc__, scenes=200)
-    a.add_argument("--figure", type=Path, metavar="FILE", help="draw edits of some scenes")
-    o = a.parse_args(arguments)
-    run = open_run(o.run)
-    images = floats(run.unseen(o.scenes, o.seed), "cpu")
-    pyro.set_rng_seed(o.seed)
-    scene = infer(run.program, run.guide, images)
-    if scene is None:
-        raise ValueError(f"{o.run}: its program returns no Scene")
-    found = 255 * removals(run.program, scene, images)
-    if o.figure is not None:
-        plots.save(edits_figure(run.program, images, scene), o.figure)
-    if not len(found):
-        print(f"no object was found in {o.scenes} scenes")
-        return
-    print(f"{len(found)} objects removed")
-    for kind, change in zip(("scene as drawn", "image"), found.T, strict=True):
-        mean, most = change.mean(), change.max()
-        print(f"outside the box, of 255, from the {kind}: mean {mean:.3f}, at most {most:.3f}")
+@torch.no_grad()
+def subsets(program: Callable, scene: Scene, generator: torch.Generator) -> Tensor:
+    """(B, C, H, W) the scenes with each object kept with probability 1/2 (section 4.1)."""
+    coins = torch.rand(scene.objects.pres.shape, generator=generator) < 0.5
+    return edit.render(program, edit.keep(scene, coins)).image
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+@torch.no_grad()
+def alone(program: Callable, scene: Scene) -> Iterator[Tensor]:
+    """(B, C, H, W) for each slot: the scenes with that object only (section 3.1.5)."""
+    slots = torch.arange(scene.objects.pres.shape[1])
+    for slot in slots:
+        chosen = (slots == slot).expand_as(scene.objects.present)
+        yield edit.render(program, edit.keep(scene, chosen)).image

@@ -1,9 +1,7 @@
 """What a program can do, after ECON's Table 1 (von Kügelgen et al., 2020), found out by running it.
 
-    python -m analysis.papers.econ.abilities
-
-prints the table of this project's programs. Nothing is trained: these are properties of how a process is
-written, not of how well it has learned. Every one is an intervention on the latents of scenes, or a call.
+Nothing is trained: these are properties of how a process is written, not of how well it has learned. Every one
+is an intervention on the latents of scenes, or a call. `python -m analysis.papers econ table1` prints them.
 
 decompose    every object of an explained image has latents that change the picture where that object is, and
              nowhere else
@@ -19,7 +17,6 @@ Shape legend: B images, N objects, H x W pixels.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 
 import pyro
@@ -29,7 +26,6 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from analysis import edit
-from analysis.command import command_line, told
 from analysis.evaluate import with_masks
 from analysis.posterior import Mode, infer
 from inference.loading import load
@@ -39,7 +35,7 @@ from programs.scene import Nodes, Scene
 SEEN = 1e-4
 """Change of a pixel that counts, of 1."""
 SIZE = 32
-"""Pixels a side in the README's table: what a process can do depends neither on it nor on widths."""
+"""Pixels a side: what a process can do depends neither on it nor on widths."""
 NARROW = {
     "gsgn": {"z_what": (12, 10, 8), "z_bg": 3, "crops": (16, 8), "hidden": 24}
     | {"channels": (8, 16), "decoder": 16},
@@ -61,7 +57,7 @@ PROGRAMS = {
     "convdraw": "convdraw",
     "vae": "vae",
 }
-"""Variants in the README's table, and the files that they are of."""
+"""Variants, and the files that they are of."""
 TEXTS = {
     "decompose": "decompose scenes into objects and reconstruct",
     "generate": "generate scenes like those inferred, without an image",
@@ -272,11 +268,8 @@ def _same(nodes: Nodes, others: Nodes) -> Tensor:
     return torch.stack([(a - b).abs().flatten(2).amax(-1) < SEEN for a, b in pairs]).all(0)
 
 
-@told
-def main(arguments: list[str] | None = None) -> None:
-    """Entry point: untrained programs, on noise."""
-    command_line("analysis.papers.econ.abilities", __doc__).parse_args(arguments)
-    pyro.enable_validation(False)
+def of_programs() -> dict[str, dict[str, bool]]:
+    """Properties of the programs in `PROGRAMS`, untrained, on noise; by variant."""
     found = {}
     for variant, name in PROGRAMS.items():
         pyro.set_rng_seed(0)
@@ -285,8 +278,4 @@ def main(arguments: list[str] | None = None) -> None:
         program, guide = source.build(config)
         images = torch.rand(2, getattr(config, "colours", 3), SIZE, SIZE)
         found[variant] = abilities(program.eval(), guide.eval(), images)
-    print(table(found))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return found

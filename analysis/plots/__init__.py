@@ -32,6 +32,7 @@ from analysis.plots.scenes import (
     sample_figure,
     save,
     scene_graph_figure,
+    strips_figure,
 )
 
 __all__ = [
@@ -59,4 +60,5 @@ __all__ = [
     "scene_graph_figure",
     "segments_figure",
     "steps_figure",
+    "strips_figure",
 ]

@@ -238,13 +238,9 @@ def cell(row: Row | None) -> str:
 def _number(value: float | None) -> str:
     if value is None:
         return "-"
-    return (
-        f"{value:.4f}"
-        if abs(value) <= 1
-        else f"{value:.2f}"
-        if abs(value) < 1000
-        else f"{value:.0f}"
-    )
+    size = abs(value)
+    form = ".4f" if size <= 1 else ".2f" if size < 1000 else ".0f" if size < 1e6 else ".3g"
+    return f"{value:{form}}"
 
 
 def _columns(cells: list[list[str]]) -> str:

@@ -167,7 +167,8 @@ def strips_figure(strips: Mapping[str, Tensor], columns: int = 10) -> Figure:
     figure.set_size_inches(width + MARGIN, height)
     figure.subplots_adjust(left=MARGIN / (width + MARGIN))
     for (title, part), row in zip(lines, rows, strict=True):
-        row[0].text(-0.08, 0.5, title, transform=row[0].transAxes, ha="right", va="center")
+        place = {"transform": row[0].transAxes, "ha": "right", "va": "center"}
+        row[0].text(-0.06, 0.5, title, fontsize=9, **place)
         for picture, axes in zip(part, row, strict=False):
             draw_picture(axes, picture)
     return figure

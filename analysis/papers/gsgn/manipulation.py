@@ -5,8 +5,8 @@ replaces it. Parts: one that stands on another is enlarged, and parts of other s
 touching what it stands on.
 
 # differs: the scenes are chosen by rules, not by hand: the first with two objects side by side at different
-heights, and the first with an object of two parts, one on the other. The object that ends lower in the picture
-is put in front: an image in which objects do not overlap says nothing of their depths.
+heights, and the object of two parts, one on the other, that is nearest to the viewer. The object that ends
+lower in the picture is put in front: an image in which objects do not overlap says nothing of their depths.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ ROOM = 1.6
 """How much wider an object's frame is made, so that its parts may grow."""
 APART, LOWER = 0.4, (0.1, 0.6)
 """Of two objects, in the image frame: distance along x at least, and by how much one ends lower."""
-OVER = 0.15
-"""Distance along y, at least, of a part from what it stands on, in the image frame."""
+OVER, BESIDE = 0.5, 0.15
+"""Of a part and what it stands on: distance along y, in their half-heights, at least; along x, at most."""
 
 
 def item(title: str) -> Item:
@@ -54,7 +54,8 @@ def make(runs: Mapping[str, Trained], request: Request) -> Made:
     run = runs["GSGN"]
     images = floats(run.unseen(request.scenes or SCENES, request.seed), "cpu")
     scenes = infer(run.program, run.guide, images).cpu()
-    found = {"objects": objects(run.program, scenes), "parts": parts(run.program, scenes)}
+    found = {"objects": objects(run.program, images, scenes)}
+    found["parts"] = parts(run.program, images, scenes)
     figures = {name: plots.strips_figure(strips) for name, strips in found.items() if strips}
     if not figures:
         raise ValueError(
@@ -63,19 +64,21 @@ def make(runs: Mapping[str, Trained], request: Request) -> Made:
     return Made(figures=figures)
 
 
-def objects(program: Callable, scenes: Scene) -> dict[str, Tensor]:
+def objects(program: Callable, images: Tensor, scenes: Scene) -> dict[str, Tensor]:
     """Figure 4A: strips of pictures by title, nothing if no scene will do."""
-    pair = next(neighbours(scenes), None)
-    if pair is None:
+    found = next(neighbours(scenes), None)
+    if found is None:
         return {}
-    image, slot, other = pair
-    scene = scenes[image : image + 1]
+    image, slot, other = found
     source, source_slot = richest(scenes, image)
-    new = edit.graft(scene, slot, scenes[source : source + 1], source_slot)
-    strips = {"inferred": torch.cat([scene.image, edit.render(program, new).image])}
-    for title, start in (("inferred", scene), ("replaced", new)):
-        strips[f"{title}: size"] = enlarged(program, start, slot)
-        strips[f"{title}: x"] = moved(program, start, slot, other)
+    scene = scenes[image : image + 1]
+    new = replaced(scene, slot, scenes[source : source + 1], source_slot, level=0)
+    strips = {
+        "image, inferred, other": torch.stack([images[image], *scenes.image[[image, source]]])
+    }
+    for title, start in (("own", scene), ("other", new)):
+        strips[f"{title}, size"] = enlarged(program, start, slot)
+        strips[f"{title}, x"] = moved(program, start, slot, other)
     return strips
 
 
@@ -115,22 +118,22 @@ def moved(program: Callable, scene: Scene, slot: int, other: int) -> Tensor:
     return torch.cat([edit.render(program, edit.bring_to_front(s, slot)).image for s in places])
 
 
-def parts(program: Callable, scenes: Scene) -> dict[str, Tensor]:
+def parts(program: Callable, images: Tensor, scenes: Scene) -> dict[str, Tensor]:
     """Figure 4B: strips of pictures by title, nothing if no scene will do."""
-    pair = next(stacks(scenes), None)
-    if pair is None:
+    found = list(stacks(scenes))
+    if not found:
         return {}
-    image, slot = pair
+    image, slot = max(found, key=lambda place: float(scenes.parts.centre[place][1]))
     scene = scenes[image : image + 1]
     wide = edit.widen(scene, int(scene.parts.parent[0, slot]), ROOM)
     about = lowest(scene, 1)[:, slot]
     sizes = [edit.scale(wide, slot, factor, level=1, about=about) for factor in PART_SIZES]
-    others = [
-        exchanged(wide, slot, scenes[k : k + 1], part) for k, part in strangers(scenes, image)
-    ]
-    strips = {"inferred": [scene], "size of a part": sizes, "other parts": others}
+    others = {k: part for k, part in reversed(found) if k != image}
+    others = [replaced(wide, slot, scenes[k : k + 1], others[k], 1) for k in sorted(others)]
+    strips = {"size of a part": sizes, "other parts": others[: len(PART_SIZES)]}
     drawn = {title: [edit.render(program, s).image for s in some] for title, some in strips.items()}
-    return {title: torch.cat(pictures) for title, pictures in drawn.items() if pictures}
+    seen = {"image, inferred": torch.stack([images[image], scenes.image[image]])}
+    return seen | {title: torch.cat(pictures) for title, pictures in drawn.items() if pictures}
 
 
 def stacks(scenes: Scene) -> Iterator[tuple[int, int]]:
@@ -139,22 +142,17 @@ def stacks(scenes: Scene) -> Iterator[tuple[int, int]]:
     siblings = (nodes.parent[:, :, None] == nodes.parent[:, None]) & nodes.present[:, None]
     alone = siblings.sum(-1) == 2
     way = nodes.centre[:, :, None] - nodes.centre[:, None]
-    over = (way[..., 1] < -OVER) & (way[..., 0].abs() < OVER) & siblings
+    height = nodes.extent[..., 1]
+    over = way[..., 1] < -OVER * (height[:, :, None] + height[:, None])
+    over &= siblings & (way[..., 0].abs() < BESIDE)
     for found in (over.any(-1) & alone & nodes.present).nonzero().tolist():
         yield tuple(found)
 
 
-def strangers(scenes: Scene, other_than: int) -> list[tuple[int, int]]:
-    """A part of each of several other scenes: the highest in the image."""
-    height = scenes.parts.centre[..., 1].masked_fill(~scenes.parts.present, torch.inf)
-    some = [k for k in range(len(scenes)) if k != other_than and height[k].isfinite().any()]
-    return [(k, int(height[k].argmin())) for k in some[: len(PART_SIZES)]]
-
-
-def exchanged(scene: Scene, slot: int, source: Scene, source_slot: int) -> Scene:
-    """A part replaced by one of another scene, which ends where the old one ended."""
-    new = edit.graft(scene, slot, source, source_slot, level=1)
-    return edit.move(new, slot, lowest(scene, 1)[:, slot] - lowest(new, 1)[:, slot], level=1)
+def replaced(scene: Scene, slot: int, source: Scene, source_slot: int, level: int) -> Scene:
+    """A node replaced by one of another scene, which stands where the old one stood."""
+    new = edit.graft(scene, slot, source, source_slot, level)
+    return edit.move(new, slot, lowest(scene, level)[:, slot] - lowest(new, level)[:, slot], level)
 
 
 def lowest(scenes: Scene, level: int) -> Tensor:

@@ -16,7 +16,6 @@ import io
 import json
 import sys
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +28,10 @@ from analysis import edit, plots
 from analysis.command import command_line, told
 from analysis.evaluate import floats, graph_metrics
 from analysis.papers.econ import validity
-from analysis.papers.gnm import tables as structure
+from analysis.papers.gnm import structure
+from analysis.papers.gnm.pictures import redrawn
 from analysis.papers.published import figures_of, source_of
 from analysis.posterior import (
-    Mode,
     calibration,
     infer,
     latent_sites,
@@ -260,13 +259,9 @@ def symbols(page: Page, program: Callable, guide: Callable, x: torch.Tensor) -> 
     page.heading("Symbols under one global latent")
     dreams = structure.prior(program, 24)
     page.figure(plots.sample_figure(dreams), "Scenes of the prior whose symbols take their mode.")
-    for whose, trace, known in (("images", of_images, {"image": x}), ("the prior", of_prior, {})):
-        again = partial(edit.anew, program, trace, structure.SYMBOLS)
-        with Mode(sites=structure.SYMBOLS):
-            columns = {**known, "mode": again().image}
-        columns |= {f"draw {n + 1}": again().image for n in range(REDRAWS)}
+    for whose, trace, known in (("images", of_images, x), ("the prior", of_prior, None)):
         page.figure(
-            plots.pictures_figure(columns),
+            redrawn(program, trace, REDRAWS, known),
             f"A global latent of {whose} a row: its symbols at their mode, and drawn anew.",
         )
 

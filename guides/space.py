@@ -30,17 +30,17 @@ class Guide(PyroModule):
         # a reference, not a submodule: the decoders belong to the program
         object.__setattr__(self, "program", program)
         self.config = c = program.config
-        self.encoder = ConvEncoder(c.size, c.grid, c.channels)
+        self.encoder = ConvEncoder(c.size, c.grid, c.channels, c.colours)
         self.cell_head = mlp(self.encoder.outputs, [c.hidden], 1 + 2 * 5)
-        self.glimpse_encoder = ConvEncoder(c.glimpse, 4, c.channels)
+        self.glimpse_encoder = ConvEncoder(c.glimpse, 4, c.channels, c.colours)
         self.what_head = mlp(16 * self.glimpse_encoder.outputs, [c.hidden], 2 * c.z_what)
         self.segments = SegmentsEncoder(c) if c.components > 1 else None
-        self.component_encoder = ConvEncoder(c.size, 4, c.channels, inputs=4)
+        self.component_encoder = ConvEncoder(c.size, 4, c.channels, c.colours + 1)
         self.component_head = mlp(16 * self.component_encoder.outputs, [c.hidden], 2 * c.z_bg)
         start(self.cell_head[-1], c)
 
     def forward(self, images: Tensor, batch: int = 1) -> None:
-        """Sample every latent of the program given `images` (B, 3, H, W) in [0, 1]."""
+        """Sample every latent of the program given `images` (B, C, H, W) in [0, 1]."""
         if images is None:
             raise ValueError(
                 "a guide infers from images; call the program alone to sample the prior"
@@ -50,7 +50,7 @@ class Guide(PyroModule):
             self.background(images.unsqueeze(-4))
 
     def foreground(self, x: Tensor) -> None:
-        """q(z_fg | x), x (B, 1, 3, H, W)."""
+        """q(z_fg | x), x (B, 1, C, H, W)."""
         cells = self.cell_head(self.encoder(x).flatten(-2).mT.squeeze(-3))
         logit, loc, raw = cells.split([1, 5, 5], -1)
         means, sds = loc.split([2, 2, 1], -1), positive(raw).split([2, 2, 1], -1)
@@ -67,12 +67,12 @@ class Guide(PyroModule):
                 pyro.sample("z_what_1", self.what(pres, glimpses))
 
     def what(self, pres: Tensor, glimpses: Tensor) -> dist.TorchDistribution:
-        """q(z_what_i | x_i) over (..., N), of glimpses (..., N, 3, h, w)."""
+        """q(z_what_i | x_i) over (..., N), of glimpses (..., N, C, h, w)."""
         features = where_present(pres, self.glimpse_encoder, glimpses)
         return gaussian(self.what_head(features.flatten(-3)))
 
     def background(self, x: Tensor) -> None:
-        """q(z_bg | x), x (B, 1, 3, H, W)."""
+        """q(z_bg | x), x (B, 1, C, H, W)."""
         log_shares = torch.zeros_like(x[..., :1, :, :])
         if self.segments is not None:
             log_shares = self.program.segments.log_shares(self.segments.sample(x))
@@ -87,12 +87,12 @@ class SegmentsEncoder(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = c = config
-        self.encoder = ConvEncoder(c.size, 4, c.channels)
+        self.encoder = ConvEncoder(c.size, 4, c.channels, c.colours)
         self.cell = RecurrentCell(16 * self.encoder.outputs, c.z_bg_mask, c.memory)
         self.mask_head = nn.Linear(c.memory, 2 * c.z_bg_mask)
 
     def sample(self, x: Tensor) -> Tensor:
-        """(B, 1, 3, H, W) -> (..., 1, K, D) of all segments, each given those before."""
+        """(B, 1, C, H, W) -> (..., 1, K, D) of all segments, each given those before."""
         return draw_masks(self, self.encoder(x).flatten(-3))
 
 

@@ -23,7 +23,7 @@ opacity, as in GSGN, and pixels are mixed.
 
 `space` is for objects (GSGN's SPACE-O), `space_p`, with more and smaller cells, for parts (SPACE-P).
 
-Shape legend: B images, N = G² cells row by row, K segments of the background, D features, C = 3 colours, H x W
+Shape legend: B images, N = G² cells row by row, K segments of the background, D features, C colours, H x W
 pixels, h x w of a glimpse. A particle plate may stand to the left of B.
 """
 
@@ -32,7 +32,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -58,7 +58,7 @@ from programs.scene import Nodes, Scene
 class Config:
     """The official 3-D room configuration, on 4 x 4 cells, with boxes of the size of a few large objects."""
 
-    colours: ClassVar[int] = 3  # C
+    colours: int = 3  # C
     size: int = 128  # pixels a side of the image
     grid: int = 4  # G cells a side
     glimpse: int = 32  # h, w
@@ -130,15 +130,15 @@ class Program(PyroModule):
         self.register_buffer("sigma_fg", torch.tensor(c.sigma_fg))
         self.register_buffer("sigma_bg", torch.tensor(c.sigma_bg))
         self.register_buffer("fixed_mixing", torch.tensor(math.nan))  # NaN: α as decoded
-        self.glimpse_decoder = SubpixelDecoder(c.z_what, c.glimpse, c.decoder, 4)
+        self.glimpse_decoder = SubpixelDecoder(c.z_what, c.glimpse, c.decoder, c.colours + 1)
         self.segments = Segments(c) if c.components > 1 else None
-        self.component_decoder = BroadcastDecoder(c.z_bg, c.size, 32, 3)
+        self.component_decoder = BroadcastDecoder(c.z_bg, c.size, 32, c.colours)
 
     def forward(self, images: Tensor | None = None, batch: int = 1) -> Scene:
         """Run the process.
 
         Args:
-            images: (B, 3, H, W) in [0, 1] to condition on; None samples the prior.
+            images: (B, C, H, W) in [0, 1] to condition on; None samples the prior.
             batch: number of scenes when `images` is None.
         """
         batch = batch if images is None else images.shape[0]
@@ -182,7 +182,8 @@ class Program(PyroModule):
         """Glimpses (..., N, 4, h, w), the opacity last, on each other and on the background."""
         place = partial(render.place_upright, size=self.config.size)
         placed = where_present(pres, place, glimpses, pose)
-        colours, opacity = render.composite(placed, pres, depth).unsqueeze(-4).split([3, 1], -3)
+        drawn = render.composite(placed, pres, depth).unsqueeze(-4)
+        colours, opacity = drawn.split([self.config.colours, 1], -3)
         opacity = opacity.clamp(max=1)  # a convex sum may exceed 1 by a rounding
         mixing = torch.where(self.fixed_mixing.isnan(), opacity, self.fixed_mixing)
         return SegmentedPixels(colours, mixing, *background, self.sigma_fg, self.sigma_bg)

@@ -58,18 +58,21 @@ class Training:
     """by name, or path of a world's file"""
     set: tuple[str, ...] = ()
     """as ``--set``"""
-    preset: str | None = None
-    """None for the one that is asked for"""
+    preset: str = "{}"
+    """``{}`` stands for the preset that is asked for, as in ``{}_beta2``"""
     shipped: str | None = None
     """the run in programs/trained that may stand for it"""
     label: str = ""
     """tells its folder from that of a training of the same name with other settings"""
+    name: str = ""
+    """names its folder, where the row's or column's name does not: several worlds in one item"""
 
     def run(self, name: str, request: Request) -> Run:
         """The run that trains it, in a folder named after the row, the world and the seed."""
-        preset = self.preset or request.preset
-        words = [name.lower().replace(" ", "_"), Path(self.world).stem, self.label]
-        folder = "-".join(word for word in [*words, f"seed{request.seed}"] if word)
+        preset = self.preset.format(request.preset)
+        name = (self.name or name).lower().replace(" ", "_")
+        words = [name, Path(self.world).stem, self.label, f"seed{request.seed}"]
+        folder = "-".join(word for word in words if word)
         own = self.program.endswith(".py")
         return Run(
             program=self.program if own else f"programs/{self.program}.py",
@@ -197,17 +200,16 @@ def recorded(paper: str, name: str) -> dict[str, Any] | None:
 
 
 def state(paper: str, name: str, request: Request) -> str:
-    """Whether an item was measured and with which runs, can be made, or which trainings it lacks."""
-    item = items(paper)[name]
-    if (kept := recorded(paper, name)) is not None:
-        text = f"measured: {', '.join(kept['runs']) or 'no training needed'}"
-        lacking = [n for n in item.trainings if n not in kept["runs"]]
-        return f"{text}; lacks {', '.join(lacking)}" if lacking else text
-    lacking = [n for n, t in item.trainings.items() if folder_of(n, t, request) is None]
-    if not lacking:
-        return "can be made from what is there"
-    rest = "" if len(lacking) == len(item.trainings) else "; can be made of the others"
-    return f"lacks {', '.join(lacking)}{rest}"
+    """Whether an item was measured or can be made, with which runs, and which trainings it lacks."""
+    trainings, kept = items(paper)[name].trainings, recorded(paper, name)
+    if kept is not None:
+        what, there = "measured", list(kept["runs"])
+    else:
+        there = [n for n, t in trainings.items() if folder_of(n, t, request) is not None]
+        what = "can be made" if there or not trainings else ""
+    lacking = [n for n in trainings if n not in there]
+    words = [f"{what}: {', '.join(there) or 'no training needed'}"] if what else []
+    return "; ".join([*words, *([f"lacks {', '.join(lacking)}"] if lacking else [])])
 
 
 def show(rows: Iterable[Row]) -> str:
@@ -238,13 +240,9 @@ def cell(row: Row | None) -> str:
 def _number(value: float | None) -> str:
     if value is None:
         return "-"
-    return (
-        f"{value:.4f}"
-        if abs(value) <= 1
-        else f"{value:.2f}"
-        if abs(value) < 1000
-        else f"{value:.0f}"
-    )
+    size = abs(value)
+    form = ".4f" if size <= 1 else ".2f" if size < 1000 else ".0f" if size < 1e6 else ".3g"
+    return f"{value:{form}}"
 
 
 def _columns(cells: list[list[str]]) -> str:

@@ -115,6 +115,16 @@ PUBLISHED: dict[tuple[str, str], Printed] = {
         },
         PIXELS,
     ),
+    # "GSGN approximately doubles the data efficiency"
+    ("gsgn", "figure6"): Printed(
+        "Figure 6: how many times GSGN's labels a task of part-whole relationships needs", ("labels_needed",),
+        {"GSGN": (1.0,), "SPACE-O": (2.0,)},
+    ),
+    ("gsgn", "appendixG"): Printed(
+        "Appendix G: how many different scene graphs there are",
+        ("structures", "structures_with_poses", "objects", "scene_graphs"),
+        {"Compositional CLEVR": (34, 494, 11_606, 7.57e14)},
+    ),
     # Jiang, Ahn: Generative Neurosymbolic Machines, NeurIPS 2020, supplement; images of 128 x 128
     ("gnm", "table1"): Printed(
         "Table 1: MNIST-4-10", SAMPLES,

@@ -35,6 +35,7 @@ from analysis.plots.scenes import (
     sample_figure,
     save,
     scene_graph_figure,
+    strips_figure,
 )
 
 __all__ = [
@@ -67,4 +68,5 @@ __all__ = [
     "scene_graph_figure",
     "segments_figure",
     "steps_figure",
+    "strips_figure",
 ]

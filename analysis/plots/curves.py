@@ -173,13 +173,13 @@ def labels_figure(rows: Sequence[dict]) -> Figure:
     Thick the mean over repeats, thin every one of them.
 
     Args:
-        rows: of `analysis.papers.gsgn.downstream`, with "run", "view", "labels", "repeat" and "accuracy".
+        rows: with "name", "labels" and "accuracy"; those of the same name and labels are repeats.
     """
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.subplots()
     lines: dict[str, dict[int, list[float]]] = {}
     for row in rows:
-        line = lines.setdefault(f"{row['run']}: {row['view']}", {})
+        line = lines.setdefault(row["name"], {})
         line.setdefault(row["labels"], []).append(row["accuracy"])
     for k, (name, points) in enumerate(lines.items()):
         values, style = np.array(list(points.values())), {"color": f"C{k}"}

@@ -39,6 +39,8 @@ MOST = 6
 """Columns of objects; with more slots than this, only the present objects are shown."""
 INCH, DPI = 1.4, 110
 """Size of a picture in inches, and dots an inch in files."""
+MARGIN = 1.6
+"""Inches at the left of strips, for their titles."""
 
 
 def save(figure: Figure, path: str | Path) -> None:
@@ -151,6 +153,25 @@ def pictures_figure(columns: Mapping[str, Tensor]) -> Figure:
     for (title, pictures), column in zip(columns.items(), rows.T, strict=True):
         column[0].set_title(title, fontsize=9)
         for picture, axes in zip(pictures.detach().cpu(), column, strict=True):
+            draw_picture(axes, picture)
+    return figure
+
+
+def strips_figure(strips: Mapping[str, Tensor], columns: int = 10) -> Figure:
+    """Pictures (n, C, H, W) by title, in lines of so many, the title at the left of its first line."""
+    lines = [
+        (title if k == 0 else "", part)
+        for title, pictures in strips.items()
+        for k, part in enumerate(pictures.detach().cpu().split(columns))
+    ]
+    figure, rows = bare_axes(len(lines), [1] * max(len(part) for _, part in lines))
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width + MARGIN, height)
+    figure.subplots_adjust(left=MARGIN / (width + MARGIN))
+    for (title, part), row in zip(lines, rows, strict=True):
+        place = {"transform": row[0].transAxes, "ha": "right", "va": "center"}
+        row[0].text(-0.06, 0.5, title, fontsize=9, **place)
+        for picture, axes in zip(part, row, strict=False):
             draw_picture(axes, picture)
     return figure
 

@@ -1,19 +1,16 @@
 """How many labels a classifier needs on what a run says of images: GSGN's downstream task (figure 6).
 
-    python -m analysis.papers.gsgn.downstream RUN [RUN …] [--views V,…] [--labels N,…] [--scenes N] [--seed S] [--out DIR]
-
 The label of an image: how many different shapes the parts of an object have, summed over its objects. The
 guide's mode says what each node looks like (``z_what``, with ``z_cat`` and ``z_attr`` where there are any); a
 net learns the labels from that, and nothing else. What it sees is a view:
 
-    tree     the parts, within the object that they belong to; the default of programs with parts
-    objects  every object's own appearance; the default of programs of one level
-    parts    the parts, without the object that they belong to
+    tree     the parts, within the object that they belong to (GSGN)
+    objects  every object's own appearance (SPACE-O)
+    parts    the parts, without the object that they belong to: what the tree is worth
 
 tree: a graph net within each object (Battaglia et al., 2018) makes one vector of its parts; these pass an MLP
 and are summed with learned weights; another MLP makes logits of that. In the other views a graph is a single
-node, so all views have the same nets. The paper's sizes, with more steps than here:
-``--labels 64,128,256,512,1024,2048,4096,8192,16000 --scenes 12800 --steps 5000``.
+node, so all views have the same nets.
 
 # differs: the paper does not say how large its nets are, how long they learn, or how weights depend on objects.
 Here the best weights on the validation images are kept, and an object's weight is a linear function of it.
@@ -23,11 +20,9 @@ Shape legend: B images, N nodes of a level, O graphs an image, K nodes a graph, 
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -38,17 +33,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from analysis import plots
-from analysis.command import aligned, command_line, positive, told, write_csv
+from analysis.papers.gsgn.trainings import training
+from analysis.papers.item import Item, Made, Request, Row
+from analysis.papers.published import PUBLISHED
 from analysis.posterior import latent_sites, modes, plate_names, within_batch
 from analysis.scores import owners
 from analysis.scores.classifier import fit, seeded
 from inference.images.dataset import Dataset
-from inference.runs import find_run, open_run
+from inference.runs import Trained
 from programs.blocks.nets import mlp, where_present
 from programs.scene import Scene
 
 APPEARANCE = ("z_cat", "z_attr", "z_what")
-VIEWS = ("tree", "objects", "parts")
+LABELS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16000)
+"""Numbers of labelled images."""
+SCENES = 12_800
+"""Scenes to validate on, and as many to test on."""
+STEPS = 1000
+"""Of a classifier's training."""
+VIEWS = {"GSGN": ("tree", "parts"), "SPACE-O": ("objects",)}
+"""What classifiers are given, by model."""
 RATES = (1e-3, 3e-3, 1e-2)
 """Learning rates at their peak, to choose from."""
 BATCH, HIDDEN = 128, 64
@@ -273,24 +277,21 @@ def learn(
 
 
 def curve(
-    train: Split, validation: Split, test: Split, sizes: Sequence[int], steps: int, seeds: range
+    train: Split, validation: Split, test: Split, sizes: Sequence[int], steps: int, seed: int
 ) -> Iterator[dict]:
     """Accuracy on the test images with so many labels, at the learning rate that the validation images choose.
 
     Yields:
-        A row a size and seed: labels, repeat (the seed), rate, validation, accuracy.
+        A row per size: labels, rate, validation, accuracy.
     """
     classes = 1 + max(int(split.labels.max()) for split in (train, validation, test))
     for size in sizes:
-        for seed in seeds:
-            some = train.first(size)
-            tried = {rate: learn(some, validation, classes, rate, steps, seed) for rate in RATES}
-            rate = max(tried, key=lambda r: tried[r][0])
-            best, net = tried[rate]
-            accuracy = net.accuracy(*test)
-            yield {
-                "labels": size, "repeat": seed, "rate": rate, "validation": best, "accuracy": accuracy
-            }  # fmt: skip
+        some = train.first(size)
+        tried = {rate: learn(some, validation, classes, rate, steps, seed) for rate in RATES}
+        rate = max(tried, key=lambda r: tried[r][0])
+        best, net = tried[rate]
+        accuracy = net.accuracy(*test)
+        yield {"labels": size, "rate": rate, "validation": best, "accuracy": accuracy}
 
 
 def labels_ratio(points: dict[int, float], others: dict[int, float]) -> float:
@@ -321,94 +322,67 @@ def _rising(points: dict[int, float]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def study(
-    run: str, views: Sequence[str], sizes: Sequence[int], scenes: int, steps: int, seeds: range
+    run: Trained, views: Sequence[str], sizes: Sequence[int], scenes: int, steps: int, seed: int
 ) -> Iterator[dict]:
-    """All rows of one run, as they come.
+    """All rows of one run, as they come: view, and those of `curve`.
 
     Unseen scenes of the run's world: `scenes` to test on, `scenes` to validate on, the rest to learn from.
 
     Raises:
-        ValueError: the run cannot be read, its world has no parts, there is no such view, or none of this run.
+        ValueError: the run's world has no parts, or the run has no such view.
     """
-    for unknown in {*views} - {*VIEWS}:
-        raise ValueError(f"unknown view {unknown!r}; known are {', '.join(VIEWS)}")
-    pyro.set_rng_seed(seeds[0])
-    trained = open_run(run)
-    program, guide = trained.program, trained.guide
+    pyro.set_rng_seed(seed)
     total = 2 * scenes + max(sizes)
-    data = trained.unseen(total, seeds[0])
+    data = run.unseen(total, seed)
     if data.labels is None:
-        raise ValueError(f"{run!r} was trained on pictures without truth, which have no labels")
+        raise ValueError(
+            f"{run.folder} was trained on pictures without truth, which have no labels"
+        )
     starts = range(0, total, PASS)
     labels = torch.cat([distinct_shapes(data.truth(slice(k, k + PASS))) for k in starts])
-    seen = read(program, guide, data)
-    name = find_run(run).name
-    for v in views or ["tree" if len(seen) > 1 else "objects"]:
+    seen = read(run.program, run.guide, data)
+    for name in views:
         cuts = slice(2 * scenes, None), slice(scenes, 2 * scenes), slice(scenes)
-        graphs = view(seen, v, lesson=cuts[0])
+        graphs = view(seen, name, lesson=cuts[0])
         splits = [Split(graphs[cut], labels[cut]) for cut in cuts]
-        for row in curve(*splits, sizes, steps, seeds):
-            yield {"run": name, "view": v, **row}
+        for row in curve(*splits, sizes, steps, seed):
+            yield {"view": name, **row}
 
 
-def summary(rows: Sequence[dict]) -> list[dict]:
-    """A row a run and view: mean accuracy with so many labels, and how many times the labels of the first."""
-    lines: dict[tuple[str, str], dict[int, list[float]]] = {}
-    for row in rows:
-        line = lines.setdefault((row["run"], row["view"]), {})
-        line.setdefault(row["labels"], []).append(row["accuracy"])
-    curves = {k: {n: sum(a) / len(a) for n, a in line.items()} for k, line in lines.items()}
-    first = next(iter(curves.values()))
-    return [
-        {"run": run, "view": view}
-        | {str(n): accuracy for n, accuracy in points.items()}
-        | {"labels needed": labels_ratio(first, points)}
-        for (run, view), points in curves.items()
-    ]
+def figure6(world: str) -> Item:
+    """Accuracy by labels, of GSGN's tree and SPACE-O's objects."""
+    title = PUBLISHED["gsgn", "figure6"].title
+    return Item(title, {model: training(model, world) for model in VIEWS}, make)
 
 
-def _numbers(text: str) -> list[int]:
-    return sorted({int(n) for n in text.split(",")})
+def make(runs: Mapping[str, Trained], request: Request) -> Made:
+    """A curve per view, and how many times the labels of the first each needs."""
+    scenes = request.scenes or SCENES
+    sizes = [n for n in LABELS if n <= LABELS[-1] / SCENES * scenes] or [scenes]
+    curves: dict[str, dict[int, float]] = {}
+    for model, run in runs.items():
+        for row in study(run, VIEWS[model], sizes, scenes, STEPS, request.seed):
+            line = curves.setdefault(f"{model}: {row['view']}", {})
+            line[row["labels"]] = row["accuracy"]
+    figure = plots.labels_figure(
+        [
+            {"name": name, "labels": labels, "accuracy": accuracy}
+            for name, points in curves.items()
+            for labels, accuracy in points.items()
+        ]
+    )
+    return Made(tuple(rows(curves, scenes)), {"accuracy": figure})
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    a = command_line("analysis.papers.gsgn.downstream", __doc__)
-    a.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or names of shipped runs")
-    by_program = f"of {', '.join(VIEWS)} (default: by the program)"
-    a.add_argument("--views", default="", metavar="V,…", help=by_program)
-    a.add_argument("--labels", type=_numbers, default="64,128,256,512,1024,2048", metavar="N,…")
-    each = "to validate and to test on, of each"
-    a.add_argument("--scenes", type=positive, default=1000, metavar="N", help=each)
-    training = "of a classifier's training"
-    a.add_argument("--steps", type=positive, default=600, metavar="N", help=training)
-    seeds = "classifiers from new seeds"
-    a.add_argument("--repeats", type=positive, default=1, metavar="N", help=seeds)
-    a.add_argument("--seed", type=int, default=0, metavar="S", help="of scenes and classifiers")
-    a.add_argument("--out", type=Path, default=Path("runs/downstream"), metavar="DIR")
-    return a
-
-
-@told
-def main(arguments: list[str] | None = None) -> None:
-    """Entry point."""
-    a = parser()
-    o = a.parse_args(arguments)
-    if o.labels[0] < 1:
-        a.error(f"--labels {o.labels[0]}: expected at least 1")
-    pyro.enable_validation(False)
-    views = [v for v in o.views.split(",") if v]
-    seeds = range(o.seed, o.seed + o.repeats)
-    rows: list[dict] = []
-    o.out.mkdir(parents=True, exist_ok=True)
-    for run in o.runs:
-        for row in study(run, views, o.labels, o.scenes, o.steps, seeds):
-            rows.append(row)
-            write_csv(o.out / "downstream.csv", rows)
-            print(aligned([row]).split("\n")[-1], flush=True)
-    print(aligned(summary(rows)))
-    plots.save(plots.labels_figure(rows), o.out / "downstream.png")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def rows(curves: Mapping[str, Mapping[int, float]], scenes: int) -> Iterator[Row]:
+    """Accuracies, and labels needed in those of the first curve."""
+    printed, first = PUBLISHED["gsgn", "figure6"], next(iter(curves.values()))
+    for name, points in curves.items():
+        for labels, accuracy in points.items():
+            yield Row(name, f"{labels} labels", accuracy, case="accuracy", scenes=scenes)
+    for name, points in curves.items():
+        model, _, seen = name.partition(": ")
+        paper = printed.figure(model, "labels_needed") if seen != "parts" else None
+        ratio = labels_ratio(dict(first), dict(points))
+        ours = None if math.isnan(ratio) else ratio
+        yield Row(name, "labels_needed", ours, paper, "times GSGN's labels", scenes)

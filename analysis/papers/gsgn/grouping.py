@@ -1,9 +1,7 @@
 """Objects from parts, by their boxes: the baseline that GSGN's structures are compared with (section 4).
 
-    python -m analysis.papers.gsgn.grouping RUN [--scenes N] [--seed S]
-
-"starts from the parts predicted by SPACE-P, and groups the parts whose bounding boxes overlap". Prints the
-metrics of a run whose objects are parts (`--variant space_p`) after that.
+"starts from the parts predicted by SPACE-P, and groups the parts whose bounding boxes overlap". The tables'
+SPACE-P rows are measured after that.
 
 Shape legend: B images, N slots.
 """
@@ -11,17 +9,11 @@ Shape legend: B images, N slots.
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from analysis.command import of_run, told
-from analysis.evaluate import floats, table, with_masks
-from analysis.posterior import infer
-from analysis.scores import scene_metrics
-from inference.runs import open_run
 from programs.blocks.render import pose
 from programs.scene import Nodes, Scene
 
@@ -73,17 +65,3 @@ def leaders(joined: Tensor) -> Tensor:
     for _ in range(number.bit_length()):  # paths of twice the length
         reached = reached.float() @ reached.float() > 0
     return torch.where(reached, slots, number).amin(-1)
-
-
-@told
-def main(arguments: list[str] | None = None) -> None:
-    """Entry point."""
-    o = of_run("analysis.papers.gsgn.grouping", __doc__, scenes=500).parse_args(arguments)
-    run = open_run(o.run)
-    data = run.unseen(o.scenes, o.seed)
-    scene = with_masks(group(infer(run.program, run.guide, floats(data, "cpu")).cpu()))
-    print(table(scene_metrics(scene, data.truth())))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

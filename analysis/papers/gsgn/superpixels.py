@@ -1,12 +1,13 @@
 """Objects and parts by merging superpixels, without learning: GSGN's comparison in appendix E.
 
-    python -m analysis.papers.gsgn.superpixels RUN [--scenes N] [--seed S] [--out DIR]
-
 Small superpixels (SLIC; Achanta et al., 2012) are merged two by two, neighbours only, always the pair that adds
 least to the squared deviations of the pixels from their region's mean colour (Ward, 1963), until one is
 left. That hierarchy is cut at the number of true objects or parts, plus one for the background, and wherever
-else asked. It stands in for Superpixel Hierarchy (Wei et al., 2018), which begins at pixels and weighs edges
-and histograms.
+else asked.
+
+# differs: it stands in for Superpixel Hierarchy (Wei et al., 2018), which begins at pixels and weighs edges and
+histograms.
+
 Needs scikit-image: ``pip install "scene-programs[superpixels]"``.
 
 Shape legend: H x W pixels, S superpixels, R regions.
@@ -14,9 +15,8 @@ Shape legend: H x W pixels, S superpixels, R regions.
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +25,13 @@ import torch
 from torch import Tensor
 
 from analysis import plots
-from analysis.command import of_run, told
 from analysis.evaluate import floats, with_masks
+from analysis.papers.gsgn.trainings import on_worlds
+from analysis.papers.item import Item, Made, Request, Row
 from analysis.posterior import infer
 from analysis.scores import adjusted_rand_index, segments
-from inference.runs import open_run
+from inference.images.dataset import Dataset
+from inference.runs import Trained
 from programs.scene import Nodes
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
 SUPERPIXELS, COMPACTNESS = 200, 0.1
 """Of SLIC: where merging begins, and how much nearness counts beside colour."""
+SCENES, SHOWN = 50, 5
+"""Scenes to measure, and those of them in the picture."""
 PICTURES = (20, 30)
 """Regions of the over-segmentations that are shown (figure 11)."""
 
@@ -185,45 +189,45 @@ def _segments(nodes: Nodes) -> Tensor:
     return torch.stack([segments(nodes, image, above=0.5) for image in range(len(nodes.pres))])
 
 
-def study(run: str, scenes: int, seed: int, out: Path) -> dict[str, dict[str, float]]:
-    """Compare a run with superpixels on unseen scenes of its world, and draw some.
+def regions(run: Trained, data: Dataset) -> dict[str, tuple[Tensor, Tensor]]:
+    """Objects and parts -> the truth's segments and the run's, (B, H, W), 0 the background."""
+    truth = data.truth()
+    scene = with_masks(infer(run.program, run.guide, floats(data, "cpu")))
+    levels = {"objects": (truth.objects, scene.objects), "parts": (truth.parts, scene.parts)}
+    return {name: (_segments(t), _segments(s)) for name, (t, s) in levels.items()}
+
+
+def figure11(title: str) -> Item:
+    """Superpixels of both worlds, and GSGN's segments beside them."""
+    return Item(title, on_worlds(("GSGN",)), make)
+
+
+def make(runs: Mapping[str, Trained], request: Request) -> Made:
+    """A picture per world, and the agreement with the truth.
 
     Raises:
-        ValueError: the run cannot be read, has no masks, or its images have no truth.
+        ValueError: scikit-image is not installed.
     """
-    trained = open_run(run)
-    program, guide = trained.program, trained.guide
-    data = trained.unseen(scenes, seed)
-    images, truth = floats(data, "cpu"), data.truth(slice(0, scenes))
-    scene = infer(program, guide, images)
-    if scene is None or not scene.levels:
-        raise ValueError(f"{run!r} returns no objects: give a run of a program whose Scene does")
-    scene = with_masks(scene)
-    levels = {"objects": (truth.objects, scene.objects)}
-    if truth.parts is not None and scene.parts is not None:
-        levels["parts"] = truth.parts, scene.parts
-    found = {name: (_segments(t), _segments(s)) for name, (t, s) in levels.items()}
-    some = range(min(6, scenes))
-    numbers = [
-        {name: len(t[b].unique()) for name, (t, _) in found.items()}
-        | {f"{n} superpixels": n for n in PICTURES}
-        for b in some
-    ]
-    out.mkdir(parents=True, exist_ok=True)
-    plots.save(superpixel_figure(images[: len(some)], numbers), out / "superpixels.png")
-    return compare(images, found)
-
-
-@told
-def main(arguments: list[str] | None = None) -> None:
-    """Entry point."""
-    a = of_run("analysis.papers.gsgn.superpixels", __doc__, scenes=50)
-    a.add_argument("--out", type=Path, default=Path("runs/superpixels"), metavar="DIR")
-    o = a.parse_args(arguments)
     scikit_image()
-    for name, row in study(o.run, o.scenes, o.seed, o.out).items():
-        print(f"  {name:<24} ARI {row['ari']:.3f}   of the foreground {row['ari_fg']:.3f}")
+    rows, figures = [], {}
+    for name, run in runs.items():
+        world = name.removeprefix("GSGN on ")
+        data = run.unseen(request.scenes or SCENES, request.seed)
+        found, images = regions(run, data), floats(data, "cpu")
+        counts = [
+            {level: len(true[b].unique()) for level, (true, _) in found.items()}
+            | {f"{n} superpixels": n for n in PICTURES}
+            for b in range(min(SHOWN, len(images)))
+        ]
+        figures[world.lower().replace(" ", "_")] = superpixel_figure(images[:SHOWN], counts)
+        rows += table(compare(images, found), world, len(images))
+    return Made(tuple(rows), figures)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def table(scores: Mapping[str, Mapping[str, float]], world: str, scenes: int) -> Iterator[Row]:
+    """Rows from what `compare` returns."""
+    for name, found in scores.items():
+        level, _, whose = name.partition(": ")
+        model = "GSGN" if whose == "run" else "merged superpixels"
+        for metric, value in found.items():
+            yield Row(model, metric, value, case=f"{world}, {level}", scenes=scenes)

@@ -16,7 +16,8 @@ import torch
 
 from analysis.evaluate import floats, with_masks
 from analysis.papers.gsgn.grouping import group
-from analysis.papers.item import Item, Made, Request, Row, Training
+from analysis.papers.gsgn.trainings import training
+from analysis.papers.item import Item, Made, Request, Row
 from analysis.papers.published import PUBLISHED
 from analysis.posterior import infer, log_weights
 from analysis.scores import scene_metrics
@@ -28,33 +29,6 @@ DRAWS = 10
 """Draws per image for the ELBO."""
 SCENES = 1000
 """Scenes that every test draws."""
-ONE_AND_THREE = ("world.max_objects=3", "world.without=(2,)")
-"""Settings of a training on scenes with 1 and 3 objects (Tables 4 and 5)."""
-
-
-def trainings(
-    world: str, models: Mapping[str, Any], set_: tuple[str, ...] = ()
-) -> dict[str, Training]:
-    """The trainings of a table's rows; tables share those that are the same.
-
-    # differs: No-Aux leaves out the auxiliary KLs only; KL weights of the recipe stay.
-    """
-    kinds = {
-        "SPACE-O": ("space", "space", ()),
-        "SPACE-P": ("space", "space_p", ()),
-        "GSGN": ("gsgn", "gsgn", ()),
-        "GSGN-9": ("gsgn", "gsgn9", ()),
-        "GSGN-No-Share": ("gsgn", "no_share", ()),
-        "GSGN-No-Aux": ("gsgn", "gsgn", ("train.auxiliary={}",)),
-    }
-    found = {}
-    for model in models:
-        program, variant, own = kinds[model]
-        shipped = f"{variant}-{world}" if not own and not set_ else None
-        found[model] = Training(
-            program, variant, world, (*own, *set_), shipped=shipped, label="1and3" if set_ else ""
-        )
-    return found
 
 
 @dataclass(frozen=True)
@@ -85,7 +59,8 @@ def table(name: str, world: str, set_: tuple[str, ...] = ()) -> Item:
         set_: settings of the trainings, as ``--set``.
     """
     printed = PUBLISHED["gsgn", name]
-    return Item(printed.title, trainings(world, printed.rows, set_), _maker(name))
+    trainings = {model: training(model, world, set_) for model in printed.rows}
+    return Item(printed.title, trainings, _maker(name))
 
 
 def _maker(name: str) -> Callable[[Mapping[str, Trained], Request], Made]:
@@ -94,7 +69,8 @@ def _maker(name: str) -> Callable[[Mapping[str, Trained], Request], Made]:
         for model in printed.rows:
             run = runs.get(model)
             number = request.scenes or SCENES
-            found = measure(run, printed.cases, number, model == "SPACE-P") if run else {}
+            parts = model == "SPACE-P"
+            found = measure(run, printed.cases, number, request.seed, parts) if run else {}
             for case in printed.cases:
                 measured = found.get(case, {})
                 for metric in printed.columns:
@@ -114,7 +90,7 @@ def least_visible(truth: Scene) -> torch.Tensor:
 
 
 def measure(
-    run: Trained, cases: tuple[str, ...], scenes: int, parts: bool = False
+    run: Trained, cases: tuple[str, ...], scenes: int, seed: int = 0, parts: bool = False
 ) -> dict[str, dict[str, float]]:
     """What a trained row reaches by case; `scenes` in the result says on how many.
 
@@ -128,7 +104,7 @@ def measure(
         test = TESTS[case]
         key = tuple(test.options.items())
         if key not in drawn:
-            drawn[key] = explained(run, run.unseen(scenes, **test.options), parts)
+            drawn[key] = explained(run, run.unseen(scenes, seed, **test.options), parts)
         elbo, scene, truth = drawn[key]
         rows = selected(truth, test.least)
         found[case] = {"scenes": len(rows)}

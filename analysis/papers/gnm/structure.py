@@ -1,0 +1,217 @@
+"""What GNM's supplement measures (NeurIPS 2020), of a run.
+
+s_acc          share of the prior's images whose structure obeys the world's rule, as a judge reads it
+               (`analysis.papers.gnm.judges`); and what it says of true scenes and of scenes that break the rule
+d_steps        steps until a classifier tells true images from the prior's 9 times in 10
+               (`analysis.papers.gnm.discriminator`)
+ll             log-likelihood in nats per image by 100 importance samples of the guide, presence hard (IWAE)
+ap50           average precision of boxes at an IoU of .5, and its mean over .5, .55, …, .95 (ap50_95)
+what_accuracy  share of objects whose class a two-layer MLP tells from z_what, in a fourth of the scenes that it
+               does not learn from; an object's class is that of the nearest true one
+parameters     of program and guide
+
+Images of the prior: the program's, with the mode of all that follows the global latent, as in the paper's
+figures. Programs without a global latent are always drawn.
+
+# differs: the paper's S-Acc is by hand.
+
+Shape legend: B images, N slots, M objects, D features, C colours, S pixels per side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from analysis.evaluate import floats, graph_metrics, with_masks
+from analysis.papers.gnm import judges
+from analysis.papers.gnm.discriminator import LIMIT, d_steps
+from analysis.papers.gsgn.downstream import APPEARANCE, appearance
+from analysis.posterior import Mode, infer, iwae, latent_sites, log_weights, modes
+from analysis.scores.classifier import fit, seeded
+from inference.images.dataset import Dataset
+from programs.blocks.nets import mlp
+from programs.scene import Scene, concatenate
+
+SYMBOLS = "z_[!g]*"
+"""Sites of all that is not the global latent."""
+PASS = 50
+"""Images of the prior at a time."""
+DRAWS, LIKELIHOODS = 100, 50
+"""Importance samples an image, and images, at most, whose likelihood is measured."""
+PER_STEP = 2
+"""Images of either kind that the discriminator has per scene asked for."""
+HIDDEN, WHAT_STEPS, WHAT_BATCH, WHAT_RATE = 128, 800, 128, 3e-3
+"""Of the classifier of z_what."""
+
+
+def symbols(latents: Iterable[str]) -> list[str]:
+    """The sites that a global latent decodes to; none without such a latent."""
+    latents = list(latents)
+    if not any(name.startswith("z_global") for name in latents):
+        return []
+    return [name for name in latents if fnmatchcase(name, SYMBOLS)]
+
+
+@torch.no_grad()
+def prior(program: Callable, number: int, mode: bool = True) -> Scene:
+    """Scenes of the prior on the CPU.
+
+    Args:
+        mode: what follows the global latent takes its mode, if the program has such a latent.
+    """
+    latents = latent_sites(poutine.trace(program).get_trace(batch=1))
+    mode = mode and bool(symbols(latents))
+    parts = []
+    for start in range(0, number, PASS):
+        with Mode(sites=SYMBOLS if mode else ""):
+            scene = program(batch=min(PASS, number - start))
+        parts.append(scene.cpu())
+    return concatenate(parts)
+
+
+def describes(guide: Callable, images: Tensor) -> bool:
+    """Whether a guide has latents that say what an object looks like."""
+    with torch.no_grad():
+        latents = latent_sites(poutine.trace(guide).get_trace(images))
+    return any(name.startswith(APPEARANCE) for name in latents)
+
+
+def described(program: Callable, guide: Callable, data: Dataset) -> tuple[Tensor, Tensor, Tensor]:
+    """z_what (M, D) of the objects that the guide's mode finds, their classes (M,), and their images (M,).
+
+    An object's class is that of the true one whose centre is nearest.
+    """
+    images, truth = floats(data, _device(program)), data.truth()
+    found, start = [], 0
+    for scene, trace in modes(program, guide, images):
+        nodes = scene.cpu().objects
+        rows = slice(start, start := start + len(nodes.pres))
+        true = truth[rows].objects
+        distance = (nodes.centre[:, :, None] - true.centre[:, None]).norm(dim=-1)
+        distance = distance.where(true.present[:, None], torch.inf)
+        kind = true.category.gather(1, distance.argmin(-1))
+        what = appearance(trace, 1, nodes.pres.shape[1]).cpu()
+        there = nodes.present & true.present.any(1, keepdim=True)
+        image = torch.arange(rows.start, rows.stop)[:, None].expand_as(there)
+        found.append((what[there], kind[there], image[there]))
+    return tuple(torch.cat(column) for column in zip(*found, strict=True))
+
+
+def what_accuracy(what: Tensor, kind: Tensor, apart: Tensor, seed: int = 0) -> float:
+    """Share of the objects kept apart whose class a two-layer MLP names; it learns from the others.
+
+    Args:
+        what: (M, D).
+        kind: (M,) classes.
+        apart: (M,) bool, not all and not none.
+    """
+    scale = what[~apart].std(0, correction=0).clamp(min=1e-6)
+    x = (what - what[~apart].mean(0)) / scale
+    own, classes = x[~apart], kind[~apart]
+    net = seeded(lambda: mlp(x.shape[1], [HIDDEN], int(kind.max()) + 1), seed)
+
+    def loss(rows: Tensor) -> Tensor:
+        return F.cross_entropy(net(own[rows]), classes[rows])
+
+    fit(net, loss, len(own), batch=WHAT_BATCH, steps=WHAT_STEPS, rate=WHAT_RATE, seed=seed)
+    with torch.no_grad():
+        return float((net(x[apart]).argmax(-1) == kind[apart]).double().mean())
+
+
+def parameters(*modules: nn.Module) -> int:
+    """Numbers that are learned, each counted once."""
+    found = {id(p): p.numel() for module in modules for p in module.parameters()}
+    return sum(found.values())
+
+
+def _device(program: Callable) -> torch.device:
+    return next((p.device for p in program.parameters()), torch.device("cpu"))
+
+
+def structure(
+    program: Any,
+    guide: Any,
+    data: Dataset,
+    number: int,
+    seed: int,
+    boxes: bool = False,
+    mode: bool = True,
+    limit: int = LIMIT,
+) -> dict[str, Any]:
+    """All figures that program and world allow, with what they are over.
+
+    Args:
+        data: `PER_STEP` times `number` unseen scenes of the world, with truth.
+        number: scenes of all measures but `ll` (`LIKELIHOODS` at most) and `d_steps` (`PER_STEP` times these).
+        boxes: of digits: objects are the program's own segments instead of components.
+        mode: see `prior`.
+        limit: of `d_steps`.
+    Raises:
+        ValueError: there is no judge for this world, or no objects to take boxes from.
+    """
+    found: dict[str, Any] = samples(program, guide, data, number, seed, boxes, mode, limit)
+    found |= objects(program, guide, data.first(number), seed)
+    found["parameters"] = float(parameters(program, guide))
+    return found | {"scenes": number, "seed": seed, "data": data.description}
+
+
+def samples(
+    program: Any,
+    guide: Any,
+    data: Dataset,
+    number: int,
+    seed: int,
+    boxes: bool = False,
+    mode: bool = True,
+    limit: int = LIMIT,
+) -> dict[str, float]:
+    """Table 1: structure and likeness of the prior's images, and the likelihood; arguments: `structure`."""
+    judge, true = judges.judge(data), floats(data, "cpu")
+    images = true[:number].to(_device(program))
+    sampled = prior(program, PER_STEP * number, mode)
+    found = judges.shares(judge, data.first(number), sampled.image[:number], number, seed)
+    if boxes:
+        found |= by_own_boxes(judge, sampled[:number], infer(program, guide, images))
+    told = d_steps(true, sampled.image, limit, seed)
+    found |= {"d_steps": float(told.steps), "d_accuracy": told.accuracy}
+    return found | likelihood(program, guide, images[:LIKELIHOODS])
+
+
+def objects(program: Any, guide: Any, data: Dataset, seed: int) -> dict[str, float]:
+    """Table 2: how well objects are found, and their classes told; nothing of programs without objects."""
+    images = floats(data, _device(program))
+    graph = graph_metrics(program, guide, data, images.device)
+    found = {name: graph[name] for name in ("ap50", "ap50_95") if name in graph}
+    if found and describes(guide, images[:1]):
+        what, kind, image = described(program, guide, data)
+        apart = image >= len(images) - len(images) // 4
+        if apart.any() and not apart.all():  # something is found
+            found["what_accuracy"] = what_accuracy(what, kind, apart, seed)
+    return found
+
+
+def by_own_boxes(judge: judges.Judge, sampled: Scene, inferred: Scene) -> dict[str, float]:
+    """S-Acc of scenes of the prior and of inferred ones, of digits in the program's own segments.
+
+    Raises:
+        ValueError: the judge is none of digits, or the program has no objects.
+    """
+    objects = sampled.levels and sampled.objects.patch is not None
+    if not isinstance(judge, judges.Digits) or not objects:
+        raise ValueError("--boxes needs scenes of digits and a program with objects: leave it out")
+    scenes = {"s_acc": sampled, "s_acc_inferred": inferred}
+    return {name: float(judge.own(with_masks(s)).double().mean()) for name, s in scenes.items()}
+
+
+def likelihood(program: Callable, guide: Callable, images: Tensor) -> dict[str, float]:
+    """IWAE of `DRAWS` hard draws of images (B, C, S, S): its mean in nats, and the mean's standard error."""
+    bound = iwae(log_weights(program, guide, images, draws=DRAWS)).cpu().double()
+    error = bound.std(correction=0) / len(bound) ** 0.5
+    return {"ll": float(bound.mean()), "ll_error": float(error)}

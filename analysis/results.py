@@ -2,15 +2,14 @@
 
     python -m analysis.results
 
-Nothing is measured here. Every number is read from the files of a run in `programs/trained`, or from the table
-of published figures. RESULTS.md holds a table per run, ordered by program; the README holds a row per run, between
-two comments. A test holds that both are current.
+Nothing is measured here. Every number is read from the files of a run in `programs/trained`, or from the
+table of published figures. RESULTS.md holds a table per run, ordered by program. The README holds a row per
+run, between two comments. A test holds that both are current.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -181,10 +180,10 @@ def render(runs: list[Shipped] | None = None) -> str:
     lines = [
         "# Results",
         "",
-        "Written by `python -m analysis.results` from the files in `programs/trained` and the published figures.",
-        "Do not edit it. Worlds are reconstructions of the papers' data, and smaller: figures stand side by side,",
-        "not against each other. Everything is measured with hard draws and without auxiliary terms.",
-        "Other seeds, ablations and failures are in [LOG.md](LOG.md).",
+        "Written by `python -m analysis.results` from the files in `programs/trained` and the published",
+        "figures; do not edit it. Worlds are reconstructions of the papers' data, and smaller: figures stand",
+        "side by side, not against each other. Everything is measured with hard draws and without auxiliary",
+        "terms. Other seeds, ablations and failures are in [LOG.md](LOG.md).",
     ]
     for program in sorted({*own_programs(), *(run.program for run in runs)}):
         own = [run for run in runs if run.program == program]
@@ -224,7 +223,7 @@ def scenes(data: Mapping[str, Any]) -> str:
     """What kind of images a data set holds, and of which size, by its description."""
     size = data.get("config", data)["size"]
     what = f"scenes of `{data['world']}`" if "world" in data else "images of one's own"
-    return f"{what}, {size}×{size} pixels"
+    return f"{what}, {size} by {size} pixels"
 
 
 def row(key: str, value: float, paper: Mapping[str, float]) -> str:
@@ -237,7 +236,10 @@ def row(key: str, value: float, paper: Mapping[str, float]) -> str:
 def summary(runs: list[Shipped] | None = None) -> str:
     """The README's table: a row per run, ours and in brackets the paper's."""
     runs = shipped() if runs is None else runs
-    lines = [BEGIN, "| shipped run | ours (the paper's) | scenes | `python -m inference.svi programs/…` |"]
+    lines = [
+        BEGIN,
+        "| shipped run | ours (the paper's) | scenes | `python -m inference.svi programs/…` |",
+    ]
     lines += ["|---|---|---|---|", *(brief(run) for run in runs), END]
     return "\n".join(lines)
 
@@ -273,7 +275,9 @@ def inserted(text: str, lines: str) -> str:
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise ValueError(f"{README} lacks the lines {BEGIN} and {END}; put them where the table is to be")
+        raise ValueError(
+            f"{README} lacks the lines {BEGIN} and {END}; put them where the table is to be"
+        )
     return before + lines + after
 
 

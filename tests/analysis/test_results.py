@@ -57,7 +57,7 @@ def test_ours_stands_beside_the_papers(copies):
     rewrite(copies / "gsgn-shapes2d" / "metrics.json", part_f1=0.1234, scenes=77, seed=5)
     runs = shipped(copies)
     assert "| part F1 | 12.3 % | 99.9 % |" in render(runs)
-    assert "--scenes 77 --seed 5`: 77 unseen scenes of `shapes2d`, 64×64 pixels" in render(runs)
+    assert "--scenes 77 --seed 5`: 77 unseen scenes of `shapes2d`, 64 by 64 pixels" in render(runs)
     assert "part F1 12.3 % (99.9 %)" in summary(runs) and "| 77 |" in summary(runs)
 
 

@@ -156,22 +156,33 @@ def published(run: Shipped) -> tuple[Mapping[str, float], str]:
 
 
 def changed(run: Shipped) -> list[str]:
-    """How the run's recipe differs from the one that its command stands for today.
-
-    Compared are sizes, the estimator, and the names of schedules, auxiliary priors and penalties.
-    """
+    """How the run's recipe differs from the one that its command stands for today, a phrase per difference."""
     was = run.config["recipe"]
     now = plan(svi.parse(shlex.split(run.config["command"])[3:])).recipe
     found = [
-        f"{name} {was[name]} (now {getattr(now, name)})"
+        f"{name} {was[name]} then, {getattr(now, name)} now"
         for name in ("steps", "batch", "scenes", "estimator")
         if was[name] != getattr(now, name)
     ]
     for table in ("schedules", "auxiliary", "penalties"):
-        differing = sorted(set(was.get(table, {})) ^ set(getattr(now, table)))
-        if differing:
-            found.append(f"{table} of {', '.join(differing)}")
+        if names := differing(was.get(table, {}), getattr(now, table)):
+            found.append(f"{table} of {', '.join(f'`{name}`' for name in names)}")
     return found
+
+
+def differing(was: Mapping[str, str], now: Mapping[str, Any]) -> list[str]:
+    """The entries that only one table has, or that are of the same class with other numbers.
+
+    Args:
+        was: as config.json records it, by `repr`. What it says of a class that has another name today is not
+            compared.
+    """
+    others = [name for name in was.keys() & now.keys() if _other(was[name], repr(now[name]))]
+    return sorted({*(was.keys() ^ now.keys()), *others})
+
+
+def _other(was: str, now: str) -> bool:
+    return was != now and was.partition("(")[0] == now.partition("(")[0]
 
 
 def render(runs: list[Shipped] | None = None) -> str:
@@ -200,8 +211,8 @@ def section(run: Shipped) -> list[str]:
         f"{recipe['steps']:,} steps of {recipe['batch']} images, {recipe['scenes']:,} training scenes, "
         f"estimator `{recipe['estimator']}`, seed {seed}."
     ]
-    if differing := changed(run):
-        lines += [f"The recipe was another one then: {'; '.join(differing)}."]
+    if differences := changed(run):
+        lines += [f"The recipe has changed since: {'; '.join(differences)}."]
     for name in run.measured:
         lines += table(run, name)
     return lines

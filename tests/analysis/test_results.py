@@ -69,11 +69,14 @@ def test_rows_name_the_scenes_of_each_file(copies):
 
 def test_a_recipe_that_has_changed_is_said(copies):
     config = copies / "gnm-mnist4" / "config.json"
-    assert "another one then" not in render(shipped(copies))
+    assert "has changed" not in render(shipped(copies)) and " *" not in summary(shipped(copies))
     recipe = json.loads(config.read_text())["recipe"]
-    del recipe["schedules"]["learning_rate"]
+    del recipe["schedules"]["weight.z_what*"]
+    recipe["schedules"]["learning_rate"] = "WarmupDecay(peak=5.0)"
+    recipe["schedules"]["weight.z_global*"] = "AnotherName(0, 1)"
     rewrite(config, recipe=recipe | {"steps": 5})
-    assert "then: steps 5 (now 8000); schedules of learning_rate." in render(shipped(copies))
+    said = "since: steps 5 then, 8000 now; schedules of `learning_rate`, `weight.z_what*`."
+    assert said in render(shipped(copies))
     assert "`gnm.py` *" in summary(shipped(copies))
 
 

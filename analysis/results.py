@@ -9,7 +9,7 @@ run, between two comments. A test holds that both are current.
 
 from __future__ import annotations
 
-import argparse
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.papers.published import PUBLISHED
+from analysis.command import command_line, told
+from analysis.papers.published import figures_of, source_of
 from inference import svi
 from inference.loading import ROOT, own_programs
 from inference.plan import plan
@@ -151,8 +152,7 @@ def opened(folder: Path) -> Shipped:
 
 def published(run: Shipped) -> tuple[Mapping[str, float], str]:
     """The paper's figures for the run's variant and world, and where they are printed."""
-    found = PUBLISHED.get(run.name)
-    return (found.metrics, found.source) if found else ({}, "")
+    return figures_of(run.name), source_of(run.name)
 
 
 def changed(run: Shipped) -> list[str]:
@@ -227,7 +227,10 @@ def table(run: Shipped, name: str) -> list[str]:
     about += f", {measured['draws']} draws per image" if "draws" in measured else ""
     lines = ["", f"`{command}`: {about}.", "", "| | ours | paper |", "|---|---|---|"]
     lines += [row(key, value, paper) for key, value in known(measured).items()]
-    return [*lines, "", f"Paper: {source}."] if source else lines
+    if not source:
+        return lines
+    linked = re.sub(r"(^|; )(\w+)(?=,)", r"\1[\2](papers/\2/README.md)", source)
+    return [*lines, "", f"Paper: {linked}."]
 
 
 def scenes(data: Mapping[str, Any]) -> str:
@@ -292,21 +295,14 @@ def inserted(text: str, lines: str) -> str:
     return before + lines + after
 
 
-def main(arguments: list[str] | None = None) -> int:
+@told
+def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
-    a = argparse.ArgumentParser(
-        prog="python -m analysis.results", description=__doc__.split("\n")[0]
-    )
-    a.parse_args(arguments)
-    try:
-        readme = inserted(README.read_text(encoding="utf-8"), summary())
-        RESULTS.write_text(render(), encoding="utf-8")
-        README.write_text(readme, encoding="utf-8")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    command_line("analysis.results", __doc__).parse_args(arguments)
+    readme = inserted(README.read_text(encoding="utf-8"), summary())
+    RESULTS.write_text(render(), encoding="utf-8")
+    README.write_text(readme, encoding="utf-8")
     print(f"{RESULTS}\n{README}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -249,7 +249,7 @@ def measure(
     beside: Sequence[str] = (),
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float | str]:
-    """All that is known of a step: see README for the units."""
+    """All that is known of a step; the names of the columns say the units."""
     ours = learner(run)
     device, batch = ours.plan.device, ours.plan.recipe.batch
     steps = {"ours": training_step(ours)}

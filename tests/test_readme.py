@@ -1,5 +1,8 @@
-"""The README is true: its code runs, its commands are understood, the files it names are there."""
+"""The READMEs are true: their code runs, their commands are understood, the files they name are there."""
 
+import importlib
+import importlib.util
+import inspect
 import math
 import re
 import shlex
@@ -7,15 +10,22 @@ from pathlib import Path
 
 import pyro
 import pytest
-from readme import INFERRING, OWN, READING, TEXT, TRUSTING
+from readme import FILES, OWN, READING, SNOW, TEXTS, TRUSTING, USING, commands, modules
 from training import train
 
+from analysis.scores import scene_metrics
+from inference.images.worlds import world_dataset
 from inference.loading import ROOT
 from inference.log import read_log
-from inference.plan import Run
+from inference.plan import Run, plan
 from inference.svi import parse
 
-COMMANDS = re.findall(r"^python -m inference\.svi (?!PROGRAM)(.*?)$", TEXT, re.M)
+OUTSIDE = ("pip", "venv", "pytest", "http.server")
+"""Modules that commands run and that are not the project's."""
+
+
+def test_the_front_door_is_small():
+    assert len(TEXTS["README.md"].encode()) <= 12_000
 
 
 def test_a_program_is_read_and_trained_by_pyro_as_shown():
@@ -26,24 +36,27 @@ def test_a_program_is_read_and_trained_by_pyro_as_shown():
     assert math.isfinite(names["loss"])
 
 
-def test_the_shipped_run_infers_as_shown(tmp_path, monkeypatch, capsys):
+def test_the_shipped_run_is_used_and_trusted_as_shown(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names = {}
-    exec(READING.split("program =")[0] + INFERRING, names)
+    exec(USING, names)
     assert (tmp_path / "scene_graphs.png").stat().st_size > 10_000
-    assert names["bound"].shape == (20,) and names["fantasy"].shape[:2] == (16, 3)
+    assert names["samples"].shape == (16, 3, 64, 64) and names["weights"].shape == (50, 4)
     assert names["scene"].image.sub(names["images"]).square().mean() < 0.01
-    assert "part_f1" in capsys.readouterr().out
+    assert names["moved"].image.sub(names["scene"].image[:1]).abs().max() > 0.5
+    out = capsys.readouterr().out
+    assert "part_f1" in out and "n_parts[3]" in out
+    (tmp_path / "posterior.nc").unlink()
     exec(TRUSTING, names)
     assert (tmp_path / "posterior.nc").exists() and names["weights"].shape == (50, 4)
-    assert names["moved"].image.shape == names["dreamt"].image.shape == (1, 3, 64, 64)
+    assert names["moved"].image.shape == names["resampled"].image.shape == (1, 3, 64, 64)
     out = capsys.readouterr().out
     assert "n_parts[3]" in out and "edge_energy" in out and "coverage80_n_objects" in out
 
 
 @pytest.mark.parametrize("estimator", ["nvil", "gumbel"])
 def test_the_example_of_an_own_program_learns(tmp_path, estimator):
-    assert len(OWN.strip().splitlines()) < 45
+    assert len(OWN.strip().splitlines()) < 40
     (tmp_path / "layers.py").write_text(OWN)
     set_ = ("train.scenes=64", "train.validation_scenes=8", "train.test_scenes=8")
     path, out = str(tmp_path / "layers.py"), tmp_path / "run"
@@ -53,20 +66,66 @@ def test_the_example_of_an_own_program_learns(tmp_path, estimator):
     assert (out / "reconstructions.png").exists() and (out / "prior_scenes.png").exists()
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_the_commands_are_understood(command, tmp_path, monkeypatch):
+def test_the_example_of_an_own_world_is_drawn_and_trained_on(tmp_path):
+    snow, layers = tmp_path / "snow.py", tmp_path / "layers.py"
+    snow.write_text(SNOW)
+    layers.write_text(OWN)
+    truth = world_dataset(str(snow), 50, "test").truth()
+    found = scene_metrics(truth, truth)
+    assert found["object_f1"] == found["ari_fg"] == found["category_correspondence"] == 1
+    objects = truth.objects
+    assert set(objects.present.sum(1).tolist()) == {1, 2, 3, 4, 5}
+    assert objects.mask.any((2, 3)).equal(objects.present)
+    set_ = ("train.scenes=64", "train.validation_scenes=8", "train.test_scenes=8")
+    run = Run(str(layers), tmp_path / "run", world=str(snow), steps=2, set=set_)
+    assert (train(run) / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("command", commands("inference.svi"))
+def test_commands_that_train_are_understood(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "layers.py").write_text(OWN)
-    parse(shlex.split(command.split("#")[0]))
+    (tmp_path / "snow.py").write_text(SNOW)
+    plan(parse(shlex.split(command)))
 
 
-def test_there_are_commands():
-    assert len(COMMANDS) >= 3
+def test_there_are_commands_that_train():
+    assert len(commands("inference.svi")) >= 10
+
+
+@pytest.mark.parametrize("module", modules())
+def test_commands_are_of_modules_that_have_the_options(module):
+    if module in OUTSIDE:
+        assert importlib.util.find_spec(module)
+        return
+    source = inspect.getsource(importlib.import_module(module))
+    lines = [line for text in TEXTS.values() for line in text.splitlines()]
+    of_it = [line for line in lines if re.search(rf"-m {re.escape(module)}(?![.\w])", line)]
+    options = {o for line in of_it for o in re.findall(r"(?<= |\[)--[a-z-]+", line.split("`|")[0])}
+    options -= {"--nproc-per-node"}
+    missing = {option for option in options if f'"{option}"' not in source}
+    assert not missing
 
 
 @pytest.mark.parametrize(
     "name",
-    sorted(set(re.findall(r"\b(?:programs|guides|inference|analysis|tests)/[\w/.-]+", TEXT))),
+    sorted(
+        {
+            path.rstrip(".")
+            for text in TEXTS.values()
+            for path in re.findall(
+                r"(?<![\w/.])(?:programs|guides|inference|analysis|tests)/[\w/.-]+", text
+            )
+            if not re.search(r"\b[A-Z-]{3,}\b(?!\.md)", path)
+        }
+    ),
 )
-def test_the_files_it_names_exist(name):
-    assert (ROOT / Path(name.rstrip("."))).exists()
+def test_the_files_they_name_exist(name):
+    assert (ROOT / name).exists()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_their_links_lead_somewhere(name):
+    links = re.findall(r"\]\(([^)#]+)\)", TEXTS[name])
+    for link in links:
+        assert link.startswith("https://") or (ROOT / Path(name).parent / link).exists(), link

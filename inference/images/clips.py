@@ -8,7 +8,7 @@ Clips are split by clip, in the order of their numbers, so that no two splits sh
 time: the first 76 % are for training, 6 % for validation, the last 18 % for tests. Of the 683 clips of DeNF's
 Real-Traffic these are 519, 41 and 123, its tests' number; it trains on the other 560. Nothing is known of them.
 
-A folder of pictures that is no folder of clips is read by `inference.data.image_folder`, and not split.
+A folder of pictures that is no folder of clips is read by `inference.images.folders`, and not split.
 
 Shape legend: B frames, C colours, S pixels a side.
 """

@@ -13,7 +13,7 @@ CLEVR's 200 at that scale.
 # differs: CLEVR counts them before the cut, so that things may be lost by it; here all that are in the truth
 are in the picture.
 
-The published pictures themselves are read by ``--images FILE.hdf5`` (`inference.data`).
+The published pictures themselves are read by ``--images FILE.hdf5`` (`inference.images`).
 
 A node's `category` is its shape (an index of SHAPES), its `attributes` are the numbers of its colour (of
 `studio.RGB`), its size (0 large, 1 small) and its material (of `studio.MATERIALS`). Things are in the order

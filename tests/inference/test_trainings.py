@@ -1,4 +1,4 @@
-"""The quick presets learn what the README says. A quarter of an hour each: `python -m pytest -m slow`."""
+"""The quick presets learn. A quarter of an hour each: `python -m pytest -m slow`."""
 
 import json
 

@@ -35,7 +35,7 @@ from programs.scene import Nodes, Scene
 SEEN = 1e-4
 """Change of a pixel that counts, of 1."""
 SIZE = 32
-"""Pixels a side: what a process can do depends neither on it nor on widths."""
+"""Pixels a side of the images in the table: what a process can do depends neither on it nor on widths."""
 NARROW = {
     "gsgn": {"z_what": (12, 10, 8), "z_bg": 3, "crops": (16, 8), "hidden": 24}
     | {"channels": (8, 16), "decoder": 16},
@@ -57,7 +57,7 @@ PROGRAMS = {
     "convdraw": "convdraw",
     "vae": "vae",
 }
-"""Variants, and the files that they are of."""
+"""Variants in the table, and the files that they are of."""
 TEXTS = {
     "decompose": "decompose scenes into objects and reconstruct",
     "generate": "generate scenes like those inferred, without an image",

@@ -1,0 +1,309 @@
+"""Write what the shipped runs reach, beside the papers' figures: analysis/RESULTS.md, and the README's table.
+
+    python -m analysis.results
+
+Nothing is measured here. Every number is read from the files of a run in `programs/trained`, or from the
+table of published figures. RESULTS.md holds a table per run, ordered by program. The README holds a row per
+run, between two comments. A test holds that both are current.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from analysis.command import command_line, told
+from analysis.papers.published import figures_of, source_of
+from inference import svi
+from inference.loading import ROOT, own_programs
+from inference.plan import plan
+from inference.runs import read_config, read_json
+
+TRAINED = ROOT / "programs" / "trained"
+RESULTS = ROOT / "analysis" / "RESULTS.md"
+README = ROOT / "README.md"
+BEGIN = "<!-- results: written by python -m analysis.results -->"
+END = "<!-- end -->"
+
+
+def percent(value: float) -> str:
+    """``0.9969`` as 99.7 %."""
+    return f"{100 * value:.1f} %"
+
+
+def digits(number: int) -> Callable[[float], str]:
+    """Writes a number with so many digits after the point, thousands apart."""
+    return lambda value: f"{value:,.{number}f}"
+
+
+def scientific(value: float) -> str:
+    """``0.00046`` as 4.6e-04."""
+    return f"{value:.1e}"
+
+
+METRICS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "object_count_accuracy": ("object count accuracy", percent),
+    "object_f1": ("object F1", percent),
+    "object_recall": ("object recall", percent),
+    "part_count_accuracy": ("part count accuracy", percent),
+    "part_f1": ("part F1", percent),
+    "part_recall": ("part recall", percent),
+    "structure_accuracy": ("structure accuracy", percent),
+    "category_correspondence": ("category correspondence", percent),
+    "ari_fg": ("ARI of the foreground", digits(3)),
+    "ari": ("ARI of all pixels", digits(3)),
+    "ap50": ("AP at IoU 0.5", percent),
+    "ap50_95": ("AP at IoU 0.5 to 0.95", percent),
+    "shape_iou": ("IoU of full masks", digits(3)),
+    "hidden_iou": ("IoU of hidden pixels", digits(3)),
+    "depth_order_accuracy": ("depth order accuracy", percent),
+    "experts_alive": ("object experts in use", digits(0)),
+    "expert_purity": ("purity of experts", digits(3)),
+    "mse": ("squared error of a pixel", scientific),
+    "fid_like": ("Fréchet distance of prior scenes, random filters", digits(4)),
+    "bits_per_dimension": ("bits per number of an image", digits(2)),
+    "inverse_error": ("largest error of f(f⁻¹(x))", scientific),
+    "elbo": ("ELBO, nats per image", digits(0)),
+    "elbo_per_pixel": ("ELBO, nats per pixel", digits(2)),
+    "iwae": ("IWAE, nats per image", digits(0)),
+    "s_acc": ("S-Acc: prior scenes with the world's structure", percent),
+    "s_acc_true": ("… of true scenes", percent),
+    "s_acc_broken": ("… of scenes that break the structure", percent),
+    "d_steps": ("D-Steps, or the limit", digits(0)),
+    "d_accuracy": ("the discriminator's accuracy by then", percent),
+    "ll": ("log-likelihood (IWAE of 100 draws), nats per image", digits(0)),
+    "ll_error": ("… standard error", digits(0)),
+    "what_accuracy": ("class told from z_what", percent),
+    "parameters": ("parameters of program and guide", digits(0)),
+}
+"""Label and form of every metric, in the order in which a table lists them."""
+
+HEADLINES: dict[str, tuple[str, ...]] = {
+    "gsgn": ("part_f1", "structure_accuracy"),
+    "space": ("object_f1",),
+    "air": ("object_count_accuracy", "ap50"),
+    "discrete_air": ("object_count_accuracy", "category_correspondence"),
+    "econ": ("ari_fg", "shape_iou"),
+    "gnm": ("ap50", "s_acc"),
+    "convdraw": ("s_acc", "ll"),
+    "genesis": ("s_acc", "ll"),
+    "vae": ("s_acc", "ll"),
+    "denf": ("ari_fg", "object_f1"),
+}
+"""The metrics of a program's row in the README; of other programs the first two that were measured."""
+
+FILES: dict[str, str] = {
+    "metrics.json": "python -m analysis.evaluate {run} --scenes {scenes} --seed {seed}",
+    "structure.json": "python -m analysis.papers.gnm.tables {run} --scenes {scenes} --seed {seed} "
+    "--symbols {symbols} --limit 200",
+}
+"""The commands that wrote the files of a run."""
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """What the files of a shipped run say."""
+
+    name: str
+    """VARIANT-WORLD"""
+    config: Mapping[str, Any]
+    measured: Mapping[str, Mapping[str, Any]]
+    """the entries of `FILES` that the run has, by name"""
+
+    @property
+    def program(self) -> str:
+        """Stem of the program's file."""
+        return Path(self.config["program"]).stem
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """All metrics of `METRICS`; metrics.json goes before the other files."""
+        found: dict[str, float] = {}
+        for table in self.measured.values():
+            found = {**known(table), **found}
+        return found
+
+    def source(self, metric: str) -> str:
+        """The file that `numbers` takes a metric from."""
+        return next(name for name, table in self.measured.items() if metric in known(table))
+
+
+def known(table: Mapping[str, Any]) -> dict[str, float]:
+    """The entries of a table that `METRICS` names, in its order."""
+    return {name: table[name] for name in METRICS if table.get(name) is not None}
+
+
+def shipped(folder: Path = TRAINED) -> list[Shipped]:
+    """The runs of a folder, in the order of their programs' names and then of their own."""
+    runs = [opened(path.parent) for path in folder.glob("*/config.json")]
+    return sorted(runs, key=lambda run: (run.program, run.name))
+
+
+def opened(folder: Path) -> Shipped:
+    """What the files in a run folder say."""
+    measured = {name: read_json(folder / name) for name in FILES if (folder / name).is_file()}
+    return Shipped(folder.name, read_config(folder), measured)
+
+
+def published(run: Shipped) -> tuple[Mapping[str, float], str]:
+    """The paper's figures for the run's variant and world, and where they are printed."""
+    return figures_of(run.name), source_of(run.name)
+
+
+def changed(run: Shipped) -> list[str]:
+    """How the run's recipe differs from the one that its command stands for today, a phrase per difference."""
+    was = run.config["recipe"]
+    now = plan(svi.parse(shlex.split(run.config["command"])[3:])).recipe
+    found = [
+        f"{name} {was[name]} then, {getattr(now, name)} now"
+        for name in ("steps", "batch", "scenes", "estimator")
+        if was[name] != getattr(now, name)
+    ]
+    for table in ("schedules", "auxiliary", "penalties"):
+        if names := differing(was.get(table, {}), getattr(now, table)):
+            found.append(f"{table} of {', '.join(f'`{name}`' for name in names)}")
+    return found
+
+
+def differing(was: Mapping[str, str], now: Mapping[str, Any]) -> list[str]:
+    """The entries that only one table has, or that are of the same class with other numbers.
+
+    Args:
+        was: as config.json records it, by `repr`. What it says of a class that has another name today is not
+            compared.
+    """
+    others = [name for name in was.keys() & now.keys() if _other(was[name], repr(now[name]))]
+    return sorted({*(was.keys() ^ now.keys()), *others})
+
+
+def _other(was: str, now: str) -> bool:
+    return was != now and was.partition("(")[0] == now.partition("(")[0]
+
+
+def render(runs: list[Shipped] | None = None) -> str:
+    """The text of RESULTS.md."""
+    runs = shipped() if runs is None else runs
+    lines = [
+        "# Results",
+        "",
+        "Written by `python -m analysis.results` from the files in `programs/trained` and the published",
+        "figures; do not edit it. Worlds are reconstructions of the papers' data, and smaller: figures stand",
+        "side by side, not against each other. Everything is measured with hard draws and without auxiliary",
+        "terms. Other seeds, ablations and failures are in [LOG.md](LOG.md).",
+    ]
+    for program in sorted({*own_programs(), *(run.program for run in runs)}):
+        own = [run for run in runs if run.program == program]
+        lines += ["", f"## {program}"]
+        lines += [line for run in own for line in section(run)] or ["", "No run ships."]
+    return "\n".join(lines) + "\n"
+
+
+def section(run: Shipped) -> list[str]:
+    """Lines about a run: how it was trained, and a table per file of measurements."""
+    recipe, seed = run.config["recipe"], run.config["seed"]
+    lines = ["", f"### {run.name}", "", "```", run.config["command"], "```", ""]
+    lines += [
+        f"{recipe['steps']:,} steps of {recipe['batch']} images, {recipe['scenes']:,} training scenes, "
+        f"estimator `{recipe['estimator']}`, seed {seed}."
+    ]
+    if differences := changed(run):
+        lines += [f"The recipe has changed since: {'; '.join(differences)}."]
+    for name in run.measured:
+        lines += table(run, name)
+    return lines
+
+
+def table(run: Shipped, name: str) -> list[str]:
+    """Lines with the metrics of one file, ours and the paper's."""
+    measured = run.measured[name]
+    paper, source = published(run)
+    command = FILES[name].format(run=run.name, **measured)
+    about = f"{measured['scenes']:,} unseen {scenes(measured['data'])}, seed {measured['seed']}"
+    about += f", {measured['draws']} draws per image" if "draws" in measured else ""
+    lines = ["", f"`{command}`: {about}.", "", "| | ours | paper |", "|---|---|---|"]
+    lines += [row(key, value, paper) for key, value in known(measured).items()]
+    if not source:
+        return lines
+    linked = re.sub(r"(^|; )(\w+)(?=,)", r"\1[\2](papers/\2/README.md)", source)
+    return [*lines, "", f"Paper: {linked}."]
+
+
+def scenes(data: Mapping[str, Any]) -> str:
+    """What kind of images a data set holds, and of which size, by its description."""
+    size = data.get("config", data)["size"]
+    what = f"scenes of `{data['world']}`" if "world" in data else "images of one's own"
+    return f"{what}, {size} by {size} pixels"
+
+
+def row(key: str, value: float, paper: Mapping[str, float]) -> str:
+    """A line of a table."""
+    label, form = METRICS[key]
+    theirs = form(paper[key]) if key in paper else ""
+    return f"| {label} | {form(value)} | {theirs} |"
+
+
+def summary(runs: list[Shipped] | None = None) -> str:
+    """The README's table: a row per run, ours and in brackets the paper's."""
+    runs = shipped() if runs is None else runs
+    lines = [
+        BEGIN,
+        "| shipped run | ours (the paper's) | scenes | `python -m inference.svi programs/…` |",
+    ]
+    lines += ["|---|---|---|---|", *(brief(run) for run in runs), END]
+    return "\n".join(lines)
+
+
+def brief(run: Shipped) -> str:
+    """A run's row in the README."""
+    numbers, (paper, _) = run.numbers, published(run)
+    keys = [key for key in HEADLINES.get(run.program, list(numbers)[:2]) if key in numbers]
+    figures = []
+    for key in keys:
+        label, form = METRICS[key]
+        theirs = f" ({form(paper[key])})" if key in paper else ""
+        figures.append(f"{label.partition(':')[0].partition(' (')[0]} {form(numbers[key])}{theirs}")
+    files = {run.source(key): None for key in keys}
+    number = ", ".join(f"{run.measured[name]['scenes']:,}" for name in files)
+    return f"| `{run.name}` | {', '.join(figures)} | {number} | {short(run)} |"
+
+
+def short(run: Shipped) -> str:
+    """The run's command without what all have in common; a star where the recipe was another one."""
+    words = shlex.split(run.config["command"])[3:]
+    out = words.index("--out")
+    words = [Path(words[0]).name, *words[1:out], *words[out + 2 :]]
+    return f"`{shlex.join(words)}`" + (" *" if changed(run) else "")
+
+
+def inserted(text: str, lines: str) -> str:
+    """The README's text with other lines between, and with, the two comments.
+
+    Raises:
+        ValueError: it lacks the comments.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(
+            f"{README} lacks the lines {BEGIN} and {END}; put them where the table is to be"
+        )
+    return before + lines + after
+
+
+@told
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point."""
+    command_line("analysis.results", __doc__).parse_args(arguments)
+    readme = inserted(README.read_text(encoding="utf-8"), summary())
+    RESULTS.write_text(render(), encoding="utf-8")
+    README.write_text(readme, encoding="utf-8")
+    print(f"{RESULTS}\n{README}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

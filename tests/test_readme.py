@@ -13,6 +13,8 @@ import pytest
 from readme import FILES, OWN, READING, SNOW, TEXTS, TRUSTING, USING, commands, modules
 from training import train
 
+from analysis import command
+from analysis.papers.item import PAPERS, items
 from analysis.scores import scene_metrics
 from inference.images.worlds import world_dataset
 from inference.loading import ROOT
@@ -81,16 +83,22 @@ def test_the_example_of_an_own_world_is_drawn_and_trained_on(tmp_path):
     assert (train(run) / "metrics.json").exists()
 
 
-@pytest.mark.parametrize("command", commands("inference.svi"))
-def test_commands_that_train_are_understood(command, tmp_path, monkeypatch):
+@pytest.mark.parametrize("words", commands("inference.svi"))
+def test_commands_that_train_are_understood(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "layers.py").write_text(OWN)
     (tmp_path / "snow.py").write_text(SNOW)
-    plan(parse(shlex.split(command)))
+    plan(parse(shlex.split(words)))
 
 
 def test_there_are_commands_that_train():
     assert len(commands("inference.svi")) >= 10
+
+
+@pytest.mark.parametrize("words", commands("analysis.papers"))
+def test_items_of_papers_are_there(words):
+    paper, *rest = [word for word in shlex.split(words) if not word.startswith("-")]
+    assert paper in PAPERS and set(rest) <= set(items(paper))
 
 
 @pytest.mark.parametrize("module", modules())
@@ -98,7 +106,9 @@ def test_commands_are_of_modules_that_have_the_options(module):
     if module in OUTSIDE:
         assert importlib.util.find_spec(module)
         return
-    source = inspect.getsource(importlib.import_module(module))
+    package = importlib.util.find_spec(module).submodule_search_locations
+    source = inspect.getsource(importlib.import_module(f"{module}.__main__" if package else module))
+    source += inspect.getsource(command)
     lines = [line for text in TEXTS.values() for line in text.splitlines()]
     of_it = [line for line in lines if re.search(rf"-m {re.escape(module)}(?![.\w])", line)]
     options = {o for line in of_it for o in re.findall(r"(?<= |\[)--[a-z-]+", line.split("`|")[0])}

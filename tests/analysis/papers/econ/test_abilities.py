@@ -25,7 +25,8 @@ for whole in ("convdraw", "vae"):
 def test_what_the_programs_can_do(variant):
     pyro.set_rng_seed(0)
     program, guide = build(abilities.PROGRAMS[variant], variant)
-    x = torch.rand(2, getattr(program.config, "colours", 3), 32, 32)
+    config = program.config
+    x = torch.rand(2, getattr(config, "colours", 3), config.size, config.size)
     assert abilities.abilities(program.eval(), guide.eval(), x) == EXPECTED[variant]
 
 

@@ -285,7 +285,7 @@ def _draw_all(
 
 
 def _draw(job: tuple[dict[str, Any], int, int]) -> dict[str, np.ndarray]:
-    """A batch of scenes as arrays. The class of a file's Config cannot be sent to a process: it is made anew."""
+    """A batch of scenes as arrays. Its Config is made anew: the class of a file cannot be sent to a process."""
     description, start, number = job
     world, generator = load_world(description["world"]), _generator(description, start)
     scene, labels = world.draw(number, generator, world.config(**description["config"]))

@@ -15,6 +15,7 @@ import pyro
 import torch
 
 from inference.estimators import estimator
+from inference.images import worlds
 from inference.images.dataset import Dataset
 from inference.images.source import Images, images_of
 from inference.loading import Source, load
@@ -121,9 +122,10 @@ def chosen_recipe(run: Run, source: Source, variant: str, changes: Mapping[str, 
             "train.schedules cannot be given here: write others in inference/recipes; train.rate is a "
             "factor of the learning rate"
         )
-    named = {"steps": run.steps, "batch": run.batch, "estimator": run.estimator, "world": run.world}
+    world = None if run.world is None else worlds.named(run.world)
+    named = {"steps": run.steps, "batch": run.batch, "estimator": run.estimator, "world": world}
     own = getattr(source.program, "RECIPES", None)
-    base = recipe(source.stem, variant, run.preset, run.world, own)
+    base = recipe(source.stem, variant, run.preset, world, own)
     base = replace(base, **{k: v for k, v in named.items() if v is not None})
     fewer = {k: some_of(getattr(base, k), v, k) for k, v in changes.items() if k in TERMS}
     chosen = override(base, {**changes, **fewer}, "the training recipe")

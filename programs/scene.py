@@ -31,6 +31,29 @@ Plates: ``batch`` holds the images (dim -2; -1 in programs of steps, -3 in ECON)
 ``nodes_<level>``, a slot of the Scene's level each, ``components`` of a background or a mixture (SPACE,
 GENESIS), and ``cells`` of a map in which objects are found (DeNF).
 
+A program is a module that is called: ``program(images)`` runs the process conditioned on images (B, C, H, W)
+in [0, 1], ``program(batch=16)`` samples the prior, and both return a Scene. Its file has a class `Program` with
+one argument, a frozen dataclass `Config`, and a table ``VARIANTS`` of configurations, the first the default.
+
+A program may offer more. What it offers is found by name, and nothing below is needed for training:
+
+==============================  =========================================================================
+``config.size``                 pixels per side of its images; its world is drawn at this size
+``config.colours``              channels C of its images
+``redraw(scene)``               the Scene with the image that its patches, poses, presences and depths make;
+                                `analysis.edit` renders edited scenes with it
+``evidence(images)``            (B,) log p(x) in nats, where it is known exactly: bits per dimension
+``round_trip(images)``          f(f⁻¹(x)) of an invertible program, beside ``evidence``
+``memory``                      a memory of templates or None; ``memory.samples(n)`` is (M, n, C + 1, h, w)
+``config.experts``              number of experts, of which each explains objects of its own kind
+``arrange(experts, batch)``     scenes of the prior with one layer per expert given, from the back
+``placing(layers)``             a context manager, within which scenes have another number of layers
+==============================  =========================================================================
+
+``arrange``, ``placing`` and ``config.experts`` go together: a program that has `arrange` is taken for one of
+layers. Buffers of the program, such as ``presence`` or ``sigma_bg``, can be scheduled by its recipe as
+``program.BUFFER``.
+
 Shape legend: B images, N nodes of a level, C channels, H x W pixels of the image, h x w of a patch.
 """
 

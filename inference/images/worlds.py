@@ -40,6 +40,7 @@ BATCH = 256
 TABLES = ("pres", "pose", "depth", "parent", "category")
 OPTIONAL = ("attributes",)
 """Truth of some worlds."""
+EXPECTED = "expected a Scene of images (B, C, S, S) and labels (B, S, S) uint8"
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,28 @@ class World:
 
     def scenes(self, number: int, generator: torch.Generator, config: Any = None) -> Scene:
         """Scenes drawn now, with their truth."""
-        scene, labels = self.module.draw(number, generator, config or self.config())
-        return self.with_masks(scene, labels)
+        return self.with_masks(*self.draw(number, generator, config or self.config()))
+
+    def draw(self, number: int, generator: torch.Generator, config: Any) -> tuple[Scene, Tensor]:
+        """Scenes drawn now, and the labels (B, H, W) that hold their masks.
+
+        Raises:
+            ValueError: the world's `draw` returns something else; the message says what.
+        """
+        drawn = self.module.draw(number, generator, config)
+        if not isinstance(drawn, tuple) or len(drawn) != 2 or not isinstance(drawn[0], Scene):
+            raise ValueError(f"{self.title}: draw returned {type(drawn).__name__}, {EXPECTED}")
+        scene, labels = drawn
+        shape = scene.image.shape
+        if len(scene) != number or labels.shape != (number, *shape[2:]):
+            raise ValueError(
+                f"{self.title}: draw returned images {tuple(shape)} and labels {tuple(labels.shape)} for "
+                f"{number} scenes, {EXPECTED}"
+            )
+        for level, nodes in enumerate(scene.levels):
+            if missing := [name for name in TABLES if getattr(nodes, name) is None]:
+                raise ValueError(f"{self.title}: level {level} lacks {' and '.join(missing)}")
+        return scene, labels
 
     def split(self, name: str, config: Any, number: int | None = None, seed: int = 0) -> Dataset:
         """`number` scenes, from the cache or drawn now."""
@@ -127,12 +148,23 @@ def _own_world(path: Path) -> World:
     if path.parent == Path(programs.worlds.__file__).parent:
         return load_world(path.stem)
     module = import_file(path)
-    if missing := [name for name in ("Config", "draw") if not hasattr(module, name)]:
+    missing = [name for name in ("Config", "draw") if not hasattr(module, name)]
+    if not missing and "size" not in getattr(module.Config, "__dataclass_fields__", {}):
+        missing = ["a field size of Config"]
+    if missing:
         raise ValueError(
             f"{str(path)!r} is no world, it lacks {' and '.join(missing)}: expected a frozen dataclass Config "
             "with a field size, and draw(batch, generator, config), which returns a Scene and its labels"
         )
     return World(str(path), module, {})
+
+
+def named(world: str) -> str:
+    """A world as it is found from any folder: by its name, or by its file's absolute path."""
+    path = Path(world).resolve()
+    if path.suffix != ".py":
+        return world
+    return path.stem if path.parent == Path(programs.worlds.__file__).parent else str(path)
 
 
 def world_dataset(
@@ -172,15 +204,15 @@ def world_dataset(
     if not folder.exists():
         if hasattr(world.module, "prepare"):
             world.module.prepare(config)
-        _generate(folder, description, config, processes, progress)
+        _generate(folder, description, processes, progress)
     return _open(folder, world)
 
 
 def _generate(
-    folder: Path, description: dict[str, Any], config: Any, processes: int | None, progress: bool
+    folder: Path, description: dict[str, Any], processes: int | None, progress: bool
 ) -> None:
     number = description["number"]
-    jobs = [(description, config, i, min(BATCH, number - i)) for i in range(0, number, BATCH)]
+    jobs = [(description, i, min(BATCH, number - i)) for i in range(0, number, BATCH)]
     hidden = {"prefix": folder.name + ".", "dir": folder.parent, "ignore_cleanup_errors": True}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -252,17 +284,21 @@ def _draw_all(
         ) from error
 
 
-def _draw(job: tuple[dict[str, Any], Any, int, int]) -> dict[str, np.ndarray]:
-    description, config, start, number = job
-    world, split, seed = (description[k] for k in ("world", "split", "seed"))
-    generator = generator_of(seed, SPLITS.index(split), start)
-    scene, labels = load_world(world).module.draw(number, generator, config)
+def _draw(job: tuple[dict[str, Any], int, int]) -> dict[str, np.ndarray]:
+    """A batch of scenes as arrays. Its Config is made anew: the class of a file cannot be sent to a process."""
+    description, start, number = job
+    world, generator = load_world(description["world"]), _generator(description, start)
+    scene, labels = world.draw(number, generator, world.config(**description["config"]))
     arrays = {"images": (scene.image * 255).round().to(torch.uint8), "labels": labels}
     for level, nodes in enumerate(scene.levels):
         arrays |= {f"{level}.{f}": getattr(nodes, f) for f in TABLES}
         more = {f"{level}.{f}": getattr(nodes, f) for f in OPTIONAL}
         arrays |= {name: t for name, t in more.items() if t is not None}
     return {name: array.contiguous().numpy() for name, array in arrays.items()}
+
+
+def _generator(description: dict[str, Any], start: int) -> torch.Generator:
+    return generator_of(description["seed"], SPLITS.index(description["split"]), start)
 
 
 def _open(folder: Path, world: World) -> Dataset:

@@ -1,6 +1,40 @@
 """Simulators: programs without learned parameters that return a Scene with the truth in it.
 
-Here is what they share: the folder that generated and downloaded things are kept in, and the label
+A world is a Python file: one in this folder, or any other that ``--world FILE.py`` names. It must have
+
+``Config``
+    A frozen dataclass with a default for every field and a field ``size``, pixels per side. Its values
+    are plain (numbers, strings, tuples of them): they are part of a data set's name in the cache. It
+    raises a ValueError for a value that cannot be drawn.
+``draw(batch, generator, config)``
+    Returns `batch` scenes drawn with the torch.Generator, as a Scene and labels (B, size, size) uint8.
+    The Scene has its image (B, C, size, size) in [0, 1], and on every level pres, pose, depth, parent
+    and category, but no masks: labels hold them. Nothing else may be drawn from than the generator, and
+    no state be kept between calls: batches are drawn by several processes in any order.
+
+and may have
+
+``VERSION``
+    A string, raised with every change of what is drawn: cached sets are found by it. Of a file that is
+    none of the project's the whole source counts besides.
+``VARIANTS``
+    Names of variants in this folder, each with the fields of Config that it changes; a literal.
+``with_masks(scene, labels)``
+    The Scene with the masks that labels hold. By default labels are 0 where no object is seen, and 1 +
+    the slot of the leaf that is (`with_visible_masks`). `pack` and `unpack` are for leaves that
+    overlap.
+``prepare(config)``
+    Is called once before scenes are drawn, such as to download pictures.
+``obeys(nodes, …)``
+    (B,) bool: whether objects follow the world's rule, which ``Config.lawful = False`` breaks.
+
+Fields of Config that are known elsewhere: ``split`` is set to train, validation or test, for worlds
+whose objects differ between them; ``colours`` is set to the program's; ``digits`` says which digits,
+and ``classes`` which kinds of objects a scene has; ``lawful`` makes a world's structure be judged
+(`analysis.papers.gnm.judges`), ``repeats`` the classes of its objects be counted
+(`analysis.papers.econ.validity`).
+
+Here is what worlds share: the folder that generated and downloaded things are kept in, and the label
 maps of scenes whose objects may overlap.
 
 Shape legend: B images, N slots, H x W pixels.

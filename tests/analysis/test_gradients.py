@@ -9,7 +9,7 @@ import torch
 
 from analysis import gradients
 from analysis.gradients import Learner, Moments, compare, main, race, summary
-from inference.plan import Run, plan
+from inference.plan import plan
 
 
 @pytest.fixture
@@ -88,8 +88,7 @@ def test_the_command_writes_tables_and_figures(tmp_path, capsys):
 def test_what_training_counts_stands_still_while_gradients_are_compared(tmp_path):
     """ECON's prices move with every step of a training, and with nothing else."""
     # three experts cannot win eight layers alike
-    tiny = ("size=16", "experts=3", "layers=2", "blocks=2", "attention=(4, 4)", "features=4")
-    p = plan(Run("programs/econ.py", tmp_path, set=(*tiny, "train.scenes=16", "train.batch=4")))
+    p = plan(tiny.run("econ", tmp_path, set=("experts=3", "layers=2")))
     learner = Learner(p, "z_cat*=competition,z_mask*=mean", 0, p.training_images())
     learner.guide.balance.fill_(0.5)
     learner.update()

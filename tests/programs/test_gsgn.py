@@ -32,7 +32,7 @@ def test_a_template_alone_decides_the_shape(pair):
 
 def test_the_memory_is_shown_by_samples_of_each_template(pair):
     samples = pair[0].memory.samples(3)
-    assert samples.shape == (8, 3, 4, 16, 16)
+    assert samples.shape == (8, 3, 4, 8, 8)
     assert (samples[:, :1, -1] == samples[:, 1:, -1]).all()  # one shape a template
     assert (samples[:, 0, :3] != samples[:, 1, :3]).any()
     figure = memory_figure(samples.detach())

@@ -1,7 +1,8 @@
 """What a program can do, after ECON's Table 1 (von Kügelgen et al., 2020), found out by running it.
 
-Nothing is trained: these are properties of how a process is written, not of how well it has learned. Every one
-is an intervention on the latents of scenes, or a call. `python -m analysis.papers econ table1` prints them.
+Nothing is trained: these are properties of how a process is written, not of how well it has learned, nor of the
+size of networks, which is that of the preset `tiny`. Every one is an intervention on the latents of scenes, or a
+call. `python -m analysis.papers econ table1` prints them.
 
 decompose    every object of an explained image has latents that change the picture where that object is, and
              nowhere else
@@ -29,20 +30,12 @@ from analysis import edit
 from analysis.evaluate import with_masks
 from analysis.posterior import Mode, infer
 from inference.loading import load
+from inference.recipes import recipe
 from inference.settings import override
 from programs.scene import Nodes, Scene
 
 SEEN = 1e-4
 """Change of a pixel that counts, of 1."""
-SIZE = 32
-"""Pixels a side of the images in the table: what a process can do depends neither on it nor on widths."""
-NARROW = {
-    "gsgn": {"z_what": (12, 10, 8), "z_bg": 3, "crops": (16, 8), "hidden": 24}
-    | {"channels": (8, 16), "decoder": 16},
-    "gnm": {"channels": (16, 32, 64), "decoder": ((16, 4, 1), (8, 4, 1))},
-    "convdraw": {"channels": (16, 32, 64), "decoder": ((16, 4, 1),)},
-    "vae": {"channels": (16, 32, 64), "decoder": ((16, 4, 1), (8, 4, 1))},
-}
 DRAWS = 16
 """Scenes of the prior, of which some objects overlap. They get all objects, as priors may place none."""
 PROGRAMS = {
@@ -274,8 +267,9 @@ def of_programs() -> dict[str, dict[str, bool]]:
     for variant, name in PROGRAMS.items():
         pyro.set_rng_seed(0)
         source = load(f"programs/{name}.py")
-        config = override(source.variants[variant], {"size": SIZE} | NARROW.get(name, {}), name)
+        small = recipe(name, variant, "tiny").program
+        config = override(source.variants[variant], small, f"program {name}")
         program, guide = source.build(config)
-        images = torch.rand(2, getattr(config, "colours", 3), SIZE, SIZE)
+        images = torch.rand(2, getattr(config, "colours", 3), config.size, config.size)
         found[variant] = abilities(program.eval(), guide.eval(), images)
     return found

@@ -1,8 +1,11 @@
 """The smallest configuration of every program, and what tests build of it."""
 
+from pathlib import Path
+
 import torch
 
 from inference.loading import load, own_programs
+from inference.runs import Trained
 from inference.settings import override
 
 SMALL = {
@@ -50,3 +53,16 @@ def build(name, variant):
 
 def images(number, program):
     return torch.rand(number, getattr(program.config, "colours", 3), 32, 32)
+
+
+def untrained(name, variant, world):
+    """A run of a world at 32 x 32 that was never trained."""
+    program, guide = build(name, variant)
+    config = {"recipe": {"world": world}, "world": {"size": 32}, "images": None}
+    return Trained(Path("untrained"), program.eval(), guide.eval(), config)
+
+
+def shows_something(figure):
+    """Whether a figure has pictures, and none of them is of one colour alone."""
+    pictures = [image.get_array() for axes in figure.axes for image in axes.get_images()]
+    return bool(pictures) and all(picture.std() > 1e-4 for picture in pictures)

@@ -7,6 +7,7 @@ import torch
 from inference.loading import load, own_programs
 from inference.plan import Run
 from inference.recipes import recipe
+from inference.runs import Trained
 from inference.settings import override
 
 
@@ -39,3 +40,16 @@ def run(name, out, **options):
     """A training on the CPU."""
     given = {"preset": "tiny", "device": "cpu", **options}
     return Run(f"programs/{name}.py", Path(out), **given)
+
+
+def untrained(name, variant, world):
+    """A run of a world at 32 x 32 that was never trained."""
+    program, guide = build(name, variant)
+    config = {"recipe": {"world": world}, "world": {"size": program.config.size}, "images": None}
+    return Trained(Path("untrained"), program.eval(), guide.eval(), config)
+
+
+def shows_something(figure):
+    """Whether a figure has pictures, and none of them is of one colour alone."""
+    pictures = [image.get_array() for axes in figure.axes for image in axes.get_images()]
+    return bool(pictures) and all(picture.std() > 1e-4 for picture in pictures)

@@ -23,6 +23,13 @@ def build(**changes):
     return tiny.build("space", **{"glimpse": 16, **changes})
 
 
+def test_images_may_be_grey():
+    program, guide = build(colours=1)
+    x = torch.rand(2, 1, 32, 32)
+    scene = poutine.replay(program, poutine.trace(guide).get_trace(x))(x)
+    assert scene.image.shape == (2, 1, 32, 32) and scene.objects.patch.shape[2] == 2
+
+
 def test_a_broken_stick_sums_to_one_also_where_little_is_left():
     logits = torch.tensor([0.0, 3.0, -40.0, 40.0]).repeat(4, 1).T.reshape(4, 1, 4).repeat(1, 5, 1)
     shares = break_stick(logits).exp()

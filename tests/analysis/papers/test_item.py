@@ -8,6 +8,7 @@ import pytest
 from analysis.papers import item as it
 from analysis.papers.__main__ import main
 from analysis.papers.item import Item, Made, Request, Row, Training, items
+from analysis.papers.published import PUBLISHED
 from inference.plan import plan
 
 ALL = [(paper, name) for paper in it.PAPERS for name in items(paper)]
@@ -35,14 +36,14 @@ def test_every_training_of_an_item_can_be_planned(paper, name, tmp_path):
     item = items(paper)[name]
     assert item.title and "\n" not in item.title
     for label, training in item.trainings.items():
-        run = training.run(label, Request(tmp_path))
+        run = training.run(label, Request(tmp_path, "paper"))
         assert plan(run).variant == training.variant and run.resume
 
 
 def test_an_item_is_made_recorded_and_listed(one, tmp_path, capsys):
     words = ["gsgn", "table1", "--scenes", "3", "--runs", str(tmp_path / "runs")]
     assert main([*words[:1], "--runs", words[-1]]) == 0
-    assert "can be made from what is there" in capsys.readouterr().out
+    assert "can be made: GSGN" in capsys.readouterr().out
     assert main([*words, "--out", str(tmp_path / "out"), "--record"]) == 0
     shown = capsys.readouterr().out
     assert "Table 1" in shown and "a sentence" in shown and "- (0.2500)" in shown
@@ -54,6 +55,45 @@ def test_an_item_is_made_recorded_and_listed(one, tmp_path, capsys):
     assert kept["command"].startswith("python -m analysis.papers gsgn table1")
     assert main(["gsgn"]) == 0
     assert "measured: GSGN" in capsys.readouterr().out
+
+
+def test_trainings_of_one_folder_are_one_training(tmp_path):
+    seen = {}
+    for paper, name in ALL:
+        for label, training in items(paper)[name].trainings.items():
+            run = training.run(label, Request(tmp_path))
+            assert seen.setdefault((paper, run.out), run) == run, (paper, name, label)
+
+
+def test_a_preset_may_follow_the_one_that_is_asked_for(tmp_path):
+    training = Training("gnm", "gnm", "mnist4", preset="{}_beta2", name="GNM 2")
+    run = training.run("GNM on MNIST-4", Request(tmp_path, "paper", seed=3))
+    assert run.preset == "paper_beta2"
+    assert run.out == tmp_path / "paper_beta2" / "gnm_2-mnist4-seed3"
+
+
+def test_all_items_are_listed_with_their_state(tmp_path, capsys):
+    assert main(["--runs", str(tmp_path)]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    for paper, name in ALL:
+        title = next(k for k, line in enumerate(lines) if items(paper)[name].title in line)
+        assert lines[title].startswith(name), (paper, name)
+        assert lines[title + 1].startswith(("measured: ", "can be made: ", "lacks ")), (paper, name)
+
+
+@pytest.mark.parametrize(("paper", "table"), [key for key in PUBLISHED if items(key[0])])
+def test_every_published_table_has_an_item(paper, table):
+    assert table in items(paper)
+
+
+def test_what_was_recorded_without_a_training_lacks_it(one, tmp_path, monkeypatch):
+    two = {**one.trainings, "SPACE-P": Training("space", "space_p", "shapes2d")}
+    chosen = {"table1": Item("Table 1", two, one.make)}
+    monkeypatch.setattr(it, "items", lambda paper: chosen)
+    request = Request(tmp_path / "runs", scenes=3)
+    assert it.state("gsgn", "table1", request) == "can be made: GSGN; lacks SPACE-P"
+    it.record("gsgn", "table1", *it.make(chosen["table1"], request), request, "words")
+    assert it.state("gsgn", "table1", request) == "measured: GSGN; lacks SPACE-P"
 
 
 def test_what_is_not_trained_is_lacking(one, tmp_path, capsys, monkeypatch):

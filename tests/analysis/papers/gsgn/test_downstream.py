@@ -1,6 +1,5 @@
-"""The downstream task: labels by hand, nets that do not know slots from each other, curves, the command."""
+"""The downstream task: labels by hand, nets that do not know slots from each other, curves."""
 
-import csv
 import math
 from dataclasses import replace
 
@@ -18,7 +17,10 @@ from analysis.papers.gsgn.downstream import (
     distinct_shapes,
     learn,
 )
+from analysis.papers.gsgn.items import ITEMS
+from analysis.papers.item import Request
 from inference.images.worlds import world_dataset
+from inference.runs import open_run
 from programs.scene import Nodes, Scene
 from programs.worlds import shapes2d
 
@@ -173,20 +175,31 @@ def test_views_say_what_they_need():
         downstream.view(nothing, "objects")
 
 
-def test_the_command(tmp_path, capsys):
-    options = ["--views", "tree,parts", "--labels", "16,8", "--scenes", "12", "--steps", "4"]
-    run = "gsgn-shapes2d"
-    tables = []
-    for out in (tmp_path / "one", tmp_path / "two"):
-        assert downstream.main([run, *options, "--repeats", "2", "--out", str(out)]) == 0
-        tables.append((out / "downstream.csv").read_text())
-        assert (out / "downstream.png").stat().st_size > 5_000
-    assert tables[0] == tables[1]
-    rows = list(csv.DictReader(tables[0].splitlines()))
-    seen = [(row["view"], row["labels"], row["repeat"]) for row in rows]
-    assert seen == [(v, n, k) for v in ("tree", "parts") for n in ("8", "16") for k in ("0", "1")]
-    assert "labels needed" in capsys.readouterr().out
-    assert downstream.main([run, "--views", "cells", "--out", str(tmp_path)]) == 2
-    assert "known are tree, objects, parts" in capsys.readouterr().err
-    assert downstream.main(["air-multi_mnist", *options, "--out", str(tmp_path)]) == 2
-    assert "truth has none" in capsys.readouterr().err
+def test_a_curve_per_view_and_the_labels_that_each_needs(monkeypatch):
+    monkeypatch.setattr(downstream, "STEPS", 4)
+    run = open_run("gsgn-shapes2d")
+    item = ITEMS["figure6"]
+    assert {t.world for t in item.trainings.values()} == {"compositional_clevr"}
+    both = [item.make({"GSGN": run, "SPACE-O": run}, Request(scenes=52)) for _ in range(2)]
+    assert both[0].rows == both[1].rows
+    accuracy = [row for row in both[0].rows if row.case == "accuracy"]
+    assert [(row.model, row.metric) for row in accuracy] == [
+        (name, "64 labels") for name in ("GSGN: tree", "GSGN: parts", "SPACE-O: objects")
+    ]
+    assert all(0 <= row.ours <= 1 and row.scenes == 52 for row in accuracy)
+    needed = {row.model: row for row in both[0].rows if row.metric == "labels_needed"}
+    assert [row.paper for row in needed.values()] == [1.0, None, 2.0]
+    assert len(both[0].figures["accuracy"].axes[0].get_legend().get_texts()) == 3
+
+
+def test_the_labels_that_curves_need_are_in_those_of_the_first():
+    curves = {"GSGN: tree": {64: 0.2, 128: 0.4}, "SPACE-O: objects": {128: 0.2, 256: 0.4}}
+    needed = [row for row in downstream.rows(curves, 9) if row.metric == "labels_needed"]
+    assert [row.ours for row in needed] == pytest.approx([1, 2])
+    apart = {"GSGN: tree": {64: 0.2, 128: 0.4}, "SPACE-O: objects": {64: 0.5, 128: 0.6}}
+    assert [*downstream.rows(apart, 9)][-1].ours is None
+
+
+def test_a_world_without_parts_is_refused():
+    with pytest.raises(ValueError, match="truth has none"):
+        next(downstream.study(open_run("air-multi_mnist"), ["objects"], [8], 4, 2, 0))

@@ -4,18 +4,21 @@ import math
 
 import pytest
 import torch
+from tiny import untrained
 
 from analysis.papers.gsgn.items import ITEMS
 from analysis.papers.gsgn.tables import (
     TESTS,
     Selection,
+    explained,
     hidden,
     least_visible,
     measure,
     selected,
-    trainings,
 )
-from analysis.papers.item import Request
+from analysis.papers.gsgn.trainings import training
+from analysis.papers.item import Request, show
+from analysis.papers.published import PUBLISHED
 from inference.images.worlds import load_world
 from inference.plan import plan
 from inference.runs import open_run
@@ -78,8 +81,32 @@ def test_a_row_is_measured_on_the_scenes_of_each_case(monkeypatch):
 def test_space_p_finds_parts_which_are_grouped_to_objects():
     assert hidden("SPACE-P", "object_f1") and not hidden("SPACE-P", "part_f1")
     assert not hidden("SPACE-O", "object_f1")
-    training = trainings("shapes2d", ["SPACE-P"])["SPACE-P"]
-    assert (training.program, training.variant) == ("space", "space_p")
+    chosen = training("SPACE-P", "shapes2d")
+    assert (chosen.program, chosen.variant) == ("space", "space_p")
+
+
+def test_a_table_is_made_from_the_runs_that_there_are():
+    """The metrics of SPACE-P, of which parts are asked alone, and dashes for what is not trained."""
+    run = open_run("gsgn-shapes2d")
+    made = ITEMS["table1"].make({"GSGN": run}, Request(scenes=6))
+    rows = {(row.model, row.metric): row for row in made.rows}
+    assert rows["GSGN", "part_f1"].ours > 0.9 and rows["GSGN", "part_f1"].scenes == 6
+    assert rows["GSGN", "part_f1"].paper == PUBLISHED["gsgn", "table1"].figure("GSGN", "part_f1")
+    assert rows["SPACE-P", "part_f1"].ours is None and rows["SPACE-P", "part_f1"].paper == 0.9673
+    shown = show(made.rows)
+    assert "- (0.9673)" in shown and "6 scenes" in shown
+
+
+def test_the_parts_of_space_p_are_grouped(monkeypatch):
+    """A flat run's nodes are parts of objects after that, so that the structure can be measured."""
+    run = untrained("space", "space_p", "shapes2d")
+    torch.nn.init.constant_(run.guide.cell_head[-1].bias, 3.0)  # some are there
+    data = run.unseen(2)
+    _, scene, truth = explained(run, data, parts=True)
+    assert scene.parts is not None and len(truth) == 2
+    _, flat, _ = explained(run, data, parts=False)
+    assert flat.parts is None
+    assert torch.equal(scene.parts.pose, flat.objects.pose)
 
 
 @pytest.mark.parametrize("name", TABLES)

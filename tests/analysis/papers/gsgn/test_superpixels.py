@@ -5,8 +5,13 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from tiny import shows_something
 
 from analysis.papers.gsgn import superpixels
+from analysis.papers.gsgn.items import ITEMS
+from analysis.papers.gsgn.trainings import WORLDS
+from analysis.papers.item import Request
+from inference.runs import open_run
 
 installed = pytest.mark.skipif(find_spec("skimage") is None, reason="needs scikit-image")
 
@@ -62,18 +67,22 @@ def test_agreement_without_foreground_is_of_all_pixels_alone():
 
 
 @installed
-def test_the_command(tmp_path, capsys):
-    arguments = ["gsgn-shapes2d", "--scenes", "2", "--out", str(tmp_path)]
-    assert superpixels.main(arguments) == 0
-    out = capsys.readouterr().out
-    assert all(
-        f"{level}: {who}" in out for level in ("objects", "parts") for who in ("run", "super")
-    )
-    assert (tmp_path / "superpixels.png").stat().st_size > 5_000
+def test_both_worlds_are_cut_and_gsgn_stands_beside():
+    item = ITEMS["figure11"]
+    runs = {name: open_run(training.shipped) for name, training in item.trainings.items()}
+    made = item.make(runs, Request(scenes=2))
+    cases = {row.case for row in made.rows}
+    assert cases == {f"{w}, {k}" for w in WORLDS for k in ("objects", "parts")}
+    assert {row.model for row in made.rows} == {"GSGN", "merged superpixels"}
+    ours = {(r.case, r.model): r.ours for r in made.rows if r.metric == "ari_fg"}
+    assert ours["2D Shapes, parts", "GSGN"] > 0.9 > ours["2D Shapes, objects", "merged superpixels"]
+    assert {*made.figures} == {"2d_shapes", "compositional_clevr"}
+    for figure in made.figures.values():
+        assert len(figure.axes) == 2 * 5 and shows_something(figure)
 
 
-def test_what_is_missing_is_named(monkeypatch, capsys):
+def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "skimage.graph", None)
     monkeypatch.setitem(sys.modules, "skimage", None)
-    assert superpixels.main(["gsgn-shapes2d"]) == 2
-    assert "scene-programs[superpixels]" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"scene-programs\[superpixels\]"):
+        ITEMS["figure11"].make({}, Request())

@@ -1,8 +1,11 @@
 """The smallest configuration of every program, and what tests build of it."""
 
+from pathlib import Path
+
 import torch
 
 from inference.loading import load, own_programs
+from inference.runs import Trained
 from inference.settings import override
 
 SMALL = {
@@ -50,3 +53,19 @@ def build(name, variant):
 
 def images(number, program):
     return torch.rand(number, getattr(program.config, "colours", 3), 32, 32)
+
+
+def untrained(name, variant, world, file=None, **changes):
+    """A run of a program that took no step, in a world at the program's size.
+
+    Args:
+        file: the program's, if it is none of the project's.
+        changes: fields of the program's Config besides `SMALL`.
+    """
+    source = load(file or f"programs/{name}.py")
+    config = override(source.variants[variant], SMALL[name] | changes, name)
+    program, guide = source.build(config)
+    about = {"variant": variant, "recipe": {"world": world}, "images": None, "command": "none"}
+    return Trained(
+        Path("none"), program.eval(), guide.eval(), about | {"world": {"size": config.size}}
+    )

@@ -42,11 +42,21 @@ def run(name, out, **options):
     return Run(f"programs/{name}.py", Path(out), **given)
 
 
-def untrained(name, variant, world):
-    """A run of a world at 32 x 32 that was never trained."""
-    program, guide = build(name, variant)
-    config = {"recipe": {"world": world}, "world": {"size": program.config.size}, "images": None}
-    return Trained(Path("untrained"), program.eval(), guide.eval(), config)
+def untrained(name, variant, world, file=None, **changes):
+    """A run of a program that took no step, in a world at the program's size.
+
+    Args:
+        file: the program's, if it is none of the project's.
+        changes: fields of the program's Config besides those of the preset `tiny`.
+    """
+    source = load(file or f"programs/{name}.py")
+    small = recipe(name, variant, "tiny").program
+    settings = override(source.variants[variant], {**small, **changes}, name)
+    program, guide = source.build(settings)
+    about = {"variant": variant, "recipe": {"world": world}, "images": None, "command": "none"}
+    return Trained(
+        Path("none"), program.eval(), guide.eval(), about | {"world": {"size": settings.size}}
+    )
 
 
 def shows_something(figure):

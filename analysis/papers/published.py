@@ -195,13 +195,11 @@ PUBLISHED: dict[tuple[str, str], Printed] = {
             "DeNF": (25.6,),
         },
     ),
-    # Of the model without the spatial transformer the text says that it does not work.
     ("denf", "table3"): Printed(
         "Table 3: ablations on CLEVR6", ("ari_fg",),
         {
             "32 x 32 cells": (0.944,),
             "unimodal prior": (0.958,),
-            "without ST": (None,),
             "DeNF": (0.963,),
         },
     ),

@@ -116,7 +116,7 @@ def matrix_figure(table: Tensor, rows: Sequence[str], columns: Sequence[str]) ->
         figsize=(1.2 + 0.62 * len(columns), 0.8 + 0.42 * len(rows)), layout="constrained"
     )
     axes = figure.subplots()
-    axes.imshow(shares, cmap=colormaps["Blues"], vmin=0, vmax=1, aspect="auto")
+    axes.imshow(shares.numpy(), cmap=colormaps["Blues"], vmin=0, vmax=1, aspect="auto")
     for i, line in enumerate(shares.tolist()):
         for j, share in enumerate(line):
             shade = "white" if share > 0.5 else "black"

@@ -209,21 +209,18 @@ def _naming(nodes: Nodes, true_nodes: Nodes) -> tuple[Tensor, dict[int, int]]:
     return common, {int(k): int(label) for k, label in pairs}
 
 
-def confusion(nodes: Nodes, true_nodes: Nodes, radius: float = OBJECT_RADIUS) -> Tensor:
+def confusion(
+    nodes: Nodes, true_nodes: Nodes, labels: int, categories: int, radius: float = OBJECT_RADIUS
+) -> Tensor:
     """(labels, categories) int64: how many objects of each true label are given each inferred category.
 
     Counted are objects that `match` pairs within the radius.
     """
-    pairs = match(nodes, true_nodes, radius)
-    size = [1 + int(n.category.max()) for n in (true_nodes, nodes)]
-    table = torch.zeros(*(max(1, number) for number in size), dtype=torch.int64)
-    for image, (slots, true_slots) in enumerate(pairs):
-        labels = true_nodes.category[image].cpu()[true_slots]
-        table.index_put_(
-            (labels, nodes.category[image].cpu()[slots]),
-            torch.ones_like(labels),
-            accumulate=True,
-        )
+    table = torch.zeros(labels, categories, dtype=torch.int64)
+    for image, (slots, true_slots) in enumerate(match(nodes, true_nodes, radius)):
+        label = true_nodes.category[image].cpu()[true_slots]
+        category = nodes.category[image].cpu()[slots]
+        table.index_put_((label, category), torch.ones_like(label), accumulate=True)
     return table
 
 

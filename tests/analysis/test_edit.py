@@ -239,6 +239,14 @@ def test_removing_takes_the_parts_too():
     others_untouched(scene, after, 2, 0)
 
 
+def test_keeping_some_objects_is_removing_the_others():
+    scene = tree()
+    chosen = torch.tensor([[True, False, True, True]]).expand(3, 4)
+    assert_same(edit.keep(scene, chosen), edit.remove(scene, 1), exact=True)
+    nothing = edit.keep(scene, torch.zeros_like(chosen))
+    assert not nothing.parts.present.any() and (nothing.objects.category == -1).all()
+
+
 def test_a_removed_part_is_gone_from_its_objects_picture():
     program, scene = gsgn.Program(SMALL), tree()
     before, after = (edit.render(program, s) for s in (scene, edit.remove(scene, 5, level=-1)))

@@ -84,16 +84,16 @@ def figure6(runs: Runs, request: Request) -> Made:
     rows, figures, number = [], {}, request.scenes or SCENES
     for name, run in runs.items():
         _, scene, truth = explained(run, number, request.seed)
-        table = confusion(scene.objects, truth.objects)
         labels, names = LABELS[run.config["recipe"]["world"]], names_of(run, scene, truth)
-        kinds = [f"{k}: {names.get(k, 'none')}" for k in range(table.shape[1])]
-        for label, counts in zip(labels, table, strict=False):
+        kinds = [f"{k}: {names.get(k, 'none')}" for k in range(run.program.config.categories)]
+        table = confusion(scene.objects, truth.objects, len(labels), len(kinds))
+        for label, counts in zip(labels, table, strict=True):
             total = max(1, int(counts.sum()))
             for kind, count in zip(kinds, counts.tolist(), strict=True):
                 rows.append(Row(label, kind, count / total, None, name, number))
-        figures[file_name(name)] = plots.matrix_figure(table, labels[: len(table)], kinds)
+        figures[file_name(name)] = plots.matrix_figure(table, labels, kinds)
         figures[f"{file_name(name)}_templates"] = plots.pictures_figure(
-            dict(zip(kinds, templates(run.program), strict=False))
+            dict(zip(kinds, templates(run.program), strict=True))
         )
     return Made(tuple(rows), figures)
 

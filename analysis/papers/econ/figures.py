@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from analysis import plots
 from analysis.evaluate import floats
@@ -81,12 +80,11 @@ def specialisation(run: Trained, name: str, request: Request, number: int) -> li
     """Shares of the objects of a class that each expert explains."""
     data = run.unseen(number, request.seed)
     _, scene = explained(run, data, seed=request.seed)
-    table = confusion(scene.cpu().objects, data.truth().objects)
-    table = F.pad(table, (0, run.program.config.experts - table.shape[1]))
-    classes = run.config["world"]["classes"]
+    classes, experts = run.config["world"]["classes"], run.program.config.experts
+    table = confusion(scene.cpu().objects, data.truth().objects, len(classes), experts)
     return [
         Row(label, f"expert {k}", count / max(1, int(counts.sum())), None, name, number)
-        for label, counts in zip(classes, table, strict=False)
+        for label, counts in zip(classes, table, strict=True)
         for k, count in enumerate(counts.tolist())
     ]
 

@@ -52,6 +52,23 @@ def test_what_a_scene_has_not_is_not_in_its_graph():
     assert len(graph.edges["source"]) == 2
 
 
+def test_nodes_and_edges_in_words(scene):
+    graph = scene_graph(scene)
+    first, second, other = graph.node_rows({2: "ring"})
+    assert first == {
+        **{"image": 1, "node": 1, "category": "ring", "x": 0.5, "y": 0.5, "size": 0.1},
+        **{"angle": 3.0, "attr1": 1.0, "attr2": 0.0},
+    }
+    assert (second["node"], second["x"], second["y"]) == (2, 0.65, 0.3)
+    assert (other["image"], other["node"], other["category"]) == (2, 1, "category 0")
+    there, back = graph.edge_rows()
+    assert there == {
+        **{"image": 1, "from": 1, "to": 2, "dx": 0.15, "dy": -0.2, "distance": 0.25},
+        **{"same": "yes", "attributes": 5.0},
+    }
+    assert (back["from"], back["dx"], back["dy"]) == (2, -0.15, 0.2)
+
+
 def test_a_graph_of_networkx_holds_the_same(scene):
     pytest.importorskip("networkx")
     graph = scene_graph(scene).to_networkx(0)

@@ -111,5 +111,5 @@ def test_the_parts_of_space_p_are_grouped(monkeypatch):
 
 @pytest.mark.parametrize("name", TABLES)
 def test_worlds_of_the_tables_leave_numbers_out(name):
-    for training in ITEMS[name].trainings.values():
-        assert "without" in vars(load_world(training.world).config())
+    for chosen in ITEMS[name].trainings.values():
+        assert "without" in vars(load_world(chosen.world).config())

@@ -1,0 +1,124 @@
+"""DeNF's tables and figures, on runs that took no step, and on the shipped one."""
+
+import pyro
+import pytest
+import torch
+from tiny import untrained
+
+from analysis.evaluate import with_masks
+from analysis.papers.denf import figures, tables
+from analysis.papers.denf.fidelity import alone, removals, subsets
+from analysis.papers.denf.items import ITEMS
+from analysis.papers.item import Request
+from analysis.papers.published import PUBLISHED
+from analysis.scores import frechet_distance, scene_metrics
+from analysis.scores.features import random_convolutions
+from inference.plan import plan
+from inference.runs import open_run
+
+REQUEST = Request(scenes=4)
+
+
+@pytest.fixture(scope="module")
+def runs():
+    pyro.set_rng_seed(0)
+    with pyro.settings.context(module_local_params=True):
+        return {
+            "DeNF": untrained("denf", "denf", "clevr6", presence=0.9),
+            "DeNF traffic": untrained("denf", "denf", "traffic"),
+            "32 x 32 cells": untrained("denf", "denf32", "clevr6", squeeze=4),
+            "GENESIS": untrained("genesis", "genesis", "traffic", colours=3),
+        }
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    with pyro.settings.context(module_local_params=True):
+        return open_run("denf-clevr6")
+
+
+def test_every_table_and_figure_with_a_result_is_an_item():
+    expected = {"table1", "table2", "table3", "figure3", "figure4", "figure5", "figure6"}
+    assert expected == {*ITEMS} - {"fidelity"}
+    assert {table for paper, table in PUBLISHED if paper == "denf"} <= {*ITEMS}
+
+
+@pytest.mark.parametrize("name", ITEMS)
+def test_every_item_is_made_of_what_there_is(name, runs):
+    item = ITEMS[name]
+    made = item.make({k: run for k, run in runs.items() if k in item.trainings}, REQUEST)
+    assert made.rows or made.figures
+    for figure in made.figures.values():
+        figure.draw_without_rendering()
+        assert any(axes.images for axes in figure.axes)
+
+
+def test_the_model_without_a_transformer_keeps_the_other_penalties(tmp_path):
+    run = tables.WITHOUT_ST.run("without ST", Request(tmp_path))
+    assert [*plan(run).recipe.penalties] == ["background", "reconstruction"]
+
+
+def test_scores_are_the_metrics_own(shipped):
+    data, _, scene = tables.explained(shipped, 6)
+    found = scene_metrics(with_masks(scene), data.truth())
+    assert tables.scores(shipped, 6) == {k: found[k] for k in tables.SCORES}
+    rows = tables.table3({"DeNF": shipped}, Request(scenes=6)).rows
+    ours = {(r.model, r.metric): (r.ours, r.paper) for r in rows}
+    assert ours["DeNF", "ari_fg"] == (found["ari_fg"], 0.963)
+    assert ours["32 x 32 cells", "ari_fg"] == (None, 0.944)
+
+
+def test_literatures_scores_stand_beside_ours(shipped):
+    rows = tables.table1({}, REQUEST).rows
+    printed = {r.model: r.paper for r in rows if r.paper is not None}
+    assert printed["IODINE"] == 0.988 and len(printed) == 6
+    clustered = [r for r in rows if r.model.startswith("k-means")]
+    assert len(clustered) == 1 and 0 < clustered[0].ours < 1
+
+
+def test_a_subset_keeps_objects_or_shows_the_background(shipped):
+    _, _, scene = tables.explained(shipped, 6)
+    whole = subsets(shipped.program, scene, torch.Generator().manual_seed(0))
+    assert whole.shape == scene.image.shape
+    changed = (whole - scene.image).abs().flatten(1).amax(1)
+    assert (changed > 0.05).any()
+    outside = scene.objects.mask.sum(1, keepdim=True) == 0
+    assert ((whole - scene.image).abs() * outside).max() < 1e-5
+
+
+def test_one_object_alone_leaves_out_all_others(shipped):
+    _, _, scene = tables.explained(shipped, 4)
+    first = next(alone(shipped.program, scene))
+    there = scene.objects.present[:, 0]
+    own = scene.objects.mask[:, :1] > 0.99
+    others = (scene.objects.mask[:, 1:] > 0.99).any(1, keepdim=True)
+    torch.testing.assert_close((first * own)[there], (scene.image * own)[there], atol=1e-4, rtol=0)
+    torch.testing.assert_close(first * others, scene.background * others, atol=0.02, rtol=0)
+
+
+def test_distances_are_frechets_own(shipped):
+    found = tables.distances(shipped, 12)
+    _, _, scene = tables.explained(shipped, 12)
+    other = shipped.unseen(12, 1).images.float() / 255
+    features = [random_convolutions(x) for x in (scene.image, other)]
+    assert found["reconstructions"] == pytest.approx(frechet_distance(*features))
+    assert found["other true images"] < found["backgrounds"] < found["prior"]
+    assert "subsets of an input's objects" in found
+
+
+def test_maps_are_of_the_latents(shipped):
+    _, images, scene = tables.explained(shipped, 3)
+    maps = figures.latent_maps(shipped.program, images)
+    assert [*maps] == ["z_pres", "norm of z_scale", "norm of z_loc", "norm of z_what"]
+    side = shipped.program.config.side
+    assert all(m.shape == (3, side, side) for m in maps.values())
+    small = torch.nn.functional.avg_pool2d(scene.opacity, scene.image.shape[-1] // side)[:, 0]
+    assert ((maps["z_pres"] > 0.5) == (small > 0.5)).double().mean() > 0.97
+
+
+def test_fidelity_is_what_removals_change(shipped):
+    made = tables.fidelity({"DeNF": shipped}, Request(scenes=3))
+    _, images, scene = tables.explained(shipped, 3)
+    found = 255 * removals(shipped.program, scene, images)
+    means = [r.ours for r in made.rows if r.metric == "mean"]
+    assert means == pytest.approx(found.mean(0).tolist()) and 0 < means[0] < means[1] < 10

@@ -50,6 +50,7 @@ class Learner(Training):
     def __init__(self, p: Plan, name: str, seed: int, data: Dataset) -> None:
         super().__init__(replace(p, recipe=replace(p.recipe, estimator=name), seed=seed), data)
         self.data, self.evaluations = data, 0
+        self.trainer.apply_schedules()
         self.program.register_forward_pre_hook(self._count)
 
     def _count(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from inference.estimators.handlers import COPIES, Choose, Detach, repeated, several
 from inference.estimators.origins import Written, warn_of_unseen
 from inference.estimators.runs import check
-from inference.estimators.sites import is_discrete, reachable
+from inference.estimators.sites import is_discrete, reachable, unmasked
 from inference.objectives import (
     Objective,
     Term,
@@ -96,19 +96,24 @@ class Bound(Whole):
 
     def log_q(self, guide_trace: Trace, discrete: bool) -> Tensor:
         """(K, B) what was drawn, or its discrete part, without weights and scales; absent nodes drew nothing."""
+        drawn = {n: s for n, s in guide_trace.nodes.items() if s["type"] == "sample"}
         sites = [
-            per_image(
-                Term(n, site["cond_indep_stack"], site["unscaled_log_prob"] * reachable(site))
-            )
-            for n, site in guide_trace.nodes.items()
-            if site["type"] == "sample" and not is_plate(site) and (is_discrete(site) or not discrete)
+            per_image(Term(n, s["cond_indep_stack"], _log_prob(s) * reachable(s)))
+            for n, s in drawn.items()
+            if not is_plate(s) and (is_discrete(s) or not discrete)
         ]
-        return sum(sites).view(self.copies, -1) if sites else torch.zeros(self.copies, 1)
+        return sum(sites).view(self.copies, -1) if sites else torch.zeros(())
 
     def terms(self, traces: tuple[Trace, Trace]) -> dict[str, Tensor]:
         """Of the ELBO, for the log: the mean over the copies."""
         with torch.no_grad():
             return {n: per_image(t).sum() / self.copies for n, t in cost_terms(*traces).items()}
+
+
+def _log_prob(site: dict) -> Tensor:
+    """log q of what was drawn, as it was computed unless a mask is part of the distribution."""
+    fn = unmasked(site["fn"])
+    return site["unscaled_log_prob"] if fn is site["fn"] else fn.log_prob(site["value"])
 
 
 class VIMCO(Bound):

@@ -28,7 +28,7 @@ from inference.estimators.pathwise import (
 from inference.estimators.reruns import ARMS, DisARM, Expect, Unordered
 from inference.estimators.runs import Runs, check, where
 from inference.estimators.score import NVIL, RLOO, PublishedNVIL, Reinforce, Score
-from inference.estimators.sites import Method, Place, alternatives, is_discrete, key, plain
+from inference.estimators.sites import Method, Place, alternatives, is_discrete, key, plain, unmasked
 from inference.objectives import Objective, lookup, per_image
 from inference.settings import choose
 
@@ -166,7 +166,7 @@ class Estimator(nn.Module):
         log_prob = torch.zeros(rows, device=self.temperature.device)
         for name, (place, _) in self.enumerated.items():
             site = trace.nodes[name]
-            of_values = place.front(site["fn"].log_prob(site["value"]))
+            of_values = place.front(unmasked(site["fn"]).log_prob(site["value"]))
             log_prob = log_prob + of_values.reshape(rows, -1).sum(1)
         return log_prob.exp()
 

@@ -25,6 +25,8 @@ class Pathwise(Method):
 
     def relax(self, fn: dist.TorchDistribution, temperature: Tensor) -> dist.TorchDistribution:
         """The twin of a Bernoulli or one-hot categorical."""
+        if isinstance(fn, dist.MaskedDistribution):
+            return self.relax(fn.base_dist, temperature).mask(fn._mask)
         if isinstance(fn, dist.Independent):
             return self.relax(fn.base_dist, temperature).to_event(fn.reinterpreted_batch_ndims)
         return Relaxed(fn, self.draw, temperature)
@@ -97,6 +99,8 @@ class Competition(Method):
 
     def relax(self, fn: dist.TorchDistribution, _: Tensor) -> dist.TorchDistribution:
         """The same distribution, cut off from what its logits depend on."""
+        if isinstance(fn, dist.MaskedDistribution):
+            return self.relax(fn.base_dist, _).mask(fn._mask)
         if isinstance(fn, dist.Independent):
             return self.relax(fn.base_dist, _).to_event(fn.reinterpreted_batch_ndims)
         return type(fn)(logits=fn.logits.detach())

@@ -92,8 +92,8 @@ def gumbel_st(logits: Tensor, temperature: Tensor | float) -> Tensor:
 def gumbel_rao(logits: Tensor, temperature: Tensor | float, points: int = 10) -> Tensor:
     """A corner of the simplex; the gradient is the mean of those of `points` soft draws that round to it."""
     hard, at = exact(logits), logits.detach()
-    noises = [(conditional(at, hard) - at).detach() for _ in range(points)]
-    soft = sum(((logits + noise) / temperature).softmax(-1) for noise in noises) / points
+    moves = [(conditional(at, hard) - at).detach() for _ in range(points)]
+    soft = sum(((logits + move) / temperature).softmax(-1) for move in moves) / points
     return _Instead.apply(hard, soft)
 
 

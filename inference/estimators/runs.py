@@ -21,6 +21,7 @@ from inference.estimators.sites import (
     batch_dim,
     is_discrete,
     reachable,
+    unmasked,
 )
 from inference.objectives import Objective, Term, check_match, cost_terms, is_plate, per_image
 
@@ -133,7 +134,7 @@ def where(name: str, trace: Trace) -> Place:
     dim = batch_dim(name, node)
     rows = node["fn"].batch_shape[dim]
     numbers = sum(n["value"].numel() for n in earlier) // max(rows, 1)
-    return Place(name, node["fn"], dim, numbers)
+    return Place(name, unmasked(node["fn"]), dim, numbers)
 
 
 def latents_before(name: str, trace: Trace) -> list[str]:
@@ -166,7 +167,7 @@ def means(trace: Trace) -> dict[str, Method]:
     for name, node in trace.nodes.items():
         if is_discrete(node):
             try:
-                alternatives(name, node["fn"])
+                alternatives(name, unmasked(node["fn"]))
             except ValueError:
                 continue
             found[name] = Mean()

@@ -139,11 +139,6 @@ def alternatives(name: str, fn: dist.TorchDistribution) -> int:
         return 2
     if isinstance(base, dist.OneHotCategorical):
         return base.event_shape[-1]
-    if isinstance(base, dist.MaskedDistribution):
-        raise ValueError(
-            f"site {name!r} is masked by fn.mask(...): write `with gate(exists):` around the site, or choose "
-            "--estimator nvil, rloo or reinforce"
-        )
     raise ValueError(
         f"site {name!r} is {type(fn).__name__}: give the logits of a Bernoulli or a OneHotCategorical, or "
         "choose --estimator nvil, rloo or reinforce"
@@ -175,6 +170,11 @@ def only_bernoulli(name: str, fn: dist.TorchDistribution, method: str) -> None:
         raise ValueError(
             f"site {name!r} is {type(fn).__name__}: {method} is for Bernoulli sites, choose rloo or relax"
         )
+
+
+def unmasked(fn: dist.TorchDistribution) -> dist.TorchDistribution:
+    """What a draw is scored by: a mask takes terms out of the bound, and not the draw out of the program."""
+    return unmasked(fn.base_dist) if isinstance(fn, dist.MaskedDistribution) else fn
 
 
 def choice(fn: dist.TorchDistribution) -> Tensor:

@@ -6,15 +6,17 @@ import math
 from collections.abc import Callable
 from typing import ClassVar
 
+import pyro
 import torch
 from pyro.infer import TraceGraph_ELBO
 from pyro.infer.tracegraph_elbo import TrackNonReparam
 from pyro.ops.provenance import detach_provenance
 from pyro.poutine import Trace
+from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor, nn
 
 from inference.estimators.handlers import COPIES, Choose, Detach, repeated, several
-from inference.estimators.origins import Written, warn_of_unseen
+from inference.estimators.origins import Written
 from inference.estimators.runs import check
 from inference.estimators.sites import is_discrete, reachable, unmasked
 from inference.objectives import (
@@ -47,28 +49,27 @@ class Whole(nn.Module):
 class TraceGraph(Whole):
     """Pyro's ``TraceGraph_ELBO``: honours ``infer={"baseline": …}`` of a guide (Pyro's documentation of it).
 
-    # differs: tensors that a program writes in place keep their origins.
+    # differs: tensors that a program writes in place keep their origins, and what Python reads of a sample is
+    an origin of every term.
     """
 
     summary: ClassVar[str] = "Pyro's own TraceGraph_ELBO, with the guide's own baselines (Schulman et al., 2015)"
     bias: ClassVar[str] = "none"
     runs: ClassVar[str] = "1"
 
-    def prepare(self, program: Callable, guide: Callable, images: Tensor) -> None:
-        """As `Whole`, and warn of sites that a score would miss."""
-        seen = check(program, guide, images)
-        warn_of_unseen(seen.discrete, seen.origins, "their scores are left out of the gradient")
-
     def forward(
         self, program: Callable, guide: Callable, images: Tensor, objective: Objective
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """As `Estimator`."""
-        with Written(), TrackNonReparam():
-            traces = objective.traces(program, guide, images)
+        with pyro.validation_enabled(False), Written() as written, TrackNonReparam():
+            traces = tuple(map(prune_subsample_sites, objective.traces(program, guide, images)))
             traces[0].compute_log_prob()
             traces[1].compute_score_parts()
-            elbo = TraceGraph_ELBO()
-            _, surrogate = elbo._loss_and_surrogate_loss_particle(*traces)
+            for trace in traces:
+                for site in trace.nodes.values():
+                    if "log_prob_sum" in site:
+                        site["log_prob_sum"] = written.marked(site["log_prob_sum"])
+            _, surrogate = TraceGraph_ELBO()._loss_and_surrogate_loss_particle(*traces)
             terms = {name: per_image(t).sum() for name, t in cost_terms(*traces).items()}
         return surrogate, {name: detach_provenance(t).detach() for name, t in terms.items()}
 

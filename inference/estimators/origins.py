@@ -58,6 +58,11 @@ class Written(TorchFunctionMode):
         """What was written into the tensor's storage."""
         return self.written.get(_storage(tensor)._cdata, (None, frozenset()))[1]
 
+    def marked(self, tensor: Tensor) -> Tensor:
+        """A tensor with all origins that it may have: its own, its storage's, and all that Python read."""
+        origins = self.of(tensor) | self.read
+        return track_provenance(tensor, origins) if origins else tensor
+
     def note(self, target: Tensor, origins: frozenset[str]) -> None:
         """Remember what is written; the storage is kept, or another might take its address."""
         storage = _storage(target)
@@ -89,12 +94,14 @@ def buffers_kept(*functions: Callable) -> Iterator[None]:
     """What modules count in a run (ECON's prices) is afterwards as it was before."""
     modules = [m for f in functions if isinstance(f, torch.nn.Module) for m in f.modules()]
     kept = [(m, n, b, b.clone()) for m in modules for n, b in m._buffers.items() if b is not None]
+    versions = [b._version for _, _, b, _ in kept]
     try:
         yield
     finally:
         with torch.no_grad():
-            for module, name, buffer, before in kept:
-                module._buffers[name] = buffer.copy_(before)
+            for (module, name, buffer, before), version in zip(kept, versions, strict=True):
+                # autograd refuses a tensor that was written since, were it with what it held
+                module._buffers[name] = buffer if buffer._version == version else buffer.copy_(before)
 
 
 def provenance(run: Callable[[], dict[str, Term]]) -> dict[str, frozenset[str]]:
@@ -104,8 +111,7 @@ def provenance(run: Callable[[], dict[str, Term]]) -> dict[str, frozenset[str]]:
     """
     with torch.no_grad(), pyro.validation_enabled(False), Written() as written, TrackNonReparam():
         costs = {name: term.cost for name, term in run().items()}
-    found = {name: get_provenance(cost) | written.of(cost) for name, cost in costs.items()}
-    return {name: origins | written.read for name, origins in found.items()}
+    return {name: get_provenance(written.marked(cost)) for name, cost in costs.items()}
 
 
 def unseen(sites: Iterable[str], origins: Origins) -> frozenset[str]:

@@ -53,7 +53,9 @@ class TraceGraph(Whole):
     an origin of every term.
     """
 
-    summary: ClassVar[str] = "Pyro's own TraceGraph_ELBO, with the guide's own baselines (Schulman et al., 2015)"
+    summary: ClassVar[str] = (
+        "Pyro's own TraceGraph_ELBO, with the guide's own baselines (Schulman et al., 2015)"
+    )
     bias: ClassVar[str] = "none"
     runs: ClassVar[str] = "1"
 

@@ -22,7 +22,9 @@ class RELAX(Score):
     relaxed loss. So it is right where later sites depend on earlier ones, and costs no run of the program.
     """
 
-    summary: ClassVar[str] = "a learned function of a relaxed sample (RELAX; Grathwohl et al., 2018)"
+    summary: ClassVar[str] = (
+        "a learned function of a relaxed sample (RELAX; Grathwohl et al., 2018)"
+    )
     runs: ClassVar[str] = "1"
 
     def __init__(self) -> None:

@@ -28,7 +28,15 @@ from inference.estimators.pathwise import (
 from inference.estimators.reruns import ARMS, DisARM, Expect, Unordered
 from inference.estimators.runs import Runs, check, where
 from inference.estimators.score import NVIL, RLOO, PublishedNVIL, Reinforce, Score
-from inference.estimators.sites import Method, Place, alternatives, is_discrete, key, plain, unmasked
+from inference.estimators.sites import (
+    Method,
+    Place,
+    alternatives,
+    is_discrete,
+    key,
+    plain,
+    unmasked,
+)
 from inference.objectives import Objective, lookup, per_image
 from inference.settings import choose
 
@@ -41,7 +49,9 @@ FOLLOW = 1024
 class Enumerate(Method):
     """Every value of the site, weighted by its probability."""
 
-    summary: ClassVar[str] = "the sum over all joint values of the sites, beside it pathwise methods only"
+    summary: ClassVar[str] = (
+        "the sum over all joint values of the sites, beside it pathwise methods only"
+    )
     bias: ClassVar[str] = "none"
     runs: ClassVar[str] = "all joint values"
 
@@ -110,7 +120,9 @@ class Estimator(nn.Module):
     @property
     def states(self) -> int:
         """Joint values of all enumerated sites of an image."""
-        return math.prod(number ** place.shape.numel() for place, number in self.enumerated.values())
+        return math.prod(
+            number ** place.shape.numel() for place, number in self.enumerated.values()
+        )
 
     def forward(
         self, program: Callable, guide: Callable, images: Tensor, objective: Objective

@@ -26,12 +26,15 @@ from inference.objectives import Term
 Origins = Mapping[str, frozenset[str]]
 READ = {"item", "tolist", "numpy", "__bool__", "__int__", "__float__", "__index__", "__array__"}
 """Functions of tensors that hand a value to Python."""
-INPLACE = {f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "floordiv", "pow", "mod", "and", "or")}
+INPLACE = {
+    f"__i{name}__"
+    for name in ("add", "sub", "mul", "truediv", "floordiv", "pow", "mod", "and", "or")
+}
 """Operators that write into their first argument."""
 
 
 class Written(TorchFunctionMode):
-    """Within, tensors written in place keep the origins of what was written, by storage; `read` is what Python saw."""
+    """Tensors written in place keep the origins of what was written, by storage; `read` is what Python saw."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,7 +104,9 @@ def buffers_kept(*functions: Callable) -> Iterator[None]:
         with torch.no_grad():
             for (module, name, buffer, before), version in zip(kept, versions, strict=True):
                 # autograd refuses a tensor that was written since, were it with what it held
-                module._buffers[name] = buffer if buffer._version == version else buffer.copy_(before)
+                module._buffers[name] = (
+                    buffer if buffer._version == version else buffer.copy_(before)
+                )
 
 
 def provenance(run: Callable[[], dict[str, Term]]) -> dict[str, frozenset[str]]:
@@ -132,5 +137,6 @@ def warn_of_unseen(sites: Iterable[str], origins: Origins, remedy: str) -> None:
     names = sorted(unseen(sites, origins))
     if names:
         warnings.warn(
-            f"nothing observed depends on {', '.join(names)}, as far as tensors tell: {remedy}", stacklevel=3
+            f"nothing observed depends on {', '.join(names)}, as far as tensors tell: {remedy}",
+            stacklevel=3,
         )

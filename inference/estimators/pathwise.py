@@ -65,7 +65,9 @@ class GumbelRao(Pathwise):
 class GappedST(Pathwise):
     """A corner, with the gradient at logits moved until it is the largest by a gap."""
 
-    summary: ClassVar[str] = "an exact sample, a gradient without Gumbel noise (Gapped ST; Fan et al., 2022)"
+    summary: ClassVar[str] = (
+        "an exact sample, a gradient without Gumbel noise (Gapped ST; Fan et al., 2022)"
+    )
     bias: ClassVar[str] = "of first order in the step to another value"
     draw = staticmethod(relaxations.gapped_st)
 
@@ -89,7 +91,9 @@ class Mean(Pathwise):
 class Competition(Method):
     """The sample as it is; neither it nor its KL has a gradient. Its logits are learned elsewhere."""
 
-    summary: ClassVar[str] = "an exact sample, and no gradient: nothing is learned (ECON, section 5.2)"
+    summary: ClassVar[str] = (
+        "an exact sample, and no gradient: nothing is learned (ECON, section 5.2)"
+    )
     bias: ClassVar[str] = "all of the site's gradient is left out"
     runs: ClassVar[str] = "1"
 

@@ -71,7 +71,9 @@ class ARMS(Score):
 class Expect(Score):
     """The exact sum over one element's values, given what was drawn for all other elements and before."""
 
-    summary: ClassVar[str] = "local expectations: one site's exact sum (Titsias & Lázaro-Gredilla, 2015)"
+    summary: ClassVar[str] = (
+        "local expectations: one site's exact sum (Titsias & Lázaro-Gredilla, 2015)"
+    )
     runs: ClassVar[str] = "1 + A per element"
 
     def prepare(self, place: Place, images: Tensor) -> None:

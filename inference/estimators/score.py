@@ -41,7 +41,9 @@ class NVIL(Score):
     # differs: `PublishedNVIL` is as in the paper.
     """
 
-    summary: ClassVar[str] = "a learned, input-dependent baseline and running mean (Mnih & Gregor, 2014)"
+    summary: ClassVar[str] = (
+        "a learned, input-dependent baseline and running mean (Mnih & Gregor, 2014)"
+    )
     runs: ClassVar[str] = "1"
 
     def __init__(self) -> None:
@@ -69,7 +71,9 @@ class PublishedNVIL(Score):
     standard deviation), and rows where the site does not exist take no part in the running moments.
     """
 
-    summary: ClassVar[str] = "the same with normalised signals, and baselines that see earlier latents"
+    summary: ClassVar[str] = (
+        "the same with normalised signals, and baselines that see earlier latents"
+    )
     bias: ClassVar[str] = "a site's score is divided by the running deviation of its cost"
     runs: ClassVar[str] = "1"
 
@@ -96,7 +100,9 @@ class PublishedNVIL(Score):
 class RLOO(Score):
     """Minus the mean cost of the image's other copies."""
 
-    summary: ClassVar[str] = "K = 4 copies, each with the mean of the others as baseline (Kool et al., 2019)"
+    summary: ClassVar[str] = (
+        "K = 4 copies, each with the mean of the others as baseline (Kool et al., 2019)"
+    )
     runs: ClassVar[str] = "K"
     takes: ClassVar[str] = "copies"
 

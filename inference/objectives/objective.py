@@ -191,7 +191,11 @@ def check_match(program_trace: Trace, guide_trace: Trace) -> None:
         ValueError: they do not; the message names the first site that differs.
     """
     mine, other = (
-        [(n, tuple(t.nodes[n]["value"].shape)) for n in t.stochastic_nodes]
+        [
+            (n, tuple(t.nodes[n]["value"].shape))
+            for n in t.stochastic_nodes
+            if not is_plate(t.nodes[n])
+        ]
         for t in (program_trace, guide_trace)
     )
     for a, b in zip_longest(mine, other):

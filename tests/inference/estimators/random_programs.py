@@ -31,7 +31,7 @@ SPREAD = 0.6
 
 @dataclass(frozen=True)
 class Latent:
-    """A latent: a Bernoulli, a one-hot or plain category of three, two bits joined by to_event, or a Gaussian."""
+    """A Bernoulli, a one-hot or plain category of three, two bits joined by to_event, or a Gaussian."""
 
     kind: str = "bernoulli"
     local: bool = False
@@ -62,6 +62,11 @@ class Spec:
     likelihood: str = "local"
     """local (a plate), canvas (one event), inplace (the same, written into) or read (through Python)"""
     seed: int = 0
+    names: tuple[str, ...] = ()
+    """of the latents, where not z_0, z_1 and so on"""
+
+    def name(self, i):
+        return self.names[i] if self.names else f"z_{i}"
 
     @property
     def subsampled(self):
@@ -69,7 +74,9 @@ class Spec:
 
     @property
     def objective(self):
-        pairs = [(f"z_{i}", z.weight) for i, z in enumerate(self.latents) if z.weight is not None]
+        pairs = [
+            (self.name(i), z.weight) for i, z in enumerate(self.latents) if z.weight is not None
+        ]
         return Objective(weights=dict(pairs))
 
 
@@ -97,7 +104,9 @@ class Table:
         self.size += number
 
     def start(self, seed):
-        return 0.8 * torch.randn(self.size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        return 0.8 * torch.randn(
+            self.size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+        )
 
 
 class Small:
@@ -146,7 +155,9 @@ class Small:
         slope = self.number(who, i, "slope", images)
         bias = self.number(who, i, "bias", images)
         elements = len(self.taken) if latent.local else 1
-        raw = (bias[:, self.taken] if latent.local else bias) + slope * self.context(latent, features)
+        raw = (bias[:, self.taken] if latent.local else bias) + slope * self.context(
+            latent, features
+        )
         if who == "q":
             x = images[:, 0, 0]
             seen = x[:, self.taken] if latent.local else x.mean(1, keepdim=True)
@@ -168,7 +179,7 @@ class Small:
                 stack.enter_context(poutine.scale(scale=latent.scale))
             if latent.free:
                 stack.enter_context(poutine.mask(mask=False))
-            value = pyro.sample(f"z_{i}", fn)
+            value = pyro.sample(self.spec.name(i), fn)
         if latent.kind in ("bernoulli", "category", "normal"):
             value = value.unsqueeze(-1)
         return self.back(value, latent.local)
@@ -199,7 +210,9 @@ class Small:
         s, total = self.spec, torch.zeros(len(images), len(self.taken), dtype=torch.float64)
         for i, seen in enumerate(features):
             if s.likelihood == "read" and i == 0:
-                seen = torch.tensor(seen.tolist(), dtype=torch.float64)  # no tensor tells from where
+                seen = torch.tensor(
+                    seen.tolist(), dtype=torch.float64
+                )  # no tensor tells from where
             total = total + self.number("p", i, "colour", images)[:, :, 0] * seen
         mean, x = total + 0.3 * total.square(), images[:, 0, 0][:, self.taken]
         if s.likelihood == "local":
@@ -270,7 +283,9 @@ def exact_wake(spec, theta, x, subset):
     """What reweighted wake-sleep on two samples follows: weights and chances are no functions of parameters."""
     s = enumerate_states(spec, theta, x, subset)
     chance = (s.log_chance[:, None] + s.log_chance[None]).exp().detach()
-    share = torch.stack(torch.broadcast_tensors(-s.cost[:, None], -s.cost[None])).softmax(0).detach()
+    share = (
+        torch.stack(torch.broadcast_tensors(-s.cost[:, None], -s.cost[None])).softmax(0).detach()
+    )
     learned = s.log_p + s.log_q
     return -(chance * (share[0] * learned[:, None] + share[1] * learned[None])).sum()
 
@@ -283,9 +298,13 @@ def elements_of(spec, subset):
 def enumerate_states(spec, theta, x, subset):
     """All joint values."""
     table, elements = Table(spec), elements_of(spec, subset)
-    number = lambda who, i, what: theta[table.places[who, i, what][0]].view(table.places[who, i, what][1])
+    number = lambda who, i, what: theta[table.places[who, i, what][0]].view(
+        table.places[who, i, what][1]
+    )
     options = [
-        {"bernoulli": 2, "onehot": 3, "category": 3, "joined": 4, "normal": QUADRATURE}[spec.latents[i].kind]
+        {"bernoulli": 2, "onehot": 3, "category": 3, "joined": 4, "normal": QUADRATURE}[
+            spec.latents[i].kind
+        ]
         for i, of in enumerate(elements)
         for _ in of
     ]
@@ -317,7 +336,9 @@ def enumerate_states(spec, theta, x, subset):
             # a mask says nothing of what exists: what is drawn is drawn
             drawn = there if latent.style == "gate" else torch.ones_like(zero)
             log_q = log_q + drawn.detach() * mine
-            weight = (1.0 if latent.weight is None else latent.weight) * (0.0 if latent.free else 1.0)
+            weight = (1.0 if latent.weight is None else latent.weight) * (
+                0.0 if latent.free else 1.0
+            )
             weight = weight * (1.0 if latent.scale is None else latent.scale)
             weight = weight * (ratio if latent.local else 1.0)
             cost = cost + weight * there * (mine - theirs)
@@ -326,7 +347,11 @@ def enumerate_states(spec, theta, x, subset):
             exists[i][j] = value * there if latent.kind == "bernoulli" else None
     for j in subset:
         total = sum(
-            (number("p", i, "colour")[0, 0] * pick(features[i], j) for i in range(len(spec.latents))), zero
+            (
+                number("p", i, "colour")[0, 0] * pick(features[i], j)
+                for i in range(len(spec.latents))
+            ),
+            zero,
         )
         mean = total + 0.3 * total**2
         nats = 0.5 * ((x[j] - mean) / NOISE) ** 2 + math.log(NOISE * math.sqrt(2 * math.pi))
@@ -347,7 +372,9 @@ def score(kind, code, q, p):
         mine, theirs = log_sigmoid(sign * q[:, 0]), log_sigmoid(sign * p[:, 0])
         return code.double(), mine, mine, theirs
     if kind in ("onehot", "category"):
-        take = lambda logits: (logits - logits.logsumexp(1, keepdim=True)).gather(1, code[:, None])[:, 0]
+        take = lambda logits: (logits - logits.logsumexp(1, keepdim=True)).gather(1, code[:, None])[
+            :, 0
+        ]
         return torch.tensor(CODE, dtype=torch.float64)[code], take(q), take(q), take(p)
     if kind == "joined":
         bits = torch.stack([code % 2, code // 2], 1)

@@ -9,7 +9,16 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from random_programs import Latent, Small, Spec, Table, elements_of, exact_bound, exact_loss, exact_wake
+from random_programs import (
+    Latent,
+    Small,
+    Spec,
+    Table,
+    elements_of,
+    exact_bound,
+    exact_loss,
+    exact_wake,
+)
 
 from inference.estimators import ESTIMATORS, estimator
 
@@ -25,7 +34,16 @@ UNBIASED = (
     "unordered:3", "expect", "enumerate", "tracegraph",
 )  # fmt: skip
 BOUNDS = {"vimco:2": exact_bound, "rws:2": exact_wake}
-PATHWISE = ("gumbel", "gumbel_st", "gumbel_rao:2", "gapped_st", "reinmax", "mean", "competition", "nvil_published")
+PATHWISE = (
+    "gumbel",
+    "gumbel_st",
+    "gumbel_rao:2",
+    "gapped_st",
+    "reinmax",
+    "mean",
+    "competition",
+    "nvil_published",
+)
 """Biased for the guide."""
 HARD = ("gumbel_st", "gumbel_rao:2", "gapped_st", "reinmax", "nvil_published")
 """Of which these draw exact values: right for the program's own parameters."""
@@ -56,7 +74,11 @@ def specs(draw, kinds=("bernoulli", "bernoulli", "onehot", "category", "joined",
         kind = draw(st.sampled_from(kinds))
         local = kind != "normal" and draw(st.booleans())
         parents = tuple(j for j in range(i) if draw(st.booleans()))
-        bits = [j for j in range(i) if latents[j].kind == "bernoulli" and (local or not latents[j].local)]
+        bits = [
+            j
+            for j in range(i)
+            if latents[j].kind == "bernoulli" and (local or not latents[j].local)
+        ]
         latent = Latent(
             kind,
             local,
@@ -78,7 +100,9 @@ def specs(draw, kinds=("bernoulli", "bernoulli", "onehot", "category", "joined",
         taken = nodes
     if latents[0].kind == "normal" and likelihood == "read":
         likelihood = "canvas"
-    return Spec(tuple(latents), nodes, taken, draw(st.booleans()), likelihood, draw(st.integers(0, 10**6)))
+    return Spec(
+        tuple(latents), nodes, taken, draw(st.booleans()), likelihood, draw(st.integers(0, 10**6))
+    )
 
 
 def fits(name, spec):
@@ -90,7 +114,15 @@ def fits(name, spec):
         return True
     if "category" in kinds:
         return False
-    if method in ("gumbel", "gumbel_st", "gumbel_rao", "gapped_st", "reinmax", "mean", "competition"):
+    if method in (
+        "gumbel",
+        "gumbel_st",
+        "gumbel_rao",
+        "gapped_st",
+        "reinmax",
+        "mean",
+        "competition",
+    ):
         return True
     if "joined" in kinds:
         return False
@@ -99,14 +131,14 @@ def fits(name, spec):
     return method not in OF_BERNOULLIS or kinds <= {"bernoulli"}
 
 
-def gradients(name, spec, rows, seed, calls=1):
+def gradients(name, spec, rows, seed, calls=1, make=Small):
     """(rows, P) gradients of `rows` images by a method, and the nodes that were taken; the last of `calls`."""
     table = Table(spec)
     theta = table.start(spec.seed).repeat(rows, 1).requires_grad_()
     torch.manual_seed(spec.seed)
     x = torch.randn(2, spec.nodes).repeat(rows // 2, 1)
     images = x.view(rows, 1, 1, spec.nodes)
-    small = Small(spec, theta)
+    small = make(spec, theta)
     torch.manual_seed(seed)
     method = estimator(name)
     method.prepare(small.program, small.guide, images)
@@ -124,9 +156,9 @@ def expected(exact, spec, x, subset):
     return torch.autograd.grad(loss, theta)[0]
 
 
-def distance(name, spec, rows, seed, exact):
+def distance(name, spec, rows, seed, exact, **options):
     """How many standard errors every component of the mean gradient is off."""
-    found, subset, x = gradients(name, spec, rows, seed, calls=2)
+    found, subset, x = gradients(name, spec, rows, seed, **{"calls": 2} | options)
     right = expected(exact, spec, x, subset)
     off = found.mean(0) - right
     both = found.unflatten(0, (-1, 2)).mean(1)  # what differs between the two images is no noise
@@ -134,13 +166,18 @@ def distance(name, spec, rows, seed, exact):
     return off / (error + RARE * right.abs().max() + 1e-9), off
 
 
-def judge(name, spec, exact=exact_loss, part=slice(None), rows=2000):
+def judge(name, spec, exact=exact_loss, part=slice(None), rows=2000, **options):
     """Fail where a component is off, and is so again."""
     rows = rows // 16 * 2 if name in LEARNED else rows
-    z, _ = distance(name, spec, rows, spec.seed + 1, exact)
+    z, _ = distance(name, spec, rows, spec.seed + 1, exact, **options)
     if (z[part].abs() > LIMIT).any():
-        z, off = distance(name, spec, 4 * rows, spec.seed + 2, exact)
-        assert (z[part].abs() < LIMIT).all(), (name, spec, z[part].abs().max(), off[part].abs().max())
+        z, off = distance(name, spec, 4 * rows, spec.seed + 2, exact, **options)
+        assert (z[part].abs() < LIMIT).all(), (
+            name,
+            spec,
+            z[part].abs().max(),
+            off[part].abs().max(),
+        )
 
 
 def of_program(spec):
@@ -158,7 +195,10 @@ def judge_all(spec, rows):
         if fits(name, spec):
             judge(name, spec, rows=rows)
     smooth = all(z.kind != "normal" for z in spec.latents)
-    number = math.prod(options(z) ** len(e) for z, e in zip(spec.latents, elements_of(spec, range(spec.taken)), strict=True))
+    number = math.prod(
+        options(z) ** len(e)
+        for z, e in zip(spec.latents, elements_of(spec, range(spec.taken)), strict=True)
+    )
     for name, exact in BOUNDS.items():
         if smooth and number <= 100:
             judge(name, spec, exact, rows=rows)
@@ -182,7 +222,11 @@ def test_every_estimator_agrees_with_enumeration_on_random_programs(spec):
 
 
 @pytest.mark.slow
-@settings(max_examples=int(os.environ.get("PROGRAMS", "2000")), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=int(os.environ.get("PROGRAMS", "2000")),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
 @given(specs())
 def test_every_estimator_agrees_with_enumeration_on_thousands_of_random_programs(spec):
     judge_all(spec, 2000)

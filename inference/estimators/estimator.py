@@ -26,7 +26,7 @@ from inference.estimators.pathwise import (
     ReinMax,
 )
 from inference.estimators.reruns import ARMS, DisARM, Expect, Unordered
-from inference.estimators.runs import Runs, check, where
+from inference.estimators.runs import Runs, check, check_absent, where
 from inference.estimators.score import NVIL, RLOO, PublishedNVIL, Reinforce, Score
 from inference.estimators.sites import (
     Method,
@@ -78,7 +78,7 @@ class Estimator(nn.Module):
         Raises:
             ValueError: a discrete site has no method, or one that cannot be used there; a pattern matches
                 none; enumerate beside score methods, or over too many values; program and guide differ in
-                their sites, or leave the plate ``batch``.
+                their sites, or leave the plate ``batch``; something reads a site that does not exist.
         """
         seen = check(program, guide, images)
         trace = poutine.trace(guide).get_trace(images)
@@ -90,6 +90,8 @@ class Estimator(nn.Module):
                 raise ValueError(f"pattern {pattern!r} matches no discrete site; there are {names}")
         scored = [name for name, method in used.items() if isinstance(method, Score)]
         self._check_enumerated(scored)
+        if scored:
+            check_absent(program, guide, images, scored)
         warn_of_unseen(scored, seen.origins, "their scores take the whole cost as their signal")
 
     def _check_enumerated(self, scored: list[str]) -> None:

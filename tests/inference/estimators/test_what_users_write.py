@@ -8,6 +8,7 @@ from random_programs import Latent, Small, Spec, exact_bound, exact_wake
 from test_random_programs import UNBIASED, fits, in_double, judge  # noqa: F401
 
 from inference.estimators import estimator
+from programs.blocks.distributions import gate
 
 ONE, LOCAL = Latent(), Latent(local=True)
 CASES = {
@@ -139,3 +140,20 @@ def test_a_site_that_nothing_observed_depends_on_is_worth_a_sentence():
 
     with pytest.warns(UserWarning, match="nothing observed depends on u, as far as tensors tell"):
         estimator("nvil").prepare(*plain(unread), torch.rand(2, 1, 4, 4))
+
+
+@pytest.mark.parametrize("name", ["nvil", "rloo", "disarm", "expect", "muprop"])
+def test_a_site_that_is_read_where_it_does_not_exist_is_refused(name):
+    def careless(rows):
+        a = bit("a", rows)
+        with gate(a):
+            return bit("b", rows)
+
+    def careful(rows):
+        a = bit("a", rows)
+        with gate(a):
+            return a * bit("b", rows)
+
+    estimator(name).prepare(*plain(careful), torch.rand(8, 1, 4, 4))
+    with pytest.raises(ValueError, match="something reads b where it does not exist"):
+        estimator(name).prepare(*plain(careless), torch.rand(8, 1, 4, 4))

@@ -54,22 +54,26 @@ for all sites alike, continuous ones too
                   bias: none, of the bound on K samples; runs: K
   rws             reweighted wake-sleep, wake-phase both (Bornschein & Bengio, 2015; Le et al., 2019)
                   bias: another loss: KL(p ‖ q) for the guide, of order 1/K from its gradient; runs: K
+  rws_sleep       the same with a sleep phase: half of the guide's gradient is from dreams
+                  bias: another loss: KL(p ‖ q) for the guide, on images and on dreams; runs: K + 1
+  rws_defensive   the same on samples of a mixture with a fifth of uniform draws (Le et al., 2019)
+                  bias: that of rws; runs: K
 
 ``rloo:8`` sets K. Score methods are Rao-Blackwellised as Pyro's ``TraceGraph_ELBO`` is: the cost of a
 sample is what depends on it, by provenance (`inference.estimators.origins`; Schulman et al., 2015); KLs are in
 closed form where there is one. Nothing here is *reported* as an ELBO: see `analysis.evaluate`.
 
 What a program must keep to: every site lies in the plate ``batch``, at any dimension, over all images that are
-given; program and guide have the same latents in the same order; elements of a plate do not depend on each
-other's samples within the plate (as in Pyro); what hangs below an absent node stands in
-`programs.blocks.distributions.gate`, and nothing reads it where it is absent. The first two are refused in words, the others
-bias score methods.
+given; program and guide have the same latents in the same order; what hangs below an absent node stands in
+`programs.blocks.distributions.gate`, and nothing reads it where it is absent. What does not is refused in
+words. No check sees whether elements of a plate depend on each other's samples within the plate: that biases
+score methods, as in Pyro.
 
 Shape legend: B images, K copies of each (the images repeated: any program runs them), S shape of a site
 without its batch dimension, A alternatives of a discrete choice (2 for a Bernoulli), D numbers.
 """
 
-from inference.estimators.bounds import RWS, VIMCO, Bound, TraceGraph, Whole
+from inference.estimators.bounds import VIMCO, Bound, TraceGraph, Whole
 from inference.estimators.control import Control
 from inference.estimators.controls import REBAR, RELAX, MuProp
 from inference.estimators.estimator import ESTIMATORS, LIMIT, Enumerate, Estimator, estimator
@@ -90,6 +94,7 @@ from inference.estimators.sites import (
     reachable,
 )
 from inference.estimators.tables import markdown, table
+from inference.estimators.wake import RWS, DefensiveRWS, SleepingRWS
 
 __all__ = [
     "ARMS",
@@ -105,6 +110,7 @@ __all__ = [
     "Choose",
     "Competition",
     "Control",
+    "DefensiveRWS",
     "Detach",
     "DisARM",
     "Enumerate",
@@ -122,6 +128,7 @@ __all__ = [
     "Score",
     "Share",
     "Site",
+    "SleepingRWS",
     "TraceGraph",
     "Unordered",
     "Whole",

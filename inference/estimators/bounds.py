@@ -15,7 +15,7 @@ from pyro.poutine import Trace
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor, nn
 
-from inference.estimators.handlers import COPIES, Choose, Detach, repeated, several
+from inference.estimators.handlers import COPIES, Choose, repeated, several
 from inference.estimators.origins import Written
 from inference.estimators.runs import check
 from inference.estimators.sites import is_discrete, reachable, unmasked
@@ -97,15 +97,15 @@ class Bound(Whole):
         both = log_prob_per_image(program_trace) - log_prob_per_image(guide_trace)
         return both.view(self.copies, -1)
 
-    def log_q(self, guide_trace: Trace, discrete: bool) -> Tensor:
-        """(K, B) what was drawn, or its discrete part, without weights and scales; absent nodes drew nothing."""
+    def log_q(self, guide_trace: Trace, discrete: bool, copies: int | None = None) -> Tensor:
+        """(K, B) of what was drawn, or its discrete part, without weights and scales, and without absent nodes."""
         drawn = {n: s for n, s in guide_trace.nodes.items() if s["type"] == "sample"}
         sites = [
             per_image(Term(n, s["cond_indep_stack"], _log_prob(s) * reachable(s)))
             for n, s in drawn.items()
             if not is_plate(s) and (is_discrete(s) or not discrete)
         ]
-        return sum(sites).view(self.copies, -1) if sites else torch.zeros(())
+        return sum(sites).view(copies or self.copies, -1) if sites else torch.zeros(())
 
     def terms(self, traces: tuple[Trace, Trace]) -> dict[str, Tensor]:
         """Of the ELBO, for the log: the mean over the copies."""
@@ -114,8 +114,8 @@ class Bound(Whole):
 
 
 def _log_prob(site: dict) -> Tensor:
-    """log q of what was drawn, as it was computed unless a mask is part of the distribution."""
-    fn = unmasked(site["fn"])
+    """log q of what was drawn, as it was computed unless something was put in the place of the guide's own."""
+    fn = unmasked(site["infer"].get("proposed for", site["fn"]))
     return site["unscaled_log_prob"] if fn is site["fn"] else fn.log_prob(site["value"])
 
 
@@ -141,23 +141,3 @@ class VIMCO(Bound):
         signal = (bound - without).detach()
         score = self.log_q(traces[1], discrete=True)
         return -(bound + (signal * score).sum(0)).sum(), self.terms(traces)
-
-
-class RWS(Bound):
-    """Program and guide both learn from samples of the guide, weighted by their normalised weights."""
-
-    summary: ClassVar[str] = (
-        "reweighted wake-sleep, wake-phase both (Bornschein & Bengio, 2015; Le et al., 2019)"
-    )
-    bias: ClassVar[str] = "another loss: KL(p ‖ q) for the guide, of order 1/K from its gradient"
-
-    def forward(
-        self, program: Callable, guide: Callable, images: Tensor, objective: Objective
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """As `Estimator`."""
-        with Choose(), Detach():
-            traces = objective.traces(program, guide, repeated(images, self.copies))
-        share = self.log_weights(traces).detach().softmax(0)
-        log_p = log_prob_per_image(traces[0]).view_as(share)
-        log_q = self.log_q(traces[1], discrete=False)
-        return -(share * (log_p + log_q)).sum(), self.terms(traces)

@@ -12,7 +12,7 @@ from pyro.poutine import Trace
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from inference.estimators.bounds import RWS, VIMCO, TraceGraph, Whole
+from inference.estimators.bounds import VIMCO, TraceGraph, Whole
 from inference.estimators.controls import REBAR, RELAX, MuProp
 from inference.estimators.handlers import repeated
 from inference.estimators.origins import unseen, warn_of_unseen
@@ -37,6 +37,7 @@ from inference.estimators.sites import (
     plain,
     unmasked,
 )
+from inference.estimators.wake import RWS, DefensiveRWS, SleepingRWS
 from inference.objectives import Objective, lookup, per_image
 from inference.settings import choose
 
@@ -208,6 +209,8 @@ ESTIMATORS: dict[str, type[Method | Whole]] = {
     "tracegraph": TraceGraph,
     "vimco": VIMCO,
     "rws": RWS,
+    "rws_sleep": SleepingRWS,
+    "rws_defensive": DefensiveRWS,
 }
 
 

@@ -115,7 +115,7 @@ def conditional(logits: Tensor, chosen: Tensor) -> Tensor:
 
 
 def exact(logits: Tensor, gumbel: Tensor | None = None) -> Tensor:
-    """A corner of the simplex by the logits' probabilities, from Gumbel noise that may be given; no gradient."""
+    """A corner of the simplex by the logits' probabilities, from noise that may be given; no gradient."""
     return _corner((logits + (noise(logits) if gumbel is None else gumbel)).argmax(-1), logits)
 
 

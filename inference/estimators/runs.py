@@ -211,7 +211,9 @@ def check(program: Callable, guide: Callable, images: Tensor) -> Seen:
         return Seen(discrete, provenance(run))
 
 
-def check_absent(program: Callable, guide: Callable, images: Tensor, sites: Collection[str]) -> None:
+def check_absent(
+    program: Callable, guide: Callable, images: Tensor, sites: Collection[str]
+) -> None:
     """See that no term reads a site where it does not exist: no score is taken there.
 
     All Bernoullis are set to 0, then the sites that do not exist are given other values. A program that makes
@@ -239,14 +241,16 @@ def check_absent(program: Callable, guide: Callable, images: Tensor, sites: Coll
             return
         guilty = [n for n in moved if not _alike(costs, run(still | {n: moved[n]})[1])] or [*moved]
     raise ValueError(
-        f"something reads {', '.join(guilty)} where it does not exist, by the gate around it: multiply it by its "
-        "presence where it is used, or put what depends on it in the gate too"
+        f"something reads {', '.join(guilty)} where it does not exist, by the gate around it: multiply it by "
+        "its presence where it is used, or put what depends on it in the gate too"
     )
 
 
 def _one_hot(fn: dist.TorchDistribution) -> bool:
     base = unmasked(fn)
-    return not isinstance(base.base_dist if isinstance(base, dist.Independent) else base, dist.Bernoulli)
+    return not isinstance(
+        base.base_dist if isinstance(base, dist.Independent) else base, dist.Bernoulli
+    )
 
 
 def _other(node: dict) -> Tensor:
@@ -266,4 +270,6 @@ def _other(node: dict) -> Tensor:
 def _alike(one: Mapping[str, Term], two: Mapping[str, Term]) -> bool:
     """Whether all terms of two runs agree, up to rounding."""
     pairs = [(term.cost, two[name].cost) for name, term in one.items() if name in two]
-    return all(torch.allclose(a, b, rtol=1e-4, atol=1e-4 * float(a.abs().max()) + 1e-6) for a, b in pairs)
+    return all(
+        torch.allclose(a, b, rtol=1e-4, atol=1e-4 * float(a.abs().max()) + 1e-6) for a, b in pairs
+    )

@@ -59,8 +59,8 @@ class Site(Place):
     """values (P, K·B, *S[, A]) -> costs (P, K·B, *S): everything before the site stays as it is; with
     ``shared=True`` all P have the same noise after it"""
     relaxed: Callable[[Tensor], tuple[Tensor, Tensor]]
-    """relaxed values (P, K·B, *S[, A]) -> costs (P, K·B, *S) without gradient, and their sums (P, K·B), with every
-    term once, with a gradient; discrete sites after it are at their means"""
+    """relaxed values (P, K·B, *S[, A]) -> costs (P, K·B, *S) without gradient, and with one (P, K·B) the sum of
+    all terms that depend on the site; discrete sites after it are at their means"""
 
     @property
     def log_prob(self) -> Tensor:

@@ -279,9 +279,14 @@ def exact_bound(spec, theta, x, subset):
     return -(chance * both).sum()
 
 
-def exact_wake(spec, theta, x, subset):
+def exact_defence(spec, theta, x, subset):
+    """The same on samples of a mixture with a fifth of uniform draws."""
+    return exact_wake(spec, theta, x, subset, 0.2)
+
+
+def exact_wake(spec, theta, x, subset, uniform=0.0):
     """What reweighted wake-sleep on two samples follows: weights and chances are no functions of parameters."""
-    s = enumerate_states(spec, theta, x, subset)
+    s = enumerate_states(spec, theta, x, subset, uniform)
     chance = (s.log_chance[:, None] + s.log_chance[None]).exp().detach()
     share = (
         torch.stack(torch.broadcast_tensors(-s.cost[:, None], -s.cost[None])).softmax(0).detach()
@@ -295,8 +300,8 @@ def elements_of(spec, subset):
     return [subset if latent.local else [0] for latent in spec.latents]
 
 
-def enumerate_states(spec, theta, x, subset):
-    """All joint values."""
+def enumerate_states(spec, theta, x, subset, uniform=0.0):
+    """All joint values, drawn from the guide, or from its mixture with uniform draws."""
     table, elements = Table(spec), elements_of(spec, subset)
     number = lambda who, i, what: theta[table.places[who, i, what][0]].view(
         table.places[who, i, what][1]
@@ -331,8 +336,9 @@ def enumerate_states(spec, theta, x, subset):
             q = number("q", i, "bias")[row] + context[:, None] * number("q", i, "slope")[0]
             q = q + at * number("q", i, "image")[0]
             p = number("p", i, "bias")[row] + context[:, None] * number("p", i, "slope")[0]
-            value, chance, mine, theirs = score(latent.kind, next(codes), q, p)
+            value, chance, mine, theirs = score(latent.kind, next(codes), q, p, uniform)
             log_chance = log_chance + chance
+            drawn_from = mine if latent.kind == "normal" else chance
             # a mask says nothing of what exists: what is drawn is drawn
             drawn = there if latent.style == "gate" else torch.ones_like(zero)
             log_q = log_q + drawn.detach() * mine
@@ -341,7 +347,7 @@ def enumerate_states(spec, theta, x, subset):
             )
             weight = weight * (1.0 if latent.scale is None else latent.scale)
             weight = weight * (ratio if latent.local else 1.0)
-            cost = cost + weight * there * (mine - theirs)
+            cost = cost + weight * there * (drawn_from - theirs)
             log_p = log_p + weight * there * theirs
             features[i][j] = value * there
             exists[i][j] = value * there if latent.kind == "bernoulli" else None
@@ -365,28 +371,30 @@ def pick(table, j):
     return table[j] if j in table else table[0]
 
 
-def score(kind, code, q, p):
+def score(kind, code, q, p, uniform=0.0):
     """An element's feature, log chance, log q and log p at the values of a code (states)."""
+    mixed = lambda log_q, number: ((1 - uniform) * log_q.exp() + uniform / number).log()
     if kind == "bernoulli":
         sign = 2.0 * code - 1
         mine, theirs = log_sigmoid(sign * q[:, 0]), log_sigmoid(sign * p[:, 0])
-        return code.double(), mine, mine, theirs
+        return code.double(), mixed(mine, 2), mine, theirs
     if kind in ("onehot", "category"):
         take = lambda logits: (logits - logits.logsumexp(1, keepdim=True)).gather(1, code[:, None])[
             :, 0
         ]
-        return torch.tensor(CODE, dtype=torch.float64)[code], take(q), take(q), take(p)
+        mine = take(q)
+        return torch.tensor(CODE, dtype=torch.float64)[code], mixed(mine, 3), mine, take(p)
     if kind == "joined":
         bits = torch.stack([code % 2, code // 2], 1)
         sign = 2.0 * bits - 1
-        mine, theirs = log_sigmoid(sign * q).sum(1), log_sigmoid(sign * p).sum(1)
-        return (bits * torch.tensor(PAIR, dtype=torch.float64)).sum(1), mine, mine, theirs
+        mine, theirs = log_sigmoid(sign * q), log_sigmoid(sign * p).sum(1)
+        worth = (bits * torch.tensor(PAIR, dtype=torch.float64)).sum(1)
+        return worth, mixed(mine, 2).sum(1), mine.sum(1), theirs
     points, weights = np.polynomial.hermite_e.hermegauss(QUADRATURE)
     at = torch.tensor(points)[code]
     chance = torch.tensor(weights / math.sqrt(2 * math.pi)).log()[code]
     value = q[:, 0] + SPREAD * at
     half = 0.5 * math.log(2 * math.pi)
-    # what a density is scored by may move its own value's density: both readings differentiate through it
     mine = -0.5 * ((value - q[:, 0]) / SPREAD) ** 2 - math.log(SPREAD) - half
     return value, chance, mine, -0.5 * (value - p[:, 0]) ** 2 - half
 

@@ -102,5 +102,5 @@ def test_a_wrong_option_is_refused_by_pyro():
     program, _, images = make(Bits)
     guide, method = Baselined({"no_such_option": 1}), estimator("tracegraph")
     method.prepare(program, guide, images)
-    with pytest.raises(ValueError, match="[Uu]nrecognized baseline"):
+    with pytest.raises(ValueError, match=r"[Uu]nrecognized baseline"):
         method(program, guide, images, Objective())

@@ -98,7 +98,7 @@ class Bound(Whole):
         return both.view(self.copies, -1)
 
     def log_q(self, guide_trace: Trace, discrete: bool, copies: int | None = None) -> Tensor:
-        """(K, B) of what was drawn, or its discrete part, without weights and scales, and without absent nodes."""
+        """(K, B) of what was drawn, or its discrete part: no weights, no scales, no absent nodes."""
         drawn = {n: s for n, s in guide_trace.nodes.items() if s["type"] == "sample"}
         sites = [
             per_image(Term(n, s["cond_indep_stack"], _log_prob(s) * reachable(s)))

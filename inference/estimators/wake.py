@@ -64,18 +64,16 @@ class SleepingRWS(Bound):
             ValueError: it does not, or as `Bound`.
         """
         super().prepare(program, guide, images)
-        trace = poutine.trace(program).get_trace(images)
-        names = [
-            n for n in trace.observation_nodes if trace.nodes[n]["value"].shape == images.shape
-        ]
         try:
             with apart(program), torch.no_grad():
+                trace = poutine.trace(program).get_trace(images)
                 dream = poutine.trace(program).get_trace(batch=len(images))
         except TypeError as error:
             raise ValueError(
                 "rws_sleep dreams, and this program does not: let program(batch=B) draw B images"
             ) from error
-        self.seen = next((n for n in names if n in dream.nodes), "")
+        observed = {n: trace.nodes[n]["value"] for n in trace.observation_nodes if n in dream.nodes}
+        self.seen = next((n for n, value in observed.items() if value.shape == images.shape), "")
         if not self.seen:
             raise ValueError(
                 "rws_sleep dreams, and no observed site of program(batch=B) is of the images' shape "

@@ -50,6 +50,7 @@ class Learner(Training):
     def __init__(self, p: Plan, name: str, seed: int, data: Dataset) -> None:
         super().__init__(replace(p, recipe=replace(p.recipe, estimator=name), seed=seed), data)
         self.data, self.evaluations = data, 0
+        self.trainer.apply_schedules()
         self.program.register_forward_pre_hook(self._count)
 
     def _count(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -120,7 +121,7 @@ def compare(
     Columns: `objective`, the ELBO or a bound on several samples, whose gradient is another; `bias` and
     `variance` relative to the reference's norm and squared norm, `bias_error` the standard error of the
     former, `snr` the norm of the mean over the standard deviation, by group too, `seconds` and `evaluations`
-    (images run through the program, of each in `x`) a gradient.
+    (images run through the program, of each in `x`) per gradient; `beside` adds its time beside `nvil`'s.
 
     Args:
         draws: gradients an estimator.
@@ -162,6 +163,12 @@ def compare(
                 spread = moments.variance[part].sum().sqrt().clamp(min=1e-12)
                 row[f"snr {group}"] = float(moments.mean[part].norm() / spread)
             yield row
+
+
+def beside(rows: list[dict], yardstick: str = "nvil") -> list[dict]:
+    """The rows of one point, with the time of a gradient in units of the yardstick's, if that is among them."""
+    times = [row["seconds"] for row in rows if row["estimator"] == yardstick]
+    return [row | {f"times {yardstick}": row["seconds"] / t} for row in rows for t in times] or rows
 
 
 def exact(
@@ -362,7 +369,7 @@ def study(o: argparse.Namespace) -> None:
         while learner.trainer.step < point:
             learner.update()
         x = learner.images(10**6)[: o.images]
-        rows = list(compare(learner, names, o.draws, o.draws, x, o.reference))
+        rows = beside(list(compare(learner, names, o.draws, o.draws, x, o.reference)))
         gradients += rows
         write_csv(o.out / "gradients.csv", gradients)
         print(f"gradients at step {point}, {o.draws} draws of {len(x)} images")

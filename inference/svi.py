@@ -26,7 +26,7 @@ from typing import Any, Protocol
 import pyro
 
 from inference import checkpoint
-from inference.estimators import ESTIMATORS
+from inference.estimators import ESTIMATORS, table
 from inference.images.dataset import Dataset
 from inference.loading import load
 from inference.log import SINKS, Log, print_anything
@@ -218,8 +218,8 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     a.add_argument("--images", metavar="DIR", type=Path, help="folder of images to learn from, "
                         "of clips, a video, or CLEVR with masks as an HDF5 file")  # fmt: skip
-    a.add_argument("--estimator", metavar="E", help=f"one of {', '.join(ESTIMATORS)}, or "
-                   "PATTERN=E,… by names of sites")  # fmt: skip
+    a.add_argument("--estimator", metavar="E", action=Explained, help=f"one of {', '.join(ESTIMATORS)}, or "
+                   "PATTERN=E,… by names of sites; help tells what they are")  # fmt: skip
     a.add_argument("--steps", type=int, metavar="N", help="the step to reach")
     a.add_argument(
         "--minutes", type=float, default=math.inf, metavar="M", help="stop cleanly after M"
@@ -241,6 +241,23 @@ def parser() -> argparse.ArgumentParser:
     a.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of the "
                    "program's Config; world.FIELD of the world's, train.FIELD of the recipe")  # fmt: skip
     return a
+
+
+class Explained(argparse.Action):
+    """The name of an estimator; ``help`` prints what there is, and ends."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option: str | None = None,
+    ) -> None:
+        """Store it."""
+        if values == "help":
+            print(table())
+            parser.exit()
+        setattr(namespace, self.dest, values)
 
 
 def parse(arguments: list[str] | None = None) -> Run:

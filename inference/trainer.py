@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from inference.adapt import Names, find_names, rename
 from inference.estimators import estimator
 from inference.images.dataset import Dataset, Sampler
 from inference.machine import distributed, networks
-from inference.objectives import Objective, is_plate
+from inference.objectives import Objective, check_match
 from inference.plan import Plan, check_pictures
 
 BASELINE_RATE = 1e-3
@@ -221,25 +220,3 @@ def largest(parameters: list[nn.Parameter]) -> Tensor:
     """The largest magnitude in all gradients: their infinity norm, in a 25th of `vector_norm`'s time."""
     ends = [torch.stack(torch.aminmax(p.grad)) for p in parameters if p.grad is not None]
     return torch.stack(ends).abs().max()
-
-
-def check_match(program_trace: pyro.poutine.Trace, guide_trace: pyro.poutine.Trace) -> None:
-    """Program and guide must have the same latent sites, of the same shapes, in the same order.
-
-    Raises:
-        ValueError: they do not; the message names the first site that differs.
-    """
-    mine, other = (
-        [
-            (n, tuple(t.nodes[n]["value"].shape))
-            for n in t.stochastic_nodes
-            if not is_plate(t.nodes[n])
-        ]
-        for t in (program_trace, guide_trace)
-    )
-    for a, b in zip_longest(mine, other):
-        if a != b:
-            raise ValueError(
-                f"program and guide must sample the same sites in the same order: the program has "
-                f"{a and f'{a[0]} of shape {a[1]}'}, the guide {b and f'{b[0]} of shape {b[1]}'}"
-            )

@@ -1,28 +1,95 @@
-"""Bounds on K samples per image."""
+"""Bounds on K samples per image, and Pyro's own estimator: objectives of their own, for all sites alike."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
+import pyro
 import torch
+from pyro.infer import TraceGraph_ELBO
+from pyro.infer.tracegraph_elbo import TrackNonReparam
+from pyro.ops.provenance import detach_provenance
 from pyro.poutine import Trace
+from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor, nn
 
-from inference.estimators.handlers import COPIES, Choose, Detach, several
-from inference.estimators.sites import is_discrete
-from inference.objectives import Objective, Term, cost_terms, log_prob_per_image, per_image
+from inference.estimators.handlers import COPIES, Choose, repeated, several
+from inference.estimators.origins import Written
+from inference.estimators.runs import check
+from inference.estimators.sites import is_discrete, reachable, unmasked
+from inference.objectives import (
+    Objective,
+    Term,
+    cost_terms,
+    is_plate,
+    log_prob_per_image,
+    per_image,
+)
 
 
-class Bound(nn.Module):
-    """Estimators of a bound on K samples an image. Enumerated, relaxed or other methods do not mix in."""
+class Whole(nn.Module):
+    """Abstract: an estimator for all sites alike; enumerated, relaxed or other methods do not mix in."""
+
+    summary: ClassVar[str]
+    bias: ClassVar[str]
+    runs: ClassVar[str]
+    takes: ClassVar[str] = ""
+
+    def prepare(self, program: Callable, guide: Callable, images: Tensor) -> None:
+        """See that program and guide fit each other; nothing is learned.
+
+        Raises:
+            ValueError: they do not.
+        """
+        check(program, guide, images)
+
+
+class TraceGraph(Whole):
+    """Pyro's ``TraceGraph_ELBO``: honours ``infer={"baseline": …}`` of a guide (Pyro's documentation of it).
+
+    # differs: tensors that a program writes in place keep their origins, and what Python reads of a sample is
+    an origin of every term.
+    """
+
+    summary: ClassVar[str] = (
+        "Pyro's own TraceGraph_ELBO, with the guide's own baselines (Schulman et al., 2015)"
+    )
+    bias: ClassVar[str] = "none"
+    runs: ClassVar[str] = "1"
+
+    def forward(
+        self, program: Callable, guide: Callable, images: Tensor, objective: Objective
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """As `Estimator`."""
+        with pyro.validation_enabled(False), Written() as written, TrackNonReparam():
+            traces = tuple(map(prune_subsample_sites, objective.traces(program, guide, images)))
+            traces[0].compute_log_prob()
+            traces[1].compute_score_parts()
+            for trace in traces:
+                for site in trace.nodes.values():
+                    if "log_prob_sum" in site:
+                        site["log_prob_sum"] = written.marked(site["log_prob_sum"])
+            _, surrogate = TraceGraph_ELBO()._loss_and_surrogate_loss_particle(*traces)
+            terms = {name: per_image(t).sum() for name, t in cost_terms(*traces).items()}
+        return surrogate, {name: detach_provenance(t).detach() for name, t in terms.items()}
+
+
+class Bound(Whole):
+    """Abstract: an estimator of a bound on K samples per image, log 1/K Σ_k w_k.
+
+    Weights of an objective, its penalties and the scales of subsampled plates stand in log w as they stand in
+    the loss: log w = log p(x | z) + weight (log p(z) - log q(z)) - penalty. With such tables it is a bound on
+    no evidence; its gradient is that of the loss so defined. What samples are scored by is log q itself.
+    """
+
+    takes: ClassVar[str] = "copies"
+    runs: ClassVar[str] = "K"
 
     def __init__(self, copies: int = COPIES) -> None:
         super().__init__()
         self.copies = several(copies)
-
-    def prepare(self, program: Callable, guide: Callable, images: Tensor) -> None:
-        """Nothing is learned."""
 
     def log_weights(self, traces: tuple[Trace, Trace]) -> Tensor:
         """(K, B) log p - log q."""
@@ -30,45 +97,47 @@ class Bound(nn.Module):
         both = log_prob_per_image(program_trace) - log_prob_per_image(guide_trace)
         return both.view(self.copies, -1)
 
+    def log_q(self, guide_trace: Trace, discrete: bool, copies: int | None = None) -> Tensor:
+        """(K, B) of what was drawn, or its discrete part: no weights, no scales, no absent nodes."""
+        drawn = {n: s for n, s in guide_trace.nodes.items() if s["type"] == "sample"}
+        sites = [
+            per_image(Term(n, s["cond_indep_stack"], _log_prob(s) * reachable(s)))
+            for n, s in drawn.items()
+            if not is_plate(s) and (is_discrete(s) or not discrete)
+        ]
+        return sum(sites).view(copies or self.copies, -1) if sites else torch.zeros(())
+
     def terms(self, traces: tuple[Trace, Trace]) -> dict[str, Tensor]:
         """Of the ELBO, for the log: the mean over the copies."""
         with torch.no_grad():
             return {n: per_image(t).sum() / self.copies for n, t in cost_terms(*traces).items()}
 
 
+def _log_prob(site: dict) -> Tensor:
+    """log q of what was drawn, as it was computed unless something was put in the place of the guide's own."""
+    fn = unmasked(site["infer"].get("proposed for", site["fn"]))
+    return site["unscaled_log_prob"] if fn is site["fn"] else fn.log_prob(site["value"])
+
+
 class VIMCO(Bound):
     """Score functions of the IWAE bound; a copy's signal is the bound minus that without its weight."""
+
+    summary: ClassVar[str] = (
+        "gradient of the IWAE bound, leave-one-out control variates (Mnih & Rezende, 2016)"
+    )
+    bias: ClassVar[str] = "none, of the bound on K samples"
 
     def forward(
         self, program: Callable, guide: Callable, images: Tensor, objective: Objective
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """As `Estimator`."""
         with Choose():
-            traces = objective.traces(program, guide, images.repeat(self.copies, 1, 1, 1))
+            traces = objective.traces(program, guide, repeated(images, self.copies))
         log_w = self.log_weights(traces)
         bound = log_w.logsumexp(0) - math.log(self.copies)
         mean = (log_w.sum(0) - log_w) / (self.copies - 1)
         own = torch.eye(self.copies, dtype=torch.bool, device=images.device)[..., None]
         without = torch.where(own, mean, log_w).logsumexp(1) - math.log(self.copies)
         signal = (bound - without).detach()
-        log_q = [
-            per_image(Term(name, site["cond_indep_stack"], site["log_prob"]))
-            for name, site in traces[1].nodes.items()
-            if is_discrete(site)
-        ]
-        score = sum(log_q).view_as(signal) if log_q else 0.0
+        score = self.log_q(traces[1], discrete=True)
         return -(bound + (signal * score).sum(0)).sum(), self.terms(traces)
-
-
-class RWS(Bound):
-    """Program and guide both learn from samples of the guide, weighted by their normalised weights."""
-
-    def forward(
-        self, program: Callable, guide: Callable, images: Tensor, objective: Objective
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """As `Estimator`."""
-        with Choose(), Detach():
-            traces = objective.traces(program, guide, images.repeat(self.copies, 1, 1, 1))
-        share = self.log_weights(traces).detach().softmax(0).flatten()
-        log_probs = sum(log_prob_per_image(trace) for trace in traces)
-        return -(share * log_probs).sum(), self.terms(traces)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pyro.distributions as dist
+import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from inference.estimators.pathwise import Competition, Pathwise
-from inference.estimators.relaxations import exact
-from inference.estimators.sites import (
-    Method,
-    is_discrete,
-)
+from inference.estimators.relaxations import exact, noise
+from inference.estimators.sites import Method, batch_dim, is_discrete
 from inference.objectives import is_plate, lookup
 
 COPIES = 4
@@ -57,6 +55,38 @@ class Fix(Messenger):
             msg["done"] = True
 
 
+class Share(Messenger):
+    """The P copies of a batch have the same noise: one's is drawn, so that copies differ in nothing else.
+
+    So for Gaussians, Bernoullis and one-hot categories; other latents are drawn anew for every copy.
+    """
+
+    def __init__(self, copies: int) -> None:
+        super().__init__()
+        self.copies = copies
+
+    def _pyro_sample(self, msg: dict) -> None:
+        latent = msg["type"] == "sample" and not msg["is_observed"] and not is_plate(msg)
+        if not latent or msg["done"]:
+            return
+        fn = msg["fn"]
+        base = fn.base_dist if isinstance(fn, dist.Independent) else fn
+        dim = len(fn.batch_shape) + batch_dim(msg["name"], msg)
+        if type(base) is dist.Normal:
+            msg["value"] = base.loc + base.scale * self.tiled(torch.randn_like, base.loc, dim)
+        elif type(base) is dist.Bernoulli:
+            uniform = self.tiled(torch.rand_like, base.probs, dim)
+            msg["value"] = (uniform < base.probs).to(base.probs.dtype)
+        elif type(base) is dist.OneHotCategorical:
+            msg["value"] = exact(base.logits, self.tiled(noise, base.logits, dim))
+        msg["done"] = msg["value"] is not None
+
+    def tiled(self, draw: Callable[[Tensor], Tensor], like: Tensor, dim: int) -> Tensor:
+        """Noise shaped as a tensor, that of its first copy at all of them."""
+        first = draw(like.detach().narrow(dim, 0, like.shape[dim] // self.copies))
+        return first.repeat([self.copies if d == dim else 1 for d in range(like.ndim)])
+
+
 class Detach(Messenger):
     """Samples are data: no gradient passes them."""
 
@@ -74,3 +104,8 @@ def several(copies: int) -> int:
     if copies < 2:
         raise ValueError(f"{copies} copies of an image: give at least 2, as in rloo:2")
     return copies
+
+
+def repeated(images: Tensor, copies: int) -> Tensor:
+    """(K·B, …) the batch K times, one after another."""
+    return images.repeat(copies, *[1] * (images.ndim - 1))

@@ -10,6 +10,8 @@ two-way choice with logits (logit, 0).
 ==============  =====================================================================================
 ``gumbel``      softmax((logits + Gumbel noise) / τ) (Jang et al., 2017; Maddison et al., 2017)
 ``gumbel_st``   its largest entry set to one, the others to zero; the gradient is the soft one's
+``gumbel_rao``  an exact draw; the mean gradient of K soft ones that round to it (Paulus et al., 2021)
+``gapped_st``   an exact draw; the gradient at logits by which it wins by a gap (Fan et al., 2022)
 ``reinmax``     an exact draw; gradient of second order in the logits (Liu et al., 2023, Algorithm 2)
 ``mean``        no draw: the probabilities themselves (MONet; ECON, section 5.1)
 ==============  =====================================================================================
@@ -78,7 +80,7 @@ def _kl_relaxed(q: Relaxed, p: Relaxed) -> Tensor:
 
 def gumbel(logits: Tensor, temperature: Tensor | float) -> Tensor:
     """A point of the simplex."""
-    return ((logits + _noise(logits)) / temperature).softmax(-1)
+    return ((logits + noise(logits)) / temperature).softmax(-1)
 
 
 def gumbel_st(logits: Tensor, temperature: Tensor | float) -> Tensor:
@@ -87,9 +89,34 @@ def gumbel_st(logits: Tensor, temperature: Tensor | float) -> Tensor:
     return _Instead.apply(_corner(soft.argmax(-1), soft), soft)
 
 
-def exact(logits: Tensor) -> Tensor:
-    """A corner of the simplex, by the logits' probabilities; no gradient."""
-    return _corner((logits + _noise(logits)).argmax(-1), logits)
+def gumbel_rao(logits: Tensor, temperature: Tensor | float, points: int = 10) -> Tensor:
+    """A corner of the simplex; the gradient is the mean of those of `points` soft draws that round to it."""
+    hard, at = exact(logits), logits.detach()
+    moves = [(conditional(at, hard) - at).detach() for _ in range(points)]
+    soft = sum(((logits + move) / temperature).softmax(-1) for move in moves) / points
+    return _Instead.apply(hard, soft)
+
+
+def gapped_st(logits: Tensor, temperature: Tensor | float, gap: float = 1.0) -> Tensor:
+    """A corner of the simplex; the gradient of a softmax of logits among which it is the largest by `gap`."""
+    hard, at = exact(logits), logits.detach()
+    most = at.amax(-1, keepdim=True)
+    up = hard * (most - at)
+    down = (1 - hard) * (at - most + gap).clamp(min=0)
+    return _Instead.apply(hard, ((logits + up - down) / temperature).softmax(-1))
+
+
+def conditional(logits: Tensor, chosen: Tensor) -> Tensor:
+    """(…, A) logits plus Gumbel noise, given which is the largest (one-hot), up to a common shift."""
+    log_p = logits.log_softmax(-1).clamp(min=-60)
+    exponential = -torch.rand_like(logits).clamp(1e-6, 1 - 1e-6).log()
+    least = (exponential * chosen).sum(-1, keepdim=True)
+    return torch.where(chosen > 0.5, -least.log(), -(least + exponential * (-log_p).exp()).log())
+
+
+def exact(logits: Tensor, gumbel: Tensor | None = None) -> Tensor:
+    """A corner of the simplex by the logits' probabilities, from noise that may be given; no gradient."""
+    return _corner((logits + (noise(logits) if gumbel is None else gumbel)).argmax(-1), logits)
 
 
 def reinmax(logits: Tensor, _: Tensor | float = 1.0) -> Tensor:
@@ -109,7 +136,7 @@ def mean(logits: Tensor, _: Tensor | float = 1.0) -> Tensor:
     return logits.softmax(-1)
 
 
-def _noise(like: Tensor) -> Tensor:
+def noise(like: Tensor) -> Tensor:
     """Gumbel noise; 1e-6 keeps it finite at both ends."""
     return -(-torch.rand_like(like).clamp(1e-6, 1 - 1e-6).log()).log()
 

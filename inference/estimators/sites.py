@@ -1,50 +1,104 @@
-"""What a method sees of a discrete site, and which terms depend on it."""
+"""What a method sees of a discrete site, and what it says of itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pyro.distributions as dist
 import torch
-from pyro.infer.tracegraph_elbo import TrackNonReparam
-from pyro.infer.util import MultiFrameTensor
-from pyro.ops.provenance import get_provenance
-from pyro.poutine import Trace
 from torch import Tensor, nn
 
-from inference.objectives import Term, is_plate
+from inference.objectives import is_plate
 
 
 @dataclass(frozen=True)
-class Site:
-    """What a score method sees of a site."""
+class Place:
+    """A discrete site of a guide, before anything is drawn for a gradient."""
 
     name: str
     fn: dist.TorchDistribution
-    """the guide's distribution, batch shape (K·B, *S)"""
+    """the guide's distribution"""
+    dim: int
+    """where the plate ``batch`` lies among the batch dimensions, counted from the right: negative"""
+    history: int
+    """D, how many numbers an image has in all latents before the site"""
+
+    def front(self, x: Tensor, event_dim: int = 0) -> Tensor:
+        """The plate ``batch`` first, whatever its place: (…, B, …, *E) -> (B, *S, *E)."""
+        return x.movedim(self.dim - event_dim, 0)
+
+    def back(self, x: Tensor, event_dim: int = 0) -> Tensor:
+        """The inverse of `front`."""
+        return x.movedim(0, self.dim - event_dim)
+
+    @property
+    def shape(self) -> torch.Size:
+        """S: the batch shape without the plate ``batch``."""
+        shape = list(self.fn.batch_shape)
+        del shape[self.dim]
+        return torch.Size(shape)
+
+
+@dataclass(frozen=True)
+class Site(Place):
+    """What a score method sees of a site. The plate ``batch`` comes first in every tensor."""
+
     value: Tensor
     """(K·B, *S), or (K·B, *S, A) one-hot"""
+    exists: Tensor
+    """(K·B, *S) 1 where something depends on the draw, 0 below an absent node"""
     cost: Tensor
     """(K·B, *S) nats of the negative ELBO that depend on the value, without gradient"""
     images: Tensor
     """(K·B, C, H, W)"""
-    rerun: Callable[[Tensor], Tensor]
-    """values (P, K·B, *S) -> costs of the same shape: everything before the site stays as it is"""
+    earlier: Tensor
+    """(K·B, D) the values of all latents that were drawn before, for baselines"""
+    rerun: Callable[..., Tensor]
+    """values (P, K·B, *S[, A]) -> costs (P, K·B, *S): everything before the site stays as it is; with
+    ``shared=True`` all P have the same noise after it"""
+    relaxed: Callable[[Tensor], tuple[Tensor, Tensor]]
+    """relaxed values (P, K·B, *S[, A]) -> costs (P, K·B, *S) without gradient, and with one (P, K·B) the sum of
+    all terms that depend on the site; discrete sites after it are at their means"""
 
     @property
     def log_prob(self) -> Tensor:
         """(K·B, *S) log q(value)."""
-        return self.fn.log_prob(self.value)
+        return self.front(self.fn.log_prob(self.back(self.value, self.fn.event_dim)))
+
+    @property
+    def logits(self) -> Tensor:
+        """(K·B, *S, A) unnormalised; those of a Bernoulli are (logit, 0)."""
+        return self.front(choice(self.fn), 1)
+
+    @property
+    def chosen(self) -> Tensor:
+        """(K·B, *S, A) one-hot; a Bernoulli's are (value, 1 - value)."""
+        if self.fn.event_shape:
+            return self.value
+        return torch.stack([self.value, 1 - self.value], -1)
+
+    def values(self, one_hot: Tensor) -> Tensor:
+        """(…, A) one-hot as values of the site."""
+        return one_hot if self.fn.event_shape else one_hot[..., 0]
 
 
 class Method(nn.Module):
     """What is done at the sites that a pattern matches."""
 
+    summary: ClassVar[str]
+    """what it is, with its reference, in one line"""
+    bias: ClassVar[str]
+    """of its gradient of the negative ELBO"""
+    runs: ClassVar[str]
+    """how often an image is run a step"""
+    takes: ClassVar[str] = ""
+    """what a number after its name sets"""
     copies = 1
-    """how often every image is run"""
+    """how often every image is run side by side"""
 
-    def prepare(self, name: str, fn: dist.TorchDistribution, images: Tensor) -> None:
+    def prepare(self, place: Place, images: Tensor) -> None:
         """Make what is learned for a site, or refuse it with a ValueError."""
 
 
@@ -52,6 +106,26 @@ def is_discrete(msg: dict) -> bool:
     """Whether a site is a latent that has no reparametrised sample."""
     latent = msg["type"] == "sample" and not msg["is_observed"]
     return latent and not is_plate(msg) and not msg["fn"].has_rsample
+
+
+def batch_dim(name: str, site: dict) -> int:
+    """Where the plate ``batch`` lies, counted from the right: negative.
+
+    Raises:
+        ValueError: the site is outside of it, or it is subsampled.
+    """
+    frames = [frame for frame in site["cond_indep_stack"] if frame.name == "batch"]
+    if not frames:
+        raise ValueError(
+            f"site {name!r} is outside the plate 'batch', so it has no value per image: open "
+            "pyro.plate('batch', number, dim=...) around it"
+        )
+    if frames[0].full_size not in (None, frames[0].size):
+        raise ValueError(
+            f"the plate 'batch' around site {name!r} takes {frames[0].size} of {frames[0].full_size} images, "
+            "but estimators run copies of a batch as they are given: open pyro.plate('batch', len(images))"
+        )
+    return frames[0].dim
 
 
 def alternatives(name: str, fn: dist.TorchDistribution) -> int:
@@ -85,6 +159,24 @@ def plain(name: str, fn: dist.TorchDistribution, method: str) -> dist.TorchDistr
     return fn
 
 
+def only_bernoulli(name: str, fn: dist.TorchDistribution, method: str) -> None:
+    """Refuse what is no Bernoulli.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(plain(name, fn, method), dist.Bernoulli):
+        alternatives(name, fn)
+        raise ValueError(
+            f"site {name!r} is {type(fn).__name__}: {method} is for Bernoulli sites, choose rloo or relax"
+        )
+
+
+def unmasked(fn: dist.TorchDistribution) -> dist.TorchDistribution:
+    """What a draw is scored by: a mask takes terms out of the bound, and not the draw out of the program."""
+    return unmasked(fn.base_dist) if isinstance(fn, dist.MaskedDistribution) else fn
+
+
 def choice(fn: dist.TorchDistribution) -> Tensor:
     """(…, A) logits; those of a Bernoulli are (logit, 0)."""
     if fn.event_shape:
@@ -92,56 +184,19 @@ def choice(fn: dist.TorchDistribution) -> Tensor:
     return torch.stack([fn.logits, torch.zeros_like(fn.logits)], -1)
 
 
-def conditional(logits: Tensor, chosen: Tensor) -> Tensor:
-    """(…, A) logits plus Gumbel noise, given which is the largest (one-hot), up to a common shift."""
-    log_p = logits.log_softmax(-1).clamp(min=-60)
-    exponential = -torch.rand_like(logits).clamp(1e-6, 1 - 1e-6).log()
-    least = (exponential * chosen).sum(-1, keepdim=True)
-    return torch.where(chosen > 0.5, -least.log(), -(least + exponential * (-log_p).exp()).log())
-
-
 def reachable(site: dict) -> Tensor:
-    """1 where something depends on a draw, 0 below an absent node: no score there."""
-    device, mask = site["value"].device, True if site["mask"] is None else site["mask"]
-    scale, mask = (torch.as_tensor(t, device=device) for t in (site["scale"], mask))
-    return ((scale != 0) & mask).to(torch.get_default_dtype())
+    """1 where something depends on a draw, 0 below an absent node: no score there.
 
-
-def provenance(run: Callable[[], dict[str, Term]]) -> dict[str, frozenset[str]]:
-    """Names of the discrete sites that every term of a run depends on (Wingate et al., 2011).
-
-    Followed once and remembered: values that carry their origins make every operation slow.
+    Only `programs.blocks.distributions.gate` says what is absent. A scale of 0 may be a KL weight, and a mask
+    may take a site out of the bound whose value the program goes on to use.
     """
-    devices = range(torch.cuda.device_count())
-    with torch.no_grad(), torch.random.fork_rng(devices), TrackNonReparam():
-        return {name: get_provenance(term.cost) for name, term in run().items()}
+    exists = site["infer"].get("exists")
+    if exists is None:
+        exists = torch.ones((), device=site["value"].device)
+    return (exists != 0).to(torch.get_default_dtype()).expand(site["fn"].batch_shape)
 
 
-def downstream(site: dict, terms: Iterable[Term]) -> Tensor:
-    """(K·B, *S) a site's share of terms that depend on it, elementwise where plates allow."""
-    costs = MultiFrameTensor(*((term.frames, term.cost.detach()) for term in terms))
-    total = torch.as_tensor(costs.sum_to(site["cond_indep_stack"]), device=site["value"].device)
-    return total.expand(site["fn"].batch_shape)
-
-
-def see(
-    name: str, trace: Trace, terms: dict[str, Term], below: list[str], x: Tensor, run: Callable
-) -> Site:
-    """A site of a run, for its method; `below` are the terms that depend on it."""
-    site, names = trace.nodes[name], list(trace.nodes)
-
-    @torch.no_grad()
-    def rerun(values: Tensor) -> Tensor:
-        number, before = len(values), names[: names.index(name)]
-        nodes = {n: trace.nodes[n] for n in before if trace.nodes[n]["type"] == "sample"}
-        fixed = {
-            n: node["value"].repeat(number, *[1] * (node["value"].ndim - 1))
-            for n, node in nodes.items()
-            if not is_plate(node)
-        }
-        again, costs = run(x.repeat(number, 1, 1, 1), {**fixed, name: values.flatten(0, 1)})
-        cost = downstream(again.nodes[name], [costs[term] for term in below])
-        return cost.unflatten(0, (number, -1))
-
-    cost = downstream(site, [terms[term] for term in below])
-    return Site(name, site["fn"], site["value"], cost, x, rerun)
+def key(name: str) -> str:
+    """A site's name or pattern as torch lets modules be named."""
+    name = name.replace("%", "%25").replace(".", "%2E")
+    return f"%{name}" if hasattr(nn.ModuleDict, name) or hasattr(nn.ModuleDict(), name) else name

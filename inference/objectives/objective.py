@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import pyro
@@ -181,6 +182,28 @@ def per_image(term: Term) -> Tensor:
         )
     cost = term.cost.movedim(dims[0], 0)
     return cost.reshape(len(cost), -1).sum(1)
+
+
+def check_match(program_trace: Trace, guide_trace: Trace) -> None:
+    """Program and guide must have the same latent sites, of the same shapes, in the same order.
+
+    Raises:
+        ValueError: they do not; the message names the first site that differs.
+    """
+    mine, other = (
+        [
+            (n, tuple(t.nodes[n]["value"].shape))
+            for n in t.stochastic_nodes
+            if not is_plate(t.nodes[n])
+        ]
+        for t in (program_trace, guide_trace)
+    )
+    for a, b in zip_longest(mine, other):
+        if a != b:
+            raise ValueError(
+                f"program and guide must sample the same sites in the same order: the program has "
+                f"{a and f'{a[0]} of shape {a[1]}'}, the guide {b and f'{b[0]} of shape {b[1]}'}"
+            )
 
 
 def log_prob_per_image(trace: Trace, names: Collection[str] | None = None) -> Tensor:

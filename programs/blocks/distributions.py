@@ -75,7 +75,8 @@ class gate(Messenger):
 
     Within ``with gate(exists):`` every log-density, and every closed-form KL, is multiplied by `exists`,
     a tensor that broadcasts to the sites' batch shape. At 0 and 1 that is a mask; in between (a relaxed
-    presence) it is differentiable, which is how the relaxed objectives learn presence.
+    presence) it is differentiable, which is how the relaxed objectives learn presence. Estimators read from
+    ``infer["exists"]`` where a site is absent: a scale of 0 may also be a KL weight.
     """
 
     def __init__(self, exists: Tensor) -> None:
@@ -84,6 +85,8 @@ class gate(Messenger):
 
     def _pyro_sample(self, msg: dict) -> None:
         msg["scale"] = msg["scale"] * self.exists
+        outer = msg["infer"].get("exists")
+        msg["infer"]["exists"] = self.exists if outer is None else outer * self.exists
 
 
 class PixelMixture(dist.TorchDistribution):

@@ -1,0 +1,155 @@
+"""Reweighted wake-sleep, with its sleep phase and with a defensive mixture for proposal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.poutine import Trace
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from inference.estimators.bounds import Bound
+from inference.estimators.handlers import COPIES, Choose, Detach, Fix, repeated
+from inference.estimators.origins import apart
+from inference.estimators.runs import latents_of, plates
+from inference.estimators.sites import is_discrete
+from inference.objectives import Objective, log_prob_per_image
+
+DEFENCE = 0.2
+"""Share of the uniform distribution in a defensive mixture (Le et al., 2019)."""
+
+
+class RWS(Bound):
+    """Program and guide both learn from samples of the guide, weighted by their normalised weights."""
+
+    summary: ClassVar[str] = (
+        "reweighted wake-sleep, wake-phase both (Bornschein & Bengio, 2015; Le et al., 2019)"
+    )
+    bias: ClassVar[str] = "another loss: KL(p ‖ q) for the guide, of order 1/K from its gradient"
+
+    def forward(
+        self, program: Callable, guide: Callable, images: Tensor, objective: Objective
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """As `Estimator`."""
+        traces, share = wake(self, program, guide, images, objective)
+        log_p = log_prob_per_image(traces[0]).view_as(share)
+        log_q = self.log_q(traces[1], discrete=False)
+        return -(share * (log_p + log_q)).sum(), self.terms(traces)
+
+
+class SleepingRWS(Bound):
+    """`RWS`, whose guide learns from dreams of the program by half.
+
+    - 1/2 Σ_k share_k log q(z_k | x) - 1/2 log q(z* | x*),  z*, x* ~ p
+    """
+
+    summary: ClassVar[str] = (
+        "the same with a sleep phase: half of the guide's gradient is from dreams"
+    )
+    bias: ClassVar[str] = "another loss: KL(p ‖ q) for the guide, on images and on dreams"
+    runs: ClassVar[str] = "K + 1"
+
+    def __init__(self, copies: int = COPIES) -> None:
+        super().__init__(copies)
+        self.seen = ""
+
+    def prepare(self, program: Callable, guide: Callable, images: Tensor) -> None:
+        """See that the program dreams images.
+
+        Raises:
+            ValueError: it does not, or as `Bound`.
+        """
+        super().prepare(program, guide, images)
+        try:
+            with apart(program), torch.no_grad():
+                trace = poutine.trace(program).get_trace(images)
+                dream = poutine.trace(program).get_trace(batch=len(images))
+        except TypeError as error:
+            raise ValueError(
+                "rws_sleep dreams, and this program does not: let program(batch=B) draw B images"
+            ) from error
+        observed = {n: trace.nodes[n]["value"] for n in trace.observation_nodes if n in dream.nodes}
+        self.seen = next((n for n, value in observed.items() if value.shape == images.shape), "")
+        if not self.seen:
+            raise ValueError(
+                "rws_sleep dreams, and no observed site of program(batch=B) is of the images' shape "
+                f"{tuple(images.shape)}"
+            )
+
+    def forward(
+        self, program: Callable, guide: Callable, images: Tensor, objective: Objective
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """As `Estimator`."""
+        traces, share = wake(self, program, guide, images, objective)
+        log_p = log_prob_per_image(traces[0]).view_as(share)
+        log_q = self.log_q(traces[1], discrete=False)
+        awake = (share * (log_p + 0.5 * log_q)).sum()
+        return -awake - 0.5 * self.asleep(program, guide, len(images)).sum(), self.terms(traces)
+
+    def asleep(self, program: Callable, guide: Callable, number: int) -> Tensor:
+        """(B,) log q of what was dreamt."""
+        with torch.no_grad(), Choose():
+            dream = poutine.trace(program).get_trace(batch=number)
+        images = dream.nodes[self.seen]["value"]
+        dreamt = {n: dream.nodes[n]["value"] for n in latents_of(dream) if n != self.seen}
+        with Fix(plates(dream) | dreamt):
+            trace = poutine.trace(guide).get_trace(images)
+        trace.compute_log_prob()
+        return self.log_q(trace, discrete=False, copies=1).squeeze(0)
+
+
+class DefensiveRWS(Bound):
+    """`RWS` on samples of a mixture of the guide and the uniform distribution at every discrete site.
+
+    So values that the guide has given up are still tried, and weighed as what they were drawn from.
+    """
+
+    summary: ClassVar[str] = (
+        "the same on samples of a mixture with a fifth of uniform draws (Le et al., 2019)"
+    )
+    bias: ClassVar[str] = "that of rws"
+
+    def forward(
+        self, program: Callable, guide: Callable, images: Tensor, objective: Objective
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """As `Estimator`."""
+        with Defend():
+            traces, share = wake(self, program, guide, images, objective)
+        log_p = log_prob_per_image(traces[0]).view_as(share)
+        log_q = self.log_q(traces[1], discrete=False)
+        return -(share * (log_p + log_q)).sum(), self.terms(traces)
+
+
+class Defend(Messenger):
+    """Around guide and replayed program: discrete sites of the guide are drawn from a defensive mixture."""
+
+    def _pyro_sample(self, msg: dict) -> None:
+        if is_discrete(msg) and not msg["done"]:
+            msg["infer"]["proposed for"] = msg["fn"]
+            msg["fn"] = defended(msg["fn"])
+
+
+def defended(fn: dist.TorchDistribution) -> dist.TorchDistribution:
+    """(1 - δ) fn + δ uniform, of Bernoullis and categories; other distributions as they are."""
+    if isinstance(fn, dist.MaskedDistribution):
+        return defended(fn.base_dist).mask(fn._mask)
+    if isinstance(fn, dist.Independent):
+        return defended(fn.base_dist).to_event(fn.reinterpreted_batch_ndims)
+    if isinstance(fn, dist.Bernoulli):
+        return dist.Bernoulli(probs=(1 - DEFENCE) * fn.probs + DEFENCE / 2)
+    if isinstance(fn, dist.OneHotCategorical | dist.Categorical):
+        return type(fn)(probs=(1 - DEFENCE) * fn.probs + DEFENCE / fn.probs.shape[-1])
+    return fn
+
+
+def wake(
+    bound: Bound, program: Callable, guide: Callable, images: Tensor, objective: Objective
+) -> tuple[tuple[Trace, Trace], Tensor]:
+    """Traces of K samples per image, whose values are data, and their normalised weights (K, B)."""
+    with Choose(), Detach():
+        traces = objective.traces(program, guide, repeated(images, bound.copies))
+    return traces, bound.log_weights(traces).detach().softmax(0)

@@ -1,0 +1,40 @@
+"""What methods say of themselves is what is shown, and what is so."""
+
+import pytest
+from test_random_programs import PATHWISE, UNBIASED, in_double  # noqa: F401
+
+import inference.estimators
+from inference.estimators import ESTIMATORS, estimator, markdown, table
+from inference.svi import main
+
+
+def test_the_package_tells_the_table_that_is_printed():
+    assert table() in inference.estimators.__doc__
+
+
+def test_the_command_line_prints_it(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--estimator", "help"])
+    assert ended.value.code == 0 and capsys.readouterr().out.strip() == table().strip()
+
+
+def test_every_method_is_in_both_tables_once():
+    for name, method in ESTIMATORS.items():
+        rows = [line for line in markdown().split("\n") if line.startswith(f"| `{name}` |")]
+        assert len(rows) == 1 and method.summary.split("|")[0] in rows[0]
+        assert sum(line.split()[:1] == [name] for line in table().split("\n")) == 1
+
+
+def test_methods_that_claim_no_bias_are_those_that_are_judged_to_have_none():
+    claimed = {name for name, method in ESTIMATORS.items() if method.bias.startswith("none")}
+    assert claimed - {"vimco"} == {name.partition(":")[0] for name in UNBIASED}
+    assert {n.partition(":")[0] for n in PATHWISE}.isdisjoint(claimed)
+
+
+def test_a_number_is_taken_by_methods_that_say_so():
+    for name, method in ESTIMATORS.items():
+        if method.takes:
+            estimator(f"{name}:3")
+        else:
+            with pytest.raises(ValueError, match="take a number"):
+                estimator(f"{name}:3")

@@ -45,7 +45,8 @@ class Guide(PyroModule):
         widths = [encoder.outputs for encoder in self.encoders]
         self.edge_heads = nn.ModuleList([EdgeHead(c, i, widths[i - 1]) for i in levels[1:]])
         outputs = [2 * features for features in c.z_what]
-        self.what_heads = nn.ModuleList([WhatHead(c, i, widths[i], outputs[i]) for i in levels])
+        heads = [WhatHead(c, i, widths[i], outputs[i]) for i in levels]
+        self.what_heads = nn.ModuleList([heads[0], *(h.start(c.what_start) for h in heads[1:])])
         if c.memory:
             self.cat_head = WhatHead(c, len(c.children), widths[-1], c.memory)
         self.background_head = mlp(widths[0] * 16, [c.hidden], 2 * c.z_bg)
@@ -157,6 +158,16 @@ class WhatHead(nn.Module):
         super().__init__()
         self.extra = 0 if config.share or level == 0 else config.z_what[level - 1]
         self.net = mlp(features * 16 + self.extra, [config.hidden], outputs)
+
+    @torch.no_grad()
+    def start(self, spread: float) -> WhatHead:
+        """Begin with deviations of softplus(`spread`), more or less.
+
+        # differs: the paper does not say how it begins. In posteriors as wide as the prior a program sees
+        little but noise at first, and learns to do without.
+        """
+        self.net[-1].bias.chunk(2)[1].add_(spread)
+        return self
 
     def forward(self, features: Tensor, what: Tensor | None = None) -> Tensor:
         """f (..., N, F, 4, 4), and the parents' z_what (..., N, D) -> (..., N, outputs) unsquashed."""

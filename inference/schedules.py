@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -112,4 +113,19 @@ class Until:
         return self.value if step < self.steps else self.after
 
 
-Schedule = Constant | Linear | Exponential | LinearVariance | Ramp | WarmupDecay | Until
+@dataclass(frozen=True)
+class Points:
+    """Through `points` (step, value), geometrically from one to the next, constant outside."""
+
+    points: tuple[tuple[int, float], ...]
+
+    def __call__(self, step: int) -> float:
+        """The value at `step`."""
+        value = self.points[0][1]
+        for (begin, start), (stop, end) in pairwise(self.points):
+            if step > begin:
+                value = Exponential(start, end, stop - begin, begin)(step)
+        return value
+
+
+Schedule = Constant | Linear | Exponential | LinearVariance | Points | Ramp | WarmupDecay | Until

@@ -64,6 +64,7 @@ class Config:
     scale: tuple[tuple[float, float], ...] = ((0.3, 0.29), (0.5, 0.49))  # s_0, s_1 in eqs. 16, 17
     scale_axes: tuple[int, ...] = (2, 1)  # objects scale by axis, parts alike
     scale_start: tuple[float, ...] = (0.0, 0.0)  # z_scale where training begins
+    what_start: float = 0.0  # spread of q(z_what), before softplus, where training begins
     max_angle: float = math.pi  # θ_max in radians; 10 degrees on CLEVR (eq. 19)
     sigma_fg: float = 0.3
     sigma_bg: float = 0.1
@@ -75,7 +76,7 @@ class Config:
     decoder: int = 64  # channels of the leaves' decoder at 4 x 4
 
     def __post_init__(self) -> None:
-        check_positive(self, "reach", "scale_start", "max_angle", "memory")
+        check_positive(self, "reach", "scale_start", "what_start", "max_angle", "memory")
         if self.memory < 0:
             raise ValueError(f"memory={self.memory}: expected 0 or more templates")
         levels = len(self.children)

@@ -17,6 +17,7 @@ from inference.schedules import (
     Exponential,
     Linear,
     LinearVariance,
+    Points,
     Ramp,
     Schedule,
     Until,
@@ -162,6 +163,37 @@ GSGN_CLEVR_PAPER = replace(
         "program.sigma_fg": LinearVariance(0.15, 0.3, 20 * EPOCH, begin=20 * EPOCH),
     },
 )
+
+
+def to_scale(recipe: Recipe, begin: int, steps: int, size: int = 128) -> Recipe:
+    """From step `begin + steps` on the likelihood counts as that of an image of `size` pixels a side.
+
+    KLs and prices of presence are as large on a small image as on a large one, whose likelihood has more
+    pixels; a paper's prices are in proportion to the pixels that it had. The log's loss is then no bound.
+
+    # differs: not from the first step, when all objects stay present (`analysis/LOG.md`).
+    """
+    pixels = (size / recipe.program["size"]) ** 2
+    weight = Exponential(1.0, pixels, steps, begin=begin)
+    return replace(recipe, schedules={**recipe.schedules, "weight.images": weight})
+
+
+# as `quick` to step 2,000, when parts are found
+GSGN_CLEVR_LONG = to_scale(
+    replace(
+        GSGN_CLEVR_QUICK,
+        steps=16_000,
+        scenes=32_000,
+        schedules={
+            **GSGN_CLEVR_QUICK.schedules,
+            "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=3000, hold=1900),
+            # the whole price once the likelihood is to scale
+            "weight.aux/z_pres_2": Points(((600, 0.1), (1400, 0.5), (2000, 0.5), (3000, 1.0))),
+        },
+    ),
+    begin=2000,
+    steps=1000,
+)
 # GSGN-9 has one more auxiliary KL, against the collapse of objects' appearances (Table 7)
 NINE = {"z_what_1": Gaussian(0, 1)}
 GSGN9_CLEVR_QUICK, GSGN9_CLEVR_PAPER = (
@@ -217,6 +249,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
     "gsgn/compositional_clevr": {
         "tiny": GSGN_CLEVR_TINY,
         "quick": GSGN_CLEVR_QUICK,
+        "long": GSGN_CLEVR_LONG,
         "paper": GSGN_CLEVR_PAPER,
     },
     "gsgn9/compositional_clevr": {

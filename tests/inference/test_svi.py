@@ -22,7 +22,15 @@ from inference.loading import ROOT
 from inference.log import keep_until, read_log
 from inference.plan import Run, command, plan
 from inference.recipes import Recipe
-from inference.schedules import Exponential, Linear, LinearVariance, Ramp, Until, WarmupDecay
+from inference.schedules import (
+    Exponential,
+    Linear,
+    LinearVariance,
+    Points,
+    Ramp,
+    Until,
+    WarmupDecay,
+)
 from inference.svi import main, parse
 from inference.trainer import Trainer, largest
 
@@ -285,6 +293,9 @@ def test_schedules_take_their_values_at_the_corners():
     assert variance(10) ** 2 == pytest.approx((0.15**2 + 0.3**2) / 2)
     ramp = Ramp(1.0, 5.0, 10, begin=5)
     assert [ramp(step) for step in (0, 5, 10, 14, 15)] == [1.0, 1.0, 3.0, 4.6, 1.0]
+    points = Points(((10, 1.0), (20, 4.0), (30, 4.0), (40, 0.04)))
+    values = [points(step) for step in (0, 10, 15, 20, 25, 35, 40, 99)]
+    assert values == pytest.approx([1, 1, 2, 4, 4, 0.4, 0.04, 0.04])
     assert Until(0.1, 3)(2) == 0.1 and math.isnan(Until(0.1, 3)(3))
 
 

@@ -11,6 +11,8 @@ from analysis.plots import memory_figure
 from inference.loading import own_programs
 from inference.objectives import Objective, cost_terms, per_image
 from inference.recipes import recipe, recipes_of
+from inference.recipes.gsgn import to_scale
+from programs.blocks.distributions import gaussian
 
 
 @pytest.fixture
@@ -98,8 +100,28 @@ def test_a_world_may_have_a_recipe_of_its_own():
     nine = recipe("gsgn", "gsgn9", "paper", "compositional_clevr")
     assert set(nine.auxiliary) - set(own.auxiliary) == {"z_what_1"}
     assert recipe("gsgn", "gsgn", "quick", "multi_mnist") is recipes_of("gsgn")["gsgn"]["quick"]
-    with pytest.raises(ValueError, match="of gsgn/compositional_clevr; known are paper, quick"):
-        recipe("gsgn", "gsgn", "long", "compositional_clevr")
+    with pytest.raises(ValueError, match="of gsgn/compositional_clevr7; known are paper, quick"):
+        recipe("gsgn", "gsgn", "long", "compositional_clevr7")
+
+
+def test_the_likelihood_of_a_small_image_counts_as_a_large_ones_in_the_end():
+    schedules = to_scale(
+        recipes_of("gsgn")["gsgn/compositional_clevr"]["quick"], 200, 100
+    ).schedules
+    assert [schedules["weight.images"](s) for s in (0, 200, 250, 300, 999)] == pytest.approx(
+        [1, 1, 2, 4, 4]
+    )
+
+
+def test_looks_may_begin_narrow():
+    """The deviations of what is seen of objects and parts, before they meet the prior; not the root's."""
+    torch.manual_seed(0)
+    _, guide = tiny.build("gsgn", what_start=-4.0)
+    heads = guide.what_heads
+    root, *others = (head.net(torch.zeros(1, head.net[0].in_features)) for head in heads)
+    assert gaussian(root).base_dist.scale.mean() > 0.5
+    for raw in others:
+        assert 0.01 < gaussian(raw).base_dist.scale.mean() < 0.03
 
 
 def test_parts_weigh_more_for_a_while_with_seven_of_them():

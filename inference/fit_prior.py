@@ -23,7 +23,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,7 +37,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from inference import checkpoint
-from inference.images.source import images_of
 from inference.loading import load
 from inference.objectives import is_plate
 from inference.runs import find_run, open_run, read_config, read_weights
@@ -289,7 +288,8 @@ def fit_run(run: str | Path, out: Path, pairs: tuple[str, ...], how: Settings) -
     """
     folder = find_run(run)
     config, (program, guide, changed) = read_config(folder), opened(folder, pairs)
-    images = training_images(config, how.scenes)
+    trained = open_run(folder)
+    images = trained.seen(how.scenes).images
     pyro.set_rng_seed(how.seed)
     found = cached(program, guide, images, how.draws, progress=True)
     fits = fit(found, how.draws, how.seed, progress=True)
@@ -301,6 +301,7 @@ def fit_run(run: str | Path, out: Path, pairs: tuple[str, ...], how: Settings) -
     checkpoint.write_json(out / "config.json", config | {"config": changed, "fitted": fitted})
     states = {"program": program.state_dict(), "guide": guide.state_dict()}
     checkpoint.save(out / "checkpoint.ckpt", {"modules": states})
+    checkpoint.write_json(out / "metrics.json", trained.steps)
     if (folder / "log.jsonl").is_file():
         shutil.copyfile(folder / "log.jsonl", out / "log.jsonl")
     return fits
@@ -329,13 +330,6 @@ def opened(folder: Path, pairs: tuple[str, ...]) -> tuple[nn.Module, nn.Module, 
         raise ValueError(f"{folder} does not fit: {', '.join(foreign)} is in one of the two alone")
     guide.load_state_dict(weights["guide"])
     return program.eval(), guide.eval(), asdict(changed)
-
-
-def training_images(config: dict[str, Any], number: int) -> Tensor:
-    """(B, C, H, W) bytes: the first images that a run was trained on."""
-    images = images_of(config["recipe"].get("world"), config.get("images"))
-    how = override(images.config(), config["world"], images.title)
-    return images.split("train", how, config["recipe"].get("scenes")).images[:number]
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -32,7 +32,7 @@ from programs.blocks.distributions import normal, positive
 
 UNIT = math.log(math.e - 1)
 """The number that softplus makes a deviation of 1."""
-NARROWEST = 0.02
+NARROWEST = 0.005
 """Least deviation that a fit gives a Gaussian."""
 ENOUGH = 8.0
 """Least number of draws from which a row is fitted; a row of fewer keeps the paper's prior."""

@@ -45,6 +45,13 @@ class Trained:
         measured = read_json(file) if file.is_file() else {}
         return {k: v for k, v in measured.items() if k == "step"}
 
+    def seen(self, number: int) -> Dataset:
+        """The first of the images that the run was trained on."""
+        recipe = self.config["recipe"]
+        images = images_of(recipe.get("world"), self.config.get("images"))
+        config = override(images.config(), self.config["world"], images.title)
+        return images.split("train", config, recipe.get("scenes")).first(number)
+
     def unseen(
         self, number: int, seed: int = 0, world: str | None = None, **options: Any
     ) -> Dataset:

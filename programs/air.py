@@ -26,9 +26,10 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from programs.blocks import render
-from programs.blocks.config import check_positive
+from programs.blocks.config import check_learned, check_positive
 from programs.blocks.distributions import gate, normal
 from programs.blocks.nets import mlp
+from programs.blocks.priors import LearnedBernoulli, LearnedGaussian, learned, step_row
 from programs.blocks.segments import with_opacity
 from programs.scene import Nodes, Scene
 
@@ -48,9 +49,15 @@ class Config:
     sigma: float = 0.3  # σ_x
     hidden: tuple[int, ...] = (200,)  # of encoder and decoder
     memory: int = 256  # units of the guide's LSTM
+    # differs: components of p(z_what), with which p(z_pres) and p(z_where) are learned too; 0: the paper's priors
+    learned: int = 0
+    stopping: bool = (
+        False  # differs: where priors are learned, a ρ per step; False: one ρ, a geometric law
+    )
 
     def __post_init__(self) -> None:
-        check_positive(self)
+        check_positive(self, "learned")
+        check_learned(self)
         if not 0 < self.presence < 1:
             raise ValueError(f"presence={self.presence}: expected a probability between 0 and 1")
         if len(self.where_sd) != 3:
@@ -81,6 +88,10 @@ class Program(PyroModule):
         self.register_buffer("go_on", torch.tensor(math.log(c.presence / (1 - c.presence))))
         self.register_buffer("sigma", torch.tensor(c.sigma))
         self.decoder = mlp(c.z_what, c.hidden, c.colours * c.window**2)
+        if c.learned:
+            self.pres_prior = LearnedBernoulli(self.go_on, c.steps if c.stopping else 1)
+            self.where_prior = LearnedGaussian(3, sd=self.where_sd)
+            self.what_prior = learned(c.z_what, c.learned)
 
     def forward(self, images: Tensor | None = None, batch: int = 1) -> Scene:
         """Run the process.
@@ -102,13 +113,31 @@ class Program(PyroModule):
 
     def step(self, t: int, exists: Tensor) -> Object:
         """p(z_pres_t, z_where_t, z_what_t | nobody has stopped before t)."""
-        where, what = (exists.new_zeros(*exists.shape, n) for n in (3, self.config.z_what))
         with gate(exists):
-            pres = pyro.sample(f"z_pres_{t}", dist.Bernoulli(logits=self.go_on.expand_as(exists)))
+            pres = pyro.sample(f"z_pres_{t}", self.p_pres(t, exists))
         with gate(exists * pres):
-            where = pyro.sample(f"z_where_{t}", normal(where, self.where_sd))
-            what = pyro.sample(f"z_what_{t}", normal(what, torch.ones_like(what)))
+            where = pyro.sample(f"z_where_{t}", self.p_where(exists))
+            what = pyro.sample(f"z_what_{t}", self.p_what(exists))
         return Object(exists * pres, where, what)
+
+    def p_pres(self, t: int, exists: Tensor) -> dist.Bernoulli:
+        """p(z_pres_t) of images (B): one ρ, or one per step."""
+        if not self.config.learned:
+            return dist.Bernoulli(logits=self.go_on.expand_as(exists))
+        return self.pres_prior(step_row(t, len(self.pres_prior.logits), exists))
+
+    def p_where(self, exists: Tensor) -> dist.TorchDistribution:
+        """p(z_where_t) of images (B)."""
+        if self.config.learned:
+            return self.where_prior().expand(exists.shape)
+        return normal(exists.new_zeros(*exists.shape, 3), self.where_sd)
+
+    def p_what(self, exists: Tensor) -> dist.TorchDistribution:
+        """p(z_what_t) of images (B)."""
+        if self.config.learned:
+            return self.what_prior().expand(exists.shape)
+        zeros = exists.new_zeros(*exists.shape, self.config.z_what)
+        return normal(zeros, torch.ones_like(zeros))
 
     def render(self, objects: Object) -> tuple[Tensor, Tensor]:
         """All steps at once: patches (B, T, C, h, w) and the canvas (B, C, H, W)."""

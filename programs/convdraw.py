@@ -21,9 +21,10 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from programs.blocks.config import check_positive
+from programs.blocks.config import check_learned, check_positive
 from programs.blocks.distributions import gaussian
 from programs.blocks.nets import Drawing, Stages, SubpixelStack, normed_convolutions, over_pictures
+from programs.blocks.priors import learned
 from programs.scene import Scene
 
 
@@ -46,8 +47,13 @@ class Config:
         *((16, 2, 1), (16, 1, 3), (8, 2, 1)),
     )
 
+    learned: int = (
+        0  # differs: components of a learned p(z_1); 0: the paper's, one Gaussian of CNN_int(h_0)
+    )
+
     def __post_init__(self) -> None:
-        check_positive(self, "decoder")
+        check_positive(self, "decoder", "learned")
+        check_learned(self)
         if not self.channels or self.channels[-1] != self.units:
             raise ValueError(
                 f"channels={self.channels}, units={self.units}: the encoder's last channels are compared with "
@@ -68,6 +74,8 @@ class Program(PyroModule):
         embedding = nn.Unflatten(-1, (c.z_global, c.grid, c.grid))
         self.drawing = Drawing(Local(c), embedding, c.z_global, c.units, c.grid, c.kernel)
         self.decoder = SubpixelStack(c.units, c.grid, c.size, c.decoder, c.colours, nn.ReLU)
+        if c.learned:
+            self.first = learned(c.z_global * c.grid**2, c.learned)
 
     def forward(self, images: Tensor | None = None, batch: int = 1) -> Scene:
         """Run the process.
@@ -80,7 +88,10 @@ class Program(PyroModule):
         with pyro.plate("batch", batch, dim=-2):
             canvas = self.drawing.start(batch)
             for step in range(1, self.config.steps + 1):
-                prior = gaussian(self.drawing.prior(canvas.output))
+                if step == 1 and self.config.learned:
+                    prior = self.first().expand((batch, 1))
+                else:
+                    prior = gaussian(self.drawing.prior(canvas.output))
                 canvas = self.drawing(pyro.sample(f"z_global_{step}", prior), canvas)
             mean = self.decoder(canvas.features).sigmoid()
             pixels = dist.Normal(mean, self.sigma).to_event(3)

@@ -34,9 +34,16 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from programs.blocks import render
-from programs.blocks.config import check_positive
+from programs.blocks.config import check_learned, check_positive
 from programs.blocks.distributions import gate, normal
 from programs.blocks.nets import SubpixelDecoder, where_present
+from programs.blocks.priors import (
+    LearnedBernoulli,
+    LearnedCategory,
+    LearnedGaussian,
+    learned,
+    step_row,
+)
 from programs.blocks.segments import with_opacity
 from programs.scene import Nodes, Scene
 
@@ -67,9 +74,15 @@ class Config:
     pool: int = 1  # pixels a side of what the LSTM sees as one
     embedding: tuple[int, ...] = (16, 24, 32)  # channels that embed the difference image
     encoder: tuple[int, ...] = (48, 64, 96)  # channels that read a window
+    # differs: components of p(z_attr), with which all other priors are learned too; 0: the paper's priors
+    learned: int = 0
+    stopping: bool = (
+        False  # differs: where priors are learned, a ρ per step; False: one ρ, a geometric law
+    )
 
     def __post_init__(self) -> None:
-        check_positive(self, "attributes", "spread", "disc")
+        check_positive(self, "attributes", "spread", "disc", "learned")
+        check_learned(self)
         if self.combine not in ("add", "multiply"):
             raise ValueError(f"combine={self.combine!r}: expected add or multiply")
         if not 0 < self.presence < 1:
@@ -133,6 +146,16 @@ class Object(NamedTuple):
     """(B, A)"""
 
 
+class Priors(NamedTuple):
+    """What an object of a step is like before an image is seen, of batch (B)."""
+
+    where: dist.TorchDistribution
+    cat: dist.OneHotCategorical
+    theta: dist.TorchDistribution
+    attr: dist.TorchDistribution | None
+    """None where there are no attributes"""
+
+
 class Program(PyroModule):
     """The generative process. ``Program(config)(images)`` conditions, ``(batch=16)`` samples the prior."""
 
@@ -152,6 +175,12 @@ class Program(PyroModule):
         self.decoder = nn.Sequential(
             nn.CELU(), SubpixelDecoder(c.hidden, c.window, c.decoder, c.colours)
         )
+        if c.learned:
+            self.pres_prior = LearnedBernoulli(self.go_on, c.steps if c.stopping else 1)
+            self.where_prior = LearnedGaussian(4, sd=self.where_sd)
+            self.cat_prior = LearnedCategory(c.categories)
+            self.theta_prior = LearnedGaussian(c.theta, sd=self.theta_sd)
+            self.attr_prior = learned(c.attributes, c.learned) if c.attributes else None
 
     def forward(self, images: Tensor | None = None, batch: int = 1) -> Scene:
         """Run the process.
@@ -174,19 +203,38 @@ class Program(PyroModule):
 
     def step(self, t: int, exists: Tensor) -> Object:
         """p(z_pres_t, z_where_t, z_theta_t, z_cat_t, z_attr_t | nobody has stopped before t)."""
-        c, zeros = self.config, exists.new_zeros
+        c, attr = self.config, exists.new_zeros(*exists.shape, self.config.attributes)
         with gate(exists):
-            pres = pyro.sample(f"z_pres_{t}", dist.Bernoulli(logits=self.go_on.expand_as(exists)))
+            pres = pyro.sample(f"z_pres_{t}", self.p_pres(t, exists))
+        p = self.priors(exists)
         with gate(exists * pres):
-            where = pyro.sample(f"z_where_{t}", normal(zeros(*exists.shape, 4), self.where_sd))
-            uniform = zeros(*exists.shape, c.categories)
-            cat = pyro.sample(f"z_cat_{t}", dist.OneHotCategorical(logits=uniform))
-            theta = zeros(*exists.shape, c.theta)
-            theta = pyro.sample(f"z_theta_{t}", normal(theta, self.theta_sd))
-            attr = zeros(*exists.shape, c.attributes)
+            where = pyro.sample(f"z_where_{t}", p.where)
+            cat = pyro.sample(f"z_cat_{t}", p.cat)
+            theta = pyro.sample(f"z_theta_{t}", p.theta)
             if c.attributes:
-                attr = pyro.sample(f"z_attr_{t}", normal(attr, torch.ones_like(attr)))
+                attr = pyro.sample(f"z_attr_{t}", p.attr)
         return Object(exists * pres, where, theta, cat, attr)
+
+    def p_pres(self, t: int, exists: Tensor) -> dist.Bernoulli:
+        """p(z_pres_t) of images (B): one ρ, or one per step."""
+        if not self.config.learned:
+            return dist.Bernoulli(logits=self.go_on.expand_as(exists))
+        return self.pres_prior(step_row(t, len(self.pres_prior.logits), exists))
+
+    def priors(self, exists: Tensor) -> Priors:
+        """Of what a present object is, in images (B)."""
+        c, shape = self.config, exists.shape
+        if c.learned:
+            families = (self.where_prior, self.cat_prior, self.theta_prior, self.attr_prior)
+            return Priors(*(None if p is None else p().expand(shape) for p in families))
+        zeros = [exists.new_zeros(*shape, n) for n in (4, c.categories, c.theta, c.attributes)]
+        where, cat, theta, attr = zeros
+        return Priors(
+            where=normal(where, self.where_sd),
+            cat=dist.OneHotCategorical(logits=cat),
+            theta=normal(theta, self.theta_sd),
+            attr=normal(attr, torch.ones_like(attr)) if c.attributes else None,
+        )
 
     def draw(self, objects: Object) -> tuple[Tensor, Tensor]:
         """Patches (..., C, h, w), and what each adds to the canvas (..., C, H, W)."""

@@ -50,8 +50,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from programs.blocks import render
-from programs.blocks.config import check_positive
+from programs.blocks.config import check_learned, check_positive
 from programs.blocks.distributions import LayeredPixels, gate, normal
+from programs.blocks.priors import LearnedCategory, learned
 from programs.scene import Nodes, Scene
 
 SPAN = 0.4
@@ -78,9 +79,12 @@ class Config:
     attention: tuple[int, ...] = (32, 64, 64, 64)  # channels of the attention network, by scale
     context: int = 128  # width of the attention network's layer that sees the whole image
     appearance: float = 1.0  # λ: the weight of appearance in the competition, that of shape being 1
+    # differs: components of p(z_t | k_t), with which p(k_1) and p(k_t>1) are learned too; 0: the paper's priors
+    learned: int = 0
 
     def __post_init__(self) -> None:
-        check_positive(self, "appearance")
+        check_positive(self, "appearance", "learned")
+        check_learned(self)
         if not 0 <= self.appearance < math.inf:
             raise ValueError(f"appearance={self.appearance}: expected 0 or more, and finite")
         if self.latents < 3:
@@ -128,6 +132,9 @@ class Program(PyroModule):
         self.layers = c.layers
         self.register_buffer("sigma", torch.tensor(c.sigma))
         self.decoder = Decoder(c)
+        if c.learned:
+            self.cat_prior = LearnedCategory(c.experts, rows=2)
+            self.what_prior = learned(c.latents, c.learned, rows=c.experts)
 
     def forward(self, images: Tensor | None = None, batch: int = 1) -> Scene:
         """Run the process.
@@ -150,14 +157,27 @@ class Program(PyroModule):
 
     def layer(self, t: int, scope: Tensor, pixels: Pixels) -> Layer:
         """p(k_t, z_t, m_t), of m_t what is in the scope (B, S, S)."""
-        c, number = self.config, len(scope)
-        logits = scope.new_zeros(number, 1, 1, c.experts)
-        cat = pyro.sample(f"z_cat_{t}", dist.OneHotCategorical(logits=logits))[:, 0, 0]
-        zeros = scope.new_zeros(number, 1, 1, c.latents)
-        what = pyro.sample(f"z_what_{t}", normal(zeros, torch.ones_like(zeros)))[:, 0, 0]
+        cat = pyro.sample(f"z_cat_{t}", self.p_cat(t, len(scope)))
+        what = pyro.sample(f"z_what_{t}", self.p_what(cat))[:, 0, 0]
+        cat = cat[:, 0, 0]
         colours, shape = self.decoder(what, cat)
         mask = pixels.mask(t, scope, shape)
         return Layer(cat, scope * mask, shape.sigmoid(), colours)
+
+    def p_cat(self, t: int, number: int) -> dist.OneHotCategorical:
+        """p(k_t): uniform, or one table for the background (t = 1) and another for objects."""
+        zeros = self.sigma.new_zeros(number, 1, 1, self.config.experts)
+        if not self.config.learned:
+            return dist.OneHotCategorical(logits=zeros)
+        row = F.one_hot(torch.tensor(int(t > 1), device=zeros.device), 2).to(zeros)
+        return self.cat_prior(row.expand(number, 1, 1, -1))
+
+    def p_what(self, cat: Tensor) -> dist.TorchDistribution:
+        """p(z_t | k_t) of classes (B, 1, 1, K): N(0, 1), or that of the expert."""
+        if self.config.learned:
+            return self.what_prior(cat)
+        zeros = cat.new_zeros(*cat.shape[:-1], self.config.latents)
+        return normal(zeros, torch.ones_like(zeros))
 
     def canvas(self, layers: Sequence[Layer]) -> LayeredPixels:
         """Eq. 6, of batch shape (B, 1, 1)."""

@@ -29,9 +29,10 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from programs.blocks import render
-from programs.blocks.config import check_positive
+from programs.blocks.config import check_learned, check_positive
 from programs.blocks.distributions import MixedPixels, gaussian
 from programs.blocks.nets import BroadcastDecoder, RecurrentCell, SubpixelDecoder, mlp
+from programs.blocks.priors import AffineGaussian
 from programs.blocks.segments import break_stick, draw_masks
 from programs.scene import Nodes, Scene
 
@@ -55,8 +56,13 @@ class Config:
     decoder: int = 64  # channels of the masks' decoder at 4 x 4
     cell: int = 1  # pixels a side of what a component's decoder computes
 
+    learned: int = (
+        0  # differs: 1: p(z_c_k | z_m_k) is moved and stretched per component; 0: the paper's
+    )
+
     def __post_init__(self) -> None:
-        check_positive(self)
+        check_positive(self, "learned")
+        check_learned(self)
         if self.components < 2 or not self.channels:
             raise ValueError(
                 f"components={self.components}, channels={self.channels}: expected at least two components, "
@@ -77,6 +83,8 @@ class Program(PyroModule):
         self.masks = Masks(c)
         self.component_head = mlp(c.z_bg_mask, [c.hidden, c.hidden], 2 * c.z_bg)
         self.decoder = BroadcastDecoder(c.z_bg, c.size, 32, c.colours, c.cell)
+        if c.learned:
+            self.component_prior = AffineGaussian(c.z_bg, rows=c.components)
 
     def forward(self, images: Tensor | None = None, batch: int = 1) -> Scene:
         """Run the process.
@@ -98,7 +106,12 @@ class Program(PyroModule):
 
     def component(self, z_mask: Tensor) -> dist.TorchDistribution:
         """p(z_c_k | z_m_k) over (..., K), of z_m (..., 1, K, D)."""
-        return gaussian(self.component_head(z_mask.squeeze(-3)))
+        prior = gaussian(self.component_head(z_mask.squeeze(-3)))
+        if not self.config.learned:
+            return prior
+        row = torch.eye(self.config.components).to(z_mask)
+        row = row.expand(*prior.batch_shape, -1)
+        return self.component_prior(torch.cat([prior.mean, prior.stddev, row], -1))
 
     def scene(self, pixels: MixedPixels) -> Scene:
         """The components as a Scene of one level, all of the same depth: they share pixels."""

@@ -44,9 +44,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from programs.blocks import render
-from programs.blocks.config import check_positive
+from programs.blocks.config import check_learned, check_positive
 from programs.blocks.distributions import PixelMixture, gate, gaussian, normal, positive
 from programs.blocks.nets import BroadcastDecoder, SubpixelDecoder, mlp, where_present
+from programs.blocks.prior_nets import NetBernoulli, NetMixture
+from programs.blocks.priors import learned
 from programs.scene import Nodes, Scene
 
 
@@ -74,9 +76,12 @@ class Config:
     hidden: int = 256  # width of the MLPs
     channels: tuple[int, ...] = (32, 64, 128, 128, 128)  # of the encoders, by stage
     decoder: int = 64  # channels of the leaves' decoder at 4 x 4
+    # differs: components of learned priors of the root and of children, who know their siblings; 0: the paper's
+    learned: int = 0
 
     def __post_init__(self) -> None:
-        check_positive(self, "reach", "scale_start", "what_start", "max_angle", "memory")
+        check_positive(self, "reach", "scale_start", "what_start", "max_angle", "memory", "learned")
+        check_learned(self)
         if self.memory < 0:
             raise ValueError(f"memory={self.memory}: expected 0 or more templates")
         levels = len(self.children)
@@ -113,6 +118,10 @@ VARIANTS: dict[str, Config] = {
         scale_start=(0.0, 0.0, 0.0),
     ),
 }
+
+
+POSE = 6
+"""Numbers of a pose."""
 
 
 class Edges(NamedTuple):
@@ -163,6 +172,9 @@ class Program(PyroModule):
             Memory(c) if c.memory else SubpixelDecoder(c.z_what[-1], c.crops[-1], c.decoder, 4)
         )
         self.background_decoder = BroadcastDecoder(c.z_bg, c.size, 32, 3)
+        if c.learned:
+            self.root_prior = learned(c.z_what[0], c.learned)
+            self.siblings = nn.ModuleList([Siblings(c, level + 1) for level in levels])
 
     def forward(self, images: Tensor | None = None, batch: int = 1) -> Scene:
         """Run the process.
@@ -189,23 +201,27 @@ class Program(PyroModule):
     def root(self, batch: int) -> Branch:
         """p(z_what_r): what the scene is like as a whole."""
         zeros = torch.zeros(batch, 1, self.config.z_what[0], device=self.sigma_fg.device)
-        what = pyro.sample("z_what_0", normal(zeros, torch.ones_like(zeros)))
+        prior = normal(zeros, torch.ones_like(zeros))
+        if self.config.learned:
+            prior = self.root_prior().expand((batch, 1))
+        what = pyro.sample("z_what_0", prior)
         ones = torch.ones_like(what[..., 0])
         return Branch(ones, ones, what.new_zeros(*what.shape[:-1], 2, 3), ones, what)
 
     def offspring(self, level: int, parent: Branch) -> Branch:
         """p(z_pres, z_pose, z_what | z_what of the parent), for all children of a level at once."""
-        edges, what_prior = self.prior(level, parent)
+        p, what_prior = self.prior(level, parent)
         above = self.per_child(level, parent.exists)
+        known = Known(self.siblings[level - 1], parent) if self.config.learned else Plain()
         with pyro.plate(f"nodes_{level}", above.shape[-1], dim=-1):
             with gate(above):
-                pres = pyro.sample(f"z_pres_{level}", edges.pres)
+                pres = pyro.sample(f"z_pres_{level}", known.pres(p.pres))
             with gate(above * pres):
-                where = pyro.sample(f"z_where_{level}", edges.where)
-                scale = pyro.sample(f"z_scale_{level}", edges.scale)
-                theta = pyro.sample(f"z_theta_{level}", edges.theta)
-                depth = pyro.sample(f"z_depth_{level}", edges.depth)
-                what, cat = self.appearance(level, what_prior)
+                where = pyro.sample(f"z_where_{level}", known.where(p.where, pres))
+                scale = pyro.sample(f"z_scale_{level}", known.scale(p.scale, pres, where))
+                theta = pyro.sample(f"z_theta_{level}", p.theta)
+                depth = pyro.sample(f"z_depth_{level}", p.depth)
+                what, cat = self.appearance(level, known.what(what_prior, pres, scale))
         pose = self.pose(level, where, scale, theta)
         return Branch(above * pres, pres, pose, F.softplus(depth), what, cat)
 
@@ -359,6 +375,97 @@ class ChildrenPrior(nn.Module):
         if self.points:
             return edges(edge, self.axes), dist.OneHotCategorical(logits=appearance)
         return edges(edge, self.axes), gaussian(appearance)
+
+
+class Siblings(nn.Module):
+    """Learned priors of the children of one level, each given what all its siblings have sampled before.
+
+    # differs: in the paper siblings are independent given the parent's appearance (4). Where that says little, a
+    triangle does not know that it is the roof of a house.
+    """
+
+    def __init__(self, config: Config, level: int) -> None:
+        super().__init__()
+        c, degree, axes = config, config.children[level - 1], config.scale_axes[level - 1]
+        self.degree = degree
+        known = c.z_what[level - 1] + POSE + degree
+        self.pres = NetBernoulli(known)
+        self.where = NetMixture(2, known + degree, c.learned)
+        self.scale = NetMixture(axes, known + 3 * degree, c.learned)
+        points = bool(c.memory) and level == len(c.children)
+        size = known + (3 + axes) * degree
+        self.what = None if points else NetMixture(c.z_what[level], size, c.learned)
+
+
+class Plain:
+    """The paper's priors, as they are."""
+
+    def pres(self, prior: dist.Bernoulli) -> dist.Bernoulli:
+        """p(z_pres | z_what of the parent)."""
+        return prior
+
+    def where(self, prior: dist.TorchDistribution, *_: Tensor) -> dist.TorchDistribution:
+        """Of the position; likewise of size and appearance."""
+        return prior
+
+    scale = what = where
+
+
+class Known:
+    """What the learned priors of one level's children are told, which grows with every site.
+
+    Args:
+        priors: of this level.
+        parent: the M parents, whose appearance and pose are told.
+    """
+
+    def __init__(self, priors: Siblings, parent: Branch) -> None:
+        self.priors = priors
+        above = torch.cat([parent.what, parent.pose.flatten(-2)], -1)
+        above = above.repeat_interleave(priors.degree, -2)
+        own = torch.eye(priors.degree).to(above).repeat(above.shape[-2] // priors.degree, 1)
+        self.told = torch.cat([above, own.expand(*above.shape[:-1], -1)], -1)
+
+    def pres(self, prior: dist.Bernoulli) -> dist.Bernoulli:
+        """p(z_pres | the parent)."""
+        logit, told = _joined(prior.logits.unsqueeze(-1), self.told)
+        return self.priors.pres(torch.cat([logit, told], -1))
+
+    def where(self, prior: dist.TorchDistribution, pres: Tensor) -> dist.TorchDistribution:
+        """p(z_where | the parent, z_pres of all siblings)."""
+        self.tell(pres.unsqueeze(-1))
+        return self.mixed(self.priors.where, prior)
+
+    def scale(
+        self, prior: dist.TorchDistribution, pres: Tensor, where: Tensor
+    ) -> dist.TorchDistribution:
+        """p(z_scale | the parent, z_pres and z_where of all siblings)."""
+        self.tell(pres.unsqueeze(-1) * where)
+        return self.mixed(self.priors.scale, prior)
+
+    def what(
+        self, prior: dist.TorchDistribution, pres: Tensor, scale: Tensor
+    ) -> dist.TorchDistribution:
+        """p(z_what | the parent, presence, position and size of all siblings); an address stays as it is."""
+        self.tell(pres.unsqueeze(-1) * scale)
+        return prior if self.priors.what is None else self.mixed(self.priors.what, prior)
+
+    def tell(self, values: Tensor) -> None:
+        """Let every child know the values (..., N, n) of all its siblings, its own too."""
+        family = values.unflatten(-2, (-1, self.priors.degree)).flatten(-2)
+        told, family = _joined(self.told, family.repeat_interleave(self.priors.degree, -2))
+        self.told = torch.cat([told, family], -1)
+
+    def mixed(self, net: NetMixture, prior: dist.TorchDistribution) -> dist.TorchDistribution:
+        """The program's own Gaussian and the learned others."""
+        parts = _joined(prior.mean, prior.stddev, self.told)
+        return net(torch.cat(parts, -1))
+
+
+def _joined(*parts: Tensor) -> list[Tensor]:
+    """Tensors (..., n) whose leading dimensions are expanded to be alike."""
+    lead = torch.broadcast_shapes(*(p.shape[:-1] for p in parts))
+    return [p.expand(*lead, p.shape[-1]) for p in parts]
 
 
 class Memory(nn.Module):

@@ -41,7 +41,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from programs.blocks import render
-from programs.blocks.config import check_positive
+from programs.blocks.config import check_learned, check_positive
 from programs.blocks.distributions import SegmentedPixels, gate, gaussian, normal
 from programs.blocks.nets import (
     BroadcastDecoder,
@@ -50,6 +50,7 @@ from programs.blocks.nets import (
     mlp,
     where_present,
 )
+from programs.blocks.priors import LearnedBernoulli, LearnedGaussian, learned
 from programs.blocks.segments import break_stick, draw_masks
 from programs.scene import Nodes, Scene
 
@@ -78,8 +79,12 @@ class Config:
     channels: tuple[int, ...] = (16, 32, 64, 128, 128)  # of the encoders, by stage
     decoder: int = 128  # channels of the glimpses' decoder at 4 x 4
 
+    # differs: components of p(z_what), with which the other priors of cells are learned too; 0: the paper's
+    learned: int = 0
+
     def __post_init__(self) -> None:
-        check_positive(self, "scale_mean")
+        check_positive(self, "scale_mean", "learned")
+        check_learned(self)
         if not 0 < self.presence < 1 or not math.isfinite(self.scale_mean):
             raise ValueError(
                 f"presence={self.presence}, scale_mean={self.scale_mean}: expected a probability between 0 "
@@ -110,6 +115,16 @@ class Cells(NamedTuple):
     """(..., N, D)"""
 
 
+class Priors(NamedTuple):
+    """What a cell is like before an image is seen, of batch (..., N)."""
+
+    pres: dist.Bernoulli
+    where: dist.TorchDistribution
+    scale: dist.TorchDistribution
+    depth: dist.Normal
+    what: dist.TorchDistribution
+
+
 class Background(NamedTuple):
     """K segments, decoded."""
 
@@ -133,6 +148,12 @@ class Program(PyroModule):
         self.glimpse_decoder = SubpixelDecoder(c.z_what, c.glimpse, c.decoder, c.colours + 1)
         self.segments = Segments(c) if c.components > 1 else None
         self.component_decoder = BroadcastDecoder(c.z_bg, c.size, 32, c.colours)
+        if c.learned:
+            self.pres_prior = LearnedBernoulli(self.presence)
+            self.where_prior = LearnedGaussian(2)
+            self.scale_prior = LearnedGaussian(2, loc=c.scale_mean, sd=c.scale_sd)
+            self.depth_prior = LearnedGaussian(1)
+            self.what_prior = learned(c.z_what, c.learned)
 
     def forward(self, images: Tensor | None = None, batch: int = 1) -> Scene:
         """Run the process.
@@ -153,16 +174,37 @@ class Program(PyroModule):
     def foreground(self, batch: int) -> Cells:
         """p(z_fg): presence, and given it the rest, of all cells at once."""
         c = self.config
-        zeros = self.sigma_fg.new_zeros(batch, c.grid**2)
-        pair, many = (zeros[..., None].expand(-1, -1, n) for n in (2, c.z_what))
+        p = self.priors(batch)
         with pyro.plate("nodes_1", c.grid**2, dim=-1):
-            pres = pyro.sample("z_pres_1", dist.Bernoulli(logits=zeros + self.presence))
+            pres = pyro.sample("z_pres_1", p.pres)
             with gate(pres):
-                where = pyro.sample("z_where_1", normal(pair, pair + 1))
-                scale = pyro.sample("z_scale_1", normal(pair + self.scale_mean, pair + c.scale_sd))
-                depth = pyro.sample("z_depth_1", dist.Normal(zeros, zeros + 1))
-                what = pyro.sample("z_what_1", normal(many, many + 1))
+                where = pyro.sample("z_where_1", p.where)
+                scale = pyro.sample("z_scale_1", p.scale)
+                depth = pyro.sample("z_depth_1", p.depth)
+                what = pyro.sample("z_what_1", p.what)
         return Cells(pres, self.pose(where, scale), c.occlusion * depth.sigmoid(), what)
+
+    def priors(self, batch: int) -> Priors:
+        """Of all cells of `batch` scenes."""
+        c, shape = self.config, (batch, self.config.grid**2)
+        if c.learned:
+            depth = self.depth_prior()
+            return Priors(
+                pres=self.pres_prior().expand(shape),
+                where=self.where_prior().expand(shape),
+                scale=self.scale_prior().expand(shape),
+                depth=dist.Normal(depth.mean[0], depth.stddev[0]).expand(shape),
+                what=self.what_prior().expand(shape),
+            )
+        zeros = self.sigma_fg.new_zeros(shape)
+        pair, many = (zeros[..., None].expand(-1, -1, n) for n in (2, c.z_what))
+        return Priors(
+            pres=dist.Bernoulli(logits=zeros + self.presence),
+            where=normal(pair, pair + 1),
+            scale=normal(pair + self.scale_mean, pair + c.scale_sd),
+            depth=dist.Normal(zeros, zeros + 1),
+            what=normal(many, many + 1),
+        )
 
     def background(self, batch: int) -> Background:
         """p(z_bg): the masks' latents one after another, and given them what fills the masks."""

@@ -18,9 +18,10 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from programs.blocks.config import check_positive
+from programs.blocks.config import check_learned, check_positive
 from programs.blocks.distributions import normal
 from programs.blocks.nets import Stages, SubpixelStack
+from programs.blocks.priors import learned
 from programs.scene import Scene
 
 
@@ -39,8 +40,11 @@ class Config:
         *((16, 2, 1), (16, 1, 3), (16, 2, 1), (16, 1, 3), (8, 2, 1)),
     )
 
+    learned: int = 0  # differs: components of a learned p(z); 0: the paper's, N(0, 1)
+
     def __post_init__(self) -> None:
-        check_positive(self, "decoder")
+        check_positive(self, "decoder", "learned")
+        check_learned(self)
         if not self.channels:
             raise ValueError("channels=(): expected channels of at least one stage")
 
@@ -56,6 +60,8 @@ class Program(PyroModule):
         self.config = c = config
         self.register_buffer("sigma", torch.tensor(c.sigma))
         self.decoder = SubpixelStack(c.z_global, 1, c.size, c.decoder, c.colours, nn.ReLU)
+        if c.learned:
+            self.prior = learned(c.z_global, c.learned)
 
     def forward(self, images: Tensor | None = None, batch: int = 1) -> Scene:
         """Run the process.
@@ -65,9 +71,15 @@ class Program(PyroModule):
             batch: number of scenes when `images` is None.
         """
         batch = batch if images is None else images.shape[0]
-        zeros = self.sigma.new_zeros(batch, self.config.z_global)
         with pyro.plate("batch", batch, dim=-1):
-            z = pyro.sample("z_global", normal(zeros, torch.ones_like(zeros)))
+            z = pyro.sample("z_global", self.p_global(batch))
             mean = self.decoder(z[..., None, None]).sigmoid()
             pyro.sample("images", dist.Normal(mean, self.sigma).to_event(3), obs=images)
         return Scene(mean, ())
+
+    def p_global(self, batch: int) -> dist.TorchDistribution:
+        """p(z) of `batch` scenes."""
+        if self.config.learned:
+            return self.prior().expand((batch,))
+        zeros = self.sigma.new_zeros(batch, self.config.z_global)
+        return normal(zeros, torch.ones_like(zeros))

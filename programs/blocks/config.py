@@ -21,3 +21,16 @@ def check_positive(config: Any, *excepted: str) -> None:
         numbers = [n for n in entries if isinstance(n, int | float) and not isinstance(n, bool)]
         if f.name not in excepted and not all(0 < n < math.inf for n in numbers):
             raise ValueError(f"{f.name}={value}: expected above 0, and finite")
+
+
+def check_learned(config: Any) -> None:
+    """See that the field `learned` of a Config is a number of components: 0 for the paper's priors.
+
+    Raises:
+        ValueError: it is negative.
+    """
+    if config.learned < 0:
+        raise ValueError(
+            f"learned={config.learned}: expected 0 for the paper's priors, 1 for learned Gaussians, or the "
+            "number of components of learned mixtures"
+        )

@@ -305,9 +305,13 @@ class Quantised(dist.TorchDistribution):
 
     # differs: a density of y; the probability of x is 256 ^ -CHW E_u p(y) (`metrics.bits_per_dimension`).
 
+    Rounding and clamping lose the y of a draw, so the latents of the last draw are remembered. A distribution
+    and its expansions share this memory: a plate of Pyro expands the distribution before it draws or scores.
+
     Args:
         flow: p(y), of a `Transform`.
         noise: (..., C, H, W) u in [0, 1].
+        memory: that of the distribution of which this is an expansion.
     """
 
     arg_constraints = {"noise": constraints.independent(constraints.unit_interval, 3)}  # noqa: RUF012
@@ -319,31 +323,39 @@ class Quantised(dist.TorchDistribution):
         flow: dist.TransformedDistribution,
         noise: Tensor,
         validate_args: bool | None = None,
+        memory: dict[str, tuple[Tensor, Tensor]] | None = None,
     ) -> None:
         self.flow, self.noise = flow, noise
-        self.last: tuple[Tensor, Tensor] | None = None
+        self.memory = {} if memory is None else memory
         super().__init__(flow.batch_shape, flow.event_shape, validate_args=validate_args)
 
     def expand(self, batch_shape: torch.Size, _instance: object = None) -> Quantised:
         """The same distribution over a larger batch."""
         noise = self.noise.expand(torch.Size(batch_shape) + self.event_shape)
-        return Quantised(self.flow.expand(batch_shape), noise, validate_args=False)
+        flow = self.flow.expand(batch_shape)
+        return Quantised(flow, noise, validate_args=False, memory=self.memory)
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
         """Images (..., C, H, W)."""
-        values = (LEVELS * self.flow.sample(sample_shape)).floor().clamp(0, LEVELS - 1)
-        return values / (LEVELS - 1)
+        numbers = self.flow.sample(sample_shape)
+        values = (LEVELS * numbers).floor().clamp(0, LEVELS - 1) / (LEVELS - 1)
+        self.memory["drawn"] = values, self.flow.transforms[0].inv(numbers)
+        return values
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density of the dequantised image: nats."""
         return self.flow.log_prob(self.numbers(value))
 
     def latents(self, value: Tensor) -> Tensor:
-        """What the flow makes an image of; once it is known, `log_prob` is all but free."""
+        """What the flow made the last draw of, or f⁻¹ of another image; after it, `log_prob` is all but free."""
+        drawn = self.memory.get("drawn")
+        if drawn is not None and drawn[0] is value:
+            return drawn[1]
         return self.flow.transforms[0].inv(self.numbers(value))
 
     def numbers(self, value: Tensor) -> Tensor:
         """y of an image; those of the last one are remembered, as the `Transform` remembers by identity."""
-        if self.last is None or self.last[0] is not value:
-            self.last = value, dequantised(value, self.noise)
-        return self.last[1]
+        last = self.memory.get("scored")
+        if last is None or last[0] is not value:
+            last = self.memory["scored"] = value, dequantised(value, self.noise)
+        return last[1]

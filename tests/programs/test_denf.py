@@ -155,6 +155,38 @@ def test_the_scene_is_the_papers_reconstruction():
     torch.testing.assert_close(scene.opacity, large)
 
 
+@torch.no_grad()
+def test_a_draw_is_shown_by_its_own_latents():
+    """Also where it leaves the colours' range, and only its clamped picture is left: f⁻¹ of that is another."""
+    program, _ = build()
+    pyro.set_rng_seed(0)
+    with poutine.trace() as tracer:
+        scene = program(batch=2)
+    nodes = tracer.trace.nodes
+    memory = nodes["images"]["fn"].memory
+    value, z = memory["drawn"]
+    assert value is nodes["images"]["value"]
+    own = program.scene(z.squeeze(-4), nodes["z_pres"]["value"], nodes["z_bg"]["value"].squeeze(-4))
+    torch.testing.assert_close(scene.image, own.image)
+    numbers = program.layers.inverse(z)
+    assert ((numbers < 0) | (numbers > 1)).double().mean() > 0.05, (
+        "this seed's draws leave the range"
+    )
+    rounded = (256 * numbers).floor().clamp(0, 255) / 255
+    torch.testing.assert_close(value, rounded, rtol=0, atol=1.01 / 255)
+    clamped = program.infer(dequantised(value, nodes["z_noise"]["value"]))
+    assert (torch.cat(clamped, -3) - z).abs().max() > 0.1
+
+
+def test_a_step_inverts_the_flow_twice():
+    """Once in the guide and once in the program, which scores the latents that it shows."""
+    program, guide = build()
+    calls = []
+    program.layers.register_forward_hook(lambda *_: calls.append(1))
+    Objective().traces(program, guide, torch.rand(2, 3, 16, 16))[0].compute_log_prob()
+    assert len(calls) == 2
+
+
 def test_boxes_are_placed_by_the_spatial_transformer():
     program, _ = build(glimpse=8)
     pose = torch.rand(2, 64, 2, 3)

@@ -1,0 +1,82 @@
+"""A page of what trained programs draw from their priors, each row beside scenes of the program's world.
+
+    python -m analysis.dreams [RUN …] [--out analysis/figures/dreams.png] [--seed S]
+
+Without RUN all shipped runs. Scenes are the first of the seed; none is chosen.
+
+Shape legend: B scenes, C channels, S pixels a side.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pyro
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from analysis import plots
+from analysis.command import command_line, told
+from analysis.evaluate import floats
+from inference.loading import ROOT
+from inference.runs import Trained, open_run
+
+COUNT = 8
+"""Scenes of the prior, and of the world, per row."""
+GAP = 0.03
+"""Between two pictures, in sides of a picture."""
+INCH = 1.0
+"""Side of a picture."""
+
+
+def shipped() -> list[str]:
+    """Names of the runs that ship with the project."""
+    return sorted(p.parent.name for p in (ROOT / "programs" / "trained").glob("*/config.json"))
+
+
+@torch.no_grad()
+def row(run: Trained, seed: int) -> tuple[Tensor, Tensor]:
+    """(B, C, S, S) scenes of the prior, and of the world that the run was trained on."""
+    pyro.set_rng_seed(seed)
+    prior = run.program(batch=COUNT).image.cpu()
+    return prior, floats(run.unseen(COUNT, seed), "cpu")
+
+
+def page(rows: dict[str, tuple[Tensor, Tensor]]) -> Figure:
+    """A row per run: its name, scenes of the prior, and after a gap scenes of its world."""
+    width = 2 * COUNT + 0.4
+    figure = Figure(figsize=(width * INCH, (1.25 * len(rows) + 0.2) * INCH))
+    for r, (name, sides) in enumerate(rows.items()):
+        bottom = 1 - (r + 1) * 1.25 / (1.25 * len(rows) + 0.2)
+        height = 1 / (1.25 * len(rows) + 0.2)
+        for side, (title, images) in enumerate(zip((name, "its world"), sides, strict=True)):
+            left = side * (COUNT + 0.4) / width
+            figure.text(left, bottom + 1.02 * height, title, fontsize=10, va="bottom")
+            for k, x in enumerate(images):
+                box = (left + k / width, bottom, (1 - GAP) / width, (1 - GAP) * height)
+                axes = figure.add_axes(box)
+                axes.axis("off")
+                axes.imshow(
+                    x.clamp(0, 1).permute(1, 2, 0).expand(-1, -1, 3), interpolation="nearest"
+                )
+    return figure
+
+
+@told
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point."""
+    a = command_line("analysis.dreams", __doc__)
+    a.add_argument("runs", nargs="*", metavar="RUN", help="run folders, or names of shipped runs")
+    a.add_argument("--out", type=Path, default=ROOT / "analysis/figures/dreams.png", metavar="FILE")
+    a.add_argument("--seed", type=int, default=0, metavar="S")
+    o = a.parse_args(arguments)
+    pyro.enable_validation(False)
+    runs = {Path(name).name: open_run(name) for name in o.runs or shipped()}
+    plots.save(page({name: row(run, o.seed) for name, run in runs.items()}), o.out)
+    print(o.out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,249 @@
+"""Are objects that a program draws objects of the world: a small net names their types, and refuses others.
+
+It learns from true objects, and to refuse what is none: parts of objects of two different types, put together,
+or where objects have no parts, halves. Then it names objects of the prior. What it says of true objects and
+mixtures that it has not seen, and of true objects as the guide infers and the program draws them (blurred as the
+prior's are), is what its word on the prior is to be held against.
+
+An object is judged alone, without what hides it, cut out by the upright square around its mask.
+
+Shape legend: B scenes, N slots, M objects, P parts, T types, S pixels a side of an image, s of a cutout.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from analysis.judges.scenes import PASS_BROKEN, PASS_TRUE
+from analysis.scores import owners
+from analysis.scores.classifier import fit, seeded
+from inference.images.dataset import Dataset
+from programs.blocks import render
+from programs.scene import Scene
+
+STEPS, BATCH, RATE = 500, 64, 3e-3
+"""Of the classifier's training."""
+SIDE, MARGIN = 24, 1.15
+"""Pixels a side of a cutout, and its half-width in those of the object."""
+ROOM = 1.6
+"""Half-width of the canvas on which mixtures are made, in that of the largest object."""
+OVERLAP = 0.25
+"""Share of the smaller of its two parents that a mixture hides at most: else it may look like the other."""
+SEED = 0
+
+
+def judges(program: Callable, data: Dataset) -> bool:
+    """Whether this program draws objects by patches, and the world's have types."""
+    if not data.tables or "category" not in data.tables[0]:
+        return False
+    with torch.no_grad():
+        scene = program(batch=1)
+    has_objects = isinstance(scene, Scene) and len(scene.levels) > 0
+    return has_objects and scene.objects.patch is not None and scene.objects.mask is None
+
+
+def cutouts(pictures: Tensor) -> Tensor:
+    """Objects as the classifier sees them, in the upright squares around their masks.
+
+    Args:
+        pictures: (M, C + 1, S, S) in [0, 1], colours times mask, and the mask.
+    Returns:
+        (M, C + 1, s, s).
+    """
+    boxes = render.box(pictures[:, -1])
+    side = MARGIN * boxes[..., :2].diagonal(dim1=-2, dim2=-1).amax(-1, keepdim=True)
+    pose = render.pose(boxes[..., 2], side, torch.zeros(len(boxes)))
+    return render.crop(pictures[:, None], pose[:, None, None], SIDE)[:, 0, 0]
+
+
+def true_objects(truth: Scene) -> tuple[Tensor, Tensor]:
+    """Pictures (M, C + 1, S, S) of the objects of true scenes, each alone, and their types (M,)."""
+    image, slot = truth.objects.present.nonzero(as_tuple=True)
+    mask = truth.objects.mask[image, slot].unsqueeze(1).float()
+    pictures = torch.cat([truth.image[image] * mask, mask], 1)
+    return pictures, truth.objects.category[image, slot]
+
+
+def drawn_objects(scene: Scene) -> Tensor:
+    """Pictures (M, C + 1, S, S) of the objects of a program's scenes, each drawn alone."""
+    nodes = scene.objects
+    patch, pose = nodes.patch[nodes.present], nodes.pose[nodes.present]
+    premultiplied = torch.cat([patch[:, :-1] * patch[:, -1:], patch[:, -1:]], 1)
+    return render.place(premultiplied, pose, scene.image.shape[-1]).clamp(0, 1)
+
+
+def mixtures(truth: Scene, number: int, generator: torch.Generator) -> Tensor:
+    """Pictures (M, C + 1, S, S) of objects of no type: parts of one over parts of another of a different type.
+
+    Where objects have no parts they are halves. Objects are laid on each other by their centres and rotations. Mixtures that hide much are left out, so
+    there are fewer than `number`.
+    """
+    image, slot = truth.objects.present.nonzero(as_tuple=True)
+    pairs = torch.randint(len(image), (2, number), generator=generator)
+    types = truth.objects.category[image, slot][pairs]
+    pairs = pairs[:, types[0] != types[1]]
+    turn = 2 * torch.pi * torch.rand(pairs.shape[1], generator=generator)
+    if truth.parts is None:
+        under, over = (on_canvas(truth, image[row], slot[row], turn) for row in pairs)
+        return halved(under, over, generator)
+    under, over = (
+        on_canvas(truth, image[row], slot[row], turn, _some(truth, len(row), generator))
+        for row in pairs
+    )
+    a, b = under[:, -1], over[:, -1]
+    area = torch.minimum(a.sum((1, 2)), b.sum((1, 2)))
+    good = ((a * b).sum((1, 2)) <= OVERLAP * area) & (area > 0)
+    return (over + under * (1 - b[:, None]))[good]
+
+
+def halved(one: Tensor, other: Tensor, generator: torch.Generator) -> Tensor:
+    """Pictures (M, C + 1, S, S) of which one side of a line through the middle is of another object.
+
+    Those whose two halves are not each a fourth of an object at least are left out.
+    """
+    axis = (2 * torch.arange(one.shape[-1]) + 1) / one.shape[-1] - 1
+    angle = 2 * torch.pi * torch.rand(len(one), 1, 1, generator=generator)
+    side = (axis * angle.cos() + axis[:, None] * angle.sin() > 0).float()
+    shares = [
+        (m * part).sum((1, 2)) / m.sum((1, 2)).clamp(min=1e-6)
+        for m, part in ((one[:, -1], 1 - side), (other[:, -1], side))
+    ]
+    good = torch.minimum(*shares) > 0.25
+    side = side.unsqueeze(1)
+    return (side * other + (1 - side) * one)[good]
+
+
+def on_canvas(
+    truth: Scene, image: Tensor, slot: Tensor, turn: Tensor, kept: Tensor | None = None
+) -> Tensor:
+    """Pictures (M, C + 1, S, S) of objects or some parts, in their own frames, turned, at their own sizes.
+
+    Args:
+        image, slot: (M,) which objects.
+        turn: (M,) radians.
+        kept: (M, N) bool, over all parts of the scene; None is the whole object.
+    """
+    nodes, size = truth.objects, truth.image.shape[-1]
+    half = ROOM * nodes.extent[nodes.present].max().expand(len(image), 1)
+    frame = render.pose(nodes.centre[image, slot], half, nodes.rotation[image, slot] + turn)
+    if kept is None:
+        mask = nodes.mask[image, slot]
+    else:
+        kept = kept & (owners(truth)[image] == slot[:, None])
+        mask = torch.stack(
+            [truth.parts.mask[b, k].any(0) for b, k in zip(image, kept, strict=True)]
+        )
+    mask = mask.float()
+    pictures = torch.cat([truth.image[image] * mask[:, None], mask[:, None]], 1)
+    return render.crop(pictures[:, None], frame[:, None, None], size)[:, 0, 0]
+
+
+def _some(truth: Scene, number: int, generator: torch.Generator) -> Tensor:
+    """(M, N) bool: each part with probability 1/2."""
+    return torch.rand(number, truth.parts.pres.shape[1], generator=generator) < 0.5
+
+
+def examples(truth: Scene, seed: int) -> tuple[Tensor, Tensor]:
+    """Cutouts (M, C + 1, s, s) to learn from, and their types (M,), T for none of them.
+
+    Objects as they are, objects on the mixtures' canvas, and mixtures: the canvas must not tell them apart.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    alone, types = true_objects(truth)
+    image, slot = truth.objects.present.nonzero(as_tuple=True)
+    turn = 2 * torch.pi * torch.rand(len(image), generator=generator)
+    whole = on_canvas(truth, image, slot, turn)
+    mixed = mixtures(truth, 3 * len(image), generator)
+    none = types.new_full((len(mixed),), int(truth.objects.category.max()) + 1)
+    pictures = [cutouts(pictures) for pictures in (alone, whole, mixed)]
+    return torch.cat(pictures), torch.cat([types, types, none])
+
+
+class Namer(nn.Module):
+    """The type of an object from its cutout; T, the last, is none of them."""
+
+    def __init__(self, types: int, colours: int = 3) -> None:
+        super().__init__()
+        self.none = types
+        self.net = nn.Sequential(
+            nn.Conv2d(colours + 1, 24, 5, stride=2, padding=2), nn.BatchNorm2d(24), nn.ReLU(),
+            nn.Conv2d(24, 48, 3, stride=2, padding=1), nn.BatchNorm2d(48), nn.ReLU(),
+            nn.Flatten(), nn.Linear(48 * (SIDE // 4) ** 2, 96), nn.ReLU(), nn.Linear(96, types + 1),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(M, C + 1, s, s) -> logits (M, T + 1)."""
+        return self.net(x)
+
+    @torch.no_grad()
+    def name(self, x: Tensor) -> Tensor:
+        """(M, C + 1, s, s) -> the most likely types (M,)."""
+        named = [self(part).argmax(-1) for part in x.split(500)]
+        return torch.cat(named) if named else torch.zeros(0, dtype=torch.int64)
+
+
+def namer(x: Tensor, types: Tensor, steps: int = STEPS) -> Namer:
+    """A classifier trained on cutouts (M, C + 1, s, s) of types (M,), the last of them none of the types.
+
+    Half of the batches are blurred, as what a program draws is; all are turned by quarters.
+    """
+    net = seeded(lambda: Namer(int(types.max()), x.shape[1] - 1), SEED)
+    count = itertools.count()
+
+    def loss(rows: Tensor) -> Tensor:
+        step = next(count)
+        turned = torch.rot90(x[rows], step // 2 % 4, (2, 3))
+        seen = F.avg_pool2d(turned, 3, 1, 1) if step % 2 else turned
+        return F.cross_entropy(net(seen), types[rows])
+
+    fit(net, loss, len(x), batch=BATCH, steps=steps, rate=RATE, seed=SEED)
+    return net
+
+
+class Named(NamedTuple):
+    """What the net says of objects."""
+
+    valid: dict[str, float]
+    """whose objects -> share that is of some type: true, mixed, inferred, prior"""
+    right: float
+    """share of true objects whose type is named"""
+    types: dict[str, list[float]]
+    """whose objects -> share of each type among those that are of one (T,)"""
+
+    @property
+    def good(self) -> bool:
+        """Whether the net can be trusted: it passes true objects, and refuses mixtures."""
+        return self.valid["true"] >= PASS_TRUE and self.valid["mixed"] <= PASS_BROKEN
+
+
+def valid_objects(net: Namer, truth: Scene, inferred: Scene, prior: Scene) -> Named:
+    """Whose objects are of the world's types.
+
+    Args:
+        truth: scenes that the net has not learned from.
+        inferred: the same images, as the guide infers them.
+        prior: scenes of the program.
+    """
+    pictures, types = true_objects(truth)
+    mixed = mixtures(truth, len(types), torch.Generator().manual_seed(SEED + 1))
+    shown = {"true": pictures, "mixed": mixed, "inferred": drawn_objects(inferred)}
+    shown["prior"] = drawn_objects(prior)
+    named = {whose: net.name(cutouts(p)) for whose, p in shown.items()}
+    valid = {whose: _share(found < net.none) for whose, found in named.items()}
+    shares = {whose: _shares(named[whose], net.none) for whose in ("true", "inferred", "prior")}
+    return Named(valid, _share(named["true"] == types), shares)
+
+
+def _shares(types: Tensor, none: int) -> list[float]:
+    number = max(1, int((types < none).sum()))
+    return (types.bincount(minlength=none + 1)[:none].double() / number).tolist()
+
+
+def _share(right: Tensor) -> float:
+    return float(right.double().mean()) if len(right) else 0.0

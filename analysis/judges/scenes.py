@@ -1,0 +1,203 @@
+"""A net that sees whole images: is this a scene of the world, and how many objects of every category has it.
+
+It learns from true scenes, and to refuse broken ones (`analysis.judges.broken`). So it judges every program,
+those without objects too, by pictures alone. Its own errors are measured on scenes that it has not seen; a judge
+that passes too few true scenes, or too many broken ones, says nothing of programs (`Errors.good`).
+
+Shape legend: B scenes, K categories, C colours, S pixels a side, F features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from analysis.judges.broken import KINDS, broken
+from analysis.scores.classifier import fit, seeded
+from inference import checkpoint
+from inference.images.dataset import Dataset
+from programs.scene import Scene
+from programs.worlds import cache
+
+STEPS, BATCH, RATE = 900, 64, 2e-3
+"""Of the net's training; half of a batch are true scenes."""
+SIDE, FEATURES = 48, 96
+"""Pixels a side that the net sees at most, and F."""
+PASS_TRUE, PASS_BROKEN = 0.95, 0.05
+"""Least share of true scenes, and largest of broken ones, that a good judge passes."""
+SEED, VERSION = 0, 1
+"""The latter is raised where nets learn in another way: weights are kept by it and the numbers above."""
+
+
+class SceneNet(nn.Module):
+    """Whether an image is a scene of the world, and how many objects of every category it shows.
+
+    Args:
+        categories: K.
+        most: objects of one category that a scene has at most.
+    """
+
+    def __init__(self, size: int, colours: int, categories: int, most: int) -> None:
+        super().__init__()
+        self.side, self.counts = min(size, SIDE), (categories, most + 1)
+        cells = (-(-self.side // 8)) ** 2
+        self.trunk = nn.Sequential(
+            nn.Conv2d(colours, 24, 5, stride=2, padding=2), nn.GroupNorm(8, 24), nn.ReLU(),
+            nn.Conv2d(24, 48, 3, stride=2, padding=1), nn.GroupNorm(8, 48), nn.ReLU(),
+            nn.Conv2d(48, 48, 3, padding=1), nn.GroupNorm(8, 48), nn.ReLU(),
+            nn.Conv2d(48, 64, 3, stride=2, padding=1), nn.GroupNorm(8, 64), nn.ReLU(),
+            nn.Flatten(), nn.Linear(64 * cells, FEATURES), nn.ReLU(),
+        )  # fmt: skip
+        self.valid = nn.Linear(FEATURES, 1)
+        self.count = nn.Linear(FEATURES, categories * (most + 1))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, S, S) in [0, 1] -> logits (B,) of being a scene, and (B, K, most + 1) of the numbers."""
+        seen = self.trunk(self.shrunk(images))
+        return self.valid(seen).squeeze(-1), self.count(seen).unflatten(-1, self.counts)
+
+    def shrunk(self, images: Tensor) -> Tensor:
+        """Images of at most `SIDE` pixels a side."""
+        if images.shape[-1] == self.side:
+            return images
+        return F.adaptive_avg_pool2d(images, self.side)
+
+
+class Reading(NamedTuple):
+    """What the net says of images."""
+
+    valid: Tensor
+    """(B,) bool"""
+    numbers: Tensor
+    """(B, K) of objects of each category"""
+    features: Tensor
+    """(B, F)"""
+
+
+@torch.no_grad()
+def read(net: SceneNet, images: Tensor) -> Reading:
+    """What the net says of images (B, C, S, S) in [0, 1]."""
+    parts = []
+    for x in images.cpu().clamp(0, 1).split(200):
+        seen = net.trunk(net.shrunk(x))
+        numbers = net.count(seen).unflatten(-1, net.counts).argmax(-1)
+        parts.append((net.valid(seen).squeeze(-1) > 0, numbers, seen))
+    return Reading(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+class Errors(NamedTuple):
+    """How far a judge can be trusted, on scenes that it has not learned from."""
+
+    true: float
+    """share of true scenes that pass"""
+    broken: float
+    """share of broken scenes that pass"""
+    number: float
+    """share of true scenes whose number of objects is read right"""
+
+    @property
+    def good(self) -> bool:
+        """Whether shares of valid scenes by this judge mean something."""
+        return self.true >= PASS_TRUE and self.broken <= PASS_BROKEN
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A trained net and its errors."""
+
+    net: SceneNet
+    errors: Errors
+
+    def read(self, images: Tensor) -> Reading:
+        """What the net says of images (B, C, S, S)."""
+        return read(self.net, images)
+
+
+def histogram(truth: Scene, categories: int) -> Tensor:
+    """(B, K) how many objects of every category there are; K = 1 counts all, where there are no categories."""
+    nodes = truth.objects
+    category = nodes.category if nodes.category is not None else torch.zeros_like(nodes.parent)
+    category = category.where(nodes.present, -1) if categories > 1 else -1 + nodes.present.long()
+    return (category[..., None] == torch.arange(categories)).sum(1)
+
+
+def judge(lesson: Dataset, data: Dataset) -> Judge:
+    """A judge that has learned from one set of true scenes, its errors being measured on another.
+
+    Raises:
+        ValueError: nothing is known of the images.
+    """
+    if lesson.labels is None or data.labels is None:
+        raise ValueError(
+            "scenes are judged in worlds, where the truth is known; these are a folder's"
+        )
+    nodes = lesson.truth(slice(0, 500)).objects
+    categories = 1 if nodes.category is None else 1 + int(nodes.category.max())
+    most = int(histogram(lesson.truth(slice(0, 500)), categories).max())
+    size, colours = lesson.images.shape[-1], lesson.images.shape[1]
+    net = seeded(lambda: SceneNet(size, colours, categories, most), SEED)
+    key = {"net": str(net), "images": len(lesson.images), "world": str(lesson.description)}
+    kept(net, key, lambda: learn(net, lesson, categories))
+    return Judge(net, errors(net, data.truth(), categories))
+
+
+def learn(net: SceneNet, lesson: Dataset, categories: int) -> None:
+    """Train on true scenes and on as many that are broken; a third of batches are blurred, as draws are."""
+    generator = torch.Generator().manual_seed(SEED)
+    blur = itertools.cycle([False, False, True])
+
+    def loss(rows: Tensor) -> Tensor:
+        truth = lesson.truth(rows)
+        x = torch.cat([truth.image, every_kind(truth, generator)])
+        x = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False) if next(blur) else x
+        x = (x + 0.02 * torch.randn(x.shape, generator=generator)).clamp(0, 1)
+        valid, numbers = net(x)
+        right = (torch.arange(len(x)) < len(rows)).float()
+        counted = numbers[: len(rows)].flatten(0, 1)
+        wanted = histogram(truth, categories).clamp(max=net.counts[1] - 1).flatten()
+        return F.binary_cross_entropy_with_logits(valid, right) + F.cross_entropy(counted, wanted)
+
+    number = len(lesson.images)
+    fit(net, loss, number, batch=BATCH // 2, steps=STEPS, rate=RATE, seed=SEED)
+
+
+def every_kind(truth: Scene, generator: torch.Generator) -> Tensor:
+    """Images of as many scenes, or a little fewer, each kind of broken scene made of its share of the true ones."""
+    parts = [broken(truth[k :: len(KINDS)], kind, generator) for k, kind in enumerate(KINDS)]
+    return torch.cat([x[sure] for x, sure in parts])
+
+
+def kept(net: nn.Module, key: dict[str, object], train: object) -> None:
+    """Give the net the weights that `train` gives it, or gave it before: they are in the cache."""
+    from safetensors.torch import load, save
+
+    key = key | {"training": (STEPS, BATCH, RATE, SEED, VERSION, KINDS)}
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    path = cache() / f"judge-{name}.safetensors"
+    if path.is_file():
+        net.load_state_dict(load(path.read_bytes()))
+    else:
+        train()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.write(path, save(net.state_dict()))
+    net.eval()
+
+
+def errors(net: SceneNet, truth: Scene, categories: int) -> Errors:
+    """Of a judge, on true scenes and on the same broken in every way."""
+    generator = torch.Generator().manual_seed(SEED + 1)
+    wrong = [x[sure] for x, sure in (broken(truth, kind, generator) for kind in KINDS)]
+    found = read(net, truth.image)
+    right = found.numbers.sum(1) == histogram(truth, categories).sum(1)
+    return Errors(
+        float(found.valid.double().mean()),
+        float(read(net, torch.cat(wrong)).valid.double().mean()),
+        float(right.double().mean()),
+    )

@@ -1,0 +1,301 @@
+"""Priors whose parameters are learned, for latents of any program.
+
+    LearnedGaussian(D)        p(z) = N(z | μ, diag σ²)
+    LearnedMixture(D, K)      p(z) = Σ_k w_k N(z | μ_k, diag σ_k²)
+    LearnedBernoulli()        p(z) = Bernoulli(z | ρ)
+    LearnedCategory(K)        p(z) = π_z
+    AffineGaussian(D, R)      p(z | μ, σ, r) = N(z | a_r μ + b_r, diag (s_r σ)²),  N(μ, σ²) from a net
+
+A program that learns its priors samples ``pyro.sample("z_what", self.what_prior())`` where it else samples the
+paper's prior. The parameters learn with the program, by the evidence lower bound, or after it, by
+`inference.fit_prior`. With `rows` a family has parameters for every class, step or layer: a call names the row
+by a one-hot vector. A fit relies on these rules: a module is called once per site, and its only argument is one
+tensor whose last dimension is the event.
+
+Why: the draws of a trained guide over all images do not fill N(0, 1). What a program draws from a prior where
+no image has its latents is of no kind that the decoder knows.
+
+Shape legend: D features, K components or categories, R rows, N draws. Anything may stand to the left.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from programs.blocks.distributions import normal, positive
+
+UNIT = math.log(math.e - 1)
+"""The number that softplus makes a deviation of 1."""
+NARROWEST = 0.005
+"""Least deviation that a fit gives a Gaussian."""
+ENOUGH = 8.0
+"""Least number of draws from which a row is fitted; a row of fewer keeps the paper's prior."""
+ROUNDS = 40
+"""Rounds of expectation and maximisation of a mixture (Dempster, Laird, Rubin, 1977)."""
+
+
+class Learned(nn.Module):
+    """A prior that is learned. Every family says how it is the paper's, and how it fits draws best."""
+
+    def plain(self) -> None:
+        """Become the paper's prior."""
+        raise NotImplementedError
+
+    def fit(self, draws: Tensor, weights: Tensor, given: Tensor | None = None) -> None:
+        """Maximise Σ_n w_n log p(z_n | given_n) over the parameters.
+
+        Args:
+            draws: (N, D) the guide's latents; (N,) of a Bernoulli.
+            weights: (N,) how much each counts: 0 where what hangs on an absent node is excluded.
+            given: (N, ·) what the module was called with.
+        """
+        raise NotImplementedError
+
+
+class LearnedGaussian(Learned):
+    """N(μ, diag σ²), which begins as the paper's N(loc, sd²).
+
+    Args:
+        rows: 0 where the module is called without an argument.
+        loc, sd: numbers, or (D).
+    """
+
+    def __init__(
+        self, features: int, rows: int = 0, loc: Tensor | float = 0.0, sd: Tensor | float = 1.0
+    ) -> None:
+        super().__init__()
+        self.at = tuple(torch.as_tensor(t).expand(features).clone() for t in (loc, sd))
+        shape = (rows, features) if rows else (features,)
+        self.loc, self.spread = (nn.Parameter(torch.zeros(shape)) for _ in range(2))
+        self.plain()
+
+    def forward(self, given: Tensor | None = None) -> dist.TorchDistribution:
+        """Of event (D)."""
+        return normal(picked(self.loc, given), positive(picked(self.spread, given)))
+
+    @torch.no_grad()
+    def plain(self) -> None:
+        """N(loc, sd²) in every row."""
+        self.loc.copy_(self.at[0])
+        self.spread.copy_(raw(self.at[1]))
+
+    @torch.no_grad()
+    def fit(self, draws: Tensor, weights: Tensor, given: Tensor | None = None) -> None:
+        """The mean and deviation of each row's draws."""
+        draws = draws.reshape(len(draws), -1)
+        for row, own in by_row(weights, given):
+            if own.sum() >= ENOUGH:
+                mean, sd = moments(draws, own)
+                self.loc[row], self.spread[row] = mean, raw(sd)
+
+
+class Mixture(dist.MixtureSameFamily):
+    """A mixture of Gaussians that has a mode: the mean of its heaviest component."""
+
+    @property
+    def mode(self) -> Tensor:
+        """(..., D) the mean of the component of the largest weight."""
+        best = self.mixture_distribution.logits.argmax(-1)
+        means = self.component_distribution.mean
+        index = best[..., None, None].expand(*best.shape, 1, means.shape[-1])
+        return means.gather(-2, index).squeeze(-2)
+
+
+class LearnedMixture(Learned):
+    """Σ_k w_k N(μ_k, diag σ_k²); at first weights are alike, deviations 1, and means drawn from N(0, 1)."""
+
+    def __init__(self, features: int, components: int, rows: int = 0) -> None:
+        super().__init__()
+        lead = (rows,) if rows else ()
+        self.logits = nn.Parameter(torch.zeros(*lead, components))
+        self.loc = nn.Parameter(torch.randn(*lead, components, features))
+        self.spread = nn.Parameter(torch.full((*lead, components, features), UNIT))
+
+    def forward(self, given: Tensor | None = None) -> dist.TorchDistribution:
+        """Of event (D)."""
+        logits, loc, spread = (picked(t, given) for t in (self.logits, self.loc, self.spread))
+        return Mixture(dist.Categorical(logits=logits), normal(loc, positive(spread)))
+
+    @torch.no_grad()
+    def plain(self) -> None:
+        """N(0, 1): all components are alike."""
+        self.logits.zero_()
+        self.loc.zero_()
+        self.spread.fill_(UNIT)
+
+    @torch.no_grad()
+    def fit(self, draws: Tensor, weights: Tensor, given: Tensor | None = None) -> None:
+        """Clusters of each row's draws, then `ROUNDS` rounds of expectation and maximisation."""
+        for row, own in by_row(weights, given):
+            some = own > 0
+            if own.sum() >= ENOUGH * len(self.loc[row]):
+                self._fit_row(row, draws[some], own[some])
+
+    def _fit_row(self, row: Any, draws: Tensor, weights: Tensor) -> None:
+        centres = clusters(draws, len(self.loc[row]))
+        share = F.one_hot(distance(draws, centres).argmin(1), len(centres)).to(draws)
+        for _ in range(ROUNDS):
+            parts = [moments(draws, weights * s) for s in share.T]
+            loc, sd = (torch.stack(t) for t in zip(*parts, strict=True))
+            sd = sd.clamp(min=NARROWEST)
+            heavy = (weights[:, None] * share).sum(0) + 1e-3
+            each = normal(loc, sd).log_prob(draws.unsqueeze(-2)) + heavy.log()
+            share = each.softmax(-1)
+        self.logits[row], self.loc[row], self.spread[row] = heavy.log(), loc, raw(sd)
+
+
+class LearnedBernoulli(Learned):
+    """Bernoulli(ρ), which begins as the paper's; a number of logits, one a row."""
+
+    def __init__(self, logit: Tensor | float, rows: int = 0) -> None:
+        super().__init__()
+        self.at = float(logit)
+        self.logits = nn.Parameter(torch.zeros((rows,) if rows else ()))
+        self.plain()
+
+    def forward(self, given: Tensor | None = None) -> dist.Bernoulli:
+        """Of batch (...)."""
+        return dist.Bernoulli(logits=picked(self.logits, given))
+
+    @torch.no_grad()
+    def plain(self) -> None:
+        """The paper's ρ in every row."""
+        self.logits.fill_(self.at)
+
+    @torch.no_grad()
+    def fit(self, draws: Tensor, weights: Tensor, given: Tensor | None = None) -> None:
+        """The share of each row's draws that are 1, half a draw added to both sides."""
+        for row, own in by_row(weights, given):
+            if own.sum() >= ENOUGH:
+                one = (own * draws).sum()
+                self.logits[row] = (one + 0.5).log() - (own.sum() - one + 0.5).log()
+
+
+class LearnedCategory(Learned):
+    """One-hot categories with probabilities π, alike at first."""
+
+    def __init__(self, categories: int, rows: int = 0) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros((rows, categories) if rows else (categories,)))
+
+    def forward(self, given: Tensor | None = None) -> dist.OneHotCategorical:
+        """Of event (K)."""
+        return dist.OneHotCategorical(logits=picked(self.logits, given))
+
+    @torch.no_grad()
+    def plain(self) -> None:
+        """The uniform prior."""
+        self.logits.zero_()
+
+    @torch.no_grad()
+    def fit(self, draws: Tensor, weights: Tensor, given: Tensor | None = None) -> None:
+        """The frequencies of each row's draws, half a draw added to every category."""
+        for row, own in by_row(weights, given):
+            if own.sum() >= ENOUGH:
+                self.logits[row] = (own @ draws + 0.5).log()
+
+
+class AffineGaussian(Learned):
+    """N(a_r μ + b_r, diag (s_r σ)²) around the N(μ, σ²) that a net says; at first as the net says."""
+
+    def __init__(self, features: int, rows: int) -> None:
+        super().__init__()
+        self.features = features
+        self.slope, self.shift, self.stretch = (
+            nn.Parameter(torch.zeros(rows, features)) for _ in range(3)
+        )
+        self.plain()
+
+    def forward(self, given: Tensor) -> dist.TorchDistribution:
+        """Of event (D); `given` (..., 2 D + R) are μ, σ, and the row."""
+        loc, sd, row = given.split([self.features, self.features, len(self.slope)], -1)
+        slope, shift, stretch = (
+            picked(t, row) for t in (self.slope, self.shift, self.stretch.exp())
+        )
+        return normal(slope * loc + shift, stretch * sd)
+
+    @torch.no_grad()
+    def plain(self) -> None:
+        """N(μ, σ²)."""
+        self.slope.fill_(1.0)
+        self.shift.zero_()
+        self.stretch.zero_()
+
+    @torch.no_grad()
+    def fit(self, draws: Tensor, weights: Tensor, given: Tensor | None = None) -> None:
+        """Each row's line by weighted least squares, and the deviation around it in σ."""
+        loc, sd, rows = given.split([self.features, self.features, len(self.slope)], -1)
+        for row, own in by_row(weights, rows):
+            if own.sum() < ENOUGH:
+                continue
+            sure = own[:, None] / sd.square()
+            total = sure.sum(0)
+            x, y = ((sure * t).sum(0) / total for t in (loc, draws))
+            spread = (sure * (loc - x).square()).sum(0)
+            common = (sure * (loc - x) * (draws - y)).sum(0)
+            # a μ that hardly moves has no slope
+            slope = torch.where(spread > 1e-3 * total, common / spread.clamp(min=1e-12), 0.0)
+            error = (draws - y - slope * (loc - x)).square()
+            square = (sure * error).sum(0) / own.sum()
+            self.slope[row], self.shift[row] = slope, y - slope * x
+            self.stretch[row] = square.clamp(min=NARROWEST**2).log() / 2
+
+
+def learned(features: int, components: int = 1, rows: int = 0) -> LearnedGaussian | LearnedMixture:
+    """A Gaussian, or a mixture of several."""
+    if components > 1:
+        return LearnedMixture(features, components, rows)
+    return LearnedGaussian(features, rows)
+
+
+def picked(table: Tensor, given: Tensor | None) -> Tensor:
+    """The row (...) of a table (R, ...) that one-hot vectors (..., R) name; all of it where none is given."""
+    if given is None or table.ndim == 1:
+        return table if given is None else given @ table
+    return (given @ table.flatten(1)).unflatten(-1, table.shape[1:])
+
+
+def by_row(weights: Tensor, given: Tensor | None) -> list[tuple[Any, Tensor]]:
+    """Each row of a family, and the weights (N,) of the draws that are its."""
+    if given is None:
+        return [(..., weights)]
+    return [(row, weights * own) for row, own in enumerate(given.T)]
+
+
+def moments(draws: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """(D) mean and deviation of draws (N, D) that count as weights (N,) say."""
+    share = weights / weights.sum().clamp(min=1e-9)
+    mean = share @ draws
+    return mean, (share @ (draws - mean).square()).sqrt()
+
+
+def distance(draws: Tensor, centres: Tensor) -> Tensor:
+    """(N, K) in deviations of the draws (N, D) in each feature."""
+    unit = draws.std(0).clamp(min=1e-6)
+    return torch.cdist(draws / unit, centres / unit)
+
+
+def clusters(draws: Tensor, number: int) -> Tensor:
+    """(K, D) of the draws (N, D), as k-means++ chooses them (Arthur, Vassilvitskii, 2007)."""
+    chosen = draws[torch.randint(len(draws), (1,))]
+    for _ in range(number - 1):
+        square = distance(draws, chosen).amin(1).square() + 1e-12
+        chosen = torch.cat([chosen, draws[torch.multinomial(square, 1)]])
+    return chosen
+
+
+def raw(sd: Tensor) -> Tensor:
+    """The numbers that `positive` makes deviations of, which are at least `NARROWEST`."""
+    return (sd - 1e-4).clamp(min=NARROWEST).expm1().log()
+
+
+def step_row(t: int, rows: int, like: Tensor) -> Tensor:
+    """(..., R) the one-hot row of step t, from 1, for every entry of a tensor (...); of one row the first."""
+    row = F.one_hot(torch.tensor(min(t, rows) - 1, device=like.device), rows).to(like)
+    return row.expand(*like.shape, -1)

@@ -1,0 +1,130 @@
+"""Priors fitted to draws of the guide: the bound never falls, and nothing else moves."""
+
+import json
+
+import pyro
+import pytest
+import torch
+from pyro import poutine
+from pyro.nn import PyroModule
+from test_contract import SMALL
+
+from inference import fit_prior, plan, svi
+from inference.fit_prior import cached, fit, priors, sites_of
+from inference.loading import load, own_programs
+from inference.objectives import log_prob_per_image
+from inference.runs import open_run
+from inference.settings import override
+from programs.blocks.priors import LearnedGaussian
+
+
+def tiny(name, **changes):
+    source = load(f"programs/{name}.py")
+    variant = next(iter(source.variants))
+    config = override(source.variants[variant], SMALL[name] | changes, "it")
+    pyro.set_rng_seed(0)
+    program, guide = source.build(config)
+    images = torch.rand(60, getattr(config, "colours", 3), config.size, config.size)
+    return program.eval(), guide.eval(), images
+
+
+def learning():
+    """Programs that have a field `learned`."""
+    found = [load(f"programs/{n}.py") for n in own_programs()]
+    return [s.name for s in found if hasattr(next(iter(s.variants.values())), "learned")]
+
+
+@torch.no_grad()
+def bound(program, guide, images, seed=0):
+    """Mean hard-draw ELBO of images, of the same draws for the same seed."""
+    pyro.set_rng_seed(seed)
+    q = poutine.trace(guide).get_trace(images)
+    p = poutine.trace(poutine.replay(program, trace=q)).get_trace(images)
+    return float((log_prob_per_image(p) - log_prob_per_image(q)).mean())
+
+
+@pytest.mark.parametrize("components", [1, 2])
+@pytest.mark.parametrize("name", learning())
+def test_the_bound_of_unseen_images_rises_and_nothing_else_moves(name, components):
+    program, guide, images = tiny(name, learned=components)
+    for prior in priors(program):
+        prior.plain()
+    own = {id(p) for m in priors(program) for p in m.parameters()}
+    rest = [p for p in (*program.parameters(), *guide.parameters()) if id(p) not in own]
+    kept = [p.detach().clone() for p in rest]
+    before = bound(program, guide, images[40:])
+    fits = fit(cached(program, guide, images[:40], 2), 2)
+    assert len(fits) == len(priors(program)) and all(f.after >= f.before for f in fits)
+    assert bound(program, guide, images[40:]) >= before
+    assert all(map(torch.equal, rest, kept)) and all(p.requires_grad for p in rest)
+
+
+@pytest.mark.parametrize("name", learning())
+def test_plain_priors_are_the_papers(name):
+    """With the same draws, the program that learns its priors scores them as the paper's does."""
+    program, guide, images = tiny(name, learned=1)
+    plain, _, _ = tiny(name)
+    plain.load_state_dict(program.state_dict(), strict=False)
+    with torch.no_grad():
+        q = poutine.trace(guide).get_trace(images[:4])
+        both = [
+            poutine.trace(poutine.replay(p, trace=q)).get_trace(images[:4])
+            for p in (program, plain)
+        ]
+    skipped = (
+        name == "convdraw"
+    )  # its first step becomes a prior of its own, which begins at N(0, 1)
+    one, other = map(log_prob_per_image, both)
+    assert skipped or torch.allclose(one, other, rtol=1e-3)
+
+
+class Sometimes(PyroModule):
+    """A program with two latents of one prior, which is called for one of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.prior = LearnedGaussian(2)
+
+    def forward(self, images=None, batch=1):
+        batch = batch if images is None else len(images)
+        with pyro.plate("batch", batch, dim=-1):
+            p = self.prior()
+            for name in "zw":
+                pyro.sample(name, p)
+
+
+def sometimes(images):
+    with pyro.plate("batch", len(images), dim=-1):
+        for name in "zw":
+            pyro.sample(name, pyro.distributions.Normal(torch.zeros(2), 1.0).to_event(1))
+
+
+def test_a_prior_is_called_once_per_site():
+    program, images = Sometimes(), torch.rand(4, 1, 2, 2)
+    assert list(sites_of(program, sometimes, images).values()) == [["z", "w"]]
+    with pytest.raises(ValueError, match="z, w is called 1 times: expected one call per site"):
+        cached(program, sometimes, images, 1)
+
+
+def test_a_run_is_fitted_by_a_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(plan, "TEST_SCENES", 4)
+    pairs = [f"{k}={v!r}" for k, v in (SMALL["air"] | {"size": 40}).items()]
+    pairs += ["train.scenes=30", "world.digits=embedded"]
+    run = svi.train(
+        svi.Run("programs/air.py", tmp_path / "run", steps=1, batch=4, set=tuple(pairs))
+    )
+    out = tmp_path / "fitted"
+    command = [str(run), "--out", str(out), "--set", "learned=2", "--set", "stopping=True"]
+    assert fit_prior.main([*command, "--scenes", "30"]) == 0
+    assert "the bound of images kept apart rises by" in capsys.readouterr().out
+    old, new = open_run(run), open_run(out)
+    assert new.config["config"]["learned"] == 2 and len(new.program.pres_prior.logits) == 3
+    fitted = json.loads((out / "config.json").read_text())["fitted"]
+    assert "--set learned=2" in fitted["command"] and len(fitted["priors"]) == 3
+    for a, b in ((old.program, new.program), (old.guide, new.guide)):
+        there = dict(b.named_parameters())
+        assert all(torch.equal(v, there[k]) for k, v in a.named_parameters())
+    assert fit_prior.main([str(run), "--out", str(out), "--set", "steps=2"]) == 2
+    assert "has no learned priors" in capsys.readouterr().err
+    assert fit_prior.main([str(run), "--out", str(out), "--set", "lerned=2"]) == 2
+    assert "unknown field" in capsys.readouterr().err

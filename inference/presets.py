@@ -463,6 +463,7 @@ SPACE_PAPER = Recipe(
 )
 
 # GNM, eqs. 3 and 4; means and deviations are the official code's
+# differs: z_depth, which eq. 4 leaves out, has one too, as in the code
 GNM_AUXILIARY: dict[str, Prior] = {
     "z_pres*": Sparse(math.log(1e-3 / (1 - 1e-3))),
     "z_where*": Gaussian(0, 1),
@@ -481,10 +482,11 @@ GNM_PAPER = Recipe(
         "learning_rate": Constant(1e-4),  # differs: the code has RMSprop
         "estimator.temperature": Linear(1.0, 0.5, 19_000, begin=1000),
         "weight.z_global*": Linear(0.0, 1.0, 100_000),  # β_g
-        # the code's ρ goes from 0.1 to 0.001, the price of an object from 2.3 to 6.9 nats
+        # differs: for the code's ρ, which goes from 0.1 to 0.001, the price of an object from 2.3 to 6.9 nats
         "weight.aux/z_pres*": Linear(1 / 3, 1.0, 4000),
     },
     auxiliary=GNM_AUXILIARY,
+    clip=1.0,  # differs: of the gradient's largest entry, as in all recipes here; the code's is of its L2 norm
     evaluate_every=5000,
 )
 # masks are full boxes and priors of boxes strong for 500 steps, as in the code; β_b from 50 to 1 (section 3)

@@ -4,7 +4,7 @@ A global latent z^g is drawn in L steps (StructDRAW). It decodes to a map of sym
 and to the background; symbols are rendered.
 
     p(z^g)       = Π_l p(z^g_l | z^g_<l),  p(z^g_l | z^g_<l) = N(MLP_int(h_l-1))                  (Algorithm 1)
-    h_l          = ConvLSTM(h_l-1, MLP_g(z^g_l)),  f_l = f_l-1 + CNN_out(h_l),  h_0 = f_0 = 0
+    h_l          = ConvLSTM(h_l-1, [MLP_g(z^g_l), f_l-1]),  f_l = f_l-1 + CNN_out(h_l),  f_0 = 0
     p(z^b | z^g) = N(MLP(z^g_1, …, z^g_L))
     p(z^s | z^g) = Π_i p(z^pres_i | f) [p(z^where_i | f) p(z^depth_i | f) p(z^what_i | f)] ^ z^pres_i,  f = f_L
     o_i, m_i     = the appearance and mask decoded from z^what_i                                   (Algorithm 2)
@@ -19,6 +19,11 @@ and to the background; symbols are rendered.
 the same network. In the paper's figures z^s takes its mode: ``with Mode(sites="z_[!g]*")`` around the program
 (`analysis.posterior`). Under a fixed z^g it is drawn again by ``anew(program, trace, "z_[!g]*")``
 (`analysis.edit`).
+
+# differs: Algorithm 1 leaves out f_l-1 and begins at h_0 = 0. Section 4.1 gives the LSTM f_l-1, as does the
+official code, which learns h_0, and e_0 of the guide too. Here both are as in the code.
+
+# differs: a logit of presence is 8.8 tanh(x / 8.8), the official code's 8.8 tanh(x), 8.8 times as steep.
 
 # differs: the official code pays for z_where, z_depth and z_what of absent cells too, unless in the auxiliary
 KLs. Here what hangs below an absent node is excluded everywhere.
@@ -80,6 +85,7 @@ class Config:
     embedding: tuple[int, ...] = (512, 512)  # MLP_g
     channels: tuple[int, ...] = (16, 32, 64, 64, 64)  # of the encoder, by stage
     decoder: Stages = ((64, 4, 1), (64, 2, 1), (32, 2, 1), (16, 2, 1), (8, 1, 3))
+    # differs: the background's last convolution has C outputs as in the code; Table 6 has 4
     background: Stages = ((128, 4, 1), (64, 2, 1), (32, 4, 1), (16, 2, 1), (8, 2, 1))
     background_prior: tuple[int, ...] = (128, 64)  # p(z^b | z^g)
     background_hidden: tuple[int, ...] = (512, 256)  # q(z^b | f^x)
@@ -141,11 +147,9 @@ class Program(PyroModule):
         self.register_buffer("fixed_mask", torch.tensor(math.nan))  # NaN: m_i as decoded
         self.drawing = Drawing(
             interaction(c),
-            nn.Sequential(
-                normed_mlp(c.z_global, c.embedding, c.units * c.grid**2),
-                nn.Unflatten(-1, (c.units, c.grid, c.grid)),
-            ),
+            embedding(c),
             *(c.units, c.units, c.grid, c.kernel),
+            structured=True,
         )
         self.heads = SymbolHeads(c)
         self.decoder = SubpixelStack(c.z_what, 1, c.glimpse, c.decoder, c.colours + 1)
@@ -289,6 +293,19 @@ class SymbolHeads(nn.Module):
         alone = [dist.Normal(loc.squeeze(-1), sd.squeeze(-1)) for loc, sd in alone]
         pres = dist.Bernoulli(logits=bounded(logit.squeeze(-1)))
         return Symbols(pres, normal(*where), *alone, normal(*what))
+
+
+def embedding(config: Config) -> nn.Module:
+    """MLP_g: a z^g_l (..., D) to d_l (..., F, G, G).
+
+    # differs: its last layer too has CELU and layer normalisation, as in the official code; Table 7 says that
+    output layers have none.
+    """
+    c = config
+    features = c.units * c.grid**2
+    last = normed(nn.Linear((c.z_global, *c.embedding)[-1], features))
+    body = normed_mlp(c.z_global, c.embedding, features)[:-1]
+    return nn.Sequential(*body, *last, nn.Unflatten(-1, (c.units, c.grid, c.grid)))
 
 
 def interaction(config: Config) -> nn.Module:

@@ -546,6 +546,21 @@ GNM_QUICK = replace(
     evaluate_every=1000,
     layout="channels_last",
 )
+GNM_LONG = replace(
+    GNM_QUICK,
+    steps=32_000,
+    scenes=60_000,
+    schedules={
+        **GNM_QUICK.schedules,
+        "learning_rate": WarmupDecay(2e-3, warmup=200, half_life=3500, hold=12_000),
+        # differs: as in `quick`, but never quite free: p(z^g) learns from the first step
+        "weight.z_global*": Exponential(0.02, 1.0, 6000, begin=5000),
+        **dict.fromkeys(
+            ("weight.z_what*", "weight.aux/z_what*"), Exponential(0.02, 1.0, 3500, begin=3500)
+        ),
+    },
+    evaluate_every=4000,
+)
 
 
 def with_beta(recipe: Recipe, beta: float, pattern: str = "z_global*") -> Recipe:
@@ -737,6 +752,7 @@ PRESETS: dict[str, dict[str, Recipe]] = {
     "gnm": {
         "quick": GNM_QUICK,
         "quick_beta2": with_beta(GNM_QUICK, 2.0),
+        "long": GNM_LONG,
         "paper": GNM_PAPER,
         "paper_beta2": with_beta(GNM_PAPER, 2.0),
     },

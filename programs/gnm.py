@@ -61,6 +61,7 @@ from programs.nets import (
     over_pictures,
     where_present,
 )
+from programs.priors import learned
 from programs.scene import Nodes, Scene
 
 
@@ -79,6 +80,8 @@ class Config:
     reach: float = 1.0  # a, in cells of side d
     scale_start: float = -1.0  # z_scale where training begins
     sigma: float = 0.2
+    # differs: components of a mixture that is p(z^g_1), a prior of its own; 0: the paper's, one Gaussian
+    first: int = 0
     units: int = 64  # F, of the LSTMs too
     kernel: int = 1  # of the LSTMs  # differs: 3 in Table 7, whose sizes in Table 3 are those of 1
     interaction: tuple[int, ...] = (512, 512)  # MLP_int
@@ -91,11 +94,11 @@ class Config:
     background_hidden: tuple[int, ...] = (512, 256)  # q(z^b | f^x)
 
     def __post_init__(self) -> None:
-        check_positive(self, "z_bg", "scale_start", "decoder", "background")
-        if self.z_bg < 0 or not math.isfinite(self.scale_start):
+        check_positive(self, "z_bg", "scale_start", "first", "decoder", "background")
+        if min(self.z_bg, self.first) < 0 or not math.isfinite(self.scale_start):
             raise ValueError(
-                f"z_bg={self.z_bg}, scale_start={self.scale_start}: expected 0 or more features, and a "
-                "finite number"
+                f"z_bg={self.z_bg}, first={self.first}, scale_start={self.scale_start}: expected 0 or more "
+                "features and components, and a finite number"
             )
         if not self.channels or self.channels[-1] != self.units:
             raise ValueError(
@@ -151,6 +154,8 @@ class Program(PyroModule):
             *(c.units, c.units, c.grid, c.kernel),
             structured=True,
         )
+        if c.first:
+            self.first = learned(c.z_global, c.first)
         self.heads = SymbolHeads(c)
         self.decoder = SubpixelStack(c.z_what, 1, c.glimpse, c.decoder, c.colours + 1)
         if c.z_bg:
@@ -181,7 +186,10 @@ class Program(PyroModule):
         """p(z^g) by StructDRAW (Algorithm 1): z^g (..., 1, L · D) and f_L."""
         canvas, latents = self.drawing.start(batch), []
         for step in range(1, self.config.steps + 1):
-            prior = gaussian(self.drawing.prior(canvas.output))
+            if step == 1 and self.config.first:
+                prior = self.first()
+            else:
+                prior = gaussian(self.drawing.prior(canvas.output))
             latents.append(pyro.sample(f"z_global_{step}", prior))
             canvas = self.drawing(latents[-1], canvas)
         return torch.cat(latents, -1), canvas.features

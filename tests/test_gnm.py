@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import oracles
 import pyro
+import pyro.distributions as dist
 import pytest
 import test_contract
 import torch
@@ -15,8 +16,10 @@ from test_contract import SMALL
 from torch.distributions import Normal
 
 from analysis import edit, report
+from analysis.evaluate import open_run
 from analysis.posterior import Mode
 from guides.gnm import Guide
+from inference import empirical, svi
 from inference.objectives import Objective, cost_terms, log_prob_per_image, per_image
 from inference.presets import GNM_AUXILIARY, PRESETS, recipe
 from inference.schedules import Constant, Linear
@@ -193,6 +196,48 @@ def test_the_interaction_layer_sees_all_places_at_once():
     state[1, 0, :, 3, 3] = 1.0
     here, there = layer(state)
     assert (here - there).abs().min() > 0
+
+
+@torch.no_grad()
+def test_a_mixture_is_the_prior_of_the_first_step_alone():
+    plain, mixed = build()[0], build(first=3)[0]
+    old, new = (poutine.trace(p).get_trace(batch=4).nodes for p in (plain, mixed))
+    expected = dist.MixtureOfDiagNormals(
+        mixed.first.loc, softplus(mixed.first.spread) + 1e-4, mixed.first.logits
+    )
+    z = new["z_global_1"]["value"]
+    torch.testing.assert_close(new["z_global_1"]["fn"].log_prob(z), expected.log_prob(z))
+    for step in range(2, 5):
+        kinds = {type(nodes[f"z_global_{step}"]["fn"].base_dist) for nodes in (old, new)}
+        assert kinds == {dist.Normal}
+    assert {n for n, _ in mixed.named_parameters()} - {n for n, _ in plain.named_parameters()} == {
+        "first.logits",
+        "first.loc",
+        "first.spread",
+    }
+
+
+def test_a_fitted_run_differs_from_the_run_in_the_prior_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(svi, "TEST_SCENES", 4)
+    monkeypatch.setattr(svi, "VALIDATION_SCENES", 4)
+    changes = {**SMALL["gnm"], "colours": 1, "z_bg": 0, "size": 48, "grid": 3, "glimpse": 8}
+    pairs = [f"{name}={value!r}" for name, value in changes.items()]
+    pairs += ["train.scenes=40", "world.digits=embedded", "channels=(8, 8, 8, 16)"]
+    run = svi.train(
+        svi.Run("programs/gnm.py", tmp_path / "run", steps=1, batch=4, set=tuple(pairs))
+    )
+    command = [str(run), "--out", str(tmp_path / "fitted"), "--fit", "z_global_1=first"]
+    command += ["--set", "first=3", "--steps", "2", "--batch", "8"]
+    assert empirical.main(command) == 0
+    (old, guide, _), (new, again, config) = map(open_run, (run, tmp_path / "fitted"))
+    assert config["config"]["first"] == 3 and config["fitted"]["sites"] == {"z_global_1": "first"}
+    for a, b in ((old, new), (guide, again)):
+        there = dict(b.named_parameters())
+        assert all(torch.equal(v, there[k]) for k, v in a.named_parameters())
+    assert empirical.main([*command[:3], "--fit", "z_global_1=last"]) == 2
+    assert "no module 'last'" in capsys.readouterr().err
+    assert empirical.main([*command[:3], "--fit", "z_global_1=drawing", "--set", "first=3"]) == 2
+    assert "first.loc" in capsys.readouterr().err
 
 
 # -- generating ---------------------------------------------------------------------------------------

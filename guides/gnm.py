@@ -1,7 +1,7 @@
 """Guide of GNM: StructDRAW inferring, and the program's own heads on the features of the image.
 
     q(z^g | x)   = Π_l q(z^g_l | z^g_<l, x),  q(z^g_l | z^g_<l, x) = N(MLP_int(e_l))               (Algorithm 1)
-    e_l          = ConvLSTM_enc(e_l-1, [h_l-1, f^x, f^x - f_l-1]),  h and f the program's
+    e_l          = ConvLSTM_enc(e_l-1, [h_l-1, f^x, f^x - f_l-1]),  h and f the program's, e_0 learned
     q(z^b | x)   = N(MLP(f^x))
     q(z^s | x)   = p(z^s | f = f^x): one network for the prior and the posterior
 
@@ -28,7 +28,7 @@ class Guide(PyroModule):
         object.__setattr__(self, "program", program)
         self.config = c = program.config
         self.encoder = Encoder(c.size, c.grid, c.channels, c.colours)
-        self.watching = Watching(interaction(c), c.units, c.kernel)
+        self.watching = Watching(interaction(c), c.units, c.kernel, c.grid)
         if c.z_bg:
             self.background_head = normed_mlp(c.units * c.grid**2, c.background_hidden, 2 * c.z_bg)
 
@@ -49,7 +49,7 @@ class Guide(PyroModule):
         """q(z^g | x), given the features f^x (B, 1, F, G, G)."""
         drawing = self.program.drawing
         canvas = drawing.start(len(x))
-        state = canvas.state
+        state = self.watching.start(canvas)
         for step in range(1, self.config.steps + 1):
             raw, state = self.watching(x, canvas, state)
             z_global = pyro.sample(f"z_global_{step}", gaussian(raw))

@@ -14,6 +14,8 @@ absent.
 deviations are softplus; the official code has gated convolutions, four 3 x 3 ones, and bounds of its own. So
 there are 2.9 million parameters, of 13.9 in GNM's Table 3.
 
+# differs: p(z_m_1) is predicted too, from a learned start; in the official code it is N(0, 1).
+
 Shape legend: B images, K components, D features, C colours, H x W pixels. A particle plate may stand to the
 left of B.
 """

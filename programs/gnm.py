@@ -4,7 +4,7 @@ A global latent z^g is drawn in L steps (StructDRAW). It decodes to a map of sym
 and to the background; symbols are rendered.
 
     p(z^g)       = Π_l p(z^g_l | z^g_<l),  p(z^g_l | z^g_<l) = N(MLP_int(h_l-1))                  (Algorithm 1)
-    h_l          = ConvLSTM(h_l-1, MLP_g(z^g_l)),  f_l = f_l-1 + CNN_out(h_l),  h_0 = f_0 = 0
+    h_l          = ConvLSTM(h_l-1, [MLP_g(z^g_l), f_l-1]),  f_l = f_l-1 + CNN_out(h_l),  f_0 = 0
     p(z^b | z^g) = N(MLP(z^g_1, …, z^g_L))
     p(z^s | z^g) = Π_i p(z^pres_i | f) [p(z^where_i | f) p(z^depth_i | f) p(z^what_i | f)] ^ z^pres_i,  f = f_L
     o_i, m_i     = the appearance and mask decoded from z^what_i                                   (Algorithm 2)
@@ -19,6 +19,11 @@ and to the background; symbols are rendered.
 the same network. In the paper's figures z^s takes its mode: ``with Mode(sites="z_[!g]*")`` around the program
 (`analysis.posterior`). Under a fixed z^g it is drawn again by ``anew(program, trace, "z_[!g]*")``
 (`analysis.edit`).
+
+# differs: Algorithm 1 leaves out f_l-1 and begins at h_0 = 0. Section 4.1 gives the LSTM f_l-1, as does the
+official code, which learns h_0, and e_0 of the guide too. Here both are as in the code.
+
+# differs: a logit of presence is 8.8 tanh(x / 8.8), the official code's 8.8 tanh(x), 8.8 times as steep.
 
 # differs: the official code pays for z_where, z_depth and z_what of absent cells too, unless in the auxiliary
 KLs. Here what hangs below an absent node is excluded everywhere.
@@ -45,7 +50,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from programs.blocks import render
-from programs.blocks.config import check_positive
+from programs.blocks.config import check_learned, check_positive
 from programs.blocks.distributions import bounded, gate, gaussian, normal, positive
 from programs.blocks.nets import (
     Drawing,
@@ -56,6 +61,7 @@ from programs.blocks.nets import (
     over_pictures,
     where_present,
 )
+from programs.blocks.priors import learned
 from programs.scene import Nodes, Scene
 
 
@@ -74,22 +80,26 @@ class Config:
     reach: float = 1.0  # a, in cells of side d
     scale_start: float = -1.0  # z_scale where training begins
     sigma: float = 0.2
+    # differs: components of a mixture that is p(z^g_1), a prior of its own; 0: the paper's, one Gaussian
+    learned: int = 0
     units: int = 64  # F, of the LSTMs too
     kernel: int = 1  # of the LSTMs  # differs: 3 in Table 7, whose sizes in Table 3 are those of 1
     interaction: tuple[int, ...] = (512, 512)  # MLP_int
     embedding: tuple[int, ...] = (512, 512)  # MLP_g
     channels: tuple[int, ...] = (16, 32, 64, 64, 64)  # of the encoder, by stage
     decoder: Stages = ((64, 4, 1), (64, 2, 1), (32, 2, 1), (16, 2, 1), (8, 1, 3))
+    # differs: the background's last convolution has C outputs as in the code; Table 6 has 4
     background: Stages = ((128, 4, 1), (64, 2, 1), (32, 4, 1), (16, 2, 1), (8, 2, 1))
     background_prior: tuple[int, ...] = (128, 64)  # p(z^b | z^g)
     background_hidden: tuple[int, ...] = (512, 256)  # q(z^b | f^x)
 
     def __post_init__(self) -> None:
-        check_positive(self, "z_bg", "scale_start", "decoder", "background")
+        check_positive(self, "z_bg", "scale_start", "learned", "decoder", "background")
+        check_learned(self)
         if self.z_bg < 0 or not math.isfinite(self.scale_start):
             raise ValueError(
-                f"z_bg={self.z_bg}, scale_start={self.scale_start}: expected 0 or more features, and a "
-                "finite number"
+                f"z_bg={self.z_bg}, scale_start={self.scale_start}: expected 0 or more "
+                "features, and a finite number"
             )
         if not self.channels or self.channels[-1] != self.units:
             raise ValueError(
@@ -141,12 +151,12 @@ class Program(PyroModule):
         self.register_buffer("fixed_mask", torch.tensor(math.nan))  # NaN: m_i as decoded
         self.drawing = Drawing(
             interaction(c),
-            nn.Sequential(
-                normed_mlp(c.z_global, c.embedding, c.units * c.grid**2),
-                nn.Unflatten(-1, (c.units, c.grid, c.grid)),
-            ),
+            embedding(c),
             *(c.units, c.units, c.grid, c.kernel),
+            structured=True,
         )
+        if c.learned:
+            self.first = learned(c.z_global, c.learned)
         self.heads = SymbolHeads(c)
         self.decoder = SubpixelStack(c.z_what, 1, c.glimpse, c.decoder, c.colours + 1)
         if c.z_bg:
@@ -177,7 +187,10 @@ class Program(PyroModule):
         """p(z^g) by StructDRAW (Algorithm 1): z^g (..., 1, L · D) and f_L."""
         canvas, latents = self.drawing.start(batch), []
         for step in range(1, self.config.steps + 1):
-            prior = gaussian(self.drawing.prior(canvas.output))
+            if step == 1 and self.config.learned:
+                prior = self.first()
+            else:
+                prior = gaussian(self.drawing.prior(canvas.output))
             latents.append(pyro.sample(f"z_global_{step}", prior))
             canvas = self.drawing(latents[-1], canvas)
         return torch.cat(latents, -1), canvas.features
@@ -289,6 +302,19 @@ class SymbolHeads(nn.Module):
         alone = [dist.Normal(loc.squeeze(-1), sd.squeeze(-1)) for loc, sd in alone]
         pres = dist.Bernoulli(logits=bounded(logit.squeeze(-1)))
         return Symbols(pres, normal(*where), *alone, normal(*what))
+
+
+def embedding(config: Config) -> nn.Module:
+    """MLP_g: a z^g_l (..., D) to d_l (..., F, G, G).
+
+    # differs: its last layer too has CELU and layer normalisation, as in the official code; Table 7 says that
+    output layers have none.
+    """
+    c = config
+    features = c.units * c.grid**2
+    last = normed(nn.Linear((c.z_global, *c.embedding)[-1], features))
+    body = normed_mlp(c.z_global, c.embedding, features)[:-1]
+    return nn.Sequential(*body, *last, nn.Unflatten(-1, (c.units, c.grid, c.grid)))
 
 
 def interaction(config: Config) -> nn.Module:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from inference.objectives import Penalty, Prior
-from inference.schedules import Constant, Linear, Schedule
+from inference.schedules import Constant, Exponential, Linear, Schedule
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,10 @@ def with_beta(recipe: Recipe, beta: float, pattern: str = "z_global*") -> Recipe
     match recipe.schedules.get(name):
         case None | Constant():
             weight = Constant(beta)
-        case Linear() as ramp:
+        case Linear() | Exponential() as ramp:
             weight = replace(ramp, end=beta)
         case other:
-            raise ValueError(f"{name} has the schedule {other}: expected none, Constant or Linear")
+            raise ValueError(f"{name} has the schedule {other}: expected none, Constant or a ramp")
     return replace(recipe, schedules={**recipe.schedules, name: weight})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from inference.recipes import Recipe, tiny, with_beta
-from inference.recipes.gnm import GNM_ARROW_PAPER, GNM_PAPER
+from inference.recipes.gnm import GNM_PAPER
 from inference.schedules import (
     Constant,
     WarmupDecay,
@@ -21,8 +21,6 @@ CONVDRAW_PAPER = Recipe(
 CONVDRAW_ARROW_PAPER = replace(
     CONVDRAW_PAPER,
     world="arrow_room",
-    steps=GNM_ARROW_PAPER.steps,
-    scenes=20_000,
     program={"colours": 3, "units": 128, "channels": (16, 32, 64, 128, 128)},
 )
 CONVDRAW_QUICK = replace(

@@ -312,6 +312,11 @@ class ConvLSTM(nn.Module):
         return show.sigmoid() * cell.tanh(), cell
 
 
+def first_state(units: int, side: int) -> nn.Parameter:
+    """Output and cell (2, units, G, G) of a ConvLSTM that learns where it begins; zeros at first."""
+    return nn.Parameter(torch.zeros(2, units, side, side))
+
+
 class Canvas(NamedTuple):
     """What DRAW has made of its first steps."""
 
@@ -334,6 +339,7 @@ class Drawing(nn.Module):
     Args:
         prior: h_dec (..., units, G, G) -> (..., 2 D), means and deviations of the next latent.
         embedding: a latent (..., D) -> d (..., inputs, G, G).
+        structured: StructDRAW's (GNM, section 4.1): the LSTM takes f_l-1 too, and its first state is learned.
     """
 
     def __init__(
@@ -344,21 +350,30 @@ class Drawing(nn.Module):
         units: int,
         side: int,
         kernel: int,
+        structured: bool = False,
     ) -> None:
         super().__init__()
         self.prior, self.embedding = prior, embedding
-        self.shape = units, side, side
-        self.lstm = ConvLSTM(inputs, units, kernel)
+        self.shape, self.structured = (units, side, side), structured
+        self.lstm = ConvLSTM(inputs + units * structured, units, kernel)
         self.out = nn.Conv2d(units, units, 3, padding=1)
+        if structured:
+            self.first = first_state(units, side)
 
     def start(self, batch: int) -> Canvas:
-        """Nothing drawn yet: zeros (B, 1, C, G, G)."""
+        """Nothing drawn yet, f_0 = 0: (B, 1, C, G, G) each."""
         zeros = self.out.weight.new_zeros(batch, 1, *self.shape)
-        return Canvas(zeros, zeros, zeros)
+        if not self.structured:
+            return Canvas(zeros, zeros, zeros)
+        return Canvas(zeros, *(s.expand_as(zeros) for s in self.first))
 
     def forward(self, z: Tensor, canvas: Canvas) -> Canvas:
         """One step, with its latent (..., D)."""
-        output, cell = self.lstm(self.embedding(z), canvas.state)
+        d = self.embedding(z)
+        if self.structured:
+            f = canvas.features
+            d = torch.cat([d, f.expand(*d.shape[:-3], *f.shape[-3:])], -3)
+        output, cell = self.lstm(d, canvas.state)
         return Canvas(canvas.features + over_pictures(self.out, output), output, cell)
 
 
@@ -367,12 +382,22 @@ class Watching(nn.Module):
 
     Args:
         posterior: h_enc (..., units, G, G) -> (..., 2 D), means and deviations of the next latent.
+        side: G, of a first state that is learned; without, it is the decoder's.
     """
 
-    def __init__(self, posterior: nn.Module, units: int, kernel: int) -> None:
+    def __init__(
+        self, posterior: nn.Module, units: int, kernel: int, side: int | None = None
+    ) -> None:
         super().__init__()
         self.posterior = posterior
         self.lstm = ConvLSTM(3 * units, units, kernel)
+        self.first = first_state(units, side) if side else None
+
+    def start(self, canvas: Canvas) -> tuple[Tensor, Tensor]:
+        """State before the first step: two of (B, 1, units, G, G)."""
+        if self.first is None:
+            return canvas.state
+        return tuple(s.expand_as(canvas.features) for s in self.first)
 
     def forward(
         self, x: Tensor, canvas: Canvas, state: tuple[Tensor, Tensor]

@@ -12,7 +12,7 @@ from inference.images.clips import clips, is_clips, median
 from inference.images.folders import FolderConfig
 from inference.images.worlds import world_dataset
 from inference.plan import Run, plan
-from inference.runs import open_run
+from inference.runs import open_run, read_json
 from inference.svi import main
 from programs.worlds import traffic
 from programs.worlds.traffic import Config, street, world
@@ -126,14 +126,43 @@ def test_what_cannot_be_read_is_refused_in_a_sentence(tmp_path):
 
 def test_a_run_trains_on_clips_and_is_measured_on_others(tmp_path):
     folder = write_clips(tmp_path / "real")
-    small = ["size=32", "couplings=1", "features=4", "slots=2", "train.capture=false"]
-    options = [word for pair in small for word in ("--set", pair)]
-    run = ["programs/denf.py", "--images", str(folder), "--steps", "2", "--batch", "4"]
-    assert main([*run, "--device", "cpu", "--out", str(tmp_path / "run"), *options]) == 0
+    run = ["programs/denf.py", "--preset", "tiny", "--images", str(folder), "--device", "cpu"]
+    assert main([*run, "--out", str(tmp_path / "run")]) == 0
     planned = plan(Run("programs/denf.py", tmp_path, images=folder))
     assert planned.image_config == FolderConfig(size=48)
     data = open_run(tmp_path / "run").unseen(5)
     assert data.description["split"] == "test" and len(data.images) == 6
+
+
+@pytest.mark.parametrize("preset", ["tiny", "quick", "paper"])
+def test_a_world_beside_clips_names_the_recipe_and_the_clips_are_trained_on(tmp_path, preset):
+    folder = write_clips(tmp_path / "real")
+    street, plain, drawn = (
+        plan(Run("programs/denf.py", tmp_path, preset=preset, **options))
+        for options in (
+            {"images": folder, "world": "traffic"},
+            {"images": folder},
+            {"world": "traffic"},
+        )
+    )
+    assert street.recipe == drawn.recipe and street.recipe.world == "traffic"
+    assert street.config == drawn.config and street.config.scale_mean == 0.25
+    assert plain.config.scale_mean == 0.2 and plain.recipe.world == "clevr6"
+    assert street.validation_images() is None or street.validation_images().labels is None
+    assert street.training_images().images.shape[0] == 27
+    assert street.test_images().description["images"] == str(folder)
+
+
+def test_a_run_on_clips_with_a_worlds_recipe_says_so_and_goes_on(tmp_path):
+    folder, out = write_clips(tmp_path / "real"), tmp_path / "run"
+    words = ["programs/denf.py", "--preset", "tiny", "--images", str(folder), "--world", "traffic"]
+    assert main([*words, "--steps", "2", "--out", str(out)]) == 0
+    config = read_json(out / "config.json")
+    assert config["recipe"]["world"] == "traffic" and config["images"] == str(folder)
+    assert config["config"]["scale_mean"] == 0.25
+    assert main([*words, "--out", str(out), "--resume"]) == 0
+    assert len(open_run(out).unseen(5).images) == 6
+    assert main([*words[:-2], "--out", str(out), "--resume"]) == 2  # another recipe
 
 
 @pytest.mark.skipif(not os.environ.get(FOLDER), reason=f"{FOLDER} names no folder")

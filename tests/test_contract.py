@@ -163,22 +163,6 @@ def test_leaving_absent_nodes_out_changes_no_gradient(pair, monkeypatch):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max()) + 1e-6)
 
 
-def test_absent_nodes_are_computed_only_without_gradients():
-    seen = []
-
-    def double(x):
-        seen.append(len(x.reshape(-1, 2)))
-        return 2 * x
-
-    exists, x = torch.tensor([[1.0, 0.0, 0.5], [0.0, 0.0, 1e-6]]), torch.rand(2, 3, 2)
-    found = nets.where_present(exists, double, x)
-    torch.testing.assert_close(found, 2 * x * (exists > nets.ABSENT).unsqueeze(-1))
-    with torch.no_grad():
-        torch.testing.assert_close(nets.where_present(exists, double, x), 2 * x)
-    nets.where_present(torch.zeros(2, 3), double, x)  # nobody at all
-    assert seen == [2, 6, 1]
-
-
 def test_log_probability_is_per_image_and_follows_the_images(pair):
     program, guide = pair
     x = images(3, program)

@@ -4,28 +4,23 @@ import json
 
 import pyro
 import pytest
+import tiny
 import torch
 from pyro import poutine
 from pyro.nn import PyroModule
-from test_contract import SMALL
 
-from inference import fit_prior, plan, svi
+from inference import fit_prior, svi
 from inference.fit_prior import cached, fit, priors, sites_of
 from inference.loading import load, own_programs
 from inference.objectives import log_prob_per_image
 from inference.runs import open_run
-from inference.settings import override
 from programs.blocks.priors import LearnedGaussian
 
 
-def tiny(name, **changes):
-    source = load(f"programs/{name}.py")
-    variant = next(iter(source.variants))
-    config = override(source.variants[variant], SMALL[name] | changes, "it")
+def small(name, **changes):
     pyro.set_rng_seed(0)
-    program, guide = source.build(config)
-    images = torch.rand(60, getattr(config, "colours", 3), config.size, config.size)
-    return program.eval(), guide.eval(), images
+    program, guide = tiny.build(name, **changes)
+    return program.eval(), guide.eval(), tiny.images(60, program)
 
 
 def learning():
@@ -46,7 +41,7 @@ def bound(program, guide, images, seed=0):
 @pytest.mark.parametrize("components", [1, 2])
 @pytest.mark.parametrize("name", learning())
 def test_the_bound_of_unseen_images_rises_and_nothing_else_moves(name, components):
-    program, guide, images = tiny(name, learned=components)
+    program, guide, images = small(name, learned=components)
     for prior in priors(program):
         prior.plain()
     own = {id(p) for m in priors(program) for p in m.parameters()}
@@ -62,8 +57,8 @@ def test_the_bound_of_unseen_images_rises_and_nothing_else_moves(name, component
 @pytest.mark.parametrize("name", learning())
 def test_plain_priors_are_the_papers(name):
     """With the same draws, the program that learns its priors scores them as the paper's does."""
-    program, guide, images = tiny(name, learned=1)
-    plain, _, _ = tiny(name)
+    program, guide, images = small(name, learned=1)
+    plain, _, _ = small(name)
     plain.load_state_dict(program.state_dict(), strict=False)
     with torch.no_grad():
         q = poutine.trace(guide).get_trace(images[:4])
@@ -106,13 +101,8 @@ def test_a_prior_is_called_once_per_site():
         cached(program, sometimes, images, 1)
 
 
-def test_a_run_is_fitted_by_a_command(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(plan, "TEST_SCENES", 4)
-    pairs = [f"{k}={v!r}" for k, v in (SMALL["air"] | {"size": 40}).items()]
-    pairs += ["train.scenes=30", "world.digits=embedded"]
-    run = svi.train(
-        svi.Run("programs/air.py", tmp_path / "run", steps=1, batch=4, set=tuple(pairs))
-    )
+def test_a_run_is_fitted_by_a_command(tmp_path, capsys):
+    run = svi.train(tiny.run("air", tmp_path / "run", steps=1, set=("train.scenes=30",)))
     out = tmp_path / "fitted"
     command = [str(run), "--out", str(out), "--set", "learned=2", "--set", "stopping=True"]
     assert fit_prior.main([*command, "--scenes", "30"]) == 0

@@ -7,7 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from discrete_programs import EXACT, SITES, Bits, Steps, exact_loss, log_bernoulli, make
+from discrete_programs import EXACT, SITES, Bits, Steps, exact_loss, gradients, log_bernoulli, make
 from pyro.infer import TraceGraph_ELBO
 from torch import nn
 
@@ -26,11 +26,6 @@ COPIES = 64  # of every image in a batch: draws by the batch are cheaper than by
 @pytest.fixture
 def problem():
     return make(Bits)
-
-
-def gradients(loss, modules):
-    parameters = [p for m in modules for p in m.parameters()]
-    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
 
 
 def draws(name, problem, objective, number, temperature=None):

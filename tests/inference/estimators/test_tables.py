@@ -1,7 +1,7 @@
 """What methods say of themselves is what is shown, and what is so."""
 
 import pytest
-from test_random_programs import PATHWISE, UNBIASED, in_double  # noqa: F401
+from judging import PATHWISE, UNBIASED, in_double  # noqa: F401
 
 import inference.estimators
 from inference.estimators import ESTIMATORS, estimator, markdown, table

@@ -4,8 +4,8 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from judging import UNBIASED, fits, in_double, judge  # noqa: F401
 from random_programs import Latent, Small, Spec, exact_bound, exact_wake
-from test_random_programs import UNBIASED, fits, in_double, judge  # noqa: F401
 
 from inference.estimators import estimator
 from programs.blocks.distributions import gate

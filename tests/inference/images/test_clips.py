@@ -15,8 +15,6 @@ from inference.runs import open_run, read_json
 from inference.svi import main
 
 FOLDER = "TRAFFIC_FOLDER"
-
-
 """Environment variable: a folder with traffic_intel's video, or of Real-Traffic."""
 
 

@@ -96,6 +96,13 @@ def test_what_was_recorded_without_a_training_lacks_it(one, tmp_path, monkeypatc
     assert it.state("gsgn", "table1", request) == "measured: GSGN; lacks SPACE-P"
 
 
+def test_programs_and_worlds_may_be_files(tmp_path):
+    training = Training("some/own.py", "own", "some/leaves.py")
+    run = training.run("A row", Request(tmp_path, seed=2))
+    assert (run.program, run.world) == ("some/own.py", "some/leaves.py")
+    assert run.out == tmp_path / "quick" / "a_row-leaves-seed2"
+
+
 def test_what_is_not_trained_is_lacking(one, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(it, "ROOT", tmp_path)  # nothing is shipped there
     assert it.state("gsgn", "table1", Request(tmp_path)) == "lacks GSGN"

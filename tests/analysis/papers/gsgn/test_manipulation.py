@@ -1,5 +1,6 @@
 """Figure 4: which scenes are chosen, what stays in its place, what is in front."""
 
+import pyro
 import pytest
 import torch
 from tiny import shows_something
@@ -49,9 +50,10 @@ def test_a_part_on_the_only_other_of_its_object_is_found():
 
 @pytest.fixture(scope="module")
 def inferred():
-    run = open_run("gsgn-compositional_clevr")
-    images = floats(run.unseen(12), "cpu")
-    return run, images, infer(run.program, run.guide, images).cpu()
+    with pyro.settings.context(module_local_params=True):
+        run = open_run("gsgn-compositional_clevr")
+        images = floats(run.unseen(12), "cpu")
+        return run, images, infer(run.program, run.guide, images).cpu()
 
 
 def test_both_halves_of_the_figure_are_drawn(inferred):

@@ -36,7 +36,7 @@ def test_objects_side_by_side_are_found_the_lower_first():
     boxes = [(-0.5, 0.2, 0.2, 0.2), (0.5, 0.0, 0.2, 0.2), (0.5, -0.8, 0.1, 0.1)]
     scene = Scene(torch.zeros(1, 3, 8, 8), (nodes(boxes, [0, 0, 0]),))
     assert list(manipulation.neighbours(scene)) == [(0, 0, 1)]
-    nearer = nodes([*boxes[:2], (0.0, 0.8, 0.1, 0.1)], [0, 0, 0])
+    nearer = nodes([*boxes[:2], (0.0, 0.95, 0.1, 0.1)], [0, 0, 0])
     assert list(manipulation.neighbours(Scene(scene.image, (nearer,)))) == []
 
 

@@ -36,7 +36,8 @@ def test_every_training_of_an_item_can_be_planned(paper, name, tmp_path):
     item = items(paper)[name]
     assert item.title and "\n" not in item.title
     for label, training in item.trainings.items():
-        run = training.run(label, Request(tmp_path, "paper"))
+        preset = "quick" if training.world != "arrow_room" else "paper"  # GNM's only one there
+        run = training.run(label, Request(tmp_path, preset))
         assert plan(run).variant == training.variant and run.resume
 
 

@@ -1,4 +1,4 @@
-"""What the command lines of `analysis` share: options about a run, errors in one sentence, tables and CSV files."""
+"""What the command lines of `analysis` share: options about a run, errors in a sentence, tables, CSV files."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def _trace(program: Callable, x: Tensor, number: int) -> Trace:
 
 
 def _observed(trace: Trace, x: Tensor) -> str:
-    """The site at which the images are observed: ``images``, else the first of as many numbers, else the first."""
+    """The site of the images: ``images``, else the first observed of as many numbers, else the first."""
     observed = [
         name
         for name, site in trace.nodes.items()
@@ -92,7 +92,7 @@ def _observed(trace: Trace, x: Tensor) -> str:
 
 
 def rename(names: Names, *modules: nn.Module) -> None:
-    """Let modules run with the plate and the site renamed; nothing is done if they have the names known here."""
+    """Let modules run with the plate and the site renamed, unless they have the names known here."""
     if names == Names():
         return
     for module in modules:

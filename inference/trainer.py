@@ -1,4 +1,4 @@
-"""A training in memory: `Trainer` holds parameters, optimiser and step; `Training` builds all that a plan names.
+"""A training in memory: `Trainer` holds parameters, optimiser and step; `Training` builds what a plan names.
 
 `Training` is built from a `Plan` and its images. The trainer's command line, `analysis.gradients` and
 `analysis.benchmark` share it.

@@ -64,8 +64,8 @@ class Mode(Messenger):
 def most_likely(fn: TorchDistribution) -> Tensor:
     """The mode of a distribution, or, where torch has none, another point that stands for it.
 
-    That is the base's mode, transformed, of a transformed distribution; the mode of the most probable component of
-    a mixture; the value of a Delta; else the mean, and a draw where the mean is not finite either.
+    That is the base's mode, transformed, of a transformed distribution; the mode of the most probable
+    component of a mixture; the value of a Delta; else the mean, and a draw where the mean is not finite either.
     """
     if isinstance(fn, Delta):
         return fn.v

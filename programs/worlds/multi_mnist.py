@@ -53,7 +53,7 @@ class Config:
     size: int = 50  # pixels a side
     min_objects: int = 0
     max_objects: int = 2
-    digits: str = "auto"  # mnist or embedded; auto becomes one of them here, see programs/worlds/made_of/digits.py
+    digits: str = "auto"  # mnist or embedded; auto becomes one of them here (made_of/digits.py)
     split: str = "train"  # whose digits: a data set puts its own split here
 
     def __post_init__(self) -> None:

@@ -1,7 +1,8 @@
 """Programs in their authors' words: the plate of the images and the observed site may have any name.
 
-The project calls them ``batch`` and ``images``. A program that calls them otherwise, as Pyro's own examples do, is
-run as it is; an effect handler around program and guide gives the plate and the site the names known here.
+The project calls them ``batch`` and ``images``. A program that calls them otherwise, as Pyro's own examples
+do, is run as it is; an effect handler around program and guide gives the plate and the site the names known
+here.
 """
 
 from __future__ import annotations

@@ -7,10 +7,10 @@
 which is all of the evidence lower bound that depends on them. The best prior of a latent without parents is the
 aggregate posterior q(z) = E_x q(z | x); the fit gains KL(q(z) ‖ p(z)) less what remains of it.
 
-The run's program must have learned priors (`programs.blocks.priors`); one that has none gets ``--set learned=1``.
-Draws of the guide are made once. One run of the program on them finds what each prior is called with; after that
-each family fits its own draws, most in closed form. Images kept apart decide: a prior that does not raise their
-bound stays the paper's, so that the bound never falls.
+The run's program must have learned priors (`programs.blocks.priors`); one that has none gets ``--set
+learned=1``. Draws of the guide are made once. One run of the program on them finds what each prior is called
+with; after that each family fits its own draws, most in closed form. Images kept apart decide: a prior that
+does not raise their bound stays the paper's, so that the bound never falls.
 
 Shape legend: N draws (images, each several times), M draws of a site, plates included.
 """

@@ -1,7 +1,8 @@
 """Learned priors that depend on other latents, by small nets; at first each is what the program's own net says.
 
-    NetMixture(D, F, K)   p(z | μ, σ, c) = w_0 N(z | μ, σ²) + Σ_k w_k N(z | μ_k, diag σ_k²),  w, μ_k, σ_k of a
-    net of c NetBernoulli(F)       p(z | l, c)    = Bernoulli(z | logit l + net(c))
+    NetMixture(D, F, K)   p(z | μ, σ, c) = w_0 N(z | μ, σ²) + Σ_k w_k N(z | μ_k, diag σ_k²)
+                          with w, μ_k and σ_k from a net of c
+    NetBernoulli(F)       p(z | l, c)    = Bernoulli(z | logit l + net(c))
 
 `programs.blocks.priors` says what a `Learned` prior owes.
 

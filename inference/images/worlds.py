@@ -136,8 +136,7 @@ def load_world(name: str) -> World:
         ValueError: there is no such world, or the file holds none.
     """
     if str(name).endswith(".py"):
-        path = Path(name)
-        return _own_world((path if path.is_file() else ROOT / path).resolve())
+        return _own_world(_file(name))
     stem, changes = choose(_variants(), name, "world")
     return World(name, importlib.import_module(f"programs.worlds.{stem}"), changes)
 
@@ -160,11 +159,19 @@ def _own_world(path: Path) -> World:
 
 
 def named(world: str) -> str:
-    """A world as it is found from any folder: by its name, or by its file's absolute path."""
-    path = Path(world).resolve()
+    """A world as it is found from any folder: by name, or by its file's path, in this project or absolute."""
+    path = _file(world)
     if path.suffix != ".py":
         return world
-    return path.stem if path.parent == Path(programs.worlds.__file__).parent else str(path)
+    if path.parent == Path(programs.worlds.__file__).parent:
+        return path.stem
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
+def _file(name: str) -> Path:
+    """The absolute path of a file that is named from here, or else from the project's folder."""
+    path = Path(name)
+    return (path if path.is_file() or not (ROOT / path).is_file() else ROOT / path).resolve()
 
 
 def world_dataset(

@@ -19,14 +19,16 @@ FLOORS = (
     ("analysis.scores",),
     ("analysis.posterior",),
     ("analysis.edit", "analysis.plots"),
-    ("analysis.evaluate", "analysis.gradients", "analysis.benchmark", "analysis.generation"),
+    ("analysis.evaluate", "analysis.gradients", "analysis.benchmark"),
+    ("analysis.judges",),
+    ("analysis.generation", "analysis.dreams"),
     ("analysis.compare",),
     ("analysis.papers",),
     ("analysis.report", "analysis.results"),
 )
 """From the ground up; a module stands on the floor of the longest name that it begins with."""
-COMMANDS = ("analysis.papers.item",)
-"""Modules that train: their commands have an option for it."""
+COMMANDS = ("analysis.papers.item", "analysis.results")
+"""Modules whose commands train where an option says so, or read the trainer's command lines."""
 LONGEST = 40
 """Lines of a function's body, its docstring apart."""
 TOO_LONG = {

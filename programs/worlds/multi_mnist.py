@@ -13,7 +13,7 @@ Scenes whose strokes meet are drawn again, of those with two digits a third. So 
 are rarer where there are several.
 
 # differs: where MNIST is not at hand, the digits are the embedded ones (see
-# `programs/worlds/made_of/digits.py`).
+`programs/worlds/made_of/digits.py`).
 The last 5,000 of MNIST's training digits are kept for validation.
 
 Digits keep their pixels whatever the image's size, as in `observations`. They are in the order

@@ -4,8 +4,9 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from discrete_programs import Bits, BitsGuide, exact_loss, make
 from pyro.infer import TraceGraph_ELBO
-from test_estimators import Bits, BitsGuide, exact_loss, gradients, make
+from test_estimators import gradients
 from torch import nn
 
 from inference.estimators import estimator

@@ -101,12 +101,18 @@ def test_a_scene_drawn_again_is_the_same(pair):
 
 
 MIXED = {  # what a method cannot do alone in every program, and is for one kind of site
+    "arms": "z_pres*=arms:2,*=rloo:2",
     "disarm": "z_pres*=disarm,*=rloo:2",
     "enumerate": "z_pres_1=enumerate,*=gumbel",
+    "expect": "z_pres_1=expect,*=rloo:2",
+    "unordered": "z_pres_1=unordered,*=rloo:2",
 }
 OF_LAYERS = {
+    "arms": "z_mask_2=arms:2,*=rloo:2",
     "disarm": "z_mask_2=disarm,*=rloo:2",
     "enumerate": "z_cat_1=enumerate,*=gumbel",
+    "expect": "z_cat_1=expect,*=rloo:2",
+    "unordered": "z_cat_1=unordered,*=rloo:2",
     "competition": "z_cat*=competition,z_mask*=mean",
 }
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from inference.estimators.bounds import VIMCO, TraceGraph, Whole
+from inference.estimators.checks import check, check_absent
 from inference.estimators.controls import REBAR, RELAX, MuProp
 from inference.estimators.handlers import repeated
 from inference.estimators.origins import unseen, warn_of_unseen
@@ -26,7 +27,7 @@ from inference.estimators.pathwise import (
     ReinMax,
 )
 from inference.estimators.reruns import ARMS, DisARM, Expect, Unordered
-from inference.estimators.runs import Runs, check, check_absent, where
+from inference.estimators.runs import Runs, where
 from inference.estimators.score import NVIL, RLOO, PublishedNVIL, Reinforce, Score
 from inference.estimators.sites import (
     Method,

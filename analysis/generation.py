@@ -102,8 +102,13 @@ def valid_shares(judge: scenes.Judge, readings: dict[str, scenes.Reading]) -> di
 
 
 def read_distances(readings: dict[str, scenes.Reading]) -> dict[str, float]:
-    """Total variation of number and category between images of prior and world, as the net reads both."""
+    """Total variation of number and category between the prior's and the world's images, as the net reads both.
+
+    Nothing where all true scenes have the same numbers: a net cannot learn to read others from them.
+    """
     prior, true = readings["prior"].numbers, readings["true"].numbers
+    if (true == true[0]).all():
+        return {}
     found = {"number": samples.total_variation(prior.sum(1), true.sum(1))}
     if prior.shape[1] > 1:
         found["category"] = samples.total_variation(_listed(prior), _listed(true))

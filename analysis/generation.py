@@ -102,7 +102,7 @@ def valid_shares(judge: scenes.Judge, readings: dict[str, scenes.Reading]) -> di
 
 
 def read_distances(readings: dict[str, scenes.Reading]) -> dict[str, float]:
-    """Total variation of number and category between the prior's and the world's images, as the net reads both.
+    """Total variation of number and category between images of the prior and of the world, as the net reads.
 
     Nothing where all true scenes have the same numbers: a net cannot learn to read others from them.
     """
@@ -121,7 +121,7 @@ def _listed(numbers: Tensor) -> Tensor:
 
 
 def node_distances(prior: Scene, inferred: Scene) -> dict[str, float]:
-    """Total variation of sizes, places and parts between nodes of the prior and those inferred."""
+    """Total variation of sizes, places and parts between the prior's nodes and nodes inferred from the world."""
     if not prior.levels:
         return {}
     both = [(counted(p), counted(i)) for p, i in zip(prior.levels, inferred.levels, strict=True)]

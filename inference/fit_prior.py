@@ -4,13 +4,13 @@
 
     maximise over the parameters of the learned priors   E_x E_q(z | x) [ Σ_sites log p(z_site | its parents) ]
 
-which is all of the evidence lower bound that depends on them. The best prior of a latent without parents is the
-aggregate posterior q(z) = E_x q(z | x); the fit gains KL(q(z) ‖ p(z)) less what remains of it.
+which is all of the evidence lower bound that depends on them. The best prior of a latent without parents is
+the aggregate posterior q(z) = E_x q(z | x); the fit gains KL(q(z) ‖ p(z)) less what remains of it.
 
-The run's program must have learned priors (`programs.blocks.priors`); one that has none gets ``--set
-learned=1``. Draws of the guide are made once. One run of the program on them finds what each prior is called
-with; after that each family fits its own draws, most in closed form. Images kept apart decide: a prior that
-does not raise their bound stays the paper's, so that the bound never falls.
+The run's program must have learned priors (`programs.blocks.priors`); one without gets ``--set learned=1``.
+Draws of the guide are made once. One run of the program on them finds what each prior is called with. Then
+each family fits its own draws, most in closed form. Images kept apart decide: a prior that does not raise their
+bound stays the paper's, so that the bound never falls.
 
 Shape legend: N draws (images, each several times), M draws of a site, plates included.
 """
@@ -325,7 +325,7 @@ def fit_run(
 
 @torch.no_grad()
 def bounds(programs: tuple[Callable, Callable], guide: Callable, images: Tensor) -> list[float]:
-    """The mean hard-draw ELBO of images (B, C, H, W) by each program, in nats, of the same draws of the guide."""
+    """The mean hard-draw ELBO of images (B, C, H, W) by each program, in nats, of the guide's same draws."""
     totals = [0.0 for _ in programs]
     for x in images.split(PASS):
         q = poutine.trace(guide).get_trace(x)

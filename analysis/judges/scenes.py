@@ -1,7 +1,7 @@
 """A net that sees whole images: is this a scene of the world, and how many objects of every category has it.
 
 It learns from true scenes, and to refuse broken ones (`analysis.judges.broken`). So it judges every program,
-those without objects too, by pictures alone. Its own errors are measured on scenes that it has not seen; a
+those without objects too, by pictures alone. Its own errors are measured on scenes that it has not seen. A
 judge that passes too few true scenes, or too many broken ones, says nothing of programs (`Errors.good`).
 
 Shape legend: B scenes, K categories, C colours, S pixels a side, F features.
@@ -185,7 +185,7 @@ def learn(net: SceneNet, lesson: Dataset, categories: int) -> None:
 
 
 def every_kind(truth: Scene, generator: torch.Generator) -> Tensor:
-    """Images of as many scenes, or a little fewer, each kind of broken scene made of its share of the true ones."""
+    """Images of as many scenes or fewer, each kind of broken scene made of its share of the true ones."""
     parts = [broken(truth[k :: len(SHARES)], kind, generator) for k, kind in enumerate(SHARES)]
     return torch.cat([x[sure] for x, sure in parts])
 

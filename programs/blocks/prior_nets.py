@@ -1,4 +1,4 @@
-"""Learned priors that depend on other latents, by small nets; at first each is what the program's own net says.
+"""Learned priors that depend on other latents, by small nets; at first each is what a program's own net says.
 
     NetMixture(D, F, K)   p(z | μ, σ, c) = w_0 N(z | μ, σ²) + Σ_k w_k N(z | μ + σ m_k, diag (s_k σ)²)
                           w, m_k, s_k by a net of c
@@ -38,8 +38,8 @@ LOOK, HELD = 50, 8
 class NetMixture(Learned):
     """The Gaussian that the program's own net says, and K others, told in its deviations from its mean.
 
-    Where children copy what their parent happens to have drawn, the program's own net knows it; what it does not
-    know, such as which of seven colours, is a mixture around that.
+    Where children copy what their parent happens to have drawn, the program's own net knows it. What the net
+    does not know, such as which of seven colours, is a mixture around that.
     """
 
     def __init__(self, features: int, known: int, components: int) -> None:

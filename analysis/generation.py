@@ -121,7 +121,7 @@ def _listed(numbers: Tensor) -> Tensor:
 
 
 def node_distances(prior: Scene, inferred: Scene) -> dict[str, float]:
-    """Total variation of sizes, places and parts between the prior's nodes and nodes inferred from the world."""
+    """Total variation of sizes, places and parts: nodes of the prior, and those inferred from the world."""
     if not prior.levels:
         return {}
     both = [(counted(p), counted(i)) for p, i in zip(prior.levels, inferred.levels, strict=True)]

@@ -10,10 +10,11 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from tiny import build, config, images
 
-from inference import fit_prior, svi
-from inference.fit_prior import cached, fit, priors, sites_of
+from inference import fit_prior, plan, svi
+from inference.fit_prior import fit
 from inference.loading import own_programs
 from inference.objectives import log_prob_per_image
+from inference.prior_draws import cached, priors, sites_of
 from inference.runs import open_run
 from programs.blocks.priors import LearnedGaussian
 
@@ -100,8 +101,7 @@ def test_a_prior_is_called_once_per_site():
         cached(program, sometimes, x, 1)
 
 
-def test_a_run_is_fitted_by_a_command(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(plan, "TEST_SCENES", 4)
+def test_a_run_is_fitted_by_a_command(tmp_path, capsys):
     pairs = ("size=40", "train.scenes=30", "world.digits=embedded")
     run = svi.train(
         plan.Run("programs/air.py", tmp_path / "run", preset="tiny", steps=1, batch=4, set=pairs)

@@ -102,8 +102,13 @@ def valid_shares(judge: scenes.Judge, readings: dict[str, scenes.Reading]) -> di
 
 
 def read_distances(readings: dict[str, scenes.Reading]) -> dict[str, float]:
-    """Total variation of number and category between images of prior and world, as the net reads both."""
+    """Total variation of number and category between images of the prior and of the world, as the net reads.
+
+    Nothing where all true scenes have the same numbers: a net cannot learn to read others from them.
+    """
     prior, true = readings["prior"].numbers, readings["true"].numbers
+    if (true == true[0]).all():
+        return {}
     found = {"number": samples.total_variation(prior.sum(1), true.sum(1))}
     if prior.shape[1] > 1:
         found["category"] = samples.total_variation(_listed(prior), _listed(true))
@@ -116,7 +121,7 @@ def _listed(numbers: Tensor) -> Tensor:
 
 
 def node_distances(prior: Scene, inferred: Scene) -> dict[str, float]:
-    """Total variation of sizes, places and parts between nodes of the prior and those inferred."""
+    """Total variation of sizes, places and parts: nodes of the prior, and those inferred from the world."""
     if not prior.levels:
         return {}
     both = [(counted(p), counted(i)) for p, i in zip(prior.levels, inferred.levels, strict=True)]

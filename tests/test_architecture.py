@@ -19,8 +19,9 @@ FLOORS = (
     ("analysis.scores",),
     ("analysis.posterior",),
     ("analysis.edit", "analysis.plots", "analysis.judges"),
-    ("analysis.evaluate", "analysis.gradients", "analysis.benchmark", "analysis.generation"),
-    ("analysis.compare", "analysis.dreams"),
+    ("analysis.evaluate", "analysis.gradients", "analysis.benchmark"),
+    ("analysis.generation", "analysis.dreams"),
+    ("analysis.compare",),
     ("analysis.papers",),
     ("analysis.report", "analysis.results"),
 )

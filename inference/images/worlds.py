@@ -58,6 +58,11 @@ class World:
         """What error messages call it."""
         return f"world {self.name}"
 
+    @property
+    def version(self) -> str:
+        """Changes with what is drawn."""
+        return getattr(self.module, "VERSION", "1")
+
     def config(self, **changes: Any) -> Any:
         """The world's Config, as the variant has it and then as asked for."""
         return self.module.Config(**{**self.changes, **changes})
@@ -100,7 +105,7 @@ class World:
 
     def identity(self) -> dict[str, Any]:
         """What decides its scenes besides the configuration: name and version, and a file's source."""
-        known = {"world": self.name, "version": getattr(self.module, "VERSION", "1")}
+        known = {"world": self.name, "version": self.version}
         if self.name.endswith(".py"):
             known["source"] = hashlib.sha256(Path(self.name).read_bytes()).hexdigest()
         return known

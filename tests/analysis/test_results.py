@@ -93,7 +93,8 @@ def test_rows_name_the_scenes_of_each_file(copies):
 
 def test_a_recipe_that_has_changed_is_said(copies):
     config = copies / "gnm-mnist4" / "config.json"
-    assert "has changed" not in render(shipped(copies)) and " *" not in summary(shipped(copies))
+    (gnm,) = (run for run in shipped(copies) if run.program == "gnm")
+    assert not results.changed(gnm) and " *" not in results.brief(gnm)
     recipe = json.loads(config.read_text())["recipe"]
     del recipe["schedules"]["weight.z_what*"]
     recipe["schedules"]["learning_rate"] = "WarmupDecay(peak=5.0)"

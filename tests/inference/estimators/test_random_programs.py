@@ -3,6 +3,7 @@
 import math
 import os
 
+import pyro
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -18,6 +19,7 @@ from judging import (  # noqa: F401
 )
 from random_programs import (
     Latent,
+    Small,
     Spec,
     Table,
     elements_of,
@@ -26,7 +28,7 @@ from random_programs import (
     exact_wake,
 )
 
-from inference.estimators import ESTIMATORS
+from inference.estimators import ESTIMATORS, Share, estimator
 
 STATES = 400
 """Most joint values of a program."""
@@ -126,3 +128,56 @@ def test_every_estimator_agrees_with_enumeration_on_random_programs(spec):
 @given(specs())
 def test_every_estimator_agrees_with_enumeration_on_thousands_of_random_programs(spec):
     judge_all(spec, 2000)
+
+
+def spread(name, spec, calls=2):
+    """Total variance of the guide's gradient of one image."""
+    found = gradients(name, spec, 2000, 1, calls=calls)[0][:, ~of_program(spec)]
+    return float(found.unflatten(0, (-1, 2)).var(0).sum())  # of both images
+
+
+def test_control_variates_and_runs_again_lower_the_variance():
+    chain = Spec(
+        (Latent(local=True), Latent("onehot", True, (0,), 0), Latent(parents=(1,))), seed=11
+    )
+    yardstick = spread("reinforce", chain)
+    for name in ("rloo:2", "muprop", "rebar", "unordered:2", "expect"):
+        assert spread(name, chain, calls=30) < 0.6 * yardstick, name
+    bits = Spec((Latent(), Latent(parents=(0,))), seed=11)
+    yardstick = spread("reinforce", bits)
+    for name in ("disarm", "arms:2", "arms:4", "expect"):
+        assert spread(name, bits) < 0.4 * yardstick, name
+
+
+def test_enumerated_states_share_the_noise_of_gaussians(monkeypatch):
+    spec = Spec((Latent(), Latent("normal", parents=(0,)), Latent(parents=(1,), gate=0)), seed=11)
+    shared = spread("enumerate", spec)
+    monkeypatch.setattr(Share, "_pyro_sample", lambda self, msg: None)
+    assert shared < 0.9 * spread("enumerate", spec)
+
+
+def seen_by_published(spec, rows=400, calls=150):
+    """The published NVIL after some steps on one program: its baselines, by site."""
+    theta = Table(spec).start(spec.seed).repeat(rows, 1)
+    images = torch.zeros(rows, 1, 1, spec.nodes)
+    small, method = Small(spec, theta), estimator("nvil_published")
+    method.prepare(small.program, small.guide, images)
+    optimiser = torch.optim.Adam(method.parameters(), 1e-2)
+    for _ in range(calls):
+        optimiser.zero_grad()
+        method(small.program, small.guide, images, spec.objective)[0].backward()
+        optimiser.step()
+    return method.by_pattern["*"].baselines, small, images
+
+
+def test_baselines_of_the_published_nvil_see_earlier_latents_and_present_rows_alone():
+    latents = Latent(), Latent(parents=(0,), gate=0), Latent(parents=(0,))
+    spec = Spec(latents, nodes=1, taken=1, seed=11)
+    baselines, small, images = seen_by_published(spec, rows=40, calls=60)
+    told = baselines["z_2"](images[:2], earlier=torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]]))
+    assert (told[0] - told[1]).abs() > 0.02
+    # the moments of z_1 weigh rows by whether z_0 says that it is there
+    trace = pyro.poutine.trace(small.guide).get_trace(images)
+    there = trace.nodes["z_0"]["fn"].probs.mean()
+    share = float(baselines["z_1"].weight / baselines["z_0"].weight)
+    assert share == pytest.approx(float(there), abs=0.1)

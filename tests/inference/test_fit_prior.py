@@ -12,10 +12,10 @@ from pyro.nn import PyroModule
 from inference import fit_prior, svi
 from inference.fit_prior import fit
 from inference.loading import own_programs
-from inference.objectives import log_prob_per_image
+from inference.objectives import Objective, cost_terms, log_prob_per_image, per_image
 from inference.prior_draws import cached, priors, sites_of
 from inference.runs import open_run
-from programs.blocks.priors import LearnedGaussian
+from programs.blocks.priors import Learned, LearnedGaussian
 
 
 def small(name, **changes):
@@ -70,6 +70,17 @@ def test_plain_priors_are_the_papers(name):
     )  # its first step becomes a prior of its own, which begins at N(0, 1)
     one, other = map(log_prob_per_image, both)
     assert skipped or torch.allclose(one, other, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", learning())
+def test_learned_priors_can_learn_with_the_program(name):
+    program, guide, x = small(name, learned=2)
+    terms = cost_terms(*Objective().traces(program, guide, x[:4]))
+    sum(per_image(term).mean() for term in terms.values()).backward()
+    without = [n for n, p in program.named_parameters() if p.grad is None]
+    own = {n for n, m in program.named_modules() if isinstance(m, Learned)}
+    assert not [n for n in without if n.startswith(tuple(own))]
+    assert all(p.grad.isfinite().all() for p in program.parameters() if p.grad is not None)
 
 
 class Sometimes(PyroModule):

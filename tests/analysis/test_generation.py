@@ -26,7 +26,7 @@ def run_of(name, world):
     ("name", "world"),
     [
         ("gsgn", "shapes2d"),
-        ("vae", "mnist4"),
+        ("vae", "multi_sprites"),
         ("econ", "sprites_unique"),
         ("discrete_air", "multi_sprites"),
     ],
@@ -44,7 +44,7 @@ def test_every_kind_of_program_is_judged_by_pictures(quick, name, world):
 
 
 def test_a_judge_that_is_not_good_names_no_share(quick, monkeypatch):
-    run = run_of("vae", "mnist4")
+    run = run_of("vae", "multi_sprites")
     for errors, named in (
         (scenes.Errors(0.99, 0.2, 1.0), False),
         (scenes.Errors(0.99, 0.0, 1.0), True),
@@ -70,6 +70,6 @@ def test_distances_of_nodes_are_0_between_alike_and_see_places():
 
 
 def test_scenes_are_drawn_some_at_a_time():
-    program = run_of("vae", "mnist4").program
+    program = run_of("vae", "multi_sprites").program
     assert len(generation.drawn(program, 130)) == 130
     assert torch.is_tensor(generation.drawn(program, 1).image)

@@ -8,26 +8,25 @@ import tiny
 import torch
 from pyro import poutine
 from pyro.nn import PyroModule
-from tiny import build, config, images
 
-from inference import fit_prior, plan, svi
+from inference import fit_prior, svi
 from inference.fit_prior import fit
 from inference.loading import own_programs
-from inference.objectives import log_prob_per_image
+from inference.objectives import Objective, cost_terms, log_prob_per_image, per_image
 from inference.prior_draws import cached, priors, sites_of
 from inference.runs import open_run
-from programs.blocks.priors import LearnedGaussian
+from programs.blocks.priors import Learned, LearnedGaussian
 
 
-def tiny(name, **changes):
+def small(name, **changes):
     pyro.set_rng_seed(0)
-    program, guide = build(name, **changes)
-    return program.eval(), guide.eval(), images(60, program)
+    program, guide = tiny.build(name, **changes)
+    return program.eval(), guide.eval(), tiny.images(60, program)
 
 
 def learning():
     """Programs that have a field `learned`."""
-    return [name for name in own_programs() if hasattr(config(name), "learned")]
+    return [name for name in own_programs() if hasattr(tiny.config(name), "learned")]
 
 
 @torch.no_grad()
@@ -42,7 +41,7 @@ def bound(program, guide, images, seed=0):
 @pytest.mark.parametrize("components", [1, 2])
 @pytest.mark.parametrize("name", learning())
 def test_the_bound_of_unseen_images_rises_and_nothing_else_moves(name, components):
-    program, guide, x = tiny(name, learned=components)
+    program, guide, x = small(name, learned=components)
     for prior in priors(program):
         prior.plain()
     own = {id(p) for m in priors(program) for p in m.parameters()}
@@ -58,8 +57,8 @@ def test_the_bound_of_unseen_images_rises_and_nothing_else_moves(name, component
 @pytest.mark.parametrize("name", learning())
 def test_plain_priors_are_the_papers(name):
     """With the same draws, the program that learns its priors scores them as the paper's does."""
-    program, guide, x = tiny(name, learned=1)
-    plain, _, _ = tiny(name)
+    program, guide, x = small(name, learned=1)
+    plain, _, _ = small(name)
     plain.load_state_dict(program.state_dict(), strict=False)
     with torch.no_grad():
         q = poutine.trace(guide).get_trace(x[:4])
@@ -71,6 +70,17 @@ def test_plain_priors_are_the_papers(name):
     )  # its first step becomes a prior of its own, which begins at N(0, 1)
     one, other = map(log_prob_per_image, both)
     assert skipped or torch.allclose(one, other, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", learning())
+def test_learned_priors_can_learn_with_the_program(name):
+    program, guide, x = small(name, learned=2)
+    terms = cost_terms(*Objective().traces(program, guide, x[:4]))
+    sum(per_image(term).mean() for term in terms.values()).backward()
+    without = [n for n, p in program.named_parameters() if p.grad is None]
+    own = {n for n, m in program.named_modules() if isinstance(m, Learned)}
+    assert not [n for n in without if n.startswith(tuple(own))]
+    assert all(p.grad.isfinite().all() for p in program.parameters() if p.grad is not None)
 
 
 class Sometimes(PyroModule):
@@ -102,10 +112,7 @@ def test_a_prior_is_called_once_per_site():
 
 
 def test_a_run_is_fitted_by_a_command(tmp_path, capsys):
-    pairs = ("size=40", "train.scenes=30", "world.digits=embedded")
-    run = svi.train(
-        plan.Run("programs/air.py", tmp_path / "run", preset="tiny", steps=1, batch=4, set=pairs)
-    )
+    run = svi.train(tiny.run("air", tmp_path / "run", steps=1, set=("train.scenes=30",)))
     out = tmp_path / "fitted"
     command = [str(run), "--out", str(out), "--set", "learned=2", "--set", "stopping=True"]
     assert fit_prior.main([*command, "--scenes", "30"]) == 0

@@ -134,7 +134,7 @@ def fit_run(
     words = ["python", "-m", "inference.fit_prior", folder.name, "--out", f"runs/{out.name}"]
     words += [word for pair in pairs for word in ("--set", pair)]
     words += [f"--{k}={v}" for k, v in asdict(how).items() if v != getattr(Settings(), k)]
-    fitted = {"command": shlex.join(words), "priors": [f._asdict() for f in fits]}
+    fitted: dict[str, Any] = {"command": shlex.join(words), "priors": [f._asdict() for f in fits]}
     fitted |= {"bound_before": before, "bound_after": after, "images": len(held)}
     checkpoint.write_json(out / "config.json", config | {"config": changed, "fitted": fitted})
     states = {"program": program.state_dict(), "guide": guide.state_dict()}

@@ -159,7 +159,7 @@ class Estimator(nn.Module):
         self.calls += 1
         due = self.calls % FOLLOW == 0 if self.calls > FOLLOW else self.calls.bit_count() == 1
         captured = images.is_cuda and torch.cuda.is_current_stream_capturing()
-        if (due and not captured) or not self.origins.keys() >= terms:
+        if (due and not captured) or not set(terms) <= self.origins.keys():
             for name, found in run.origins(images).items():
                 self.origins[name] = self.origins.get(name, frozenset()) | found
 

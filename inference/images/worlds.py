@@ -225,10 +225,11 @@ def _generate(
 ) -> None:
     number = description["number"]
     jobs = [(description, i, min(BATCH, number - i)) for i in range(0, number, BATCH)]
-    hidden = {"prefix": folder.name + ".", "dir": folder.parent, "ignore_cleanup_errors": True}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(**hidden) as temporary:
+        with tempfile.TemporaryDirectory(
+            prefix=folder.name + ".", dir=folder.parent, ignore_cleanup_errors=True
+        ) as temporary:
             whole = Path(temporary) / folder.name
             whole.mkdir()
             _write(whole, number, _draw_all(jobs, processes, progress))

@@ -9,7 +9,7 @@ from analysis import dreams
 def test_a_row_is_a_programs_scenes_beside_its_worlds(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(dreams, "COUNT", 2)
     runs = {
-        n: untrained(n, None, w) for n, w in (("vae", "multi_sprites"), ("econ", "sprites_unique"))
+        n: untrained(n, n, w) for n, w in (("vae", "multi_sprites"), ("econ", "sprites_unique"))
     }
     monkeypatch.setattr(dreams, "open_run", runs.__getitem__)
     rows = {name: dreams.row(run, 0) for name, run in runs.items()}

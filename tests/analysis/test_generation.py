@@ -17,7 +17,7 @@ def quick(monkeypatch, tmp_path):
 
 
 def run_of(name, world):
-    run = untrained(name, None, world)
+    run = untrained(name, name, world)
     run.config["recipe"]["scenes"] = 40
     return run
 

@@ -99,6 +99,12 @@ def infer(
 
     None if the program returns no Scene.
 
+    >>> from inference.runs import open_run
+    >>> run = open_run("gsgn-shapes2d")
+    >>> scene = infer(run.program, run.guide, run.unseen(2).images.float() / 255)
+    >>> tuple(scene.image.shape), tuple(scene.parts.pose.shape)
+    ((2, 3, 64, 64), (2, 16, 2, 3))
+
     Args:
         images: (B, C, H, W) in [0, 1], on the program's device.
         soft: presence is its probability, not 0 or 1: how sure the guide is of an object.

@@ -218,6 +218,9 @@ ESTIMATORS: dict[str, type[Method | Whole]] = {
 def estimator(text: str) -> nn.Module:
     """From ``nvil``, ``rloo:8`` or ``z_pres*=nvil,z_cat*=gumbel``.
 
+    >>> {name: type(m).__name__ for name, m in estimator("z_pres*=rloo:8,z_cat*=gumbel").by_pattern.items()}
+    {'z_pres*': 'RLOO', 'z_cat*': 'Pathwise'}
+
     Raises:
         ValueError: an unknown name, a bad number, a bound among other methods, two methods for one pattern.
     """

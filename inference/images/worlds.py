@@ -190,6 +190,10 @@ def world_dataset(
 ) -> Dataset:
     """`number` scenes of a world, from the cache or drawn now (and cached).
 
+    >>> data = world_dataset("multi_sprites", 4, "test", progress=False)
+    >>> tuple(data.images.shape), data.truth().objects.pres.shape[1]
+    ((4, 1, 64, 64), 3)
+
     Args:
         split: train, validation or test; the same seed gives other scenes in each.
         config: the world's Config; None for its defaults.

@@ -219,7 +219,7 @@ def estimator(text: str) -> nn.Module:
     """From ``nvil``, ``rloo:8`` or ``z_pres*=nvil,z_cat*=gumbel``.
 
     >>> {name: type(m).__name__ for name, m in estimator("z_pres*=rloo:8,z_cat*=gumbel").by_pattern.items()}
-    {'z_pres*': 'RLOO', 'z_cat*': 'Pathwise'}
+    {'z_pres*': 'RLOO', 'z_cat*': 'Gumbel'}
 
     Raises:
         ValueError: an unknown name, a bad number, a bound among other methods, two methods for one pattern.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar
 
 import pyro.distributions as dist
@@ -120,8 +121,7 @@ class DefensiveRWS(Bound):
         self, program: Callable, guide: Callable, images: Tensor, objective: Objective
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """As `Estimator`."""
-        with Defend():
-            traces, share = wake(self, program, guide, images, objective)
+        traces, share = wake(self, program, guide, images, objective, Defend())
         log_p = log_prob_per_image(traces[0]).view_as(share)
         log_q = self.log_q(traces[1], discrete=False)
         return -(share * (log_p + log_q)).sum(), self.terms(traces)
@@ -150,9 +150,14 @@ def defended(fn: dist.TorchDistribution) -> dist.TorchDistribution:
 
 
 def wake(
-    bound: Bound, program: Callable, guide: Callable, images: Tensor, objective: Objective
+    bound: Bound,
+    program: Callable,
+    guide: Callable,
+    images: Tensor,
+    objective: Objective,
+    proposal: AbstractContextManager | None = None,
 ) -> tuple[tuple[Trace, Trace], Tensor]:
     """Traces of K samples per image, whose values are data, and their normalised weights (K, B)."""
-    with Choose(), Detach():
+    with Choose(), Detach(), proposal or nullcontext():
         traces = objective.traces(program, guide, repeated(images, bound.copies))
     return traces, bound.log_weights(traces).detach().softmax(0)

@@ -6,12 +6,12 @@ A step is all that `inference.svi` does for one: images, objective, gradient, cl
 implementation is a callable that is given the same images (B, C, H, W) in [0, 1] and returns a function
 of no arguments that trains one step on them. The two take turns, so a busy machine slows both down.
 
-``--against analysis.papers.air.pyro_air:step`` is AIR as Pyro's own examples have it. ``--beside train.precision=bf16`` is
-the same program under another setting, in the same way. ``--scaling FILE.png`` draws the time of a step against
-batch, image size, nodes and levels, as far as the program has them.
+``--against analysis.papers.air.pyro_air:step`` is AIR as Pyro's own examples have it. ``--beside
+train.precision=bf16`` is the same program under another setting, in the same way. ``--scaling FILE.png`` draws
+the time of a step against batch, image size, nodes and levels, as far as the program has them.
 
-On CUDA a step is replayed from a graph (`inference.machine.capture`) and timed beside one that is not: columns that
-begin with "eager". Phases, operations and Python's share are always those of an eager step.
+On CUDA a step is replayed from a graph (`inference.machine.capture`) and timed beside one that is not: columns
+that begin with "eager". Phases, operations and Python's share are always those of an eager step.
 """
 
 from __future__ import annotations

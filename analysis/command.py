@@ -1,4 +1,4 @@
-"""What the command lines of `analysis` share: options about a run, errors in one sentence, tables and CSV files."""
+"""What the command lines of `analysis` share: options about a run, errors in a sentence, tables, CSV files."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from inference import checkpoint
 from inference.log import print_anything
 
-Main = Callable[[list[str] | None], int]
+
+class Main(Protocol):
+    """An entry point: the exit code of a command with these arguments, those of the process by default."""
+
+    def __call__(self, arguments: list[str] | None = None) -> int:
+        """Run the command."""
+        ...
 
 
 def told(main: Callable[[list[str] | None], None]) -> Main:

@@ -87,7 +87,7 @@ def _short(text: str) -> str:
 
 @torch.no_grad()
 def reconstructions(runs: Mapping[str, Trained], scenes: int) -> dict[str, torch.Tensor]:
-    """Pictures (B, C, H, W) by title: unseen images of the first run, and each run's reconstructions of them."""
+    """Pictures (B, C, H, W) by title: unseen images of the first run, and each run's reconstructions."""
     first = next(iter(runs.values()))
     images = floats(first.unseen(scenes), "cpu")
     pictures = {"image": images}

@@ -58,9 +58,8 @@ def page(rows: dict[str, tuple[Tensor, Tensor]]) -> Figure:
                 box = (left + k / width, bottom, (1 - GAP) / width, (1 - GAP) * height)
                 axes = figure.add_axes(box)
                 axes.axis("off")
-                axes.imshow(
-                    x.clamp(0, 1).permute(1, 2, 0).expand(-1, -1, 3), interpolation="nearest"
-                )
+                picture = x.clamp(0, 1).permute(1, 2, 0).expand(-1, -1, 3)
+                axes.imshow(picture.numpy(), interpolation="nearest")
     return figure
 
 

@@ -60,7 +60,15 @@ def render(program: Callable, scene: Scene) -> Scene:
 
 
 def move(scene: Scene, slot: int, by: Sequence[float] | Tensor, level: int = 0) -> Scene:
-    """Shift a node by (x, y): two numbers, or (B, 2)."""
+    """Shift a node by (x, y): two numbers, or (B, 2).
+
+    >>> from programs.worlds import shapes2d
+    >>> scene = shapes2d.world(1, torch.Generator().manual_seed(0))
+    >>> slot = int(scene.objects.present[0].nonzero()[0])
+    >>> moved = move(scene, slot, (0.25, 0.0))
+    >>> (moved.objects.centre - scene.objects.centre)[0, slot].tolist()
+    [0.25, 0.0]
+    """
     by = _numbers(scene, "by", by, 2)
     return _carry(scene, slot, level, pose(by, torch.ones_like(by), torch.zeros_like(by[:, 0])))
 

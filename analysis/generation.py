@@ -2,11 +2,12 @@
 
     python -m analysis.generation RUN [--scenes N] [--seed S] [--json FILE]
 
-A net that learned from the run's training scenes, and to refuse broken ones, says which scenes are valid and how
-many objects of each category they have (`analysis.judges.scenes`); another names single objects, where program
-and world have them (`analysis.judges.objects`). A judge that passes less than .95 of unseen true scenes, or more
-than .05 of broken ones, is not asked. Numbers, categories, sizes and places of the prior are compared with the
-world's by total variation; images by Fréchet distances, a classifier two-sample test, precision and recall.
+A net that learned from the run's training scenes, and to refuse broken ones, says which scenes are valid and
+how many objects of each category they have (`analysis.judges.scenes`); another names single objects, where
+program and world have them (`analysis.judges.objects`). A judge that passes less than .95 of unseen true
+scenes, or more than .05 of broken ones, is not asked. Numbers, categories, sizes and places of the prior are
+compared with the world's by total variation; images by Fréchet distances, a classifier two-sample test,
+precision and recall.
 
 For blame, each site in turn comes from the prior with all others from the guide, and from the guide with all
 others from the prior (`analysis.judges.blame`).
@@ -101,8 +102,13 @@ def valid_shares(judge: scenes.Judge, readings: dict[str, scenes.Reading]) -> di
 
 
 def read_distances(readings: dict[str, scenes.Reading]) -> dict[str, float]:
-    """Total variation of number and category between the prior's and the world's images, as the net reads both."""
+    """Total variation of number and category between images of the prior and of the world, as the net reads.
+
+    Nothing where all true scenes have the same numbers: a net cannot learn to read others from them.
+    """
     prior, true = readings["prior"].numbers, readings["true"].numbers
+    if (true == true[0]).all():
+        return {}
     found = {"number": samples.total_variation(prior.sum(1), true.sum(1))}
     if prior.shape[1] > 1:
         found["category"] = samples.total_variation(_listed(prior), _listed(true))
@@ -115,7 +121,7 @@ def _listed(numbers: Tensor) -> Tensor:
 
 
 def node_distances(prior: Scene, inferred: Scene) -> dict[str, float]:
-    """Total variation of sizes, places and parts between nodes of the prior and nodes inferred from the world."""
+    """Total variation of sizes, places and parts: nodes of the prior, and those inferred from the world."""
     if not prior.levels:
         return {}
     both = [(counted(p), counted(i)) for p, i in zip(prior.levels, inferred.levels, strict=True)]

@@ -51,10 +51,10 @@ class Learner(Training):
         super().__init__(replace(p, recipe=replace(p.recipe, estimator=name), seed=seed), data)
         self.data, self.evaluations = data, 0
         self.trainer.apply_schedules()
-        self.program.register_forward_pre_hook(self._count)
+        self.program.register_forward_pre_hook(self._count, with_kwargs=True)
 
-    def _count(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self.evaluations += len(inputs[0])
+    def _count(self, _: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+        self.evaluations += len(inputs[0]) if inputs else options["batch"]  # a dream has no images
 
     @contextmanager
     def still(self) -> Iterator[None]:

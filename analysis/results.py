@@ -1,10 +1,11 @@
-"""Write what the shipped runs reach, beside the papers' figures: analysis/RESULTS.md, and the README's table.
+"""Write the tables of RESULTS.md and of the READMEs: what shipped runs reach, and what estimators there are.
 
     python -m analysis.results
 
 Nothing is measured here. Every number is read from the files of a run in `programs/trained`, or from the
 table of published figures. RESULTS.md holds a table per run, ordered by program. The README holds a row per
-run, between two comments. A test holds that both are current.
+run, between two comments, and inference/README.md what the classes of `inference.estimators` say of
+themselves. A test holds that all are current.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from typing import Any
 from analysis.command import command_line, told
 from analysis.papers.published import figures_of, source_of
 from inference import svi
+from inference.estimators import markdown
+from inference.images.worlds import load_world
 from inference.loading import ROOT, own_programs
 from inference.plan import plan
 from inference.runs import read_config, read_json
@@ -27,7 +30,9 @@ from inference.runs import read_config, read_json
 TRAINED = ROOT / "programs" / "trained"
 RESULTS = ROOT / "analysis" / "RESULTS.md"
 README = ROOT / "README.md"
+ESTIMATORS = ROOT / "inference" / "README.md"
 BEGIN = "<!-- results: written by python -m analysis.results -->"
+BEGIN_ESTIMATORS = "<!-- estimators: written by python -m analysis.results -->"
 END = "<!-- end -->"
 
 
@@ -170,6 +175,11 @@ def changed(run: Shipped) -> list[str]:
     return found
 
 
+def other_now(run: Shipped) -> bool:
+    """Whether the recipe or the world has changed since."""
+    return bool(changed(run)) or any(outdated(table["data"]) for table in run.measured.values())
+
+
 def differing(was: Mapping[str, str], now: Mapping[str, Any]) -> list[str]:
     """The entries that only one table has, or that are of the same class with other numbers.
 
@@ -225,12 +235,20 @@ def table(run: Shipped, name: str) -> list[str]:
     command = FILES[name].format(run=run.name, **measured)
     about = f"{measured['scenes']:,} unseen {scenes(measured['data'])}, seed {measured['seed']}"
     about += f", {measured['draws']} draws per image" if "draws" in measured else ""
-    lines = ["", f"`{command}`: {about}.", "", "| | ours | paper |", "|---|---|---|"]
+    lines = ["", f"`{command}`: {about}.{outdated(measured['data'])}", ""]
+    lines += ["| | ours | paper |", "|---|---|---|"]
     lines += [row(key, value, paper) for key, value in known(measured).items()]
     if not source:
         return lines
     linked = re.sub(r"(^|; )(\w+)(?=,)", r"\1[\2](papers/\2/README.md)", source)
     return [*lines, "", f"Paper: {linked}."]
+
+
+def outdated(data: Mapping[str, Any]) -> str:
+    """A sentence where the world of a data set has changed since, else nothing."""
+    if "world" not in data or (now := load_world(data["world"]).version) == data["version"]:
+        return ""
+    return f" The world was version {data['version']} then and is version {now} now."
 
 
 def scenes(data: Mapping[str, Any]) -> str:
@@ -273,24 +291,30 @@ def brief(run: Shipped) -> str:
 
 
 def short(run: Shipped) -> str:
-    """The run's command without what all have in common; a star where the recipe was another one."""
+    """The run's command without what all have in common; a star where recipe or world were others then."""
     words = shlex.split(run.config["command"])[3:]
     out = words.index("--out")
     words = [Path(words[0]).name, *words[1:out], *words[out + 2 :]]
-    return f"`{shlex.join(words)}`" + (" *" if changed(run) else "")
+    return f"`{shlex.join(words)}`" + (" *" if other_now(run) else "")
+
+
+def estimators() -> str:
+    """The table of inference/README.md: a row per estimator."""
+    return "\n".join([BEGIN_ESTIMATORS, markdown(), END])
 
 
 def inserted(text: str, lines: str) -> str:
-    """The README's text with other lines between, and with, the two comments.
+    """A README's text with other lines between, and with, two comments, which are the first and the last line.
 
     Raises:
         ValueError: it lacks the comments.
     """
-    before, begin, rest = text.partition(BEGIN)
+    first = lines.partition("\n")[0]
+    before, begin, rest = text.partition(first)
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise ValueError(
-            f"{README} lacks the lines {BEGIN} and {END}; put them where the table is to be"
+            f"the README lacks the lines {first} and {END}: put them where the table is to be"
         )
     return before + lines + after
 
@@ -299,10 +323,10 @@ def inserted(text: str, lines: str) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
     command_line("analysis.results", __doc__).parse_args(arguments)
-    readme = inserted(README.read_text(encoding="utf-8"), summary())
     RESULTS.write_text(render(), encoding="utf-8")
-    README.write_text(readme, encoding="utf-8")
-    print(f"{RESULTS}\n{README}")
+    for file, lines in ((README, summary()), (ESTIMATORS, estimators())):
+        file.write_text(inserted(file.read_text(encoding="utf-8"), lines), encoding="utf-8")
+    print(RESULTS, README, ESTIMATORS, sep="\n")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,11 @@ shears, and an encoder reads the category from ST(x, T⁻¹); it trains for 420,
 what is salient (a spatial softmax, Finn et al., 2016) and starts from its place, and angles are tried: while
 templates are round, angles have no gradient, and without angles all templates stay round (`analysis/LOG.md`).
 
+# differs: matching is without gradient: q(z_cat) learns through the templates alone, as in a step of EM, and
+no estimator, `enumerate` neither, is unbiased in what templates are drawn by. Left out, on Multi-Sprites, is at
+the first step .40 of the norm of `template.weight`'s gradient and .03 to .25 of the decoder layers', and
+with the weights of the shipped run 1e-5 of the whole gradient.
+
 Shape legend as in `programs.discrete_air`; Ω angles that are tried.
 """
 

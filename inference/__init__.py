@@ -12,6 +12,6 @@ for _name in ("programs", "guides", "analysis"):
     )
     if _ROOT / _name not in _folders:
         raise ImportError(
-            f"a package called {_name!r} at {_spec and _spec.origin} hides scene-programs' own: rename it, or run "
-            "from another folder"
+            f"a package called {_name!r} at {_spec and _spec.origin} hides scene-programs' own: rename it, "
+            "or run from another folder"
         )

@@ -1,7 +1,8 @@
 """Programs in their authors' words: the plate of the images and the observed site may have any name.
 
-The project calls them ``batch`` and ``images``. A program that calls them otherwise, as Pyro's own examples do, is
-run as it is; an effect handler around program and guide gives the plate and the site the names known here.
+The project calls them ``batch`` and ``images``. A program that calls them otherwise, as Pyro's own examples
+do, is run as it is; an effect handler around program and guide gives the plate and the site the names known
+here.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def _trace(program: Callable, x: Tensor, number: int) -> Trace:
 
 
 def _observed(trace: Trace, x: Tensor) -> str:
-    """The site at which the images are observed: ``images``, else the first of as many numbers, else the first."""
+    """The site of the images: ``images``, else the first observed of as many numbers, else the first."""
     observed = [
         name
         for name, site in trace.nodes.items()
@@ -92,7 +93,7 @@ def _observed(trace: Trace, x: Tensor) -> str:
 
 
 def rename(names: Names, *modules: nn.Module) -> None:
-    """Let modules run with the plate and the site renamed; nothing is done if they have the names known here."""
+    """Let modules run with the plate and the site renamed, unless they have the names known here."""
     if names == Names():
         return
     for module in modules:

@@ -26,7 +26,7 @@ MAGIC = FORMAT + b"1\n"
 SUM = hashlib.sha256().digest_size
 
 
-def write(path: Path, *parts: bytes, keep: Path | None = None) -> None:
+def write(path: Path, *parts: bytes | memoryview, keep: Path | None = None) -> None:
     """Write a file so that `path` holds either what it held or all that is new.
 
     Args:
@@ -141,7 +141,8 @@ def random_state() -> dict[str, Any]:
     """Every random state that training draws from, as tensors and numbers."""
     state = {"torch": torch.get_rng_state(), "python": repr(random.getstate())}
     kind, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002 - Pyro seeds it
-    state["numpy"] = [kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss]
+    words = torch.from_numpy(np.asarray(keys).astype(np.int64))
+    state["numpy"] = [kind, words, position, has_gauss, gauss]
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state_all()
     return state

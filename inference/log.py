@@ -55,7 +55,7 @@ class TensorBoard:
         self.writer.flush()
 
 
-SINKS = {"csv": CSV, "tensorboard": TensorBoard}
+SINKS: dict[str, type[CSV] | type[TensorBoard]] = {"csv": CSV, "tensorboard": TensorBoard}
 """Where a log is written besides log.jsonl, by ``--log``."""
 EXPECTED = 30
 """Steps after which the time that all will take is said."""

@@ -123,7 +123,8 @@ def chosen_recipe(run: Run, source: Source, variant: str, changes: Mapping[str, 
             "factor of the learning rate"
         )
     world = None if run.world is None else worlds.named(run.world)
-    named = {"steps": run.steps, "batch": run.batch, "estimator": run.estimator, "world": world}
+    named: dict[str, Any] = {"steps": run.steps, "batch": run.batch, "world": world}
+    named["estimator"] = run.estimator
     own = getattr(source.program, "RECIPES", None)
     base = recipe(source.stem, variant, run.preset, world, own)
     base = replace(base, **{k: v for k, v in named.items() if v is not None})

@@ -95,6 +95,12 @@ def open_run(run: str | Path) -> Trained:
 
     Nothing in the folder is run as code; the program file that config.json names is imported.
 
+    >>> run = open_run("gsgn-shapes2d")
+    >>> run.steps
+    {'step': 14000}
+    >>> type(run.program).__name__, run.config["variant"]
+    ('Program', 'gsgn')
+
     Raises:
         ValueError: no such run, files that are damaged or of a newer version, or weights that do not fit the
             program; the message names the file.

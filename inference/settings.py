@@ -46,7 +46,7 @@ def override(config: Any, changes: Mapping[str, Any], what: str) -> Any:
     """
     if not changes:
         return config
-    if not is_dataclass(config):
+    if not is_dataclass(config) or isinstance(config, type):
         raise ValueError(f"{what} has no Config, so nothing can be set: {', '.join(changes)}")
     known = {f.name: getattr(config, f.name) for f in fields(config)}
     checked = {}

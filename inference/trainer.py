@@ -1,4 +1,4 @@
-"""A training in memory: `Trainer` holds parameters, optimiser and step; `Training` builds all that a plan names.
+"""A training in memory: `Trainer` holds parameters, optimiser and step; `Training` builds what a plan names.
 
 `Training` is built from a `Plan` and its images. The trainer's command line, `analysis.gradients` and
 `analysis.benchmark` share it.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,8 @@ class Trainer:
     """Parameters, optimiser and step: what a checkpoint holds. Functions must have run once before."""
 
     def __init__(self, p: Plan, program: nn.Module, guide: nn.Module, estimator: nn.Module) -> None:
-        self.schedules, self.clip = dict(p.recipe.schedules), p.recipe.clip
+        self.schedules: dict[str, Callable[[int], float]] = dict(p.recipe.schedules)
+        self.clip = p.recipe.clip
         learning_rate = self.schedules["learning_rate"]
         self.schedules["learning_rate"] = lambda step: p.recipe.rate * learning_rate(step)
         patterns = [name.partition(".")[2] for name in self.schedules if name.startswith("weight.")]

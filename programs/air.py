@@ -49,7 +49,7 @@ class Config:
     sigma: float = 0.3  # σ_x
     hidden: tuple[int, ...] = (200,)  # of encoder and decoder
     memory: int = 256  # units of the guide's LSTM
-    # differs: components of p(z_what), with which p(z_pres) and p(z_where) are learned too; 0: the paper's priors
+    # differs: components of p(z_what), with which p(z_pres), p(z_where) are learned too; 0: the paper's priors
     learned: int = 0
     stopping: bool = (
         False  # differs: where priors are learned, a ρ per step; False: one ρ, a geometric law

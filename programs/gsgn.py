@@ -380,8 +380,8 @@ class ChildrenPrior(nn.Module):
 class Siblings(nn.Module):
     """Learned priors of the children of one level, each given what all its siblings have sampled before.
 
-    # differs: in the paper siblings are independent given the parent's appearance (4). Where that says little, a
-    triangle does not know that it is the roof of a house.
+    # differs: in the paper siblings are independent given the parent's appearance (4). Where that says little,
+    a triangle does not know that it is the roof of a house.
     """
 
     def __init__(self, config: Config, level: int) -> None:

@@ -159,3 +159,8 @@ def make(program):
     torch.manual_seed(3)
     guide = {Bits: BitsGuide, Steps: StepsGuide}[program]
     return program(), guide(), torch.rand(2, 1, 16, 16)
+
+
+def gradients(loss, modules):
+    parameters = [p for m in modules for p in m.parameters()]
+    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])

@@ -18,15 +18,16 @@ FLOORS = (
     ("analysis.command",),
     ("analysis.scores",),
     ("analysis.posterior",),
-    ("analysis.edit", "analysis.plots"),
-    ("analysis.evaluate", "analysis.gradients", "analysis.benchmark", "analysis.generation"),
+    ("analysis.edit", "analysis.plots", "analysis.judges"),
+    ("analysis.evaluate", "analysis.gradients", "analysis.benchmark"),
+    ("analysis.generation", "analysis.dreams"),
     ("analysis.compare",),
     ("analysis.papers",),
     ("analysis.report", "analysis.results"),
 )
 """From the ground up; a module stands on the floor of the longest name that it begins with."""
-COMMANDS = ("analysis.papers.item",)
-"""Modules that train: their commands have an option for it."""
+COMMANDS = ("analysis.papers.item", "analysis.results")
+"""Modules of commands that train, or read and write command lines of trainings."""
 LONGEST = 40
 """Lines of a function's body, its docstring apart."""
 TOO_LONG = {

@@ -101,12 +101,18 @@ def test_a_scene_drawn_again_is_the_same(pair):
 
 
 MIXED = {  # what a method cannot do alone in every program, and is for one kind of site
+    "arms": "z_pres*=arms:2,*=rloo:2",
     "disarm": "z_pres*=disarm,*=rloo:2",
     "enumerate": "z_pres_1=enumerate,*=gumbel",
+    "expect": "z_pres_1=expect,*=rloo:2",
+    "unordered": "z_pres_1=unordered,*=rloo:2",
 }
 OF_LAYERS = {
+    "arms": "z_mask_2=arms:2,*=rloo:2",
     "disarm": "z_mask_2=disarm,*=rloo:2",
     "enumerate": "z_cat_1=enumerate,*=gumbel",
+    "expect": "z_cat_1=expect,*=rloo:2",
+    "unordered": "z_cat_1=unordered,*=rloo:2",
     "competition": "z_cat*=competition,z_mask*=mean",
 }
 
@@ -161,22 +167,6 @@ def test_leaving_absent_nodes_out_changes_no_gradient(pair, monkeypatch):
         assert (a is None) == (b is None)
         if a is not None:
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max()) + 1e-6)
-
-
-def test_absent_nodes_are_computed_only_without_gradients():
-    seen = []
-
-    def double(x):
-        seen.append(len(x.reshape(-1, 2)))
-        return 2 * x
-
-    exists, x = torch.tensor([[1.0, 0.0, 0.5], [0.0, 0.0, 1e-6]]), torch.rand(2, 3, 2)
-    found = nets.where_present(exists, double, x)
-    torch.testing.assert_close(found, 2 * x * (exists > nets.ABSENT).unsqueeze(-1))
-    with torch.no_grad():
-        torch.testing.assert_close(nets.where_present(exists, double, x), 2 * x)
-    nets.where_present(torch.zeros(2, 3), double, x)  # nobody at all
-    assert seen == [2, 6, 1]
 
 
 def test_log_probability_is_per_image_and_follows_the_images(pair):

@@ -1,9 +1,9 @@
 """Are objects that a program draws objects of the world: a small net names their types, and refuses others.
 
-It learns from true objects, and to refuse what is none: parts of objects of two different types, put together,
-or where objects have no parts, halves. Then it names objects of the prior. What it says of true objects and
-mixtures that it has not seen, and of true objects as the guide infers and the program draws them (blurred as the
-prior's are), is what its word on the prior is to be held against.
+It learns from true objects, and to refuse what is none: parts of objects of two different types, put
+together, or where objects have no parts, halves. Then it names objects of the prior. What it says of true
+objects and mixtures that it has not seen, and of true objects as the guide infers and the program draws them
+(blurred as the prior's are), is what its word on the prior is to be held against.
 
 An object is judged alone, without what hides it, cut out by the upright square around its mask.
 
@@ -81,8 +81,8 @@ def drawn_objects(scene: Scene) -> Tensor:
 def mixtures(truth: Scene, number: int, generator: torch.Generator) -> Tensor:
     """Pictures (M, C + 1, S, S) of objects of no type: parts of one over parts of another of a different type.
 
-    Where objects have no parts they are halves. Objects are laid on each other by their centres and rotations. Mixtures that hide much are left out, so
-    there are fewer than `number`.
+    Where objects have no parts they are halves. Objects are laid on each other by their centres and rotations.
+    Mixtures that hide much are left out, so there are fewer than `number`.
     """
     image, slot = truth.objects.present.nonzero(as_tuple=True)
     pairs = torch.randint(len(image), (2, number), generator=generator)

@@ -1,8 +1,8 @@
 """A net that sees whole images: is this a scene of the world, and how many objects of every category has it.
 
 It learns from true scenes, and to refuse broken ones (`analysis.judges.broken`). So it judges every program,
-those without objects too, by pictures alone. Its own errors are measured on scenes that it has not seen; a judge
-that passes too few true scenes, or too many broken ones, says nothing of programs (`Errors.good`).
+those without objects too, by pictures alone. Its own errors are measured on scenes that it has not seen. A
+judge that passes too few true scenes, or too many broken ones, says nothing of programs (`Errors.good`).
 
 Shape legend: B scenes, K categories, C colours, S pixels a side, F features.
 """
@@ -26,12 +26,16 @@ from inference.images.dataset import Dataset
 from programs.scene import Scene
 from programs.worlds import cache
 
-STEPS, BATCH, RATE = 900, 64, 2e-3
+STEPS, BATCH, RATE = 1500, 64, 2e-3
 """Of the net's training; half of a batch are true scenes."""
 SIDE, FEATURES = 48, 96
 """Pixels a side that the net sees at most, and F."""
 PASS_TRUE, PASS_BROKEN = 0.95, 0.05
 """Least share of true scenes, and largest of broken ones, that a good judge passes."""
+APART, REFUSED = 500, 0.03
+"""Scenes of the lesson that only decide how sure the net must be, and the share of them that it may refuse."""
+SHARES = ("halves", *KINDS, "halves", "warped")
+"""What the broken scenes of a batch are: as many of each entry. The first kinds are the hardest to see."""
 SEED, VERSION = 0, 1
 """The latter is raised where nets learn in another way: weights are kept by it and the numbers above."""
 
@@ -82,13 +86,13 @@ class Reading(NamedTuple):
 
 
 @torch.no_grad()
-def read(net: SceneNet, images: Tensor) -> Reading:
-    """What the net says of images (B, C, S, S) in [0, 1]."""
+def read(net: SceneNet, images: Tensor, sure: float = 0.0) -> Reading:
+    """What the net says of images (B, C, S, S) in [0, 1]; valid ones have a logit above `sure`."""
     parts = []
     for x in images.cpu().clamp(0, 1).split(200):
         seen = net.trunk(net.shrunk(x))
         numbers = net.count(seen).unflatten(-1, net.counts).argmax(-1)
-        parts.append((net.valid(seen).squeeze(-1) > 0, numbers, seen))
+        parts.append((net.valid(seen).squeeze(-1) > sure, numbers, seen))
     return Reading(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
@@ -113,11 +117,13 @@ class Judge:
     """A trained net and its errors."""
 
     net: SceneNet
+    sure: float
+    """logit from which a scene is valid"""
     errors: Errors
 
     def read(self, images: Tensor) -> Reading:
         """What the net says of images (B, C, S, S)."""
-        return read(self.net, images)
+        return read(self.net, images, self.sure)
 
 
 def histogram(truth: Scene, categories: int) -> Tensor:
@@ -144,8 +150,18 @@ def judge(lesson: Dataset, data: Dataset) -> Judge:
     size, colours = lesson.images.shape[-1], lesson.images.shape[1]
     net = seeded(lambda: SceneNet(size, colours, categories, most), SEED)
     key = {"net": str(net), "images": len(lesson.images), "world": str(lesson.description)}
-    kept(net, key, lambda: learn(net, lesson, categories))
-    return Judge(net, errors(net, data.truth(), categories))
+    number = len(lesson.images)
+    apart = min(APART, number // 4)
+    kept(net, key, lambda: learn(net, lesson.first(number - apart), categories))
+    sure = threshold(net, lesson.truth(slice(number - apart, number)).image)
+    return Judge(net, sure, errors(net, data.truth(), categories, sure))
+
+
+@torch.no_grad()
+def threshold(net: SceneNet, images: Tensor) -> float:
+    """The logit that all but `REFUSED` of true images (B, C, S, S) have."""
+    logits = torch.cat([net(x)[0] for x in images.split(200)])
+    return float(logits.quantile(REFUSED))
 
 
 def learn(net: SceneNet, lesson: Dataset, categories: int) -> None:
@@ -169,8 +185,8 @@ def learn(net: SceneNet, lesson: Dataset, categories: int) -> None:
 
 
 def every_kind(truth: Scene, generator: torch.Generator) -> Tensor:
-    """Images of as many scenes, or a little fewer, each kind of broken scene made of its share of the true ones."""
-    parts = [broken(truth[k :: len(KINDS)], kind, generator) for k, kind in enumerate(KINDS)]
+    """Images of as many scenes or fewer, each kind of broken scene made of its share of the true ones."""
+    parts = [broken(truth[k :: len(SHARES)], kind, generator) for k, kind in enumerate(SHARES)]
     return torch.cat([x[sure] for x, sure in parts])
 
 
@@ -178,7 +194,7 @@ def kept(net: nn.Module, key: dict[str, object], train: object) -> None:
     """Give the net the weights that `train` gives it, or gave it before: they are in the cache."""
     from safetensors.torch import load, save
 
-    key = key | {"training": (STEPS, BATCH, RATE, SEED, VERSION, KINDS)}
+    key = key | {"training": (STEPS, BATCH, RATE, SEED, VERSION, SHARES)}
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     path = cache() / f"judge-{name}.safetensors"
     if path.is_file():
@@ -190,14 +206,14 @@ def kept(net: nn.Module, key: dict[str, object], train: object) -> None:
     net.eval()
 
 
-def errors(net: SceneNet, truth: Scene, categories: int) -> Errors:
+def errors(net: SceneNet, truth: Scene, categories: int, sure: float) -> Errors:
     """Of a judge, on true scenes and on the same broken in every way."""
     generator = torch.Generator().manual_seed(SEED + 1)
     wrong = [x[sure] for x, sure in (broken(truth, kind, generator) for kind in KINDS)]
-    found = read(net, truth.image)
+    found = read(net, truth.image, sure)
     right = found.numbers.sum(1) == histogram(truth, categories).sum(1)
     return Errors(
         float(found.valid.double().mean()),
-        float(read(net, torch.cat(wrong)).valid.double().mean()),
+        float(read(net, torch.cat(wrong), sure).valid.double().mean()),
         float(right.double().mean()),
     )

@@ -1,9 +1,9 @@
 """Items: the tables and figures of the papers, each with the trainings that it needs and what makes ours.
 
-A paper's folder has a file ``items.py`` with a table ``ITEMS``. ``python -m analysis.papers PAPER ITEM`` makes one.
-An item is made from run folders: those under ``--runs``, which ``--train`` fills, else the shipped ones. What was
-made with ``--record`` is kept in the paper's folder ``measured``, as a JSON file with the rows, the command and the
-runs, and pictures; an item counts as measured only if that file is there.
+A paper's folder has a file ``items.py`` with a table ``ITEMS``; ``python -m analysis.papers PAPER ITEM`` makes
+one. An item is made from run folders: those under ``--runs``, which ``--train`` fills, else the shipped ones.
+What was made with ``--record`` is kept in the paper's folder ``measured``, as a JSON file with the rows, the
+command and the runs, and pictures; an item counts as measured only if that file is there.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ def state(paper: str, name: str, request: Request) -> str:
 
 
 def show(rows: Iterable[Row]) -> str:
-    """Rows as the paper prints them: a line per model, a column per metric, ours before the paper's in brackets."""
+    """Rows as the paper prints them: a line per model, a column per metric, the paper's figures in brackets."""
     rows, parts = list(rows), []
     for case in dict.fromkeys(row.case for row in rows):
         some = [row for row in rows if row.case == case]

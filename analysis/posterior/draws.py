@@ -64,8 +64,8 @@ class Mode(Messenger):
 def most_likely(fn: TorchDistribution) -> Tensor:
     """The mode of a distribution, or, where torch has none, another point that stands for it.
 
-    That is the base's mode, transformed, of a transformed distribution; the mode of the most probable component of
-    a mixture; the value of a Delta; else the mean, and a draw where the mean is not finite either.
+    That is the base's mode, transformed, of a transformed distribution; the mode of the most probable
+    component of a mixture; the value of a Delta; else the mean, and a draw where the mean is not finite either.
     """
     if isinstance(fn, Delta):
         return fn.v
@@ -98,6 +98,12 @@ def infer(
     """The scene at the guide's mode, site by site from the root down, presence by probability 1/2.
 
     None if the program returns no Scene.
+
+    >>> from inference.runs import open_run
+    >>> run = open_run("gsgn-shapes2d")
+    >>> scene = infer(run.program, run.guide, run.unseen(2).images.float() / 255)
+    >>> tuple(scene.image.shape), tuple(scene.parts.pose.shape)
+    ((2, 3, 64, 64), (2, 16, 2, 3))
 
     Args:
         images: (B, C, H, W) in [0, 1], on the program's device.

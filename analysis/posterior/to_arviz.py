@@ -88,6 +88,13 @@ def to_inference_data(
 
     Latents are raw: slots that are absent hold what the guide drew for them.
 
+    >>> from inference.runs import open_run
+    >>> run = open_run("air-multi_mnist")
+    >>> images = run.unseen(2).images.float() / 255
+    >>> data = to_inference_data(run.program, run.guide, images, num_samples=25, prior=False)
+    >>> data["posterior"].sizes["draw"], "n_objects" in data["posterior"]
+    (25, True)
+
     Args:
         images: (B, C, H, W) in [0, 1], on the program's device.
         num_samples: draws an image.

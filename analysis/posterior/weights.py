@@ -59,6 +59,9 @@ def khat(weights: Tensor) -> Tensor:
     than 5 stand out from others that are alike, as with a few discrete latents: that is no tail, see `ess`. inf
     where all but fewer than 5 are so far below the largest that their weights are 0.
 
+    >>> khat(torch.zeros(25, 2)).tolist()  # the guide is the posterior
+    [-inf, -inf]
+
     Args:
         weights: (S, B) log-weights in nats; S of 1,000 or more for a steady value.
     Returns:

@@ -19,13 +19,15 @@ def comparable(scene: Scene, truth: Scene) -> tuple[Scene, Scene]:
     """
     if len(scene.levels) == len(truth.levels):
         return scene, truth
-    alone = scene.parts is None or truth.parts is None
-    return tuple(
-        replace(s, levels=(s.objects,))
-        if alone
-        else replace(s, levels=(s.objects, replace(s.parts, parent=owners(s))))
-        for s in (scene, truth)
-    )
+    if scene.parts is None or truth.parts is None:
+        return replace(scene, levels=(scene.objects,)), replace(truth, levels=(truth.objects,))
+    return _ends(scene), _ends(truth)
+
+
+def _ends(scene: Scene) -> Scene:
+    """The first and the last level, whose nodes descend from the first's."""
+    parts = replace(scene.parts, parent=owners(scene))
+    return replace(scene, levels=(scene.objects, parts))
 
 
 def from_objects(scene: Scene) -> Scene:
@@ -149,9 +151,8 @@ def structure_accuracy(scene: Scene, truth: Scene) -> float:
         right &= _complete(found, *level)
     for below, (above_pairs, own_pairs) in zip(levels[1:], pairwise(pairs), strict=True):
         for b in right.nonzero()[:, 0].tolist():
-            right[b] = _same_owners(
-                *(n.parent[b].cpu() for n in below), above_pairs[b], own_pairs[b]
-            )
+            parent, true_parent = (nodes.parent[b].cpu() for nodes in below)
+            right[b] = _same_owners(parent, true_parent, above_pairs[b], own_pairs[b])
     return float(right.double().mean())
 
 

@@ -58,7 +58,8 @@ def shape_metrics(nodes: Nodes, true_nodes: Nodes) -> dict[str, float]:
         `experts_alive`, the number of categories that at least `ALIVE` of the present inferred objects have.
     """
     check_same_length(nodes, true_nodes)
-    whole, hidden, order, winners = [], [], [], []
+    whole, hidden, order = [], [], []
+    winners: list[Tensor] = []
     for image in range(len(nodes.pres)):
         slot, true_slot = (
             nodes.present[image].nonzero()[:, 0],

@@ -74,6 +74,7 @@ without its batch dimension, A alternatives of a discrete choice (2 for a Bernou
 """
 
 from inference.estimators.bounds import VIMCO, Bound, TraceGraph, Whole
+from inference.estimators.checks import check
 from inference.estimators.control import Control
 from inference.estimators.controls import REBAR, RELAX, MuProp
 from inference.estimators.estimator import ESTIMATORS, LIMIT, Enumerate, Estimator, estimator
@@ -81,7 +82,7 @@ from inference.estimators.handlers import Choose, Detach, Fix, Relax, Share, sev
 from inference.estimators.origins import downstream, provenance, unseen
 from inference.estimators.pathwise import Competition, Pathwise
 from inference.estimators.reruns import ARMS, DisARM, Expect, Unordered
-from inference.estimators.runs import Runs, check
+from inference.estimators.runs import Runs
 from inference.estimators.score import NVIL, RLOO, PublishedNVIL, Reinforce, Score
 from inference.estimators.sites import (
     Method,

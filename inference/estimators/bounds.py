@@ -15,9 +15,9 @@ from pyro.poutine import Trace
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor, nn
 
+from inference.estimators.checks import check
 from inference.estimators.handlers import COPIES, Choose, repeated, several
 from inference.estimators.origins import Written
-from inference.estimators.runs import check
 from inference.estimators.sites import is_discrete, reachable, unmasked
 from inference.objectives import (
     Objective,
@@ -63,7 +63,7 @@ class TraceGraph(Whole):
         self, program: Callable, guide: Callable, images: Tensor, objective: Objective
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """As `Estimator`."""
-        with pyro.validation_enabled(False), Written() as written, TrackNonReparam():
+        with pyro.validation_enabled(False), Written() as written, TrackNonReparam(), Choose():
             traces = tuple(map(prune_subsample_sites, objective.traces(program, guide, images)))
             traces[0].compute_log_prob()
             traces[1].compute_score_parts()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from inference.estimators.bounds import VIMCO, TraceGraph, Whole
+from inference.estimators.checks import check, check_absent
 from inference.estimators.controls import REBAR, RELAX, MuProp
 from inference.estimators.handlers import repeated
 from inference.estimators.origins import unseen, warn_of_unseen
@@ -26,7 +27,7 @@ from inference.estimators.pathwise import (
     ReinMax,
 )
 from inference.estimators.reruns import ARMS, DisARM, Expect, Unordered
-from inference.estimators.runs import Runs, check, check_absent, where
+from inference.estimators.runs import Runs, where
 from inference.estimators.score import NVIL, RLOO, PublishedNVIL, Reinforce, Score
 from inference.estimators.sites import (
     Method,
@@ -158,7 +159,7 @@ class Estimator(nn.Module):
         self.calls += 1
         due = self.calls % FOLLOW == 0 if self.calls > FOLLOW else self.calls.bit_count() == 1
         captured = images.is_cuda and torch.cuda.is_current_stream_capturing()
-        if (due and not captured) or not self.origins.keys() >= terms:
+        if (due and not captured) or not set(terms) <= self.origins.keys():
             for name, found in run.origins(images).items():
                 self.origins[name] = self.origins.get(name, frozenset()) | found
 
@@ -216,6 +217,9 @@ ESTIMATORS: dict[str, type[Method | Whole]] = {
 
 def estimator(text: str) -> nn.Module:
     """From ``nvil``, ``rloo:8`` or ``z_pres*=nvil,z_cat*=gumbel``.
+
+    >>> {name: type(m).__name__ for name, m in estimator("z_pres*=rloo:8,z_cat*=gumbel").by_pattern.items()}
+    {'z_pres*': 'RLOO', 'z_cat*': 'Gumbel'}
 
     Raises:
         ValueError: an unknown name, a bad number, a bound among other methods, two methods for one pattern.

@@ -34,7 +34,7 @@ Draw = Callable[[Tensor, Tensor | float], Tensor]
 class Relaxed(dist.TorchDistribution):
     """A Bernoulli or one-hot categorical whose samples `draw` makes."""
 
-    arg_constraints: ClassVar = {}
+    arg_constraints: ClassVar[dict] = {}
     has_rsample = True
 
     def __init__(

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
-import pyro.distributions as dist
 import torch
 from pyro.poutine import Trace
 from torch import Tensor
 
 from inference.estimators.handlers import Choose, Fix, Relax, Share, repeated
-from inference.estimators.origins import Origins, apart, buffers_kept, downstream, provenance
+from inference.estimators.origins import apart, buffers_kept, downstream, provenance
 from inference.estimators.pathwise import Mean
 from inference.estimators.sites import (
     Method,
@@ -24,7 +22,7 @@ from inference.estimators.sites import (
     reachable,
     unmasked,
 )
-from inference.objectives import Objective, Term, check_match, cost_terms, is_plate, per_image
+from inference.objectives import Objective, Term, cost_terms, is_plate, per_image
 
 Methods = Mapping[str, Method]
 
@@ -178,98 +176,3 @@ def means(trace: Trace) -> dict[str, Method]:
                 continue
             found[name] = Mean()
     return found
-
-
-class Seen(NamedTuple):
-    """What a first run of program and guide shows."""
-
-    discrete: list[str]
-    """names of discrete sites"""
-    origins: Origins
-    """the discrete sites that every term of the plain ELBO depends on"""
-
-
-def check(program: Callable, guide: Callable, images: Tensor) -> Seen:
-    """See that program and guide fit each other and the plate ``batch``.
-
-    Raises:
-        ValueError: they do not; one sentence says what does not.
-    """
-    discrete: list[str] = []
-
-    def run() -> dict[str, Term]:
-        traces = Objective().traces(program, guide, images)
-        check_match(*traces)
-        for trace in traces:
-            for name, site in trace.nodes.items():
-                if site["type"] == "sample" and not is_plate(site):
-                    batch_dim(name, site)
-        discrete.extend(name for name, site in traces[1].nodes.items() if is_discrete(site))
-        return cost_terms(*traces)
-
-    with apart(program, guide):
-        return Seen(discrete, provenance(run))
-
-
-def check_absent(
-    program: Callable, guide: Callable, images: Tensor, sites: Collection[str]
-) -> None:
-    """See that no term reads a site where it does not exist: no score is taken there.
-
-    All Bernoullis are set to 0, then the sites that do not exist are given other values. A program that makes
-    noise of its own cannot be told from one that reads them, and passes.
-
-    Raises:
-        ValueError: a term does; the message names the site.
-    """
-
-    def run(values: Mapping[str, Tensor]) -> tuple[Trace, dict[str, Term]]:
-        with Choose(), Fix(values):
-            traces = Objective().traces(program, guide, images)
-        return traces[1], cost_terms(*traces)
-
-    with torch.no_grad(), apart(program, guide):
-        trace, _ = run({})
-        latents = [n for n, node in trace.nodes.items() if is_discrete(node)]
-        bits = [n for n in latents if not _one_hot(trace.nodes[n]["fn"])]
-        trace, _ = run({n: torch.zeros_like(trace.nodes[n]["value"]) for n in bits})
-        still = plates(trace) | {n: trace.nodes[n]["value"] for n in latents_of(trace)}
-        costs, again = run(still)[1], run(still)[1]
-        moved = {n: _other(trace.nodes[n]) for n in sites if n in latents}
-        moved = {n: value for n, value in moved.items() if not torch.equal(value, still[n])}
-        if not moved or not _alike(costs, again) or _alike(costs, run(still | moved)[1]):
-            return
-        guilty = [n for n in moved if not _alike(costs, run(still | {n: moved[n]})[1])] or [*moved]
-    raise ValueError(
-        f"something reads {', '.join(guilty)} where it does not exist, by the gate around it: multiply it by "
-        "its presence where it is used, or put what depends on it in the gate too"
-    )
-
-
-def _one_hot(fn: dist.TorchDistribution) -> bool:
-    base = unmasked(fn)
-    return not isinstance(
-        base.base_dist if isinstance(base, dist.Independent) else base, dist.Bernoulli
-    )
-
-
-def _other(node: dict) -> Tensor:
-    """A site's value, and another where it does not exist; the same if it is no Bernoulli or one-hot."""
-    value, fn = node["value"], unmasked(node["fn"])
-    base = fn.base_dist if isinstance(fn, dist.Independent) else fn
-    absent = reachable(node) == 0
-    if isinstance(base, dist.Bernoulli):
-        other = 1 - value
-    elif isinstance(base, dist.OneHotCategorical):
-        other = value.roll(1, -1)
-    else:
-        return value
-    return torch.where(absent.view(*absent.shape, *[1] * fn.event_dim), other, value)
-
-
-def _alike(one: Mapping[str, Term], two: Mapping[str, Term]) -> bool:
-    """Whether all terms of two runs agree, up to rounding."""
-    pairs = [(term.cost, two[name].cost) for name, term in one.items() if name in two]
-    return all(
-        torch.allclose(a, b, rtol=1e-4, atol=1e-4 * float(a.abs().max()) + 1e-6) for a, b in pairs
-    )

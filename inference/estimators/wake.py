@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar
 
 import pyro.distributions as dist
@@ -16,7 +17,7 @@ from inference.estimators.bounds import Bound
 from inference.estimators.handlers import COPIES, Choose, Detach, Fix, repeated
 from inference.estimators.origins import apart
 from inference.estimators.runs import latents_of, plates
-from inference.estimators.sites import is_discrete
+from inference.estimators.sites import batch_dim, is_discrete
 from inference.objectives import Objective, log_prob_per_image
 
 DEFENCE = 0.2
@@ -73,10 +74,11 @@ class SleepingRWS(Bound):
                 "rws_sleep dreams, and this program does not: let program(batch=B) draw B images"
             ) from error
         observed = {n: trace.nodes[n]["value"] for n in trace.observation_nodes if n in dream.nodes}
-        self.seen = next((n for n, value in observed.items() if value.shape == images.shape), "")
+        size = images.numel()
+        self.seen = next((n for n, value in observed.items() if value.numel() == size), "")
         if not self.seen:
             raise ValueError(
-                "rws_sleep dreams, and no observed site of program(batch=B) is of the images' shape "
+                "rws_sleep dreams, and no observed site of program(batch=B) has the size of images "
                 f"{tuple(images.shape)}"
             )
 
@@ -88,13 +90,15 @@ class SleepingRWS(Bound):
         log_p = log_prob_per_image(traces[0]).view_as(share)
         log_q = self.log_q(traces[1], discrete=False)
         awake = (share * (log_p + 0.5 * log_q)).sum()
-        return -awake - 0.5 * self.asleep(program, guide, len(images)).sum(), self.terms(traces)
+        return -awake - 0.5 * self.asleep(program, guide, images.shape).sum(), self.terms(traces)
 
-    def asleep(self, program: Callable, guide: Callable, number: int) -> Tensor:
-        """(B,) log q of what was dreamt."""
+    def asleep(self, program: Callable, guide: Callable, shape: torch.Size) -> Tensor:
+        """(B,) log q of what was dreamt with images of a shape (B, C, H, W)."""
         with torch.no_grad(), Choose():
-            dream = poutine.trace(program).get_trace(batch=number)
-        images = dream.nodes[self.seen]["value"]
+            dream = poutine.trace(program).get_trace(batch=shape[0])
+        site = dream.nodes[self.seen]
+        dim = batch_dim(self.seen, site) - site["fn"].event_dim
+        images = site["value"].movedim(dim, 0).reshape(shape)
         dreamt = {n: dream.nodes[n]["value"] for n in latents_of(dream) if n != self.seen}
         with Fix(plates(dream) | dreamt):
             trace = poutine.trace(guide).get_trace(images)
@@ -117,8 +121,7 @@ class DefensiveRWS(Bound):
         self, program: Callable, guide: Callable, images: Tensor, objective: Objective
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """As `Estimator`."""
-        with Defend():
-            traces, share = wake(self, program, guide, images, objective)
+        traces, share = wake(self, program, guide, images, objective, Defend())
         log_p = log_prob_per_image(traces[0]).view_as(share)
         log_q = self.log_q(traces[1], discrete=False)
         return -(share * (log_p + log_q)).sum(), self.terms(traces)
@@ -147,9 +150,14 @@ def defended(fn: dist.TorchDistribution) -> dist.TorchDistribution:
 
 
 def wake(
-    bound: Bound, program: Callable, guide: Callable, images: Tensor, objective: Objective
+    bound: Bound,
+    program: Callable,
+    guide: Callable,
+    images: Tensor,
+    objective: Objective,
+    proposal: AbstractContextManager | None = None,
 ) -> tuple[tuple[Trace, Trace], Tensor]:
     """Traces of K samples per image, whose values are data, and their normalised weights (K, B)."""
-    with Choose(), Detach():
+    with Choose(), Detach(), proposal or nullcontext():
         traces = objective.traces(program, guide, repeated(images, bound.copies))
     return traces, bound.log_weights(traces).detach().softmax(0)

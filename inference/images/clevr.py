@@ -202,6 +202,6 @@ def _cut(pictures: np.ndarray, size: int) -> Tensor:
 
 def _labels(masks: np.ndarray, size: int) -> Tensor:
     """(B, S, S) uint8, 0 for the background, or 1 + the slot, of masks (B, K, 192, 192[, 1])."""
-    nearest = (2 * np.arange(size) + 1) * SIDE // (2 * size)
+    nearest: np.ndarray = (2 * np.arange(size) + 1) * SIDE // (2 * size)
     seen = masks.reshape(*masks.shape[:4])[:, :, nearest][..., nearest] > 0
     return torch.from_numpy(seen.argmax(1).astype(np.uint8))

@@ -58,6 +58,11 @@ class World:
         """What error messages call it."""
         return f"world {self.name}"
 
+    @property
+    def version(self) -> str:
+        """Changes with what is drawn."""
+        return getattr(self.module, "VERSION", "1")
+
     def config(self, **changes: Any) -> Any:
         """The world's Config, as the variant has it and then as asked for."""
         return self.module.Config(**{**self.changes, **changes})
@@ -100,7 +105,7 @@ class World:
 
     def identity(self) -> dict[str, Any]:
         """What decides its scenes besides the configuration: name and version, and a file's source."""
-        known = {"world": self.name, "version": getattr(self.module, "VERSION", "1")}
+        known = {"world": self.name, "version": self.version}
         if self.name.endswith(".py"):
             known["source"] = hashlib.sha256(Path(self.name).read_bytes()).hexdigest()
         return known
@@ -136,8 +141,7 @@ def load_world(name: str) -> World:
         ValueError: there is no such world, or the file holds none.
     """
     if str(name).endswith(".py"):
-        path = Path(name)
-        return _own_world((path if path.is_file() else ROOT / path).resolve())
+        return _own_world(_file(name))
     stem, changes = choose(_variants(), name, "world")
     return World(name, importlib.import_module(f"programs.worlds.{stem}"), changes)
 
@@ -160,11 +164,19 @@ def _own_world(path: Path) -> World:
 
 
 def named(world: str) -> str:
-    """A world as it is found from any folder: by its name, or by its file's absolute path."""
-    path = Path(world).resolve()
+    """A world as it is found from any folder: by name, or by its file's path, in this project or absolute."""
+    path = _file(world)
     if path.suffix != ".py":
         return world
-    return path.stem if path.parent == Path(programs.worlds.__file__).parent else str(path)
+    if path.parent == Path(programs.worlds.__file__).parent:
+        return path.stem
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
+def _file(name: str) -> Path:
+    """The absolute path of a file that is named from here, or else from the project's folder."""
+    path = Path(name)
+    return (path if path.is_file() or not (ROOT / path).is_file() else ROOT / path).resolve()
 
 
 def world_dataset(
@@ -177,6 +189,10 @@ def world_dataset(
     progress: bool = True,
 ) -> Dataset:
     """`number` scenes of a world, from the cache or drawn now (and cached).
+
+    >>> data = world_dataset("multi_sprites", 4, "test", progress=False)
+    >>> tuple(data.images.shape), data.truth().objects.pres.shape[1]
+    ((4, 1, 64, 64), 3)
 
     Args:
         split: train, validation or test; the same seed gives other scenes in each.
@@ -213,10 +229,11 @@ def _generate(
 ) -> None:
     number = description["number"]
     jobs = [(description, i, min(BATCH, number - i)) for i in range(0, number, BATCH)]
-    hidden = {"prefix": folder.name + ".", "dir": folder.parent, "ignore_cleanup_errors": True}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(**hidden) as temporary:
+        with tempfile.TemporaryDirectory(
+            prefix=folder.name + ".", dir=folder.parent, ignore_cleanup_errors=True
+        ) as temporary:
             whole = Path(temporary) / folder.name
             whole.mkdir()
             _write(whole, number, _draw_all(jobs, processes, progress))

@@ -1,1 +1,1 @@
-"""The machine that trains: steps captured as CUDA graphs, several processes, precision and layout of networks."""
+"""The machine that trains: CUDA graphs, several processes, precision and layout of networks."""

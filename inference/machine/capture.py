@@ -114,7 +114,8 @@ def record(
     Raises:
         Exception: the first that `step` or the capture raised. The device can be used as before.
     """
-    graph, failures = torch.cuda.CUDAGraph(), []
+    graph = torch.cuda.CUDAGraph()
+    failures: list[Exception] = []
     generator = torch.cuda.default_generators[x.device.index or torch.cuda.current_device()]
     spare = generator.clone_state()
     try:

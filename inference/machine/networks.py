@@ -56,8 +56,12 @@ def prepare(modules: Iterable[nn.Module], precision: str, layout: str, compiled:
     Raises:
         ValueError: there is no network.
     """
-    asked = {"precision=bf16": precision == "bf16", "layout=channels_last": layout != LAYOUTS[0]}
-    asked = [f"train.{name}" for name, on in {**asked, "compile=True": compiled}.items() if on]
+    changed = {
+        "precision=bf16": precision == "bf16",
+        "layout=channels_last": layout != LAYOUTS[0],
+        "compile=True": compiled,
+    }
+    asked = [f"train.{name}" for name, on in changed.items() if on]
     if not asked:
         return
     found = list(dict.fromkeys(network for module in modules for network in find(module)))

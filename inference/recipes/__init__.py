@@ -97,6 +97,7 @@ def with_beta(recipe: Recipe, beta: float, pattern: str = "z_global*") -> Recipe
     # differs: the supplement does not say which KLs. Here GNM's is that of z^g, which ConvDRAW's are all.
     """
     name = f"weight.{pattern}"
+    weight: Schedule
     match recipe.schedules.get(name):
         case None | Constant():
             weight = Constant(beta)

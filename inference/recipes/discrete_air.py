@@ -41,17 +41,18 @@ DISCRETE_AIR_PAPER = replace(
     evaluate_every=5000,
 )
 
-DIGITS = {"world": "multi_mnist", "scenes": 60_000}
 # differs: attributes, which could stand for categories, come last
 CATEGORIES_FIRST = {"weight.z_attr*": Exponential(100.0, 1.0, 2500)}
 DIGITS_QUICK = replace(
     DISCRETE_AIR_QUICK,
-    **DIGITS,
+    world="multi_mnist",
+    scenes=60_000,
     schedules={**DISCRETE_AIR_QUICK.schedules, **CATEGORIES_FIRST},
 )
 DIGITS_PAPER = replace(
     DISCRETE_AIR_PAPER,
-    **DIGITS,
+    world="multi_mnist",
+    scenes=60_000,
     steps=420 * 937,  # 420 epochs of 60,000 images
     schedules={**DISCRETE_AIR_PAPER.schedules, **CATEGORIES_FIRST},
 )

@@ -189,6 +189,8 @@ GSGN_CLEVR_LONG = to_scale(
             "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=3000, hold=1900),
             # the whole price once the likelihood is to scale
             "weight.aux/z_pres_2": Points(((600, 0.1), (1400, 0.5), (2000, 0.5), (3000, 1.0))),
+            # differs: shapes cost little once parts are found, or one part that looks like a cube has two
+            "weight.z_what_2": Points(((3000, 1.0), (3400, 0.1), (7000, 0.1), (9000, 1.0))),
         },
     ),
     begin=2000,

@@ -347,7 +347,7 @@ class Quantised(dist.TorchDistribution):
         return self.flow.log_prob(self.numbers(value))
 
     def latents(self, value: Tensor) -> Tensor:
-        """What the flow made the last draw of, or f⁻¹ of another image; after it, `log_prob` is all but free."""
+        """What the flow made the last draw of, or f⁻¹ of another image; after it `log_prob` is nearly free."""
         drawn = self.memory.get("drawn")
         if drawn is not None and drawn[0] is value:
             return drawn[1]

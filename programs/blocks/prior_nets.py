@@ -1,6 +1,7 @@
-"""Learned priors that depend on other latents, by small nets; at first each is the prior that a program's own net says.
+"""Learned priors that depend on other latents, by small nets; at first each is what a program's own net says.
 
-    NetMixture(D, F, K)   p(z | μ, σ, c) = w_0 N(z | μ, σ²) + Σ_k w_k N(z | μ_k, diag σ_k²),  w, μ_k, σ_k of a net of c
+    NetMixture(D, F, K)   p(z | μ, σ, c) = w_0 N(z | μ, σ²) + Σ_k w_k N(z | μ + σ m_k, diag (s_k σ)²)
+                          w, m_k, s_k by a net of c
     NetBernoulli(F)       p(z | l, c)    = Bernoulli(z | logit l + net(c))
 
 `programs.blocks.priors` says what a `Learned` prior owes.
@@ -10,6 +11,7 @@ Shape legend: D features, F numbers of what is known (c), K components, N draws.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pyro.distributions as dist
@@ -19,20 +21,26 @@ from torch.nn import functional as F
 
 from programs.blocks.distributions import normal, positive
 from programs.blocks.nets import mlp
-from programs.blocks.priors import ENOUGH, Learned, Mixture, clusters, moments, raw
+from programs.blocks.priors import ENOUGH, Learned, LearnedMixture, Mixture
 
 HIDDEN = 64
 """Width of a net's layer."""
 NEVER = -20.0
 """Logit of components that have no weight at first."""
-STEPS, BATCH, RATE, DECAY = 600, 512, 3e-3, 1e-3
+OTHERS = 9.0
+"""Weight of the learned components in that of the program's own Gaussian, where a fit begins."""
+STEPS, BATCH, RATE, DECAY = 600, 512, 1e-3, 1e-2
 """Of a net's fit by AdamW, whose learning rate falls to 0 as a cosine."""
 LOOK, HELD = 50, 8
 """Steps between two looks at every eighth draw, which says when a fit was best."""
 
 
 class NetMixture(Learned):
-    """The Gaussian that the program's own net says, and K others by a net of what is known."""
+    """The Gaussian that the program's own net says, and K others, told in its deviations from its mean.
+
+    Where children copy what their parent happens to have drawn, the program's own net knows it. What the net
+    does not know, such as which of seven colours, is a mixture around that.
+    """
 
     def __init__(self, features: int, known: int, components: int) -> None:
         super().__init__()
@@ -45,11 +53,12 @@ class NetMixture(Learned):
         """Of event (D); `given` (..., 2 D + F) are μ, σ and c."""
         loc, sd, known = given.split(self.split, -1)
         others = self.net(known).unflatten(-1, (self.components, -1))
-        logits, means, spread = others.split([1, *self.split[:2]], -1)
-        logits = F.pad(logits.squeeze(-1), (1, 0))
-        means = torch.cat([loc.unsqueeze(-2), means], -2)
-        sds = torch.cat([sd.unsqueeze(-2), positive(spread)], -2)
-        return Mixture(dist.Categorical(logits=logits), normal(means, sds))
+        logits, shift, spread = others.split([1, *self.split[:2]], -1)
+        shift, stretch = F.pad(shift, (0, 0, 1, 0)), positive(spread)
+        stretch = F.pad(stretch, (0, 0, 1, 0), value=1.0)
+        loc, sd = loc.unsqueeze(-2), sd.unsqueeze(-2)
+        weights = dist.Categorical(logits=F.pad(logits.squeeze(-1), (1, 0)))
+        return Mixture(weights, normal(loc + sd * shift, sd * stretch))
 
     @torch.no_grad()
     def plain(self) -> None:
@@ -60,22 +69,23 @@ class NetMixture(Learned):
         self.net[-1].bias.copy_(bias.flatten())
 
     def fit(self, draws: Tensor, weights: Tensor, given: Tensor | None = None) -> None:
-        """By gradient; components begin at clusters of the draws."""
-        some = weights > 0.5
-        if some.sum() < ENOUGH * self.components:
+        """By gradient, beginning at the mixture that is best where nothing is known."""
+        if weights.sum() < ENOUGH * self.components:
             return
-        self._begin(draws[some])
+        loc, sd, _ = given.split(self.split, -1)
+        self._begin((draws - loc) / sd, weights)
         ascend(
             self, lambda rows: weights[rows] * self(given[rows]).log_prob(draws[rows]), len(draws)
         )
 
     @torch.no_grad()
-    def _begin(self, draws: Tensor) -> None:
-        nn.init.normal_(self.net[-1].weight, std=0.01)
-        centres = clusters(draws, self.components)
-        spread = raw(moments(draws, torch.ones(len(draws)))[1] / 2).expand_as(centres)
-        zeros = centres.new_zeros(self.components, 1)
-        self.net[-1].bias.copy_(torch.cat([zeros, centres, spread], -1).flatten())
+    def _begin(self, residuals: Tensor, weights: Tensor) -> None:
+        mixture = LearnedMixture(self.split[0], self.components)
+        mixture.fit(residuals, weights)
+        nn.init.normal_(self.net[-1].weight, std=1e-3)
+        logits = mixture.logits.log_softmax(0) + math.log(OTHERS)
+        bias = torch.cat([logits[:, None], mixture.loc, mixture.spread], -1)
+        self.net[-1].bias.copy_(bias.flatten())
 
 
 class NetBernoulli(Learned):

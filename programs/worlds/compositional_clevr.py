@@ -52,7 +52,7 @@ __all__ = ["VERSION", "Config", "draw", "with_masks", "world"]
 VERSION = "3"
 """To be raised with every change of what is drawn: cached sets are found by it."""
 VARIANTS = {"compositional_clevr7": {"parts": 7}}
-"""Seven-part Compositional CLEVR (GSGN, appendix F): cones, ellipsoids, prisms and discs beside the three kinds."""
+"""Seven-part Compositional CLEVR (GSGN, appendix F): cones, ellipsoids, prisms and discs besides."""
 OBJECTS, PARTS = 4, 3
 LAYOUTS = ("quadrants", "free")
 EYE, TARGET, FIELD = (6.2, -5.4, 6.6), (0.0, 0.0, 0.2), 0.275

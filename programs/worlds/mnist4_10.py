@@ -73,7 +73,7 @@ class Config:
     size: int = GRID  # pixels a side
     layouts: tuple[int, ...] = LAYOUTS
     lawful: bool = True  # False: one digit of a scene breaks the rule
-    digits: str = "auto"  # mnist or embedded; auto becomes one of them here, see programs/worlds/made_of/digits.py
+    digits: str = "auto"  # mnist or embedded; auto becomes one of them here (made_of/digits.py)
     split: str = "train"  # whose digits: a data set puts its own split here
 
     def __post_init__(self) -> None:

@@ -12,7 +12,8 @@ Pyro's copy of it. Pixels are integers from 0 to 255.
 Scenes whose strokes meet are drawn again, of those with two digits a third. So digits of much ink
 are rarer where there are several.
 
-# differs: where MNIST is not at hand, the digits are the embedded ones (see `programs/worlds/made_of/digits.py`).
+# differs: where MNIST is not at hand, the digits are the embedded ones (see
+`programs/worlds/made_of/digits.py`).
 The last 5,000 of MNIST's training digits are kept for validation.
 
 Digits keep their pixels whatever the image's size, as in `observations`. They are in the order
@@ -53,7 +54,7 @@ class Config:
     size: int = 50  # pixels a side
     min_objects: int = 0
     max_objects: int = 2
-    digits: str = "auto"  # mnist or embedded; auto becomes one of them here, see programs/worlds/made_of/digits.py
+    digits: str = "auto"  # mnist or embedded; auto becomes one of them here (made_of/digits.py)
     split: str = "train"  # whose digits: a data set puts its own split here
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from training import train
 
 from analysis import evaluate as module
 from analysis.evaluate import evaluate, fid_like, main
-from analysis.posterior import infer, iwae, log_weights
+from analysis.posterior import infer
 from analysis.scores.features import random_convolutions
 from inference.images.worlds import world_dataset
 from inference.loading import ROOT
@@ -40,34 +40,6 @@ def posterior(scale):
             pyro.sample("z_what", dist.Normal(images / 1.25, scale))
 
     return guide
-
-
-X = torch.tensor([0.7, -1.4, 0.1])
-EVIDENCE = dist.Normal(0.0, math.sqrt(1.25)).log_prob(X)
-
-
-def test_log_weights_under_the_exact_posterior_are_the_evidence():
-    weights = log_weights(conjugate, posterior(math.sqrt(0.2)), X, draws=5)
-    torch.testing.assert_close(weights, EVIDENCE.expand(5, 3), atol=1e-4, rtol=1e-4)
-
-
-def test_elbo_lies_below_iwae_and_iwae_below_and_near_the_evidence():
-    pyro.enable_validation(False)
-    weights = log_weights(conjugate, posterior(0.9), X, draws=4000)
-    q = dist.Normal(X / 1.25, torch.full_like(X, 0.9))
-    gap = torch.distributions.kl_divergence(q, dist.Normal(X / 1.25, math.sqrt(0.2)))
-    error = weights.std(0) / math.sqrt(4000)
-    assert ((weights.mean(0) - (EVIDENCE - gap)).abs() < 4 * error).all()
-    assert (iwae(weights) > weights.mean(0)).all()
-    torch.testing.assert_close(iwae(weights), EVIDENCE, atol=0.1, rtol=0)
-
-
-def test_a_site_outside_the_batch_plate_is_named():
-    def program(images):
-        pyro.sample("z_global", dist.Normal(0.0, 1.0))
-
-    with pytest.raises(ValueError, match=r"z_global.*plate 'batch'"):
-        log_weights(program, program, X, draws=1)
 
 
 class Truthful(torch.nn.Module):

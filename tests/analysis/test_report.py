@@ -12,7 +12,7 @@ import matplotlib.image
 import pytest
 import torch
 import xarray
-from tiny import build
+from tiny import build, images
 
 from analysis import plots, report
 from analysis.posterior.predictive import Check
@@ -141,6 +141,6 @@ def test_figures_of_checks(tmp_path):
 def test_too_few_draws_for_k_hat_are_said_so(tmp_path):
     program, guide = build("air", "air")
     page, data = report.Page("x"), SimpleNamespace(labels=None, description={})
-    x = torch.rand(2, 1, 32, 32)
+    x = images(2, program)
     report.posterior(page, program, guide, x, data, 4, tmp_path / "p.nc", {"command": "none"})
     assert "4 draws of each image are too few for k-hat" in "".join(page.parts)

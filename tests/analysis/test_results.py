@@ -6,7 +6,17 @@ import shutil
 import pytest
 
 from analysis import results
-from analysis.results import README, RESULTS, TRAINED, inserted, render, shipped, summary
+from analysis.results import (
+    ESTIMATORS,
+    README,
+    RESULTS,
+    TRAINED,
+    estimators,
+    inserted,
+    render,
+    shipped,
+    summary,
+)
 
 
 @pytest.fixture
@@ -31,6 +41,20 @@ def test_results_are_current():
 def test_the_readmes_table_is_current():
     text = README.read_text(encoding="utf-8")
     assert inserted(text, summary()) == text, "run python -m analysis.results"
+
+
+def test_the_table_of_estimators_is_current():
+    text = ESTIMATORS.read_text(encoding="utf-8")
+    assert inserted(text, estimators()) == text, "run python -m analysis.results"
+
+
+def test_a_world_that_has_changed_since_is_said(copies):
+    file = copies / "gnm-mnist4" / "metrics.json"
+    data = json.loads(file.read_text())["data"]
+    now = data["version"]
+    assert "version" not in results.outdated(data)
+    rewrite(file, data=data | {"version": "0"})
+    assert f"The world was version 0 then and is version {now} now." in render(shipped(copies))
 
 
 def test_every_shipped_run_and_every_program_has_its_place():
@@ -69,7 +93,8 @@ def test_rows_name_the_scenes_of_each_file(copies):
 
 def test_a_recipe_that_has_changed_is_said(copies):
     config = copies / "gnm-mnist4" / "config.json"
-    assert "has changed" not in render(shipped(copies)) and " *" not in summary(shipped(copies))
+    (gnm,) = (run for run in shipped(copies) if run.program == "gnm")
+    assert not results.changed(gnm) and " *" not in results.brief(gnm)
     recipe = json.loads(config.read_text())["recipe"]
     del recipe["schedules"]["weight.z_what*"]
     recipe["schedules"]["learning_rate"] = "WarmupDecay(peak=5.0)"

@@ -4,34 +4,29 @@ import json
 
 import pyro
 import pytest
+import tiny
 import torch
 from pyro import poutine
 from pyro.nn import PyroModule
-from test_contract import SMALL
 
-from inference import fit_prior, plan, svi
-from inference.fit_prior import cached, fit, priors, sites_of
-from inference.loading import load, own_programs
-from inference.objectives import log_prob_per_image
+from inference import fit_prior, svi
+from inference.fit_prior import fit
+from inference.loading import own_programs
+from inference.objectives import Objective, cost_terms, log_prob_per_image, per_image
+from inference.prior_draws import cached, priors, sites_of
 from inference.runs import open_run
-from inference.settings import override
-from programs.blocks.priors import LearnedGaussian
+from programs.blocks.priors import Learned, LearnedGaussian
 
 
-def tiny(name, **changes):
-    source = load(f"programs/{name}.py")
-    variant = next(iter(source.variants))
-    config = override(source.variants[variant], SMALL[name] | changes, "it")
+def small(name, **changes):
     pyro.set_rng_seed(0)
-    program, guide = source.build(config)
-    images = torch.rand(60, getattr(config, "colours", 3), config.size, config.size)
-    return program.eval(), guide.eval(), images
+    program, guide = tiny.build(name, **changes)
+    return program.eval(), guide.eval(), tiny.images(60, program)
 
 
 def learning():
     """Programs that have a field `learned`."""
-    found = [load(f"programs/{n}.py") for n in own_programs()]
-    return [s.name for s in found if hasattr(next(iter(s.variants.values())), "learned")]
+    return [name for name in own_programs() if hasattr(tiny.config(name), "learned")]
 
 
 @torch.no_grad()
@@ -46,36 +41,46 @@ def bound(program, guide, images, seed=0):
 @pytest.mark.parametrize("components", [1, 2])
 @pytest.mark.parametrize("name", learning())
 def test_the_bound_of_unseen_images_rises_and_nothing_else_moves(name, components):
-    program, guide, images = tiny(name, learned=components)
+    program, guide, x = small(name, learned=components)
     for prior in priors(program):
         prior.plain()
     own = {id(p) for m in priors(program) for p in m.parameters()}
     rest = [p for p in (*program.parameters(), *guide.parameters()) if id(p) not in own]
     kept = [p.detach().clone() for p in rest]
-    before = bound(program, guide, images[40:])
-    fits = fit(cached(program, guide, images[:40], 2), 2)
+    before = bound(program, guide, x[40:])
+    fits = fit(cached(program, guide, x[:40], 2), 2)
     assert len(fits) == len(priors(program)) and all(f.after >= f.before for f in fits)
-    assert bound(program, guide, images[40:]) >= before
+    assert bound(program, guide, x[40:]) >= before
     assert all(map(torch.equal, rest, kept)) and all(p.requires_grad for p in rest)
 
 
 @pytest.mark.parametrize("name", learning())
 def test_plain_priors_are_the_papers(name):
     """With the same draws, the program that learns its priors scores them as the paper's does."""
-    program, guide, images = tiny(name, learned=1)
-    plain, _, _ = tiny(name)
+    program, guide, x = small(name, learned=1)
+    plain, _, _ = small(name)
     plain.load_state_dict(program.state_dict(), strict=False)
     with torch.no_grad():
-        q = poutine.trace(guide).get_trace(images[:4])
+        q = poutine.trace(guide).get_trace(x[:4])
         both = [
-            poutine.trace(poutine.replay(p, trace=q)).get_trace(images[:4])
-            for p in (program, plain)
+            poutine.trace(poutine.replay(p, trace=q)).get_trace(x[:4]) for p in (program, plain)
         ]
     skipped = (
         name == "convdraw"
     )  # its first step becomes a prior of its own, which begins at N(0, 1)
     one, other = map(log_prob_per_image, both)
     assert skipped or torch.allclose(one, other, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", learning())
+def test_learned_priors_can_learn_with_the_program(name):
+    program, guide, x = small(name, learned=2)
+    terms = cost_terms(*Objective().traces(program, guide, x[:4]))
+    sum(per_image(term).mean() for term in terms.values()).backward()
+    without = [n for n, p in program.named_parameters() if p.grad is None]
+    own = {n for n, m in program.named_modules() if isinstance(m, Learned)}
+    assert not [n for n in without if n.startswith(tuple(own))]
+    assert all(p.grad.isfinite().all() for p in program.parameters() if p.grad is not None)
 
 
 class Sometimes(PyroModule):
@@ -100,23 +105,18 @@ def sometimes(images):
 
 
 def test_a_prior_is_called_once_per_site():
-    program, images = Sometimes(), torch.rand(4, 1, 2, 2)
-    assert list(sites_of(program, sometimes, images).values()) == [["z", "w"]]
+    program, x = Sometimes(), torch.rand(4, 1, 2, 2)
+    assert list(sites_of(program, sometimes, x).values()) == [["z", "w"]]
     with pytest.raises(ValueError, match="z, w is called 1 times: expected one call per site"):
-        cached(program, sometimes, images, 1)
+        cached(program, sometimes, x, 1)
 
 
-def test_a_run_is_fitted_by_a_command(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(plan, "TEST_SCENES", 4)
-    pairs = [f"{k}={v!r}" for k, v in (SMALL["air"] | {"size": 40}).items()]
-    pairs += ["train.scenes=30", "world.digits=embedded"]
-    run = svi.train(
-        svi.Run("programs/air.py", tmp_path / "run", steps=1, batch=4, set=tuple(pairs))
-    )
+def test_a_run_is_fitted_by_a_command(tmp_path, capsys):
+    run = svi.train(tiny.run("air", tmp_path / "run", steps=1, set=("train.scenes=30",)))
     out = tmp_path / "fitted"
     command = [str(run), "--out", str(out), "--set", "learned=2", "--set", "stopping=True"]
     assert fit_prior.main([*command, "--scenes", "30"]) == 0
-    assert "the bound of images kept apart rises by" in capsys.readouterr().out
+    assert "ELBO of images kept apart" in capsys.readouterr().out
     old, new = open_run(run), open_run(out)
     assert new.config["config"]["learned"] == 2 and len(new.program.pres_prior.logits) == 3
     fitted = json.loads((out / "config.json").read_text())["fitted"]

@@ -1,6 +1,4 @@
-"""GSGN's memory of templates (appendix C), and recipes by world."""
-
-from fnmatch import fnmatchcase
+"""GSGN's memory of templates (appendix C)."""
 
 import pyro
 import pytest
@@ -8,10 +6,7 @@ import tiny
 import torch
 
 from analysis.plots import memory_figure
-from inference.loading import own_programs
 from inference.objectives import Objective, cost_terms, per_image
-from inference.recipes import recipe, recipes_of
-from inference.recipes.gsgn import to_scale
 from programs.blocks.distributions import gaussian
 
 
@@ -81,38 +76,6 @@ def test_the_posterior_of_what_hangs_on_the_address(pair):
     assert (what[0] - what[1]).abs().max() > 1e-4
 
 
-def test_no_pattern_of_a_recipe_is_hidden_by_one_before_it():
-    """`lookup` takes the first pattern that matches: later ones that it covers would never count."""
-    tables = [recipes_of(program) for program in own_programs()]
-    for name, presets in (entry for table in tables for entry in table.items()):
-        for preset, some in presets.items():
-            weights = [key for key in some.schedules if key.startswith("weight.")]
-            for patterns in (list(some.auxiliary), weights):
-                for i, pattern in enumerate(patterns):
-                    covering = [p for p in patterns[:i] if fnmatchcase(pattern, p)]
-                    assert not covering, f"{name} {preset}: {covering[0]} hides {pattern}"
-
-
-def test_a_world_may_have_a_recipe_of_its_own():
-    assert recipe("gsgn", "gsgn", "quick") is recipes_of("gsgn")["gsgn"]["quick"]
-    own = recipes_of("gsgn")["gsgn/compositional_clevr"]["quick"]
-    assert recipe("gsgn", "mem", "quick", "compositional_clevr") is own
-    nine = recipe("gsgn", "gsgn9", "paper", "compositional_clevr")
-    assert set(nine.auxiliary) - set(own.auxiliary) == {"z_what_1"}
-    assert recipe("gsgn", "gsgn", "quick", "multi_mnist") is recipes_of("gsgn")["gsgn"]["quick"]
-    with pytest.raises(ValueError, match="of gsgn/compositional_clevr7; known are paper, quick"):
-        recipe("gsgn", "gsgn", "long", "compositional_clevr7")
-
-
-def test_the_likelihood_of_a_small_image_counts_as_a_large_ones_in_the_end():
-    schedules = to_scale(
-        recipes_of("gsgn")["gsgn/compositional_clevr"]["quick"], 200, 100
-    ).schedules
-    assert [schedules["weight.images"](s) for s in (0, 200, 250, 300, 999)] == pytest.approx(
-        [1, 1, 2, 4, 4]
-    )
-
-
 def test_looks_may_begin_narrow():
     """The deviations of what is seen of objects and parts, before they meet the prior; not the root's."""
     torch.manual_seed(0)
@@ -122,12 +85,3 @@ def test_looks_may_begin_narrow():
     assert gaussian(root).base_dist.scale.mean() > 0.5
     for raw in others:
         assert 0.01 < gaussian(raw).base_dist.scale.mean() < 0.03
-
-
-def test_parts_weigh_more_for_a_while_with_seven_of_them():
-    schedules = recipes_of("gsgn")["gsgn/compositional_clevr7"]["paper"].schedules
-    epoch = 1000
-    for name in ("weight.z_pres_2", "weight.aux/z_pres_2", "weight.z_theta_2"):
-        values = [schedules[name](n * epoch) for n in (0, 50, 65, 80)]
-        assert values == [1.0, 1.0, 3.0, 1.0]
-    assert "weight.z_pres_1" not in schedules

@@ -36,6 +36,8 @@ TRAININGS = {
     "AIR digits": Training("air", "air", "multi_mnist", shipped="air-multi_mnist"),
 }
 """By model and world."""
+BEST = "Discrete-AIR, best of 10"
+"""What the text says of the best training; the table has means."""
 
 
 def table1(runs: Mapping[str, Trained], request: Request) -> Made:
@@ -49,10 +51,13 @@ def table1(runs: Mapping[str, Trained], request: Request) -> Made:
             paper = printed.figure(model, metric, case)
             scenes = number if found else None
             rows.append(Row(model, metric, ours, paper, case, scenes, error))
+    metric = "category_correspondence"
     for case in CATEGORIES:
+        paper = printed.figure(BEST, metric, case)
+        rows.append(Row(BEST, metric, None, paper, case))
         share, error = chance(case, number, request.seed)
         model = "random categories"
-        rows.append(Row(model, "category_correspondence", share, None, case, number, error))
+        rows.append(Row(model, metric, share, None, case, number, error))
     return Made(tuple(rows))
 
 

@@ -37,7 +37,7 @@ PICTURES = 500
 REMOVED = 200
 """Scenes whose objects are removed one by one."""
 SCORES = ("ari_fg", "ari", "ap50", "object_count_accuracy")
-"""Masks that are too large raise the foreground's ARI and lower the others."""
+"""Masks that are too large raise the foreground's ARI and lower the others. ap50 is that of hard presence."""
 CLEVR = Training("denf", "denf", "clevr6", shipped="denf-clevr6")
 TRAFFIC = Training("denf", "denf", "traffic")
 # a cell is four pixels a side and not two, so an object has a fourth of the cells

@@ -1,8 +1,8 @@
 """What a program can do, after ECON's Table 1 (von Kügelgen et al., 2020), found out by running it.
 
-Nothing is trained: these are properties of how a process is written, not of how well it has learned, nor of the
-size of networks, which is that of the preset `tiny`. Every one is an intervention on the latents of scenes, or a
-call. `python -m analysis.papers econ table1` prints them.
+Nothing is trained: these are properties of how a process is written, not of how well it has learned, nor of
+the size of networks, which is that of the preset `tiny`. Every one is an intervention on the latents of scenes,
+or a call. `python -m analysis.papers econ table1` prints them.
 
 decompose    every object of an explained image has latents that change the picture where that object is, and
              nowhere else

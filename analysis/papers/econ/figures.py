@@ -20,6 +20,8 @@ SCENES = 100
 """Scenes of other numbers of objects that are scored."""
 SHOWN = 10
 """Pictures in a row."""
+UNTOLD = ("shape_iou", "hidden_iou")
+"""Scores of an expert that is told the true regions, in the true order."""
 NEAR = 0.25
 """What is left of the contrast of objects to the background in figure 8 d."""
 CROWDS: dict[str, tuple[dict[str, Any], int]] = {
@@ -63,16 +65,18 @@ def figure4(runs: Runs, request: Request) -> Made:
 
 
 def samples(runs: Runs, request: Request) -> Made:
-    """Samples of every expert, and which classes each explains (figures 5 and 6)."""
+    """Samples of every expert, and which classes each explains, or how well one explains all (figures 5, 6)."""
     rows, figures, number = [], {}, request.scenes or SCENES
     for name, run in runs.items():
         data = run.unseen(number, request.seed)
         truth = data.truth()
         figures[f"{file_name(name)}_scenes"] = plots.sample_figure(truth[:SHOWN], SHOWN)
         figures[file_name(name)] = plots.experts_figure(run.program, SHOWN)
-        if run.program.config.experts == 1:
-            continue
-        rows += specialisation(run, name, request, number)
+        if run.program.config.experts > 1:
+            rows += specialisation(run, name, request, number)
+        else:
+            found = scores(run, data, seed=request.seed)
+            rows += [Row(name, m, found[m], None, "", number) for m in UNTOLD]
     return Made(tuple(rows), figures)
 
 

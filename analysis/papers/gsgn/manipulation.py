@@ -5,8 +5,8 @@ replaces it. Parts: one that stands on another is enlarged, and parts of other s
 touching what it stands on.
 
 # differs: the scenes are chosen by rules, not by hand: the first with two objects side by side at different
-heights, and the object of two parts, one on the other, that is nearest to the viewer. The object that ends
-lower in the picture is put in front: an image in which objects do not overlap says nothing of their depths.
+heights, and the object of two parts, one on the other, that is nearest to the viewer. The object that moves
+ends lowest of all, and is put in front: an image without overlap says nothing of the depths.
 """
 
 from __future__ import annotations
@@ -83,12 +83,15 @@ def objects(program: Callable, images: Tensor, scenes: Scene) -> dict[str, Tenso
 
 
 def neighbours(scenes: Scene) -> Iterator[tuple[int, int, int]]:
-    """An image and two objects of it that stand side by side, the first of them ending lower."""
+    """An image and two objects of it that stand side by side, the first of them ending lowest of all."""
     nodes, low = scenes.objects, lowest(scenes, 0)
+    first = low[..., 1].masked_fill(~nodes.present, -torch.inf)
+    first = (first == first.amax(1, keepdim=True))[..., None]
     apart = (nodes.centre[:, :, None, 0] - nodes.centre[:, None, :, 0]).abs() > APART
     lower = low[:, :, None, 1] - low[:, None, :, 1]
     both = nodes.present[:, :, None] & nodes.present[:, None]
-    for found in (both & apart & (lower > LOWER[0]) & (lower < LOWER[1])).nonzero().tolist():
+    chosen = first & both & apart & (lower > LOWER[0]) & (lower < LOWER[1])
+    for found in chosen.nonzero().tolist():
         yield tuple(found)
 
 

@@ -1,7 +1,7 @@
 """CLEVR's studio: its camera, its four lamps, its colours and its two materials.
 
-Shared by the worlds that `programs.worlds.made_of.tracer` draws. CLEVR shifts its camera by up to 0.5 and its three near
-lamps by up to 1 along each axis.
+Shared by the worlds that `programs.worlds.made_of.tracer` draws. CLEVR shifts its camera by up to 0.5 and its
+three near lamps by up to 1 along each axis.
 
 # differs: the look is matched by eye. Places of camera and lamps are close to CLEVR's, but not read from its
 Blender scene; powers are the tracer's own; there is no inter-reflection but light from everywhere; edges of

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import build
 
-from analysis import generation
+from analysis.judges import objects
 from inference.runs import open_run
 from programs.blocks import render
 from programs.worlds import shapes2d
@@ -22,15 +22,15 @@ def test_a_cutout_is_centred_and_fills_its_square():
     pictures = torch.zeros(2, 4, 32, 32)
     pictures[0, :, 2:12, 20:30] = 1
     pictures[1, :, 10:26, 3:11] = 1  # twice as high as wide
-    found = generation.cutouts(pictures)
-    assert found.shape == (2, 4, generation.SIDE, generation.SIDE)
-    share = found[:, -1].mean((1, 2)) * generation.MARGIN**2
+    found = objects.cutouts(pictures)
+    assert found.shape == (2, 4, objects.SIDE, objects.SIDE)
+    share = found[:, -1].mean((1, 2)) * objects.MARGIN**2
     assert share.tolist() == pytest.approx([1, 0.5], abs=0.05)
     torch.testing.assert_close(found, found.flip(-1), atol=1e-4, rtol=0)
 
 
 def test_true_objects_show_themselves_alone(truth):
-    pictures, types = generation.true_objects(truth)
+    pictures, types = objects.true_objects(truth)
     assert len(pictures) == len(types) == int(truth.objects.present.sum())
     image, slot = truth.objects.present.nonzero(as_tuple=True)
     assert torch.equal(pictures[:, -1] > 0, truth.objects.mask[image, slot] > 0)
@@ -39,17 +39,17 @@ def test_true_objects_show_themselves_alone(truth):
 def test_objects_on_the_canvas_are_whole_and_parts_can_be_left_out(truth):
     image, slot = truth.objects.present.nonzero(as_tuple=True)
     turn, every = torch.zeros(len(image)), truth.parts.present[image]
-    drawn = generation.on_canvas(truth, image, slot, turn, every)[:, -1].sum((1, 2))
-    extent = truth.objects.extent[truth.objects.present].max() * generation.ROOM
+    drawn = objects.on_canvas(truth, image, slot, turn, every)[:, -1].sum((1, 2))
+    extent = truth.objects.extent[truth.objects.present].max() * objects.ROOM
     area = truth.objects.mask[image, slot].sum((1, 2)) / extent**2
     torch.testing.assert_close(drawn / area, torch.ones(len(image)), atol=0.1, rtol=0)
-    none = generation.on_canvas(truth, image, slot, turn, torch.zeros_like(every))
+    none = objects.on_canvas(truth, image, slot, turn, torch.zeros_like(every))
     assert not none.any()
 
 
 def test_mixtures_are_by_seed_and_hide_little(truth):
     first, again, other = (
-        generation.mixtures(truth, 60, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
+        objects.mixtures(truth, 60, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
     )
     assert torch.equal(first, again) and 10 < len(first) < 60
     assert first.shape != other.shape or not torch.equal(first, other)
@@ -57,10 +57,10 @@ def test_mixtures_are_by_seed_and_hide_little(truth):
 
 
 def test_the_classifier_learns_what_can_be_told_apart():
-    x, types = torch.zeros(90, 4, generation.SIDE, generation.SIDE), torch.arange(90) % 3
+    x, types = torch.zeros(90, 4, objects.SIDE, objects.SIDE), torch.arange(90) % 3
     x[types == 1, -1, 8:16, 8:16] = 1
     x[types == 2, -1] = 1
-    nets = [generation.namer(x, types, steps=40) for _ in range(2)]
+    nets = [objects.namer(x, types, steps=40) for _ in range(2)]
     assert nets[0].none == 2 and torch.equal(nets[0].name(x), types)
     assert all(map(torch.equal, nets[0].parameters(), nets[1].parameters()))
 
@@ -68,81 +68,65 @@ def test_the_classifier_learns_what_can_be_told_apart():
 def test_the_classifier_tells_true_types_from_mixtures(truth):
     """Far from perfect after so little, but far from chance: shares of one in eleven."""
     more = shapes2d.world(300, torch.Generator().manual_seed(1), shapes2d.Config(size=64))
-    net = generation.namer(*generation.examples(more, 0), steps=80)
-    pictures, types = generation.true_objects(truth)
-    named = net.name(generation.cutouts(pictures))
-    mixed = generation.mixtures(truth, 200, torch.Generator().manual_seed(2))
-    refused = (net.name(generation.cutouts(mixed)) == net.none).float().mean()
+    net = objects.namer(*objects.examples(more, 0), steps=80)
+    pictures, types = objects.true_objects(truth)
+    named = net.name(objects.cutouts(pictures))
+    mixed = objects.mixtures(truth, 200, torch.Generator().manual_seed(2))
+    refused = (net.name(objects.cutouts(mixed)) == net.none).float().mean()
     assert (named == types).float().mean() > 0.4 and refused > 0.6
 
 
-def test_total_variation():
-    one, other = torch.tensor([0, 0, 1, 1]), torch.tensor([1, 1, 3, 3])
-    assert generation.total_variation(one, one) == 0
-    assert generation.total_variation(one, other) == 0.5
-    assert generation.total_variation(one, torch.tensor([7])) == 1
+def test_halves_of_two_are_of_both():
+    one, other = torch.zeros(40, 2, 16, 16), torch.zeros(40, 2, 16, 16)
+    one[:, :, 4:12, 4:12] = 0.5
+    other[:, :, 4:12, 4:12] = 1.0
+    found = objects.halved(one, other, torch.Generator().manual_seed(0))
+    assert len(found) > 30
+    shares = [(found[:, -1] == v).flatten(1).sum(1) / 64 for v in (0.5, 1.0)]
+    assert torch.allclose(shares[0] + shares[1], torch.ones(len(found)))
+    assert min(s.min() for s in shares) > 0.25
 
 
-def test_numbers_of_a_scene(truth):
-    found = generation.numbers(truth)
-    of_type = torch.tensor([len(parts) for parts in shapes2d.TYPES])
-    types = truth.objects.category[truth.objects.present]
-    assert torch.equal(found["parts an object"], of_type[types])
-    assert found["parts a scene"].sum() == found["parts an object"].sum()
-
-
-def test_who_can_be_judged(monkeypatch):
-    gsgn, air = build("gsgn", "gsgn")[0], build("air", "air")[0]
-    two = SimpleNamespace(tables=({"category": 0}, {"category": 0}))
-    one = SimpleNamespace(tables=({"category": 0},))
-    assert generation.judges(gsgn, two)
-    assert not generation.judges(gsgn, one) and not generation.judges(air, two)
-    with pytest.raises(ValueError, match="objects and parts"):
-        generation.generation(air, None, two)
-
-
-def test_a_run_is_judged(monkeypatch, capsys):
-    monkeypatch.setattr(generation, "SCENES", 60)
-    monkeypatch.setattr(generation, "STEPS", 5)
-    assert generation.main(["gsgn-shapes2d", "--scenes", "20"]) == 0
-    out = capsys.readouterr().out
-    assert "of some type, prior objects" in out and "distance, parts an object" in out
-    assert generation.main(["air-multi_mnist", "--scenes", "4"]) == 2
-    assert "objects and parts" in capsys.readouterr().err
+def test_who_can_be_judged():
+    gsgn, air, vae = (build(name)[0] for name in ("gsgn", "air", "vae"))
+    typed = SimpleNamespace(tables=({"category": 0},))
+    untyped, folder = SimpleNamespace(tables=({},)), SimpleNamespace(tables=())
+    assert objects.judges(gsgn, typed) and objects.judges(air, typed)
+    assert not any(objects.judges(air, data) for data in (untyped, folder))
+    assert not objects.judges(vae, typed)
 
 
 def test_what_a_program_draws_is_cut_out_as_what_an_image_shows(truth):
     """True objects as a program would bring them: patches in frames of their own."""
-    objects, size = truth.objects, truth.image.shape[-1]
-    wide = objects.pose.clone()
+    true, size = truth.objects, truth.image.shape[-1]
+    wide = true.pose.clone()
     wide[..., :2] *= 1.5
-    masks = objects.mask.unsqueeze(2).float()
+    masks = true.mask.unsqueeze(2).float()
     seen = torch.cat([truth.image.unsqueeze(1) * masks, masks], 2)
     patch = render.crop(seen.flatten(0, 1)[:, None], wide.flatten(0, 1)[:, None, None], 2 * size)
-    nodes = replace(objects, pose=wide, patch=patch[:, 0, 0].unflatten(0, objects.pres.shape))
-    drawn = generation.drawn_objects(replace(truth, levels=(nodes, truth.parts)))
-    pictures, _ = generation.true_objects(truth)
-    apart = (generation.cutouts(drawn) - generation.cutouts(pictures)).abs().flatten(1).mean(1)
-    other = generation.cutouts(drawn) - generation.cutouts(pictures).roll(1, 0)
+    nodes = replace(true, pose=wide, patch=patch[:, 0, 0].unflatten(0, true.pres.shape))
+    drawn = objects.drawn_objects(replace(truth, levels=(nodes, truth.parts)))
+    pictures, _ = objects.true_objects(truth)
+    apart = (objects.cutouts(drawn) - objects.cutouts(pictures)).abs().flatten(1).mean(1)
+    other = objects.cutouts(drawn) - objects.cutouts(pictures).roll(1, 0)
     assert apart.mean() < 0.03 and other.abs().mean() > 4 * apart.mean()
 
 
-def test_shares_are_of_what_the_classifier_names(monkeypatch):
+def test_shares_are_of_what_the_classifier_names(truth):
     """One that takes for an object of type 1 whatever fills a third of its square, and nothing else."""
     run = open_run("gsgn-shapes2d")
-    program, guide = run.program, run.guide
-    data = run.unseen(10)
     given = []
 
     def name(x):
         given.append(x)
         return torch.where(x[:, -1].mean((1, 2)) >= 0.33, 1, 10)
 
-    monkeypatch.setattr(generation, "SCENES", 40)
     net = SimpleNamespace(none=10, name=name)
-    monkeypatch.setattr(generation, "namer", lambda x, types: net)
-    result = generation.generation(program, guide, data, 10)
+    with torch.no_grad():
+        prior = run.program(batch=10)
+    found = objects.valid_objects(net, truth, prior, prior)
     shares = sorted(float((x[:, -1].mean((1, 2)) >= 0.33).double().mean()) for x in given)
     assert 0 < shares[0] < shares[-1] < 1
-    assert sorted(result["valid"].values()) == pytest.approx(shares, abs=1e-6)
-    assert result["types"]["true"][1] == 1 and result["types"]["true"][0] == 0
+    assert sorted(found.valid.values()) == pytest.approx(shares, abs=1e-6)
+    assert found.types["true"][1] == 1 and found.types["true"][0] == 0
+    assert not found.good, "it passes mixtures"

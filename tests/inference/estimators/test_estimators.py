@@ -7,16 +7,12 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from discrete_programs import EXACT, SITES, Bits, Steps, exact_loss, log_bernoulli, make
-from pyro import poutine
+from discrete_programs import EXACT, SITES, Bits, Steps, exact_loss, gradients, log_bernoulli, make
 from pyro.infer import TraceGraph_ELBO
 from torch import nn
 
 from inference.estimators import Fix, estimator
-from inference.estimators.relaxations import Relaxed, gumbel, gumbel_st
 from inference.objectives import (
-    Gaussian,
-    Mixture,
     Objective,
     Sparse,
     cost_terms,
@@ -30,11 +26,6 @@ COPIES = 64  # of every image in a batch: draws by the batch are cheaper than by
 @pytest.fixture
 def problem():
     return make(Bits)
-
-
-def gradients(loss, modules):
-    parameters = [p for m in modules for p in m.parameters()]
-    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
 
 
 def draws(name, problem, objective, number, temperature=None):
@@ -207,25 +198,10 @@ def test_pathwise_gradients_point_along_the_exact_ones_and_are_biased(program):
     assert bias["reinmax"] < bias["gumbel_st"]
 
 
-def test_straight_through_values_are_exactly_zero_or_one_and_carry_a_gradient():
-    logits = torch.zeros(1000, requires_grad=True)
-    value = Relaxed(dist.Bernoulli(logits=logits), gumbel_st, 0.5).rsample()
-    assert set(value.unique().tolist()) == {0.0, 1.0}
-    value.sum().backward()
-    assert (logits.grad >= 0).all() and (logits.grad > 0).float().mean() > 0.9
-
-
 def test_straight_through_loss_is_a_true_estimate_of_the_bound(problem):
     n = 100
     values, _ = draws("gumbel_st", problem, Objective(), n, temperature=0.5)
     assert abs(values.mean() - exact_loss(*problem)) < 4 * values.std() / math.sqrt(n)
-
-
-def test_relaxed_samples_are_one_as_often_as_the_bernoulli():
-    logits = torch.tensor([-2.0, 0.0, 1.0]).expand(20_000, 3)
-    share = (Relaxed(dist.Bernoulli(logits=logits), gumbel, 0.7).rsample() > 0.5).float().mean(0)
-    p = logits[0].sigmoid()
-    assert ((share - p).abs() < 4 * (p * (1 - p) / 20_000).sqrt()).all()
 
 
 @pytest.mark.parametrize(
@@ -233,7 +209,7 @@ def test_relaxed_samples_are_one_as_often_as_the_bernoulli():
     [
         ("magic", "unknown estimator 'magic'"),
         ("rloo:1", "at least 2"),
-        ("nvil:3", "vimco and rws take a number"),
+        ("nvil:3", "take a number"),
         ("z_pres*=vimco,z_cat*=nvil", "give one alone"),
     ],
 )
@@ -303,43 +279,3 @@ def test_estimators_of_a_program_with_gaussians_only_give_the_closed_form_loss()
     terms = {name: per_image(t).sum() for name, t in cost_terms(*trace).items()}
     kl = 0.5 * (0.5 + (x / 2) ** 2 - 1 - math.log(0.5))
     torch.testing.assert_close(terms["kl/z"], kl.sum())
-
-
-def test_auxiliary_kls_agree_with_numerical_integration():
-    q = dist.Normal(torch.tensor([0.4]), torch.tensor([0.3]))
-    z = torch.linspace(-4, 4, 40_001)
-    density = q.log_prob(z).exp()
-    mixture = Mixture((0.2, 0.8), (-0.2, -1.2), (0.1, 0.2))
-    log_r = torch.logsumexp(
-        torch.stack(
-            [
-                math.log(w) + dist.Normal(m, v).log_prob(z)
-                for w, m, v in ((0.2, -0.2, 0.1), (0.8, -1.2, 0.2))
-            ]
-        ),
-        0,
-    )
-    expected = torch.trapezoid(density * (q.log_prob(z) - log_r), z)
-    values = torch.stack([mixture.kl(q) for _ in range(200)])
-    error = values.std() / math.sqrt(200)
-    assert abs(values.mean() - expected) < 4 * error
-    log_r = dist.Normal(4.0, 2.0).log_prob(z)
-    expected = torch.trapezoid(density * (q.log_prob(z) - log_r), z)
-    assert float(Gaussian(4, 2).kl(q)) == pytest.approx(float(expected), rel=1e-4)
-
-
-def test_mixture_treats_the_features_of_a_site_jointly():
-    q = dist.Normal(torch.zeros(1, 2), torch.full((1, 2), 1e-3)).to_event(1)
-    mixture = Mixture((0.5, 0.5), (0.0, 1.0), (0.2, 0.2))
-    joint = math.log(0.5 * math.exp(-0.0) + 0.5 * math.exp(-25.0)) - math.log(2 * math.pi * 0.04)
-    assert float(mixture.kl(q)) == pytest.approx(float(-q.entropy()) - joint, abs=1e-2)
-
-
-def test_weights_scale_a_site_and_leave_the_likelihood(problem):
-    program, guide, images = problem
-    program_trace, guide_trace = Objective(weights={"z_*": 0.0}).traces(program, guide, images)
-    assert guide_trace.log_prob_sum().item() == 0.0
-    images_only = program_trace.log_prob_sum(lambda name, site: name == "images")
-    assert program_trace.log_prob_sum().item() == pytest.approx(images_only.item())
-    plain = poutine.trace(poutine.replay(program, trace=guide_trace)).get_trace(images)
-    assert plain.log_prob_sum().item() != pytest.approx(images_only.item())

@@ -1,15 +1,21 @@
 """What methods say of themselves is what is shown, and what is so."""
 
 import pytest
-from test_random_programs import PATHWISE, UNBIASED, in_double  # noqa: F401
+from judging import PATHWISE, UNBIASED, in_double  # noqa: F401
 
 import inference.estimators
 from inference.estimators import ESTIMATORS, estimator, markdown, table
+from inference.loading import ROOT
 from inference.svi import main
 
 
 def test_the_package_tells_the_table_that_is_printed():
     assert table() in inference.estimators.__doc__
+
+
+def test_the_readme_shows_the_same():
+    text = (ROOT / "inference" / "README.md").read_text(encoding="utf-8")
+    assert markdown() in text, "run python -m analysis.results"
 
 
 def test_the_command_line_prints_it(capsys):

@@ -4,8 +4,8 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from discrete_programs import Bits, BitsGuide, exact_loss, gradients, make
 from pyro.infer import TraceGraph_ELBO
-from test_estimators import Bits, BitsGuide, exact_loss, gradients, make
 from torch import nn
 
 from inference.estimators import estimator

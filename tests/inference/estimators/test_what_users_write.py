@@ -4,8 +4,8 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from random_programs import Latent, Small, Spec, exact_bound, exact_wake
-from test_random_programs import UNBIASED, fits, in_double, judge  # noqa: F401
+from judging import UNBIASED, fits, in_double, judge  # noqa: F401
+from random_programs import Latent, Small, Spec, exact_bound, exact_defence, exact_wake
 
 from inference.estimators import estimator
 from programs.blocks.distributions import gate
@@ -46,6 +46,7 @@ def test_gradients_are_those_of_an_enumeration(what):
     if all(z.kind != "normal" for z in spec.latents):
         judge("vimco:2", spec, exact_bound)
         judge("rws:2", spec, exact_wake)
+        judge("rws_defensive:2", spec, exact_defence)
 
 
 class Later(Small):

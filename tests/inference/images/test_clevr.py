@@ -142,3 +142,21 @@ def test_a_program_trains_on_it_and_is_measured_against_its_truth(file, tmp_path
         "max_objects": 3,
     }
     assert evaluate.main([str(tmp_path / "run"), "--scenes", "2"]) == 0
+
+
+def test_fields_of_other_types_are_refused_in_a_sentence(tmp_path, file):
+    with h5py.File(file) as source:
+        whole = {name: source[name][:] for name in source}
+    bad = {
+        "image is f4": {"image": whole["image"].astype("f4") / 255},
+        "shape is O": {"shape": np.full(whole["visibility"].shape, "cube", dtype=object)},
+        "visibility has 1 dimensions": {"visibility": whole["visibility"][:, 0]},
+    }
+    for words, change in bad.items():
+        path = tmp_path / f"{words}.hdf5"
+        with h5py.File(path, "w") as target:
+            for name, value in (whole | change).items():
+                kind = h5py.string_dtype() if value.dtype == object else None
+                target.create_dataset(name, data=value, dtype=kind)
+        with pytest.raises(ValueError, match=words):
+            clevr_with_masks(path)

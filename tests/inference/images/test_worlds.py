@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from inference.images import worlds as data
-from inference.images.dataset import Sampler, generator_of
-from inference.images.folders import FolderConfig, image_folder
+from inference.images.dataset import generator_of
 from inference.images.worlds import world_dataset
 from programs.worlds import shapes2d
 
@@ -96,50 +95,6 @@ def test_unknown_names_and_numbers_are_refused(tmp_path, monkeypatch):
         world_dataset("shapes2d", 3, "train", 0)
 
 
-def test_a_sampler_shows_every_image_once_an_epoch_and_is_a_function_of_the_step():
-    sampler = Sampler(10, 3, seed=5)
-    epoch = torch.cat([sampler.indices(s) for s in range(3)])
-    assert len(epoch.unique()) == 9
-    second = torch.cat([sampler.indices(s) for s in range(3, 6)])
-    assert not torch.equal(epoch, second)
-    fresh = Sampler(10, 3, seed=5)
-    assert torch.equal(fresh.indices(4), second[3:6])
-    assert torch.equal(torch.cat([sampler.indices(s) for s in range(3)]), epoch)
-    assert not torch.equal(Sampler(10, 3, seed=6).indices(0), epoch[:3])
-    with pytest.raises(ValueError, match="batch=11"):
-        Sampler(10, 11, seed=0)
-
-
-def test_pictures_are_cut_square_around_the_middle_and_resized(tmp_path):
-    from PIL import Image
-
-    wide = np.zeros((20, 60, 3), np.uint8)
-    wide[:, 20:40] = (200, 100, 50)
-    (tmp_path / "deep").mkdir()
-    Image.fromarray(wide).save(tmp_path / "deep" / "a.png")
-    found = image_folder(tmp_path, FolderConfig(16))
-    assert found.images.shape == (1, 3, 16, 16)
-    assert found.images[0, :, 2:-2, 2:-2].flatten(1).unique(dim=1).flatten().tolist() == [
-        200,
-        100,
-        50,
-    ]
-    grey = image_folder(tmp_path, FolderConfig(16, colours=1)).images
-    assert grey.shape == (1, 1, 16, 16) and 100 < grey[0, 0, 8, 8] < 150
-    with pytest.raises(ValueError, match="nothing is known"):
-        found.truth(slice(0, 1))
-
-
-def test_folders_without_readable_pictures_are_refused_by_name(tmp_path):
-    with pytest.raises(ValueError, match="no folder"):
-        image_folder(tmp_path / "none", FolderConfig(16))
-    with pytest.raises(ValueError, match="no pictures"):
-        image_folder(tmp_path, FolderConfig(16))
-    (tmp_path / "bad.png").write_text("this is no picture")
-    with pytest.raises(ValueError, match=r"bad\.png"):
-        image_folder(tmp_path, FolderConfig(16))
-
-
 def test_no_two_batches_of_the_papers_sets_start_alike():
     """64,000 + 12,800 + 12,800 scenes; torch draws by the lower 32 bits of a seed."""
     batches = [(0, 64_000), (1, 12_800), (2, 12_800)]
@@ -194,17 +149,6 @@ def test_cached_files_are_plain_npy_of_exactly_the_scenes_drawn():
         for a, b in zip(scene.levels, truth.levels, strict=True):
             for field in ("pres", "pose", "depth", "parent", "category", "mask"):
                 assert torch.equal(getattr(a, field), getattr(b, field)), field
-
-
-def test_a_picture_that_claims_to_be_vast_is_refused_by_name(tmp_path):
-    from PIL import Image
-
-    Image.new("RGB", (4, 4)).save(tmp_path / "vast.bmp")
-    content = bytearray((tmp_path / "vast.bmp").read_bytes())
-    content[18:26] = (50_000).to_bytes(4, "little") * 2  # width and height
-    (tmp_path / "vast.bmp").write_bytes(content)
-    with pytest.raises(ValueError, match=r"vast\.bmp"):
-        image_folder(tmp_path, FolderConfig(16))
 
 
 @pytest.mark.parametrize("name", ["labels.npy", "images.npy", "description.json"])

@@ -1,24 +1,11 @@
 """The world `traffic` has the truth in it; frames of a camera are split by clip, from folders and videos."""
 
-import os
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from inference.images.clips import clips, is_clips, median
-from inference.images.folders import FolderConfig
 from inference.images.worlds import world_dataset
-from inference.plan import Run, plan
-from inference.runs import open_run
-from inference.svi import main
 from programs.worlds import traffic
 from programs.worlds.traffic import Config, street, world
-
-FOLDER = "TRAFFIC_FOLDER"
-"""Environment variable: a folder with traffic_intel's video, or of Real-Traffic."""
 
 
 def generator(seed=0):
@@ -70,81 +57,3 @@ def test_scenes_repeat_with_their_seed_and_are_cached():
     for bad in ({"size": 16}, {"max_objects": 9}, {"min_objects": 0}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             Config(**bad)
-
-
-def write_clips(folder, number=12, frames=3):
-    """Clip k is of grey k, in the layout of Real-Traffic, in no order."""
-    for k in reversed(range(number)):
-        (folder / f"f{k}").mkdir(parents=True)
-        for t in range(frames):
-            grey = np.full((20, 30, 3), 10 * k + t, np.uint8)
-            Image.fromarray(grey).save(folder / f"f{k}" / f"{t:03d}.png")
-    return folder
-
-
-def test_clips_are_split_by_clip_in_the_order_of_their_numbers(tmp_path):
-    folder, config = write_clips(tmp_path / "real"), FolderConfig(size=8)
-    assert is_clips(folder) and not is_clips(folder / "f0")
-    found = {s: clips(folder, s, config) for s in ("train", "validation", "test")}
-    shades = {s: d.images[:, 0, 0, 0].tolist() for s, d in found.items()}
-    assert shades["train"] == [10 * k + t for k in range(9) for t in range(3)]
-    assert shades["test"] == [10 * k + t for k in (10, 11) for t in range(3)]
-    assert not {*shades["train"]} & ({*shades["validation"]} | {*shades["test"]})
-    assert found["train"].images.shape == (27, 3, 8, 8)
-    with pytest.raises(ValueError, match="nothing is known"):
-        found["test"].truth(slice(0, 1))
-
-
-def test_the_published_clips_split_as_the_paper_tests(tmp_path):
-    from inference.images.clips import _part
-
-    test = _part(list(range(683)), "test", "clips", tmp_path)
-    assert len(test) == 123 and test[-1] == 682
-
-
-def test_animations_are_videos(tmp_path):
-    frames = [Image.fromarray(np.full((16, 16, 3), 12 * k, np.uint8)) for k in range(20)]
-    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=40)
-    data = clips(tmp_path / "a.gif", "train", FolderConfig(size=8))
-    assert len(data.images) == 15 and data.images[10].float().mean() == pytest.approx(120, abs=3)
-    torch.testing.assert_close(
-        median(data.images), torch.full((3, 8, 8), 84 / 255), atol=0.02, rtol=0
-    )
-
-
-def test_what_cannot_be_read_is_refused_in_a_sentence(tmp_path):
-    (tmp_path / "a.mp4").write_bytes(b"no video")
-    with pytest.raises(ValueError, match=r"ffmpeg -i FILE"):
-        clips(tmp_path / "a.mp4")
-    with pytest.raises(ValueError, match="no file or folder"):
-        clips(tmp_path / "missing.mp4")
-    with pytest.raises(ValueError, match="2 clips, too few for validation"):
-        clips(write_clips(tmp_path / "few", 2), "validation")
-    with pytest.raises(ValueError, match="unknown split"):
-        clips(tmp_path / "a.mp4", "dev")
-
-
-def test_a_run_trains_on_clips_and_is_measured_on_others(tmp_path):
-    folder = write_clips(tmp_path / "real")
-    small = ["size=32", "couplings=1", "features=4", "slots=2", "train.capture=false"]
-    options = [word for pair in small for word in ("--set", pair)]
-    run = ["programs/denf.py", "--images", str(folder), "--steps", "2", "--batch", "4"]
-    assert main([*run, "--device", "cpu", "--out", str(tmp_path / "run"), *options]) == 0
-    planned = plan(Run("programs/denf.py", tmp_path, images=folder))
-    assert planned.image_config == FolderConfig(size=48)
-    data = open_run(tmp_path / "run").unseen(5)
-    assert data.description["split"] == "test" and len(data.images) == 6
-
-
-@pytest.mark.skipif(not os.environ.get(FOLDER), reason=f"{FOLDER} names no folder")
-def test_footage_of_a_camera_that_stays():
-    """Of a real street: what most frames show is close to each of them."""
-    path = Path(os.environ[FOLDER])
-    path = path if is_clips(path) else sorted(path.glob("*.mp4"))[0]
-    try:
-        data = clips(path, "test", FolderConfig(size=64))
-    except ValueError as error:
-        assert "imageio" in str(error)
-        pytest.skip(str(error))
-    apart = (data.images.float() / 255 - median(data.images)).abs().mean()
-    assert 0 < apart < 0.1 and data.images.float().std() > 10

@@ -5,7 +5,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from readme import TEXTS
-from tiny import build
+from tiny import build, images
 
 from analysis.papers.econ import abilities
 from programs.blocks.render import pose
@@ -25,8 +25,7 @@ for whole in ("convdraw", "vae"):
 def test_what_the_programs_can_do(variant):
     pyro.set_rng_seed(0)
     program, guide = build(abilities.PROGRAMS[variant], variant)
-    config = program.config
-    x = torch.rand(2, getattr(config, "colours", 3), config.size, config.size)
+    x = images(2, program)
     assert abilities.abilities(program.eval(), guide.eval(), x) == EXPECTED[variant]
 
 

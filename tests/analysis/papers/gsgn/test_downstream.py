@@ -128,7 +128,8 @@ def test_parts_come_together_with_their_object():
 )
 def test_latents_are_read_by_the_vocabulary(program, variant, levels):
     program, guide = build(program, variant)
-    data = world_dataset("shapes2d", 3, config=shapes2d.Config(size=32), progress=False)
+    size = program.config.size
+    data = world_dataset("shapes2d", 3, config=shapes2d.Config(size=size), progress=False)
     if getattr(program.config, "colours", 3) == 1:
         data = replace(data, images=data.images[:, :1])
     seen = downstream.read(program.eval(), guide.eval(), data)

@@ -31,7 +31,7 @@ TABLES = [name for name in ITEMS if name.startswith("table")]
 @pytest.mark.parametrize("name", TABLES)
 def test_every_row_can_be_trained_and_every_case_be_drawn(name, tmp_path):
     rows = ITEMS[name].trainings
-    runs = {model: training.run(model, Request(tmp_path)) for model, training in rows.items()}
+    runs = {model: row.run(model, Request(tmp_path)) for model, row in rows.items()}
     assert len({run.out for run in runs.values()}) == len(runs)
     for model, run in runs.items():
         found = plan(run)

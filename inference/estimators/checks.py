@@ -1,0 +1,122 @@
+"""What a program and its guide must keep to, seen before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple
+
+import pyro.distributions as dist
+import torch
+from pyro.poutine import Trace
+from torch import Tensor
+
+from inference.estimators.handlers import Choose, Fix
+from inference.estimators.origins import Origins, apart, provenance
+from inference.estimators.runs import latents_of, plates
+from inference.estimators.sites import batch_dim, is_discrete, reachable, unmasked
+from inference.objectives import Objective, Term, check_match, cost_terms, is_plate
+
+Terms = Mapping[str, Term]
+
+
+class Seen(NamedTuple):
+    """What a first run of program and guide shows."""
+
+    discrete: list[str]
+    """names of discrete sites"""
+    origins: Origins
+    """the discrete sites that every term of the plain ELBO depends on"""
+
+
+def check(program: Callable, guide: Callable, images: Tensor) -> Seen:
+    """See that program and guide fit each other and the plate ``batch``.
+
+    Raises:
+        ValueError: they do not; one sentence says what does not.
+    """
+    discrete: list[str] = []
+
+    def run() -> dict[str, Term]:
+        traces = Objective().traces(program, guide, images)
+        check_match(*traces)
+        for trace in traces:
+            for name, site in trace.nodes.items():
+                if site["type"] == "sample" and not is_plate(site):
+                    batch_dim(name, site)
+        discrete.extend(name for name, site in traces[1].nodes.items() if is_discrete(site))
+        return cost_terms(*traces)
+
+    with apart(program, guide):
+        return Seen(discrete, provenance(run))
+
+
+def check_absent(
+    program: Callable, guide: Callable, images: Tensor, sites: Collection[str]
+) -> None:
+    """See that no term reads a site where it does not exist: no score is taken there.
+
+    All Bernoullis are set to 0, then the sites that do not exist are given other values. A program that makes
+    noise of its own cannot be told from one that reads them, and passes.
+
+    Raises:
+        ValueError: a term does; the message names the site.
+    """
+    if images.is_meta:
+        return  # there are no values to compare
+    with torch.no_grad(), apart(program, guide):
+        guilty = read_where_absent(program, guide, images, sites)
+    if guilty:
+        raise ValueError(
+            f"something reads {', '.join(guilty)} where it does not exist, by the gate around it: multiply it "
+            "by its presence where it is used, or put what depends on it in the gate too"
+        )
+
+
+def read_where_absent(
+    program: Callable, guide: Callable, images: Tensor, sites: Collection[str]
+) -> list[str]:
+    """Those of some sites on which a term depends where they do not exist."""
+
+    def run(values: Mapping[str, Tensor]) -> tuple[Trace, Terms]:
+        with Choose(), Fix(values):
+            traces = Objective().traces(program, guide, images)
+        return traces[1], cost_terms(*traces)
+
+    nodes = run({})[0].nodes
+    gated = [name for name in sites if "exists" in nodes[name]["infer"]]
+    if not gated:
+        return []
+    bits = [
+        name for name, node in nodes.items() if is_discrete(node) and kind(node) is dist.Bernoulli
+    ]
+    trace = run({name: torch.zeros_like(nodes[name]["value"]) for name in bits})[0]
+    still = plates(trace) | {name: trace.nodes[name]["value"] for name in latents_of(trace)}
+    other = {name: changed(trace.nodes[name]) for name in gated}
+    costs, again = run(still)[1], run(still)[1]
+    if not alike(costs, again) or alike(costs, run(still | other)[1]):
+        return []
+    return [n for n in gated if not alike(costs, run(still | {n: other[n]})[1])] or gated
+
+
+def kind(node: dict) -> type[dist.TorchDistribution]:
+    """The family of a site's elements."""
+    fn = unmasked(node["fn"])
+    return type(fn.base_dist if isinstance(fn, dist.Independent) else fn)
+
+
+def changed(node: dict) -> Tensor:
+    """A site's value, and another where it does not exist; the same if it is no Bernoulli or one-hot."""
+    value, family = node["value"], kind(node)
+    if family not in (dist.Bernoulli, dist.OneHotCategorical):
+        return value
+    absent = reachable(node) == 0
+    other = 1 - value if family is dist.Bernoulli else value.roll(1, -1)
+    return torch.where(absent.view(*absent.shape, *[1] * node["fn"].event_dim), other, value)
+
+
+def alike(one: Terms, two: Terms) -> bool:
+    """Whether all terms of two runs agree, up to rounding."""
+    pairs = [(term.cost, two[name].cost) for name, term in one.items() if name in two]
+    return all(
+        torch.allclose(a, b, rtol=1e-4, atol=1e-4 * float(a.abs().max()) + 1e-6) for a, b in pairs
+    )

@@ -1,0 +1,200 @@
+"""What a guide draws for the sites of learned priors, and what each prior is called with there.
+
+The program runs on draws of the guide, up to the last of these sites. Which sites are a prior's is found by
+gradient: the log-density of a site has one in the parameters of its prior, and of no other.
+
+Shape legend: M draws of a site, plates included. An image counts as often as it is drawn for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine import Trace
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from inference.objectives import is_plate
+from programs.blocks.priors import Learned
+
+PASS = 100
+"""Images the guide sees at a time."""
+
+
+@dataclass
+class Draws:
+    """The guide's draws of the sites of one prior."""
+
+    sites: tuple[str, ...]
+    values: Tensor
+    """(M, D), or (M,)"""
+    weights: Tensor
+    """(M,) of each in the bound"""
+    given: Tensor | None
+    """(M, ·) what the prior was called with"""
+    image: Tensor
+    """(M,) which image each is of"""
+
+    def rows(self, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Values, weights and calls of some draws."""
+        given = None if self.given is None else self.given[chosen]
+        return self.values[chosen], self.weights[chosen], given
+
+
+class Enough(Exception):
+    """All sites that are wanted have been sampled."""
+
+
+class Until(Messenger):
+    """Stop the program after the last of some sites, so that no image is drawn.
+
+    Raises:
+        Enough: when that site is sampled.
+    """
+
+    def __init__(self, sites: set[str]) -> None:
+        super().__init__()
+        self.left = set(sites)
+
+    def _pyro_post_sample(self, msg: dict) -> None:
+        self.left.discard(msg["name"])
+        if not self.left:
+            raise Enough
+
+
+def priors(program: nn.Module) -> list[Learned]:
+    """The learned priors of a program."""
+    return [m for m in program.modules() if isinstance(m, Learned)]
+
+
+@contextmanager
+def only(program: nn.Module) -> Iterator[None]:
+    """Within, nothing but the learned priors has a gradient."""
+    chosen = {id(p) for m in priors(program) for p in m.parameters()}
+    before = [(p, p.requires_grad) for p in program.parameters()]
+    for p, _ in before:
+        p.requires_grad_(id(p) in chosen)
+    try:
+        yield
+    finally:
+        for p, needed in before:
+            p.requires_grad_(needed)
+
+
+def sites_of(program: nn.Module, guide: Callable, images: Tensor) -> dict[Learned, list[str]]:
+    """Which latent sites each learned prior is for: those whose log-density has a gradient in its parameters.
+
+    Raises:
+        ValueError: a prior is for no latent site.
+    """
+    with torch.no_grad():
+        drawn = poutine.trace(guide).get_trace(images)
+    with torch.enable_grad(), only(program):
+        nodes = poutine.trace(poutine.replay(program, trace=drawn)).get_trace(images).nodes
+        found: dict[Learned, list[str]] = {prior: [] for prior in priors(program)}
+        for name, site in nodes.items():
+            if site["type"] != "sample" or is_plate(site) or site["is_observed"]:
+                continue
+            density = site["fn"].log_prob(site["value"]).sum()
+            for prior in found:
+                if density.requires_grad and touches(density, prior):
+                    found[prior].append(name)
+    for prior, names in found.items():
+        if not names:
+            raise ValueError(f"a {type(prior).__name__} of the program is the prior of no latent")
+    return found
+
+
+def touches(density: Tensor, prior: nn.Module) -> bool:
+    """Whether a number has a gradient in a module's parameters."""
+    parameters = list(prior.parameters())
+    grads = torch.autograd.grad(density, parameters, allow_unused=True, retain_graph=True)
+    return any(g is not None for g in grads)
+
+
+@torch.no_grad()
+def cached(
+    program: nn.Module, guide: Callable, images: Tensor, draws: int, progress: bool = False
+) -> dict[Learned, Draws]:
+    """Draws of the guide for each learned prior, all images before the next draw.
+
+    Args:
+        images: (B, C, H, W) in [0, 1], or bytes.
+    Raises:
+        ValueError: a prior is for no latent, or is not called once per site.
+    """
+    found = sites_of(program, guide, floats(images[:2]))
+    wanted = {name for names in found.values() for name in names}
+    parts: dict[Learned, list[Draws]] = {prior: [] for prior in found}
+    numbers = torch.arange(len(images)).repeat(draws).split(PASS)
+    for index in tqdm(numbers, "draws of the guide", disable=not progress, leave=False):
+        x = floats(images[index])
+        trace = poutine.trace(guide).get_trace(x)
+        with calls(found) as given, poutine.trace() as tracer, suppress(Enough), Until(wanted):
+            poutine.replay(program, trace=trace)(x)
+        for prior, names in found.items():
+            if len(given[prior]) != len(names):
+                raise ValueError(
+                    f"{type(prior).__name__} of {', '.join(names)} is called {len(given[prior])} times: "
+                    "expected one call per site"
+                )
+            parts[prior] += [
+                draws_of(tracer.trace, name, call, index)
+                for name, call in zip(names, given[prior], strict=True)
+            ]
+    return {prior: joined(tuple(found[prior]), of) for prior, of in parts.items()}
+
+
+def floats(images: Tensor) -> Tensor:
+    """(B, C, H, W) in [0, 1], of bytes too."""
+    images = torch.as_tensor(images)
+    return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+@contextmanager
+def calls(found: dict[Learned, list[str]]) -> Iterator[dict[Learned, list[Tensor | None]]]:
+    """Within, remember the argument of every call of the priors."""
+    given: dict[Learned, list[Tensor | None]] = {prior: [] for prior in found}
+    hook = lambda prior, args: given[prior].append(args[0] if args else None)  # noqa: E731
+    handles = [prior.register_forward_pre_hook(hook) for prior in found]
+    try:
+        yield given
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def draws_of(trace: Trace, name: str, given: Tensor | None, index: Tensor) -> Draws:
+    """One site's draws of the images `index`, its plates flattened."""
+    site = trace.nodes[name]
+    shape, event = site["fn"].batch_shape, site["fn"].event_shape
+    dims = [frame.dim for frame in site["cond_indep_stack"] if frame.name == "batch"]
+    if not dims:
+        raise ValueError(f"site {name!r} is outside the plate 'batch'")
+    weights = scale_and_mask(site["value"].new_ones(shape), site["scale"], site["mask"])
+    image = index.view(-1, *[1] * (-1 - dims[0])).expand(shape)
+    values = site["value"].expand(shape + event).reshape(-1, *event)
+    if given is not None:
+        given = given.expand(*shape, given.shape[-1]).reshape(-1, given.shape[-1])
+    return Draws((name,), values, weights.reshape(-1), given, image.reshape(-1))
+
+
+def joined(sites: tuple[str, ...], parts: list[Draws]) -> Draws:
+    """The draws of all sites of a prior, without those that do not count."""
+    counted = [part.weights > 0 for part in parts]
+    rows = [part.rows(own) for part, own in zip(parts, counted, strict=True)]
+    values, weights, given = zip(*rows, strict=True)
+    image = [part.image[own] for part, own in zip(parts, counted, strict=True)]
+    return Draws(
+        sites,
+        torch.cat(values),
+        torch.cat(weights),
+        None if given[0] is None else torch.cat(given),
+        torch.cat(image),
+    )

@@ -1,0 +1,89 @@
+"""Draws of the guide and of the prior, and the mode."""
+
+import time
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import small_programs
+import torch
+
+from analysis.posterior import (
+    Mode,
+    draw,
+    draw_prior,
+)
+
+
+def simulate(small, number):
+    return small_programs.simulate(small, number)[0]
+
+
+def test_draws_are_of_the_guide_and_scored_right():
+    small = small_programs.Appearance()
+    x = simulate(small, 3)
+    d = draw(small.program, small.guide(), x, 500, pictures=2, rows=64)
+    z = d.latents["z_what"]
+    loc, sd = x.flatten(1).sum(1) / 7, 7**-0.5
+    assert z.shape == (500, 3)
+    assert ((z.mean(0) - loc).abs() < 4 * sd / 500**0.5).all()
+    likelihood = dist.Normal(z[..., None], 1.0).log_prob(x.flatten(1)).sum(-1)
+    torch.testing.assert_close(d.log_likelihood, likelihood)
+    torch.testing.assert_close(d.log_p, likelihood + dist.Normal(0.0, 1.0).log_prob(z))
+    torch.testing.assert_close(d.log_q, dist.Normal(loc, sd).log_prob(z))
+    torch.testing.assert_close(d.quantities["centroid"][..., 0], z)
+    assert d.pictures.shape == (500, 2, 1, 2, 3)
+    error = (2 / 500) ** 0.5  # a pixel's variance is at most 1 + 1/7
+    assert ((d.pictures.mean((0, 2, 3, 4)) - loc[:2]).abs() < 4 * error).all()
+    assert abs(float((d.pictures[:, 0] - z[:, 0].view(-1, 1, 1, 1)).var()) - 1) < 0.15
+    torch.testing.assert_close(d.replicated["brightness"][:, :2], d.pictures.mean((2, 3, 4)))
+
+
+def test_the_prior_is_drawn_by_the_program_alone():
+    small = small_programs.Count()
+    d = draw_prior(small.program, 600, rows=250)
+    n = d.quantities["n_objects"][:, 0]
+    assert d.pictures.shape == (600, 1, 1, 2, 3)
+    mass = [0.4 * 0.6**k for k in range(4)] + [0.6**4]
+    for k, p in enumerate(mass):
+        error = (p * (1 - p) / 600) ** 0.5
+        assert abs(float((n == k).float().mean()) - p) < 4 * error
+    torch.testing.assert_close(d.log_p - d.log_q, d.log_likelihood)
+    assert d.latents["z_pres_1"].dtype == torch.int8
+
+
+def test_a_program_without_images_is_told_so():
+    def program(images=None, batch=1):
+        with pyro.plate("batch", batch):
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    with pytest.raises(ValueError, match=r"no site 'images'; this program samples \['z'\]"):
+        draw_prior(program, 2)
+
+
+def test_many_draws_cost_less_than_a_loop():
+    small = small_programs.Presence()
+    x, guide = simulate(small, 16), small.guide()
+    pyro.enable_validation(False)
+
+    def seconds(run):
+        started = time.perf_counter()
+        run()
+        return time.perf_counter() - started
+
+    def loop():
+        for _ in range(200):
+            draw(small.program, guide, x, 1)
+
+    together = min(seconds(lambda: draw(small.program, guide, x, 200)) for _ in range(3))
+    assert seconds(loop) > 20 * together
+
+
+# ArviZ
+
+
+def test_a_tie_is_absent_at_the_mode():
+    """Torch's own mode of a Bernoulli of 1/2 is NaN."""
+    with Mode():
+        value = pyro.sample("z_pres", dist.Bernoulli(torch.tensor([0.4, 0.5, 0.6])))
+    assert value.tolist() == [0.0, 0.0, 1.0]

@@ -1,0 +1,50 @@
+"""The trainer: scheduled weights, clipping, and what must fit."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from training import OWN, small, train
+
+from inference.estimators import estimator
+from inference.plan import Run, plan
+from inference.schedules import Linear
+from inference.trainer import Trainer, largest
+
+
+def test_a_program_and_guide_that_disagree_are_refused_by_site(tmp_path):
+    path = tmp_path / "odd.py"
+    path.write_text(
+        OWN.replace('pyro.sample("z_what", dist.Normal(loc', 'pyro.sample("z", dist.Normal(loc')
+    )
+    with pytest.raises(ValueError, match=r"program has z_what of .* guide z of"):
+        train(Run(str(path), tmp_path / "run", steps=2, set=("train.scenes=8", "train.batch=4")))
+
+
+def test_a_weight_on_a_schedule_multiplies_the_kl_of_the_sites_it_names(tmp_path):
+    p = plan(small(tmp_path))
+    plain = {k: v for k, v in p.recipe.schedules.items() if not k.startswith("weight.")}
+    plain["learning_rate"] = Linear(0.0, 0.0, 1)
+    weighed = {**plain, "weight.z_what*": Linear(0.0, 3.0, 1)}
+    found = {}
+    for name, schedules in (("plain", plain), ("weighed", weighed)):
+        torch.manual_seed(0)
+        modules = p.source.build(p.config)
+        gradients = estimator("gumbel")
+        chosen = replace(p, recipe=replace(p.recipe, schedules=schedules))
+        trainer, x = Trainer(chosen, *modules, gradients), torch.rand(2, 3, 32, 32)
+        found[name] = [(torch.manual_seed(1), trainer.update(x)[1])[1] for _ in range(2)]
+    for before, after, factor in zip(found["plain"], found["weighed"], (0, 3), strict=True):
+        for term, value in before.items():
+            wanted = factor * value if term.startswith("kl/z_what") else value
+            torch.testing.assert_close(after[term], wanted)
+
+
+def test_gradients_are_clipped_by_their_largest_number():
+    parameters = [torch.nn.Parameter(torch.randn(n)) for n in (15, 7, 2)]
+    for p in parameters[:2]:
+        p.grad = 3 * torch.randn_like(p)
+    assert largest(parameters) == torch.cat([p.grad for p in parameters[:2]]).abs().max()
+    parameters[1].grad[3] = math.nan
+    assert largest(parameters).isnan()

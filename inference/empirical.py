@@ -50,8 +50,9 @@ LOOK = 50
 class Settings:
     """How a prior is fitted."""
 
-    draws: int = 4  # of every image
-    steps: int = 1000
+    images: int = 20_000  # of the run's training images, at most
+    draws: int = 2  # of every image
+    steps: int = 300
     batch: int = 512
     rate: float = 1e-2  # of Adam, falling to 0 as a cosine
     apart: int = 10  # every tenth image only decides which step was best
@@ -66,7 +67,7 @@ class Fit(NamedTuple):
     after: float
     """likewise"""
     step: int
-    """whose parameters were best, and were kept"""
+    """whose parameters were best, and were kept; 0: those it began with"""
 
 
 class Enough(Exception):
@@ -182,12 +183,14 @@ def fit(
     train, held = split(draws, images, settings)
     parameters = list(dict.fromkeys(p for m in modules.values() for p in m.parameters()))
     best = before = mean_score(program, draws, held, names)
-    at, state = 0, [p.detach().clone() for p in parameters]
+    at, state = 0, copies(parameters)
     with torch.random.fork_rng(devices=[]), only(program, parameters):
         torch.manual_seed(settings.seed)
         for pattern, module in modules.items():
             if hasattr(module, "begin"):
                 module.begin(torch.cat([draws.flat(n, train) for n in matching(draws, [pattern])]))
+        if (found := mean_score(program, draws, held, names)) > best:
+            best, state = found, copies(parameters)
         optimiser = torch.optim.Adam(parameters, settings.rate)
         falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
         for step in range(1, settings.steps + 1):
@@ -198,11 +201,16 @@ def fit(
             if step % LOOK == 0 or step == settings.steps:
                 found = mean_score(program, draws, held, names)
                 if found > best:
-                    best, at, state = found, step, [p.detach().clone() for p in parameters]
+                    best, at, state = found, step, copies(parameters)
     with torch.no_grad():
         for p, value in zip(parameters, state, strict=True):
             p.copy_(value)
     return Fit(before, best, at)
+
+
+def copies(parameters: Iterable[Tensor]) -> list[Tensor]:
+    """As they are now."""
+    return [p.detach().clone() for p in parameters]
 
 
 def matching(draws: Draws, patterns: Iterable[str]) -> list[str]:
@@ -264,7 +272,7 @@ def fit_run(
     for name in chosen.values():
         if name not in known:
             raise ValueError(f"the program has no module {name!r}; known are {', '.join(known)}")
-    images = training_images(config)
+    images = training_images(config)[: how.images]
     program.eval(), guide.eval()
     draws = cached(guide, images, how.draws)
     modules = {pattern: known[name] for pattern, name in chosen.items()}

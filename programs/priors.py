@@ -24,8 +24,8 @@ from programs.distributions import normal, positive
 
 UNIT = math.log(math.e - 1)
 """A deviation of 1, before softplus."""
-NARROWEST = 0.05
-"""Of deviations where a fit begins: below it a feature says nothing."""
+NARROWEST = 1e-3
+"""Of deviations where a fit begins."""
 
 
 class Mixture(dist.MixtureSameFamily):
@@ -75,36 +75,32 @@ class LearnedMixture(nn.Module):
 
     @torch.no_grad()
     def begin(self, draws: Tensor) -> None:
-        """Where a fit begins: parts of the draws (N, D), by k-means, each with its mean and deviations."""
-        centres = apart(draws, len(self.loc))
+        """Where a fit begins: the draws (N, D) by expectation maximisation (Dempster et al., 1977)."""
+        middle, unit = draws.mean(0), draws.std(0).clamp(min=1e-6)
+        x = (draws - middle) / unit
+        loc = x[torch.randint(len(x), (len(self.loc),))]
+        sd, weights = torch.full_like(loc, START), torch.full_like(self.logits, 1 / len(loc))
         for _ in range(ROUNDS):
-            nearest = distance(draws, centres).argmin(1)
-            share = torch.nn.functional.one_hot(nearest, len(centres)).to(draws.dtype)
-            count = share.sum(0).clamp(min=1)[:, None]
-            centres = torch.where(share.sum(0)[:, None] > 0, share.T @ draws / count, centres)
-        squares = (share.T @ draws.square() / count - centres.square()).clamp(min=0)
-        self.logits.copy_((share.mean(0) + 1e-3).log())
-        self.loc.copy_(centres)
-        self.spread.copy_(raw(squares.sqrt()))
+            share = (weights.log() + log_normal(x, loc, sd)).softmax(1)
+            number = share.sum(0) + 1e-6
+            loc = share.T @ x / number[:, None]
+            squares = share.T @ x.square() / number[:, None] - loc.square()
+            sd, weights = squares.clamp(min=LEAST**2).sqrt(), number / number.sum()
+        self.logits.copy_(weights.log())
+        self.loc.copy_(middle + unit * loc)
+        self.spread.copy_(raw(unit * sd))
 
 
-ROUNDS = 20
-"""Of moving the parts' centres (Lloyd, 1982)."""
+ROUNDS, START, LEAST = 60, 0.7, 0.03
+"""Of expectation maximisation: rounds, and deviations at first and at least, in those of the draws."""
 
 
-def distance(draws: Tensor, centres: Tensor) -> Tensor:
-    """(N, K) in deviations of the draws (N, D) in each feature."""
-    unit = draws.std(0).clamp(min=1e-6)
-    return torch.cdist(draws / unit, centres / unit)
-
-
-def apart(draws: Tensor, number: int) -> Tensor:
-    """(K, D) of the draws (N, D), as k-means++ chooses them (Arthur, Vassilvitskii, 2007)."""
-    chosen = draws[torch.randint(len(draws), (1,))]
-    for _ in range(number - 1):
-        square = distance(draws, chosen).amin(1).square() + 1e-12
-        chosen = torch.cat([chosen, draws[torch.multinomial(square, 1)]])
-    return chosen
+def log_normal(x: Tensor, loc: Tensor, sd: Tensor) -> Tensor:
+    """(N, K) log N(x | μ_k, diag σ_k²) of x (N, D), without an array (N, K, D)."""
+    precision = sd**-2
+    squares = x.square() @ precision.T - 2 * x @ (loc * precision).T
+    constant = (loc.square() * precision).sum(1) + 2 * sd.log().sum(1)
+    return -0.5 * (squares + constant + x.shape[1] * math.log(2 * math.pi))
 
 
 def raw(sd: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Priors that are learned, and their fit to draws of a guide."""
 
+import math
 from dataclasses import replace
 
 import pyro
@@ -67,6 +68,17 @@ def test_a_mixture_of_two_becomes_the_aggregate_posterior_and_a_gaussian_cannot(
     share = mixed.prior.logits.softmax(0)[order].detach()
     torch.testing.assert_close(share, torch.tensor([1 / 3, 2 / 3]), rtol=0, atol=0.05)
     assert mixed.prior().mode.tolist() == pytest.approx([4, 0], abs=0.2)
+
+
+def test_a_mixture_begins_at_clusters_that_few_of_many_features_tell_apart():
+    torch.manual_seed(1)
+    centre = torch.tensor([-9.0, 0.0, 9.0])[torch.randint(3, (3000,))]
+    draws = torch.randn(3000, 20) * 5
+    draws[:, 7] = centre + 0.5 * torch.randn(3000)
+    mixture = learned(20, 8)
+    mixture.begin(draws)
+    entropy = Normal(0.0, 5.0).entropy() * 19 + Normal(0.0, 0.5).entropy() + math.log(3)
+    assert mixture().log_prob(draws).mean().item() == pytest.approx(-entropy.item(), abs=0.3)
 
 
 def test_only_what_is_named_is_fitted_and_gradients_are_as_before(draws):

@@ -28,7 +28,9 @@ class Guide(PyroModule):
         object.__setattr__(self, "program", program)
         self.config = c = program.config
         self.encoder = Encoder(c.size, c.grid, c.channels, c.colours)
-        self.watching = Watching(interaction(c), c.units, c.kernel, c.grid)
+        self.watching = Watching(
+            interaction(c), c.units, c.kernel, c.grid if c.structured else None
+        )
         if c.z_bg:
             self.background_head = normed_mlp(c.units * c.grid**2, c.background_hidden, 2 * c.z_bg)
 

@@ -82,6 +82,9 @@ class Config:
     sigma: float = 0.2
     # differs: components of a mixture that is p(z^g_1), a prior of its own; 0: the paper's, one Gaussian
     learned: int = 0
+    structured: bool = (
+        True  # StructDRAW as in section 4.1; False: Algorithm 1 as printed, without f_l-1
+    )
     units: int = 64  # F, of the LSTMs too
     kernel: int = 1  # of the LSTMs  # differs: 3 in Table 7, whose sizes in Table 3 are those of 1
     interaction: tuple[int, ...] = (512, 512)  # MLP_int
@@ -153,7 +156,7 @@ class Program(PyroModule):
             interaction(c),
             embedding(c),
             *(c.units, c.units, c.grid, c.kernel),
-            structured=True,
+            structured=c.structured,
         )
         if c.learned:
             self.first = learned(c.z_global, c.learned)
@@ -312,9 +315,12 @@ def embedding(config: Config) -> nn.Module:
     """
     c = config
     features = c.units * c.grid**2
+    places = nn.Unflatten(-1, (c.units, c.grid, c.grid))
+    if not c.structured:
+        return nn.Sequential(normed_mlp(c.z_global, c.embedding, features), places)
     last = normed(nn.Linear((c.z_global, *c.embedding)[-1], features))
     body = normed_mlp(c.z_global, c.embedding, features)[:-1]
-    return nn.Sequential(*body, *last, nn.Unflatten(-1, (c.units, c.grid, c.grid)))
+    return nn.Sequential(*body, *last, places)
 
 
 def interaction(config: Config) -> nn.Module:

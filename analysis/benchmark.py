@@ -251,7 +251,7 @@ def measure(
 ) -> dict[str, float | str]:
     """All that is known of a step; the names of the columns say the units."""
     ours = learner(run)
-    device, batch = ours.plan.device, ours.plan.recipe.batch
+    device = ours.plan.device
     steps = {"ours": training_step(ours)}
     if against:
         steps["theirs"] = imported(against, "--against")(floats(ours.data, device))
@@ -261,25 +261,7 @@ def measure(
         steps["eager"] = ours.update
     pyro.enable_validation(False)
     times = alternate(steps, device, clock)
-    median = float(times["ours"].median())
-    row: dict[str, float | str] = {
-        "program": ours.plan.variant,
-        "preset": run.preset,
-        "estimator": ours.plan.recipe.estimator,
-        "batch": batch,
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "parameters": sum(p.numel() for p in ours.trainer.learned),
-        "parameters with baselines": _numbers(ours.trainer.optimiser),
-        "milliseconds": median,
-        "steps_per_second": 1000 / median,
-        "images_per_second": 1000 * batch / median,
-        **Phases(ours).measure(STEPS),
-        **work(ours.update, device),
-        "peak MiB": peak_memory(device),
-    }
-    rate = row["gigaflop"] / median * 1000
-    row |= {"gigaflop/s": rate, "share of a matrix product": rate / product_rate(device)}
+    row = about(ours, run) | of_a_step(ours, float(times["ours"].median()))
     if against:
         row["against"] = against
         row["their milliseconds"] = float(times["theirs"].median())
@@ -293,6 +275,38 @@ def measure(
         row["eager ratio"] = float((times["eager"] / times["ours"]).median())
         row["eager GPU busy"] = gpu_busy(ours.update, device)
     return row
+
+
+def about(ours: Learner, run: Run) -> dict[str, float | str]:
+    """What is timed, and on what."""
+    cuda = ours.plan.device.type == "cuda"
+    return {
+        "program": ours.plan.variant,
+        "preset": run.preset,
+        "estimator": ours.plan.recipe.estimator,
+        "batch": ours.plan.recipe.batch,
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "threads": torch.get_num_threads(),
+        "parameters": sum(p.numel() for p in ours.trainer.learned),
+        "parameters with baselines": _numbers(ours.trainer.optimiser),
+    }
+
+
+def of_a_step(ours: Learner, milliseconds: float) -> dict[str, float | str]:
+    """What a step that takes so long does: rates, phases, operations, memory, share of the machine's limit."""
+    device = ours.plan.device
+    done = work(ours.update, device)
+    rate = done["gigaflop"] / milliseconds * 1000
+    return {
+        "milliseconds": milliseconds,
+        "steps_per_second": 1000 / milliseconds,
+        "images_per_second": 1000 * ours.plan.recipe.batch / milliseconds,
+        **Phases(ours).measure(STEPS),
+        **done,
+        "peak MiB": peak_memory(device),
+        "gigaflop/s": rate,
+        "share of a matrix product": rate / product_rate(device),
+    }
 
 
 def _numbers(optimiser: torch.optim.Optimizer) -> int:

@@ -220,6 +220,12 @@ def parser() -> argparse.ArgumentParser:
                         "of clips, a video, or CLEVR with masks as an HDF5 file")  # fmt: skip
     a.add_argument("--estimator", metavar="E", action=Explained, help=f"one of {', '.join(ESTIMATORS)}, or "
                    "PATTERN=E,… by names of sites; help tells what they are")  # fmt: skip
+    _add_settings(a)
+    return a
+
+
+def _add_settings(a: argparse.ArgumentParser) -> None:
+    """How long, on what, where to, and from where."""
     a.add_argument("--steps", type=int, metavar="N", help="the step to reach")
     a.add_argument(
         "--minutes", type=float, default=math.inf, metavar="M", help="stop cleanly after M"
@@ -240,7 +246,6 @@ def parser() -> argparse.ArgumentParser:
     a.add_argument("--resume", action="store_true", help="continue the run in --out")
     a.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of the "
                    "program's Config; world.FIELD of the world's, train.FIELD of the recipe")  # fmt: skip
-    return a
 
 
 class Explained(argparse.Action):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -58,48 +59,64 @@ def shape_metrics(nodes: Nodes, true_nodes: Nodes) -> dict[str, float]:
         `experts_alive`, the number of categories that at least `ALIVE` of the present inferred objects have.
     """
     check_same_length(nodes, true_nodes)
-    whole, hidden, order = [], [], []
-    winners: list[Tensor] = []
-    for image in range(len(nodes.pres)):
-        slot, true_slot = (
-            nodes.present[image].nonzero()[:, 0],
-            true_nodes.present[image].nonzero()[:, 0],
-        )
-        shape, true_shape = (
-            nodes.shape[image, slot].cpu() > 0.5,
-            true_nodes.shape[image, true_slot].cpu() > 0.5,
-        )
-        partner = _partners(shape, true_shape)
-        shape = torch.cat([shape, torch.zeros_like(true_shape[:1])])[partner]  # partner -1: nothing
-        whole += _mask_iou(shape, true_shape).tolist()
-        depth = true_nodes.depth[image, true_slot].cpu()
-        above = depth < depth[:, None]  # (i, j): j lies in front of i
-        covered = (above[..., None, None] & true_shape).any(1)
-        some = (covered & true_shape).any(-1).any(-1)
-        hidden += _mask_iou(shape & covered, true_shape & covered)[some].tolist()
-        guess = torch.cat([nodes.depth[image, slot].cpu().double(), torch.tensor([torch.nan])])[
-            partner
-        ]
-        meet = (true_shape[:, None] & true_shape).any(-1).any(-1) & above
-        order += (guess < guess[:, None])[meet].tolist()
-        if nodes.category is not None and true_nodes.category is not None:
-            found = partner >= 0
-            pair = (
-                nodes.category[image, slot].cpu()[partner[found]],
-                true_nodes.category[image, true_slot].cpu()[found],
-            )
-            winners += zip(*(t.tolist() for t in pair), strict=True)
-    mean = lambda values: sum(values) / len(values) if values else 1.0  # noqa: E731
+    judged = [_judge(nodes, true_nodes, image) for image in range(len(nodes.pres))]
     result = {
-        "shape_iou": mean(whole),
-        "hidden_iou": mean(hidden),
-        "depth_order_accuracy": mean(order),
+        "shape_iou": _mean([v for j in judged for v in j.whole]),
+        "hidden_iou": _mean([v for j in judged for v in j.hidden]),
+        "depth_order_accuracy": _mean([v for j in judged for v in j.order]),
     }
     if nodes.category is not None and true_nodes.category is not None:
-        result["expert_purity"] = mutual_information(winners)
+        result["expert_purity"] = mutual_information([pair for j in judged for pair in j.winners])
         share = label_counts(nodes).sum(0).double() / max(1, int(nodes.present.sum()))
         result["experts_alive"] = float((share >= ALIVE).sum())
     return result
+
+
+class _Judged(NamedTuple):
+    """What `shape_metrics` averages of one image."""
+
+    whole: list[float]
+    """IoU of every true object's full shape"""
+    hidden: list[float]
+    """IoU of what lies behind others, of those of which something does"""
+    order: list[bool]
+    """whether the order of a pair that overlaps is right"""
+    winners: list[tuple[int, int]]
+    """inferred and true category of every pair of partners"""
+
+
+def _judge(nodes: Nodes, true_nodes: Nodes, image: int) -> _Judged:
+    """Pair the objects of an image, and compare them."""
+    slot = nodes.present[image].nonzero()[:, 0]
+    true_slot = true_nodes.present[image].nonzero()[:, 0]
+    shape = nodes.shape[image, slot].cpu() > 0.5
+    true_shape = true_nodes.shape[image, true_slot].cpu() > 0.5
+    partner = _partners(shape, true_shape)
+    shape = torch.cat([shape, torch.zeros_like(true_shape[:1])])[partner]  # partner -1: nothing
+    depth = true_nodes.depth[image, true_slot].cpu()
+    above = depth < depth[:, None]  # (i, j): j lies in front of i
+    covered = (above[..., None, None] & true_shape).any(1)
+    some = (covered & true_shape).any(-1).any(-1)
+    own_depth = nodes.depth[image, slot].cpu().double()
+    guess = torch.cat([own_depth, torch.tensor([torch.nan])])[partner]
+    meet = (true_shape[:, None] & true_shape).any(-1).any(-1) & above
+    winners: list[tuple[int, int]] = []
+    if nodes.category is not None and true_nodes.category is not None:
+        found = partner >= 0
+        own = nodes.category[image, slot].cpu()[partner[found]].tolist()
+        true = true_nodes.category[image, true_slot].cpu()[found].tolist()
+        winners = list(zip(own, true, strict=True))
+    return _Judged(
+        _mask_iou(shape, true_shape).tolist(),
+        _mask_iou(shape & covered, true_shape & covered)[some].tolist(),
+        (guess < guess[:, None])[meet].tolist(),
+        winners,
+    )
+
+
+def _mean(values: list) -> float:
+    """The mean; 1 of nothing."""
+    return sum(values) / len(values) if values else 1.0
 
 
 def _partners(shapes: Tensor, true_shapes: Tensor) -> Tensor:

@@ -105,7 +105,9 @@ class Bound(Whole):
             for n, s in drawn.items()
             if not is_plate(s) and (is_discrete(s) or not discrete)
         ]
-        return sum(sites).view(copies or self.copies, -1) if sites else torch.zeros(())
+        if not sites:
+            return next(iter(drawn.values()))["value"].new_zeros(())
+        return sum(sites).view(copies or self.copies, -1)
 
     def terms(self, traces: tuple[Trace, Trace]) -> dict[str, Tensor]:
         """Of the ELBO, for the log: the mean over the copies."""

@@ -31,7 +31,7 @@ from programs.scene import Nodes, Scene
 from programs.worlds import shapes2d
 from programs.worlds.shapes2d import COLOURS, centres, rasterise, tables
 
-VERSION = "1"
+VERSION = "2"
 """To be raised with every change of what is drawn: cached sets are found by it."""
 GROUPS, OBJECTS, PARTS = 4, 3, 2
 GAP = 8 / 64

@@ -304,6 +304,9 @@ class Malice:
 def test_no_file_of_a_run_is_run_as_code(trained, own, tmp_path, capsys, where):
     malice, torch_malice = pickle.dumps(Malice(tmp_path / "touched")), io.BytesIO()
     torch.save({"step": Malice(tmp_path / "touched")}, torch_malice)
+    if where == "weights.safetensors":  # which are read where there is no checkpoint
+        for file in trained.glob("*.ckpt"):
+            file.unlink()
     for content in (malice, torch_malice.getvalue()):
         if where == "checkpoint.ckpt":
             content = checkpoint.MAGIC + hashlib.sha256(content).digest() + content
@@ -346,7 +349,7 @@ def test_a_config_that_is_damaged_or_of_a_newer_version_is_refused(tmp_path, cap
 
 
 def test_a_run_without_a_checkpoint_yet_is_refused_with_what_to_do(trained, capsys):
-    for file in trained.glob("*.ckpt"):
+    for file in (*trained.glob("*.ckpt"), trained / "weights.safetensors"):
         file.unlink()
     capsys.readouterr()
     assert evaluate.main([str(trained)]) == 2

@@ -35,7 +35,7 @@ def unlit():
     def draw(name, number, seed=0, **changes):
         patch = pytest.MonkeyPatch()
         with patch.context() as m:
-            black = lambda solids, *_: torch.zeros(len(solids.shape), 3, 1, 1)
+            black = lambda solids, *_: torch.zeros(len(solids.shape), 3, 128, 128)
             m.setattr(tracer, "picture", black)
             return make(name, number, seed, size=128, **changes)
 

@@ -106,7 +106,8 @@ class Bound(Whole):
             if not is_plate(s) and (is_discrete(s) or not discrete)
         ]
         if not sites:
-            return next(iter(drawn.values()))["value"].new_zeros(())
+            latent = next(s for s in drawn.values() if not is_plate(s))
+            return latent["value"].new_zeros(())
         return sum(sites).view(copies or self.copies, -1)
 
     def terms(self, traces: tuple[Trace, Trace]) -> dict[str, Tensor]:

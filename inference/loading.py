@@ -55,7 +55,7 @@ class Source:
     @property
     def stem(self) -> str:
         """The program's name if it is one of the project's, which have recipes; else empty."""
-        return self.name if self.path.resolve().parent == ROOT / "programs" else ""
+        return own_stem(self.path)
 
     def build(self, config: Any) -> tuple[nn.Module, nn.Module]:
         """A program and its guide with fresh parameters."""
@@ -151,9 +151,7 @@ def load(path: str | Path) -> Source:
     Raises:
         ValueError: no such file, a file that does not import, or no program or guide in it.
     """
-    path = Path(path)
-    if not path.is_file() and not path.is_absolute() and (ROOT / path).is_file():
-        path = ROOT / path  # the project's own programs from any folder
+    path = located(path)
     if not path.is_file():
         known = ", ".join(f"programs/{name}.py" for name in own_programs())
         raise ValueError(f"no program file {str(path)!r}; the project has {known}")
@@ -175,6 +173,19 @@ def load(path: str | Path) -> Source:
             f"guides/{path.name}), or two functions model(images) and guide(images)"
         )
     return Source(path.stem, path, program, guide)
+
+
+def located(path: str | Path) -> Path:
+    """A program file's path; the project's own programs are found from any folder."""
+    path = Path(path)
+    if not path.is_file() and not path.is_absolute() and (ROOT / path).is_file():
+        return ROOT / path
+    return path
+
+
+def own_stem(path: Path) -> str:
+    """The stem of a file in programs/, whose recipes have the same; empty for any other file."""
+    return path.stem if path.resolve().parent == ROOT / "programs" else ""
 
 
 def own_programs() -> list[str]:

@@ -28,7 +28,7 @@ import pyro
 from inference import checkpoint
 from inference.estimators import ESTIMATORS, table
 from inference.images.dataset import Dataset
-from inference.loading import load
+from inference.loading import located, own_stem
 from inference.log import SINKS, Log, print_anything
 from inference.machine import distributed
 from inference.machine.capture import Step
@@ -282,7 +282,7 @@ def default_folder(options: dict[str, Any]) -> Path:
     elif options["world"]:
         source = Path(options["world"]).stem
     else:
-        program = load(options["program"]).stem
+        program = own_stem(located(options["program"]))
         source = recipe(program, stem, options["preset"]).world
     return Path("runs") / f"{stem}-{source}"
 

@@ -148,3 +148,21 @@ def simulate(small, number):
     """Images (number, 1, 2, 3) and Scenes from the prior."""
     trace = pyro.poutine.trace(small.program).get_trace(batch=number)
     return trace.nodes["images"]["value"], trace.nodes["_RETURN"]["value"]
+
+
+def conjugate(images=None, batch=1):
+    """A number per image, N(0, 1), seen with noise of deviation 0.5."""
+    number = batch if images is None else len(images)
+    with pyro.plate("batch", number, dim=-1):
+        z = pyro.sample("z_what", dist.Normal(torch.zeros(number), 1.0))
+        pyro.sample("images", dist.Normal(z, 0.5), obs=images)
+
+
+def posterior(scale):
+    """Guides of `conjugate` at the posterior's mean; it is the posterior at a scale of 0.2 ** 0.5."""
+
+    def guide(images, batch=1):
+        with pyro.plate("batch", len(images), dim=-1):
+            pyro.sample("z_what", dist.Normal(images / 1.25, scale))
+
+    return guide

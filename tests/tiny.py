@@ -63,3 +63,12 @@ def shows_something(figure):
     """Whether a figure has pictures, and none of them is of one colour alone."""
     pictures = [image.get_array() for axes in figure.axes for image in axes.get_images()]
     return bool(pictures) and all(picture.std() > 1e-4 for picture in pictures)
+
+
+def check_item(item, runs, request):
+    """An item of a paper is made of those of the runs that it trains, with rows or pictures."""
+    made = item.make({k: run for k, run in runs.items() if k in item.trainings}, request)
+    assert made.rows or made.figures
+    for figure in made.figures.values():
+        figure.draw_without_rendering()
+        assert any(axes.images for axes in figure.axes)

@@ -5,10 +5,10 @@ import math
 import os
 
 import pyro
-import pyro.distributions as dist
 import pytest
 import tiny
 import torch
+from small_programs import conjugate, posterior
 from training import train
 
 from analysis import evaluate as module
@@ -27,21 +27,6 @@ from programs.worlds.shapes2d import Config
 def inferred(folder, x):
     run = open_run(folder)
     return infer(run.program, run.guide, x)
-
-
-def conjugate(images=None, batch=1):
-    number = batch if images is None else len(images)
-    with pyro.plate("batch", number, dim=-1):
-        z = pyro.sample("z_what", dist.Normal(torch.zeros(number), 1.0))
-        pyro.sample("images", dist.Normal(z, 0.5), obs=images)
-
-
-def posterior(scale):
-    def guide(images, batch=1):
-        with pyro.plate("batch", len(images), dim=-1):
-            pyro.sample("z_what", dist.Normal(images / 1.25, scale))
-
-    return guide
 
 
 class Truthful(torch.nn.Module):

@@ -8,6 +8,7 @@ import pyro.distributions as dist
 import pytest
 import small_programs
 import torch
+from small_programs import conjugate, posterior
 
 from analysis.posterior import (
     ess,
@@ -114,21 +115,6 @@ def test_ess_is_kongs():
     weights = torch.randn(50, 3)
     w = weights.exp()
     torch.testing.assert_close(ess(weights), w.sum(0).square() / w.square().sum(0))
-
-
-def conjugate(images=None, batch=1):
-    number = batch if images is None else len(images)
-    with pyro.plate("batch", number, dim=-1):
-        z = pyro.sample("z_what", dist.Normal(torch.zeros(number), 1.0))
-        pyro.sample("images", dist.Normal(z, 0.5), obs=images)
-
-
-def posterior(scale):
-    def guide(images, batch=1):
-        with pyro.plate("batch", len(images), dim=-1):
-            pyro.sample("z_what", dist.Normal(images / 1.25, scale))
-
-    return guide
 
 
 X = torch.tensor([0.7, -1.4, 0.1])

@@ -3,7 +3,7 @@
 import pyro
 import pytest
 import torch
-from tiny import untrained
+from tiny import check_item, untrained
 
 from analysis.evaluate import floats
 from analysis.papers.air import figures, tables
@@ -41,12 +41,7 @@ def test_every_table_and_figure_with_a_result_is_an_item():
 
 @pytest.mark.parametrize("name", ITEMS)
 def test_every_item_is_made_of_what_there_is(name, runs):
-    item = ITEMS[name]
-    made = item.make({k: run for k, run in runs.items() if k in item.trainings}, REQUEST)
-    assert made.rows or made.figures
-    for figure in made.figures.values():
-        figure.draw_without_rendering()
-        assert any(axes.images for axes in figure.axes)
+    check_item(ITEMS[name], runs, REQUEST)
 
 
 def test_the_table_has_four_cells_and_what_chance_reaches(runs):

@@ -3,7 +3,7 @@
 import pyro
 import pytest
 import torch
-from tiny import untrained
+from tiny import check_item, untrained
 
 from analysis.evaluate import with_masks
 from analysis.papers.denf import figures, tables
@@ -45,12 +45,7 @@ def test_every_table_and_figure_with_a_result_is_an_item():
 
 @pytest.mark.parametrize("name", ITEMS)
 def test_every_item_is_made_of_what_there_is(name, runs):
-    item = ITEMS[name]
-    made = item.make({k: run for k, run in runs.items() if k in item.trainings}, REQUEST)
-    assert made.rows or made.figures
-    for figure in made.figures.values():
-        figure.draw_without_rendering()
-        assert any(axes.images for axes in figure.axes)
+    check_item(ITEMS[name], runs, REQUEST)
 
 
 def test_the_model_without_a_transformer_keeps_the_other_penalties(tmp_path):

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from programs.blocks import render
 from programs.blocks.config import check_learned, check_positive
-from programs.blocks.distributions import MixedPixels, gaussian
+from programs.blocks.distributions import PixelMixture, gaussian
 from programs.blocks.nets import BroadcastDecoder, RecurrentCell, SubpixelDecoder, mlp
 from programs.blocks.priors import AffineGaussian
 from programs.blocks.segments import break_stick, draw_masks
@@ -102,7 +102,7 @@ class Program(PyroModule):
             with pyro.plate("components", self.config.components, dim=-1):
                 z_bg = pyro.sample("z_bg", self.component(z_mask))
             colours = self.decoder(z_bg).sigmoid().unsqueeze(-5)
-            pixels = MixedPixels(colours, log_shares, self.sigma)
+            pixels = PixelMixture(colours, log_shares, self.sigma)
             pyro.sample("images", pixels, obs=None if images is None else images.unsqueeze(-4))
         return self.scene(pixels)
 
@@ -115,9 +115,9 @@ class Program(PyroModule):
         row = row.expand(*prior.batch_shape, -1)
         return self.component_prior(torch.cat([prior.mean, prior.stddev, row], -1))
 
-    def scene(self, pixels: MixedPixels) -> Scene:
+    def scene(self, pixels: PixelMixture) -> Scene:
         """The components as a Scene of one level, all of the same depth: they share pixels."""
-        shape, colours = pixels.log_shares.exp().squeeze(-4), pixels.segments.squeeze(-5)
+        shape, colours = pixels.log_weights.exp().squeeze(-4), pixels.means.squeeze(-5)
         background = shape.mean((-2, -1)).argmax(-1, keepdim=True)
         own = (shape > 0.5).to(shape.dtype).mean((-2, -1))
         pres = (own >= LEAST).to(shape.dtype).scatter(-1, background, 0.0)

@@ -45,7 +45,14 @@ from torch.nn import functional as F
 
 from programs.blocks import render
 from programs.blocks.config import check_learned, check_positive
-from programs.blocks.distributions import PixelMixture, gate, gaussian, normal, positive
+from programs.blocks.distributions import (
+    PixelMixture,
+    gate,
+    gaussian,
+    in_front,
+    normal,
+    positive,
+)
 from programs.blocks.nets import BroadcastDecoder, SubpixelDecoder, mlp, where_present
 from programs.blocks.prior_nets import NetBernoulli, NetMixture
 from programs.blocks.priors import learned
@@ -274,7 +281,9 @@ class Program(PyroModule):
         colours, mask = patches[0].split([3, 1], -3)
         mask = mask.clamp(max=1)  # a convex sum of masks may exceed 1 by a rounding
         mixing = torch.where(self.fixed_mixing.isnan(), mask, self.fixed_mixing)
-        return patches[1:], PixelMixture(colours, background, mixing, self.sigma_fg, self.sigma_bg)
+        means = torch.stack(torch.broadcast_tensors(colours, background), -4)
+        sigma = torch.stack([self.sigma_fg, self.sigma_bg])
+        return patches[1:], PixelMixture(means, in_front(mixing), sigma)
 
     def prior(self, level: int, parent: Branch) -> tuple[Edges, dist.TorchDistribution]:
         """PresPoseApprPri (Algorithm 2, line 1): over the (..., N) children of all parents."""

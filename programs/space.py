@@ -42,7 +42,7 @@ from torch import Tensor, nn
 
 from programs.blocks import render
 from programs.blocks.config import check_learned, check_positive
-from programs.blocks.distributions import SegmentedPixels, gate, gaussian, normal
+from programs.blocks.distributions import PixelMixture, gate, gaussian, in_front, normal
 from programs.blocks.nets import (
     BroadcastDecoder,
     RecurrentCell,
@@ -133,6 +133,11 @@ class Background(NamedTuple):
     log_shares: Tensor
     """(..., 1, K, H, W) log π_k"""
 
+    @property
+    def mean(self) -> Tensor:
+        """(..., 1, C, H, W), segments mixed by their shares."""
+        return (self.log_shares.exp().unsqueeze(-3) * self.colours).sum(-4)
+
 
 class Program(PyroModule):
     """The generative process. ``Program(config)(images)`` conditions, ``(batch=16)`` samples the prior."""
@@ -220,7 +225,7 @@ class Program(PyroModule):
 
     def render(
         self, glimpses: Tensor, pres: Tensor, pose: Tensor, depth: Tensor, background: Background
-    ) -> SegmentedPixels:
+    ) -> PixelMixture:
         """Glimpses (..., N, 4, h, w), the opacity last, on each other and on the background."""
         place = partial(render.place_upright, size=self.config.size)
         placed = where_present(pres, place, glimpses, pose)
@@ -228,7 +233,11 @@ class Program(PyroModule):
         colours, opacity = drawn.split([self.config.colours, 1], -3)
         opacity = opacity.clamp(max=1)  # a convex sum may exceed 1 by a rounding
         mixing = torch.where(self.fixed_mixing.isnan(), opacity, self.fixed_mixing)
-        return SegmentedPixels(colours, mixing, *background, self.sigma_fg, self.sigma_bg)
+        segments = background.colours
+        front = colours.unsqueeze(-4).expand_as(segments[..., :1, :, :, :])
+        sigma = torch.stack([self.sigma_fg, *[self.sigma_bg] * segments.shape[-4]])
+        weights = in_front(mixing, background.log_shares)
+        return PixelMixture(torch.cat([front, segments], -4), weights, sigma)
 
     def pose(self, where: Tensor, scale: Tensor) -> Tensor:
         """(..., N, 2, 3) from the raw Gaussians."""
@@ -238,20 +247,21 @@ class Program(PyroModule):
         return render.pose(centre, scale.sigmoid(), torch.zeros_like(where[..., 0]))
 
     def scene(
-        self, cells: Cells, glimpses: Tensor, pixels: SegmentedPixels, background: Background
+        self, cells: Cells, glimpses: Tensor, pixels: PixelMixture, background: Background
     ) -> Scene:
         """The sampled cells as a Scene of one level."""
         root = torch.zeros_like(cells.pres, dtype=torch.long)
         nodes = Nodes(cells.pres, cells.pose, cells.depth, root, patch=glimpses)
-        behind, opacity = pixels.background.squeeze(-4), pixels.mixing.squeeze(-4)
-        return Scene(pixels.mean.squeeze(-4), (nodes,), behind, opacity)
+        opacity = pixels.log_weights[..., :1, :, :].exp().squeeze(-4)
+        return Scene(pixels.mean.squeeze(-4), (nodes,), background.mean.squeeze(-4), opacity)
 
     def redraw(self, scene: Scene) -> Scene:
         """The image of a Scene, perhaps an edited one, from its patches, poses and presences."""
         nodes, behind = scene.objects, scene.background[:, None, None]
         one = Background(behind, torch.zeros_like(behind[..., 0, :, :]))
         pixels = self.render(nodes.patch, nodes.pres, nodes.pose, nodes.depth, one)
-        return replace(scene, image=pixels.mean.squeeze(1), opacity=pixels.mixing.squeeze(1))
+        opacity = pixels.log_weights[..., :1, :, :].exp().squeeze(1)
+        return replace(scene, image=pixels.mean.squeeze(1), opacity=opacity)
 
 
 class Segments(nn.Module):

@@ -90,143 +90,14 @@ class gate(Messenger):
 
 
 class PixelMixture(dist.TorchDistribution):
-    """Every pixel is foreground or background (GSGN eq. 7), its channels jointly.
+    """Every pixel shows one of K images, its channels jointly (GSGN eq. 7, SPACE, GENESIS eq. 2).
 
-    p(x_ij) = m_ij N(x_ij | f_ij, σ_fg²) + (1 - m_ij) N(x_ij | b_ij, σ_bg²)
-
-    Args:
-        foreground, background: (..., C, H, W) means.
-        mixing: (..., 1, H, W) in [0, 1], the weight of the foreground.
-        sigma_fg, sigma_bg: standard deviations, numbers or 0-d tensors.
-    """
-
-    arg_constraints: ClassVar = {"mixing": constraints.unit_interval}
-    support = constraints.independent(constraints.real, 3)
-    has_rsample = False
-
-    def __init__(
-        self,
-        foreground: Tensor,
-        background: Tensor,
-        mixing: Tensor,
-        sigma_fg: Tensor | float,
-        sigma_bg: Tensor | float,
-        validate_args: bool | None = None,
-    ) -> None:
-        self.foreground, self.background, self.mixing = foreground, background, mixing
-        self.sigma_fg, self.sigma_bg = sigma_fg, sigma_bg
-        shape = torch.broadcast_shapes(foreground.shape, background.shape)
-        super().__init__(shape[:-3], shape[-3:], validate_args=validate_args)
-
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> PixelMixture:
-        """The same mixture over a larger batch."""
-        fields = (self.foreground, self.background, self.mixing)
-        wide = (t.expand(torch.Size(batch_shape) + t.shape[-3:]) for t in fields)
-        return PixelMixture(*wide, self.sigma_fg, self.sigma_bg, validate_args=False)
-
-    @property
-    def mean(self) -> Tensor:
-        """(..., C, H, W) expected image."""
-        return self.mixing * self.foreground + (1 - self.mixing) * self.background
-
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
-        """An image with its pixel noise."""
-        with torch.no_grad():
-            shape = self._extended_shape(sample_shape)
-            chosen = torch.bernoulli(self.mixing.expand(shape[:-3] + self.mixing.shape[-3:])) > 0.5
-            loc = torch.where(chosen, self.foreground, self.background)
-            noise = torch.randn(shape, dtype=loc.dtype, device=loc.device)
-            return loc + noise * torch.where(chosen, self.sigma_fg, self.sigma_bg)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Log-density of images (..., C, H, W), summed over pixels: nats per image."""
-        # a weight of exactly 0 or 1 would have an infinite gradient in the logarithm
-        mixing = self.mixing.squeeze(-3) * (1 - 2e-6) + 1e-6
-        log_fg = mixing.log() + _pixel_log_normal(value, self.foreground, self.sigma_fg)
-        log_bg = (1 - mixing).log() + _pixel_log_normal(value, self.background, self.sigma_bg)
-        return torch.logaddexp(log_fg, log_bg).sum((-2, -1))
-
-
-class SegmentedPixels(dist.TorchDistribution):
-    """Every pixel is foreground, or of one of K segments of the background, its channels jointly (SPACE).
-
-    p(x_ij) = α_ij N(x_ij | f_ij, σ_fg²) + (1 - α_ij) Σ_k π_k,ij N(x_ij | b_k,ij, σ_bg²)
+    p(x_ij) = Σ_k w_k,ij N(x_ij | μ_k,ij, σ_k²)
 
     Args:
-        foreground: (..., C, H, W) means.
-        mixing: (..., 1, H, W) in [0, 1], α.
-        segments: (..., K, C, H, W) means.
-        log_shares: (..., K, H, W) log π, whose exponentials sum to 1 over K.
-        sigma_fg, sigma_bg: standard deviations, numbers or 0-d tensors.
-    """
-
-    arg_constraints: ClassVar = {"mixing": constraints.unit_interval}
-    support = constraints.independent(constraints.real, 3)
-    has_rsample = False
-
-    def __init__(
-        self,
-        foreground: Tensor,
-        mixing: Tensor,
-        segments: Tensor,
-        log_shares: Tensor,
-        sigma_fg: Tensor | float,
-        sigma_bg: Tensor | float,
-        validate_args: bool | None = None,
-    ) -> None:
-        self.foreground, self.mixing = foreground, mixing
-        self.segments, self.log_shares = segments, log_shares
-        self.sigma_fg, self.sigma_bg = sigma_fg, sigma_bg
-        shape = torch.broadcast_shapes(foreground.shape, self.background.shape)
-        super().__init__(shape[:-3], shape[-3:], validate_args=validate_args)
-
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> SegmentedPixels:
-        """The same mixture over a larger batch."""
-        lead = torch.Size(batch_shape)
-        fields = (self.foreground, 3), (self.mixing, 3), (self.segments, 4), (self.log_shares, 3)
-        wide = (t.expand(lead + t.shape[-event:]) for t, event in fields)
-        return SegmentedPixels(*wide, self.sigma_fg, self.sigma_bg, validate_args=False)
-
-    @property
-    def background(self) -> Tensor:
-        """(..., C, H, W) expected background."""
-        return (self.log_shares.exp().unsqueeze(-3) * self.segments).sum(-4)
-
-    @property
-    def mean(self) -> Tensor:
-        """(..., C, H, W) expected image."""
-        return self.mixing * self.foreground + (1 - self.mixing) * self.background
-
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
-        """An image with its pixel noise."""
-        with torch.no_grad():
-            shape = self._extended_shape(sample_shape)
-            lead = shape[:-3]
-            front = torch.bernoulli(self.mixing.expand(lead + self.mixing.shape[-3:])) > 0.5
-            behind = _choose(self.segments, self.log_shares, shape)
-            noise = torch.randn(shape, dtype=behind.dtype, device=behind.device)
-            loc = torch.where(front, self.foreground, behind)
-            return loc + noise * torch.where(front, self.sigma_fg, self.sigma_bg)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Log-density of images (..., C, H, W), summed over pixels: nats per image."""
-        # a weight of exactly 0 or 1 would have an infinite gradient in the logarithm
-        mixing = self.mixing.squeeze(-3) * (1 - 2e-6) + 1e-6
-        log_fg = mixing.log() + _pixel_log_normal(value, self.foreground, self.sigma_fg)
-        segments = _pixel_log_normal(value.unsqueeze(-4), self.segments, self.sigma_bg)
-        log_bg = (1 - mixing).log() + (self.log_shares + segments).logsumexp(-3)
-        return torch.logaddexp(log_fg, log_bg).sum((-2, -1))
-
-
-class MixedPixels(dist.TorchDistribution):
-    """Every pixel is of one of K segments, its channels jointly (GENESIS, eq. 2).
-
-    p(x_ij) = Σ_k π_k,ij N(x_ij | x_k,ij, σ²)
-
-    Args:
-        segments: (..., K, C, H, W) means.
-        log_shares: (..., K, H, W) log π, whose exponentials sum to 1 over K.
-        sigma: standard deviation, a number or a 0-d tensor.
+        means: (..., K, C, H, W) μ.
+        log_weights: (..., K, H, W) log w, whose exponentials sum to 1 over K.
+        sigma: standard deviation, a number or a 0-d tensor, or (K,) of the images.
     """
 
     arg_constraints: ClassVar = {}
@@ -235,53 +106,60 @@ class MixedPixels(dist.TorchDistribution):
 
     def __init__(
         self,
-        segments: Tensor,
-        log_shares: Tensor,
+        means: Tensor,
+        log_weights: Tensor,
         sigma: Tensor | float,
         validate_args: bool | None = None,
     ) -> None:
-        self.segments, self.log_shares, self.sigma = segments, log_shares, sigma
-        super().__init__(segments.shape[:-4], segments.shape[-3:], validate_args=validate_args)
+        self.means, self.log_weights = means, log_weights
+        sigma = torch.as_tensor(sigma, dtype=means.dtype, device=means.device)
+        self.sigma = sigma.expand(means.shape[-4])
+        lead = torch.broadcast_shapes(means.shape[:-4], log_weights.shape[:-3])
+        super().__init__(lead, means.shape[-3:], validate_args=validate_args)
 
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> MixedPixels:
+    def expand(self, batch_shape: torch.Size, _instance: object = None) -> PixelMixture:
         """The same mixture over a larger batch."""
-        segments = self.segments.expand(torch.Size(batch_shape) + self.segments.shape[-4:])
-        log_shares = self.log_shares.expand(torch.Size(batch_shape) + self.log_shares.shape[-3:])
-        return MixedPixels(segments, log_shares, self.sigma, validate_args=False)
+        lead = torch.Size(batch_shape)
+        means = self.means.expand(lead + self.means.shape[-4:])
+        log_weights = self.log_weights.expand(lead + self.log_weights.shape[-3:])
+        return PixelMixture(means, log_weights, self.sigma, validate_args=False)
 
     @property
     def mean(self) -> Tensor:
         """(..., C, H, W) expected image."""
-        return (self.log_shares.exp().unsqueeze(-3) * self.segments).sum(-4)
+        return (self.log_weights.exp().unsqueeze(-3) * self.means).sum(-4)
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
         """An image with its pixel noise."""
         with torch.no_grad():
-            shape = self._extended_shape(sample_shape)
-            chosen = _choose(self.segments, self.log_shares, shape)
-            return chosen + self.sigma * torch.randn_like(chosen)
+            lead, event = self._extended_shape(sample_shape)[:-3], self.event_shape
+            weights = self.log_weights.exp().movedim(-3, -1)
+            shown = dist.Categorical(weights).expand(lead + event[1:]).sample()
+            sigma = self.sigma[shown].unsqueeze(-3)
+            shown = shown[..., None, None, :, :].expand(*lead, 1, *event)
+            means = self.means.expand(lead + self.means.shape[-4:]).gather(-4, shown).squeeze(-4)
+            return means + sigma * torch.randn_like(means)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density of images (..., C, H, W), summed over pixels: nats per image."""
-        segments = _pixel_log_normal(value.unsqueeze(-4), self.segments, self.sigma)
-        return (self.log_shares + segments).logsumexp(-3).sum((-2, -1))
+        each = _pixel_log_normal(value.unsqueeze(-4), self.means, self.sigma[:, None, None])
+        return (self.log_weights + each).logsumexp(-3).sum((-2, -1))
 
 
-def _choose(segments: Tensor, log_shares: Tensor, shape: torch.Size) -> Tensor:
-    """(..., C, H, W) of `shape`: the mean of a segment, drawn for every pixel by itself."""
-    lead = shape[:-3]
-    logits = log_shares.expand(lead + log_shares.shape[-3:])
-    uniform = torch.rand_like(logits).clamp(1e-12, 1 - 1e-7)
-    chosen = (logits - (-uniform.log()).log()).argmax(-3, keepdim=True)
-    chosen = chosen.unsqueeze(-3).expand(*lead, 1, *shape[-3:])
-    return segments.expand(lead + segments.shape[-4:]).gather(-4, chosen).squeeze(-4)
+def in_front(mixing: Tensor, behind: Tensor | None = None) -> Tensor:
+    """Log-weights of a foreground and of the images behind it.
 
-
-def _pixel_log_normal(value: Tensor, loc: Tensor, sigma: Tensor | float) -> Tensor:
-    """(..., H, W) log N(value | loc, sigma²), summed over channels."""
-    sigma = torch.as_tensor(sigma, dtype=loc.dtype, device=loc.device)
-    constant = loc.shape[-3] * (sigma.log() + 0.5 * math.log(2 * math.pi))
-    return -0.5 * ((value - loc) / sigma).square().sum(-3) - constant
+    Args:
+        mixing: (..., 1, H, W) in [0, 1], the weight of the foreground.
+        behind: (..., K, H, W) log-weights of what shows where the foreground does not; one image
+            by default.
+    Returns:
+        (..., 1 + K, H, W), the foreground first. A weight of exactly 0 or 1 would have an infinite
+        gradient in the logarithm, so weights stay 1e-6 away.
+    """
+    mixing = mixing * (1 - 2e-6) + 1e-6
+    rest = (1 - mixing).log()
+    return torch.cat([mixing.log(), rest if behind is None else rest + behind], -3)
 
 
 class LayeredPixels(dist.TorchDistribution):
@@ -334,3 +212,10 @@ class LayeredPixels(dist.TorchDistribution):
         black = _pixel_log_normal(value, torch.zeros_like(value), self.sigma)
         bare = 1 - self.regions.sum(-3)
         return ((self.regions * layers).sum(-3) + bare * black).sum((-2, -1))
+
+
+def _pixel_log_normal(value: Tensor, loc: Tensor, sigma: Tensor | float) -> Tensor:
+    """(..., H, W) log N(value | loc, sigma²), summed over channels; `sigma` has the result's shape."""
+    sigma = torch.as_tensor(sigma, dtype=loc.dtype, device=loc.device)
+    constant = loc.shape[-3] * (sigma.log() + 0.5 * math.log(2 * math.pi))
+    return -0.5 * (value - loc).square().sum(-3) / sigma.square() - constant

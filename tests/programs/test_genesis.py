@@ -1,7 +1,5 @@
 """GENESIS: masks share the pixels, the mixture, one process for training and sampling, and its Scene."""
 
-import math
-
 import pyro
 import pytest
 import tiny
@@ -9,7 +7,7 @@ import torch
 from pyro import poutine
 
 from inference.objectives import log_prob_per_image
-from programs.blocks.distributions import MixedPixels
+from programs.blocks.distributions import PixelMixture
 
 
 def build(**changes):
@@ -29,49 +27,6 @@ def test_masks_share_every_pixel_and_the_last_takes_what_is_left():
         torch.testing.assert_close(shares[:, 0, k], left * stick, rtol=1e-4, atol=1e-6)
         left = left * (1 - stick)
     torch.testing.assert_close(shares[:, 0, 3], left, rtol=1e-4, atol=1e-6)
-
-
-def mixture(colours=3, size=4):
-    segments, value = torch.rand(3, colours, size, size), torch.rand(colours, size, size)
-    return MixedPixels(segments, torch.randn(3, size, size).log_softmax(-3), 0.3), value
-
-
-def test_the_likelihood_is_the_mixture_pixel_by_pixel():
-    pixels, value = mixture()
-    expected = 0.0
-    for j in range(4):
-        for i in range(4):
-            density = 0.0
-            for k in range(3):
-                part = math.exp(float(pixels.log_shares[k, j, i]))
-                for c in range(3):
-                    z = float(value[c, j, i] - pixels.segments[k, c, j, i]) / 0.3
-                    part *= math.exp(-0.5 * z * z) / (0.3 * math.sqrt(2 * math.pi))
-                density += part
-            expected += math.log(density)
-    assert float(pixels.log_prob(value)) == pytest.approx(expected, rel=1e-4)
-
-
-def test_the_likelihood_of_a_sharp_mixture_far_away_is_finite():
-    segments = torch.zeros(2, 1, 2, 2, requires_grad=True)
-    pixels = MixedPixels(segments, torch.zeros(2, 2, 2).log_softmax(0), 0.01)
-    log_prob = pixels.log_prob(torch.ones(1, 2, 2))  # exp(-5000) is 0
-    log_prob.backward()
-    assert log_prob.isfinite() and segments.grad.isfinite().all()
-    assert float(log_prob.detach()) == pytest.approx(
-        4 * (-5000 - math.log(0.01 * math.sqrt(2 * math.pi))), rel=1e-5
-    )
-
-
-def test_samples_of_pixels_have_their_mean_and_variance():
-    torch.manual_seed(0)
-    pixels, _ = mixture(size=2)
-    n = 20_000
-    draws = pixels.expand((n,)).sample()
-    second = (pixels.log_shares.exp()[:, None] * (pixels.segments**2 + 0.09)).sum(0)
-    variance = second - pixels.mean**2
-    assert ((draws.mean(0) - pixels.mean).abs() < 4.5 * (variance / n).sqrt()).all()
-    torch.testing.assert_close(draws.var(0), variance, rtol=0.05, atol=1e-3)
 
 
 @torch.no_grad()
@@ -120,7 +75,7 @@ def test_the_largest_component_is_the_background_and_tiny_ones_are_absent():
     shares[1] = 0.9 * (1.0 - shares[0])
     shares[2] += 0.1 * (1.0 - shares[0])  # a tenth everywhere, nowhere most
     colours = torch.tensor([0.9, 0.2, 0.5])[:, None, None, None].expand(3, 1, 32, 32)
-    pixels = MixedPixels(colours[None, None], shares.log()[None, None], 0.2)
+    pixels = PixelMixture(colours[None, None], shares.log()[None, None], 0.2)
     scene = program.scene(pixels)
     nodes = scene.objects
     assert nodes.pres.tolist() == [[1.0, 0.0, 0.0]]

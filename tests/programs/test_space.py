@@ -10,7 +10,6 @@ from pyro import poutine
 
 from inference.objectives import Objective, cost_terms, log_prob_per_image
 from programs.blocks import render
-from programs.blocks.distributions import SegmentedPixels
 from programs.space import VARIANTS, Background, Config
 
 
@@ -23,55 +22,6 @@ def test_images_may_be_grey():
     x = torch.rand(2, 1, 32, 32)
     scene = poutine.replay(program, poutine.trace(guide).get_trace(x))(x)
     assert scene.image.shape == (2, 1, 32, 32) and scene.objects.patch.shape[2] == 2
-
-
-def pixels(lead=(), segments=3, size=4):
-    foreground, value = torch.rand(*lead, 3, size, size), torch.rand(*lead, 3, size, size)
-    colours = torch.rand(*lead, segments, 3, size, size)
-    log_shares = torch.randn(*lead, segments, size, size).log_softmax(-3)
-    mixing = torch.rand(*lead, 1, size, size)
-    return SegmentedPixels(foreground, mixing, colours, log_shares, 0.2, 0.1), value
-
-
-def test_the_likelihood_is_the_mixture_pixel_by_pixel():
-    mixture, value = pixels()
-    expected = 0.0
-    for j in range(4):
-        for i in range(4):
-            means = [(mixture.foreground, float(mixture.mixing[0, j, i]), 0.2)]
-            for k in range(3):
-                share = math.exp(float(mixture.log_shares[k, j, i]))
-                means.append((mixture.segments[k], share * (1 - means[0][1]), 0.1))
-            density = 0.0
-            for mean, weight, sigma in means:
-                for c in range(3):
-                    z = float(value[c, j, i] - mean[c, j, i]) / sigma
-                    weight *= math.exp(-0.5 * z * z) / (sigma * math.sqrt(2 * math.pi))
-                density += weight
-            expected += math.log(density)
-    assert float(mixture.log_prob(value)) == pytest.approx(expected, rel=1e-3)
-
-
-def test_one_segment_is_the_mixture_of_two():
-    mixture, value = pixels(segments=1)
-    expected = oracles.mixture_log_prob(
-        value, mixture.foreground, mixture.segments[0], mixture.mixing, 0.2, 0.1
-    )
-    assert float(mixture.log_prob(value)) == pytest.approx(expected, rel=1e-3)
-    torch.testing.assert_close(mixture.background, mixture.segments[0])
-
-
-def test_samples_of_pixels_have_their_mean_and_variance():
-    mixture, _ = pixels(size=2)
-    n = 20_000
-    draws = mixture.expand((n,)).sample()
-    means = torch.cat([mixture.foreground[None], mixture.segments])
-    shares = torch.cat([mixture.mixing, (1 - mixture.mixing) * mixture.log_shares.exp()])[:, None]
-    sigma = torch.tensor([0.2, 0.1, 0.1, 0.1])[:, None, None, None]
-    second = (shares * (means**2 + sigma**2)).sum(0)
-    variance = second - mixture.mean**2
-    assert ((draws.mean(0) - mixture.mean).abs() < 4.5 * (variance / n).sqrt()).all()
-    torch.testing.assert_close(draws.var(0), variance, rtol=0.05, atol=1e-3)
 
 
 def test_the_nearer_object_covers_the_other_and_both_the_background():

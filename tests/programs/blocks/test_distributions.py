@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import oracles
@@ -8,26 +9,47 @@ import torch
 from pyro import poutine
 from torch.distributions import kl_divergence
 
-from programs.blocks.distributions import PixelMixture, bounded, gate, normal, product
+from programs.blocks.distributions import PixelMixture, bounded, gate, in_front, normal, product
 
 
-def mixture(sigma_fg=0.3, sigma_bg=0.1, size=2, **kwargs):
-    fg, bg, m = torch.rand(3, size, size), torch.rand(3, size, size), torch.rand(1, size, size)
-    return PixelMixture(fg, bg, m, sigma_fg, sigma_bg, **kwargs)
+def mixture(images=3, colours=3, size=2, sigma=(0.3, 0.1, 0.2)):
+    means, log_weights = torch.rand(images, colours, size, size), torch.randn(images, size, size)
+    return PixelMixture(means, log_weights.log_softmax(-3), torch.tensor(sigma))
 
 
-def test_pixel_mixture_density_agrees_with_a_loop_over_pixels():
-    d = mixture()
+def by_loops(d, x):
+    """The log-density pixel by pixel, in Python's own numbers."""
+    total = 0.0
+    for j, i in itertools.product(range(x.shape[-2]), range(x.shape[-1])):
+        density = 0.0
+        for k, sigma in enumerate(d.sigma.tolist()):
+            part = math.exp(float(d.log_weights[k, j, i]))
+            for c in range(len(x)):
+                z = float(x[c, j, i] - d.means[k, c, j, i]) / sigma
+                part *= math.exp(-0.5 * z * z) / (sigma * math.sqrt(2 * math.pi))
+            density += part
+        total += math.log(density)
+    return total
+
+
+@pytest.mark.parametrize(("images", "colours"), [(1, 3), (2, 1), (3, 3)])
+def test_pixel_mixture_density_agrees_with_a_loop_over_pixels(images, colours):
+    d = mixture(images, colours, sigma=(0.3, 0.1, 0.2)[:images])
+    x = torch.rand(colours, 2, 2)
+    assert float(d.log_prob(x)) == pytest.approx(by_loops(d, x), rel=1e-4)
+    # of one foreground and one image behind it, the two as GSGN's eq. 7 has them
+    fg, bg, m = torch.rand(3, 2, 2), torch.rand(3, 2, 2), torch.rand(1, 2, 2)
+    two = PixelMixture(torch.stack([fg, bg]), in_front(m), torch.tensor([0.3, 0.1]))
     x = torch.rand(3, 2, 2)
-    expected = oracles.mixture_log_prob(x, d.foreground, d.background, d.mixing, 0.3, 0.1)
-    assert float(d.log_prob(x)) == pytest.approx(expected, rel=1e-4)
+    expected = oracles.mixture_log_prob(x, fg, bg, m, 0.3, 0.1)
+    assert float(two.log_prob(x)) == pytest.approx(expected, rel=1e-4)
 
 
 def test_pixel_mixture_density_integrates_to_one():
     # importance sampling of one pixel of one channel, uniform proposals on [-2, 3]
     n = 200_000
-    one = torch.tensor([[[0.3]]])
-    d = PixelMixture(one, 1 - one, torch.tensor([[[0.4]]]), 0.3, 0.1)
+    means = torch.tensor([0.3, 0.7])[:, None, None, None]
+    d = PixelMixture(means, in_front(torch.tensor([[[0.4]]])), torch.tensor([0.3, 0.1]))
     x = torch.rand(n, 1, 1, 1) * 5 - 2
     values = 5 * d.expand((n,)).log_prob(x).exp()
     error = values.std() / math.sqrt(n)
@@ -35,18 +57,59 @@ def test_pixel_mixture_density_integrates_to_one():
     assert error < 0.01
 
 
-def test_pixel_mixture_samples_have_its_mean():
+def test_pixel_mixture_samples_have_its_mean_and_variance():
     n, d = 20_000, mixture()
     draws = d.expand((n,)).sample()
-    error = draws.std(0) / math.sqrt(n)
-    assert ((draws.mean(0) - d.mean).abs() < 5 * error).all()
+    sigma = d.sigma[:, None, None, None]
+    second = (d.log_weights.exp()[:, None] * (d.means**2 + sigma**2)).sum(0)
+    variance = second - d.mean**2
+    assert ((draws.mean(0) - d.mean).abs() < 4.5 * (variance / n).sqrt()).all()
+    torch.testing.assert_close(draws.var(0), variance, rtol=0.05, atol=1e-3)
+
+
+def test_the_channels_of_a_pixel_are_of_one_image():
+    means = torch.stack([torch.zeros(3, 4, 4), torch.ones(3, 4, 4)])
+    d = PixelMixture(means, in_front(torch.full((1, 4, 4), 0.5)), 0.01)
+    drawn = d.expand((50,)).sample().round()
+    assert (drawn == drawn[:, :1]).all() and 0.3 < float(drawn.mean()) < 0.7
+
+
+def test_one_sigma_is_that_of_every_image():
+    d = mixture(sigma=(0.2, 0.2, 0.2))
+    one = PixelMixture(d.means, d.log_weights, 0.2)
+    x = torch.rand(3, 2, 2)
+    torch.testing.assert_close(one.log_prob(x), d.log_prob(x))
+
+
+def test_in_front_leaves_the_rest_to_what_is_behind():
+    mixing = torch.tensor([[[0.0, 0.25, 1.0]]])
+    behind = torch.tensor([0.2, 0.8]).log()[:, None, None].expand(2, 1, 3)
+    weights = in_front(mixing, behind).exp()
+    expected = torch.tensor([[0.0, 0.25, 1.0], [0.2, 0.15, 0.0], [0.8, 0.6, 0.0]])[:, None]
+    torch.testing.assert_close(weights, expected, atol=2e-6, rtol=0)
+    torch.testing.assert_close(
+        in_front(mixing).exp(), torch.cat([mixing, 1 - mixing]), atol=2e-6, rtol=0
+    )
 
 
 def test_pixel_mixture_gradient_is_finite_where_the_mixing_weight_is_zero_or_one():
     m = torch.tensor([[[0.0, 1.0]]], requires_grad=True)
-    d = PixelMixture(torch.zeros(3, 1, 2), torch.ones(3, 1, 2), m, 0.3, 0.1)
-    d.log_prob(torch.ones(3, 1, 2)).backward()
+    means = torch.stack([torch.zeros(3, 1, 2), torch.ones(3, 1, 2)])
+    PixelMixture(means, in_front(m), torch.tensor([0.3, 0.1])).log_prob(
+        torch.ones(3, 1, 2)
+    ).backward()
     assert m.grad.isfinite().all()
+
+
+def test_the_likelihood_of_a_sharp_mixture_far_away_is_finite():
+    means = torch.zeros(2, 1, 2, 2, requires_grad=True)
+    pixels = PixelMixture(means, torch.zeros(2, 2, 2).log_softmax(0), 0.01)
+    log_prob = pixels.log_prob(torch.ones(1, 2, 2))  # exp(-5000) is 0
+    log_prob.backward()
+    assert log_prob.isfinite() and means.grad.isfinite().all()
+    assert float(log_prob.detach()) == pytest.approx(
+        4 * (-5000 - math.log(0.01 * math.sqrt(2 * math.pi))), rel=1e-5
+    )
 
 
 def test_product_of_gaussians_is_the_normalised_product_of_densities():

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from programs.air import Object, Program
 from programs.blocks import render
+from programs.blocks.config import given
 from programs.blocks.distributions import gate, gaussian, normal, positive
 from programs.blocks.nets import RecurrentCell, mlp
 
@@ -35,10 +36,7 @@ class Guide(PyroModule):
 
     def forward(self, images: Tensor, batch: int = 1) -> None:
         """Sample every latent of the program given `images` (B, C, H, W) in [0, 1]."""
-        if images is None:
-            raise ValueError(
-                "a guide infers from images; call the program alone to sample the prior"
-            )
+        images = given(images)
         seen, state = self.cell.look(images.flatten(1)), self.cell.start(len(images))
         exists = images.new_ones(len(images))
         last = images.new_zeros(len(images), 1 + 3 + self.config.z_what)

@@ -12,6 +12,7 @@ import pyro
 from pyro.nn import PyroModule
 from torch import Tensor
 
+from programs.blocks.config import given
 from programs.blocks.distributions import gaussian
 from programs.blocks.nets import Encoder, Watching
 from programs.convdraw import Local, Program
@@ -30,10 +31,7 @@ class Guide(PyroModule):
 
     def forward(self, images: Tensor, batch: int = 1) -> None:
         """Sample every latent of the program given `images` (B, C, H, W) in [0, 1]."""
-        if images is None:
-            raise ValueError(
-                "a guide infers from images; call the program alone to sample the prior"
-            )
+        images = given(images)
         drawing = self.program.drawing
         x, canvas = self.encoder(images.unsqueeze(-4)), drawing.start(len(images))
         state = canvas.state

@@ -17,6 +17,7 @@ import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor
 
+from programs.blocks.config import given
 from programs.blocks.flows import dequantised
 from programs.denf import Program
 
@@ -32,10 +33,7 @@ class Guide(PyroModule):
 
     def forward(self, images: Tensor, batch: int = 1) -> None:
         """Sample every latent of the program given `images` (B, 3, H, W) in [0, 1]."""
-        if images is None:
-            raise ValueError(
-                "a guide infers from images; call the program alone to sample the prior"
-            )
+        images = given(images)
         p, number = self.program, images.shape[0]
         with pyro.plate("batch", number, dim=-2):
             noise = pyro.sample("z_noise", p.rounding(number))

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from programs.blocks import render
+from programs.blocks.config import given
 from programs.blocks.distributions import gate, normal, positive
 from programs.blocks.nets import RecurrentCell, groups, mlp, where_present
 from programs.discrete_air import Object, Program
@@ -62,10 +63,7 @@ class Guide(PyroModule):
 
     def forward(self, images: Tensor, batch: int = 1) -> None:
         """Sample every latent of the program given `images` (B, C, H, W) in [0, 1]."""
-        if images is None:
-            raise ValueError(
-                "a guide infers from images; call the program alone to sample the prior"
-            )
+        images = given(images)
         state, exists = self.cell.start(len(images)), images.new_ones(len(images))
         last, lacking = images.new_zeros(len(images), self.inputs), images
         templates = self.turned_templates()

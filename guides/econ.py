@@ -58,6 +58,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from programs.blocks.config import given
 from programs.blocks.distributions import normal, positive
 from programs.econ import SPAN, Config, ExpertConv, ExpertLinear, Pixels, Program, pixel_axes
 
@@ -115,10 +116,7 @@ class Guide(PyroModule):
 
     def forward(self, images: Tensor, batch: int = 1) -> None:
         """Sample every latent of the program given `images` (B, C, H, W) in [0, 1]."""
-        if images is None:
-            raise ValueError(
-                "a guide infers from images; call the program alone to sample the prior"
-            )
+        images = given(images)
         scope, pixels = torch.ones_like(images[:, 0]), Pixels(self.config.size)
         winners, rest = [], self.rest(images)
         with pyro.plate("batch", len(images), dim=-3):

@@ -12,6 +12,7 @@ import pyro
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from programs.blocks.config import given
 from programs.blocks.distributions import gaussian
 from programs.blocks.nets import ConvEncoder, RecurrentCell, mlp
 from programs.blocks.segments import draw_masks, with_shares
@@ -32,10 +33,7 @@ class Guide(PyroModule):
 
     def forward(self, images: Tensor, batch: int = 1) -> None:
         """Sample every latent of the program given `images` (B, C, H, W) in [0, 1]."""
-        if images is None:
-            raise ValueError(
-                "a guide infers from images; call the program alone to sample the prior"
-            )
+        images = given(images)
         x = images.unsqueeze(-4)
         with pyro.plate("batch", images.shape[0], dim=-2):
             seen = self.masks.encoder(x).flatten(-3)

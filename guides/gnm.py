@@ -14,6 +14,7 @@ import pyro
 from pyro.nn import PyroModule
 from torch import Tensor
 
+from programs.blocks.config import given
 from programs.blocks.distributions import gaussian
 from programs.blocks.nets import Encoder, Watching, normed_mlp
 from programs.gnm import Program, interaction
@@ -36,10 +37,7 @@ class Guide(PyroModule):
 
     def forward(self, images: Tensor, batch: int = 1) -> None:
         """Sample every latent of the program given `images` (B, C, H, W) in [0, 1]."""
-        if images is None:
-            raise ValueError(
-                "a guide infers from images; call the program alone to sample the prior"
-            )
+        images = given(images)
         with pyro.plate("batch", images.shape[0], dim=-2):
             features = self.encoder(images.unsqueeze(-4))
             self.draw(features)

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from programs.blocks import render
+from programs.blocks.config import given
 from programs.blocks.distributions import bounded, gate, gaussian, product
 from programs.blocks.nets import ConvEncoder, mlp, where_present
 from programs.gsgn import Branch, Config, Edges, Program, edge_features, edges, start_edges
@@ -53,10 +54,7 @@ class Guide(PyroModule):
 
     def forward(self, images: Tensor, batch: int = 1) -> None:
         """Sample every latent of the program given `images` (B, 3, H, W) in [0, 1]."""
-        if images is None:
-            raise ValueError(
-                "a guide infers from images; call the program alone to sample the prior"
-            )
+        images = given(images)
         x = images.unsqueeze(-4)
         features = self.encoders[0](x)
         with pyro.plate("batch", images.shape[0], dim=-2):

@@ -16,6 +16,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from programs.blocks import render
+from programs.blocks.config import given
 from programs.blocks.distributions import bounded, gate, gaussian, normal, positive
 from programs.blocks.nets import ConvEncoder, RecurrentCell, mlp, where_present
 from programs.blocks.segments import draw_masks, with_shares
@@ -41,10 +42,7 @@ class Guide(PyroModule):
 
     def forward(self, images: Tensor, batch: int = 1) -> None:
         """Sample every latent of the program given `images` (B, C, H, W) in [0, 1]."""
-        if images is None:
-            raise ValueError(
-                "a guide infers from images; call the program alone to sample the prior"
-            )
+        images = given(images)
         with pyro.plate("batch", images.shape[0], dim=-2):
             self.foreground(images.unsqueeze(-4))
             self.background(images.unsqueeze(-4))

@@ -11,6 +11,7 @@ import pyro
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from programs.blocks.config import given
 from programs.blocks.distributions import gaussian
 from programs.blocks.nets import Encoder, normed
 from programs.vae import Program
@@ -31,9 +32,6 @@ class Guide(PyroModule):
 
     def forward(self, images: Tensor, batch: int = 1) -> None:
         """Sample the latent of the program given `images` (B, C, H, W) in [0, 1]."""
-        if images is None:
-            raise ValueError(
-                "a guide infers from images; call the program alone to sample the prior"
-            )
+        images = given(images)
         with pyro.plate("batch", images.shape[0], dim=-1):
             pyro.sample("z_global", gaussian(self.head(self.encoder(images))))

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from analysis import plots
 from analysis.command import write_csv, write_json
 from analysis.evaluate import Judge
+from inference.images.worlds import load_world
 from inference.loading import ROOT
 from inference.plan import Run, command
 from inference.runs import Trained, open_run
@@ -187,10 +188,18 @@ def record(
     folder.mkdir(parents=True, exist_ok=True)
     for title, figure in made.figures.items():
         plots.save(figure, folder / f"{name}-{title}.png")
-    about = {label: {"command": run.config["command"], **run.steps} for label, run in runs.items()}
+    about = {label: _about(run) for label, run in runs.items()}
     content = {"command": words, "runs": about, "seed": request.seed, "text": made.text}
     content["pictures"] = [f"{name}-{title}.png" for title in made.figures]
     write_json(folder / f"{name}.json", content | {"rows": [row._asdict() for row in made.rows]})
+
+
+def _about(run: Trained) -> dict[str, Any]:
+    """What made a run, and the version of its world that the item was measured on."""
+    about = {"command": run.config["command"], **run.steps}
+    if run.config["images"] is None:
+        about["world_version"] = load_world(run.config["recipe"]["world"]).version
+    return about
 
 
 def recorded(paper: str, name: str) -> dict[str, Any] | None:

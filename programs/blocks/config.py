@@ -1,10 +1,12 @@
-"""What the frozen `Config` of a program checks of itself."""
+"""What programs check of their `Config`, and guides of what they are given."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import fields
 from typing import Any
+
+from torch import Tensor
 
 
 def check_positive(config: Any, *excepted: str) -> None:
@@ -34,3 +36,14 @@ def check_learned(config: Any) -> None:
             f"learned={config.learned}: expected 0 for the paper's priors, 1 for learned Gaussians, or the "
             "number of components of learned mixtures"
         )
+
+
+def given(images: Tensor | None) -> Tensor:
+    """The images that a guide infers from.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if images is None:
+        raise ValueError("a guide infers from images; call the program alone to sample the prior")
+    return images

@@ -25,7 +25,7 @@ and may have
     overlap.
 ``prepare(config)``
     Is called once before scenes are drawn, such as to download pictures.
-``obeys(nodes, …)``
+``obeys(nodes, config)``
     (B,) bool: whether objects follow the world's rule, which ``Config.lawful = False`` breaks.
 
 Fields of Config that are known elsewhere: ``split`` is set to train, validation or test, for worlds

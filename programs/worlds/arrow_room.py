@@ -111,7 +111,7 @@ def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene,
     return Scene(image, (nodes,)), labels.clamp(max=OBJECTS + 1)
 
 
-def obeys(nodes: Nodes, tolerance: float = 1e-3) -> Tensor:
+def obeys(nodes: Nodes, config: Config = Config(), tolerance: float = 1e-3) -> Tensor:
     """(B,) whether of three objects two have one shape and the arrow points at the third.
 
     Args:

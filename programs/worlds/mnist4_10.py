@@ -209,10 +209,10 @@ def _paste(ink: Tensor, centre: Tensor, size: int) -> tuple[Tensor, Tensor, Tens
     return canvas[:, None, inside, inside], labels[:, inside, inside], pose
 
 
-def obeys(nodes: Nodes, layouts: tuple[int, ...] = LAYOUTS) -> Tensor:
-    """(B,) whether the objects present are four or ten digits as the rules have them."""
+def obeys(nodes: Nodes, config: Config = Config()) -> Tensor:
+    """(B,) whether the objects present are as the rules have them for one of the config's layouts."""
     rules = {4: obeys_four, 10: obeys_ten}
-    return torch.stack([rules[layout](nodes) for layout in layouts]).any(0)
+    return torch.stack([rules[layout](nodes) for layout in config.layouts]).any(0)
 
 
 def obeys_four(nodes: Nodes) -> Tensor:

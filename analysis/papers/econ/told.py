@@ -19,6 +19,7 @@ from torch import Tensor
 from analysis.papers.econ.told_leaves import regions
 from guides.econ import CERTAIN, Encoder
 from inference.recipes.econ import RECIPES as OF_ECON
+from programs.blocks.config import given
 from programs.blocks.distributions import normal
 from programs.econ import Config, Pixels, Program
 
@@ -44,10 +45,7 @@ class Guide(PyroModule):
 
     def forward(self, images: Tensor, batch: int = 1) -> None:
         """Sample every latent of the program given `images` (B, 3, S, S) of `told_leaves`."""
-        if images is None:
-            raise ValueError(
-                "a guide infers from images; call the program alone to sample the prior"
-            )
+        images = given(images)
         scope, true = torch.ones_like(images[:, 0]), regions(images)
         pixels, layers = Pixels(self.config.size), self.program.layers
         with pyro.plate("batch", len(images), dim=-3):

@@ -92,7 +92,8 @@ def judge(data: Dataset) -> Judge:
         key = {"rooms": (ROOMS, ROOM_STEPS, ROOM_BATCH, ROOM_SIDE), "world": arrow_room.VERSION}
         key |= {"config": config}
         return Rooms(_kept(RoomNet(), key, lambda net: learn_rooms(net, config)))
-    obeys = partial(mnist4_10.obeys, layouts=tuple(config["layouts"]))
+    rules = load_world(name).config(layouts=tuple(config["layouts"]))
+    obeys = partial(mnist4_10.obeys, config=rules)
     return Digits(reader(config["digits"], config["size"]), obeys)
 
 
@@ -101,8 +102,7 @@ def broken(data: Dataset, number: int, seed: int) -> Tensor:
     world = load_world(data.description["world"])
     options = override(world.config(), data.description["config"] | {"lawful": False}, world.title)
     drawn = world_dataset(data.description["world"], 2 * number, "test", seed, options)
-    lawful = {"layouts": options.layouts} if hasattr(options, "layouts") else {}
-    obeys = world.module.obeys(drawn.truth().objects, **lawful)
+    obeys = world.module.obeys(drawn.truth().objects, options)
     return drawn.images[~obeys][:number].float() / 255
 
 
@@ -382,7 +382,7 @@ class Rooms:
         return torch.cat([self._judge(part) for part in images.split(200)])
 
     def _judge(self, images: Tensor) -> Tensor:
-        return arrow_room.obeys(self.read(images), MISS)
+        return arrow_room.obeys(self.read(images), tolerance=MISS)
 
     def read(self, images: Tensor) -> Nodes:
         """The rooms as the net sees them: the arrow at the middle, pointing along x."""

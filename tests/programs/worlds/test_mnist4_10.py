@@ -48,7 +48,7 @@ def quadrants(nodes, image):
 def test_every_scene_has_the_papers_rules(world):
     name, scene = world
     o = scene.objects
-    assert mnist4_10.obeys(o, load_world(name).config().layouts).all()
+    assert mnist4_10.obeys(o, load_world(name).config()).all()
     fours = 0
     for image in range(N):
         found = quadrants(o, image)
@@ -143,8 +143,8 @@ def test_digits_of_a_class_are_all_shown_and_are_the_splits():
 
 def test_the_rule_holds_whatever_the_slots_and_not_after_a_change(world):
     name, scene = world
-    layouts, o = load_world(name).config().layouts, scene.objects
-    obeys = partial(mnist4_10.obeys, layouts=layouts)
+    o = scene.objects
+    obeys = partial(mnist4_10.obeys, config=load_world(name).config())
     order = torch.randperm(o.pres.shape[1], generator=torch.Generator().manual_seed(0))
     changed = lambda **fields: obeys(replace(o, **fields))
     permuted = changed(pres=o.pres[:, order], category=o.category[:, order], pose=o.pose[:, order])
@@ -173,7 +173,8 @@ def test_four_digits_need_a_rectangle(scenes):
 
 def test_each_world_has_its_own_rule(scenes):
     four, ten = (scenes[name].objects for name in ("mnist4", "mnist10"))
-    assert not mnist4_10.obeys(four, (10,)).any() and not mnist4_10.obeys(ten, (4,)).any()
+    assert not mnist4_10.obeys(four, mnist4_10.Config(layouts=(10,))).any()
+    assert not mnist4_10.obeys(ten, mnist4_10.Config(layouts=(4,))).any()
     assert mnist4_10.obeys(four).all() and mnist4_10.obeys(ten).all()
 
 

@@ -207,7 +207,7 @@ def test_table_2_is_made_of_the_runs_that_there_are(data, monkeypatch):
     program, guide = with_guide(data)
     run = Trained(Path("mine"), program, guide, {})
     monkeypatch.setattr(Trained, "unseen", lambda self, number, seed: data.first(number))
-    made = ITEMS["table2"].make({"GNM on MNIST-4": run}, Request(scenes=32))
+    made = ITEMS["table2"].make({"GNM on MNIST-4": run}, Request(scenes=8))
     ours = {(row.case, row.model, row.metric): row.ours for row in made.rows}
     assert len(ours) == 2 * 2 * 3
     for (case, model, metric), value in ours.items():
@@ -223,12 +223,12 @@ def test_table_1_is_made_of_the_runs_that_there_are(data, monkeypatch):
     monkeypatch.setattr(judges, "broken", lambda data, number, seed: torch.zeros(number, 1, 64, 64))
     monkeypatch.setattr(Trained, "unseen", lambda self, number, seed: data.first(number))
     run = Trained(Path("mine"), *with_guide(data), {})
-    made = ITEMS["table1"].make({"GNM-8": run}, Request(scenes=32))
+    made = ITEMS["table1"].make({"GNM-8": run}, Request(scenes=8))
     rows = {(row.model, row.metric): row for row in made.rows}
     assert len(rows) == 9 * 3 and sum(row.ours is not None for row in rows.values()) == 3
     structured = rows["GNM-8", "s_acc"]
-    assert (structured.ours, structured.paper, structured.scenes) == (0.75, 0.852, 32)
-    assert structured.error == pytest.approx(math.sqrt(0.75 * 0.25 / 32))
+    assert (structured.ours, structured.paper, structured.scenes) == (0.75, 0.852, 8)
+    assert structured.error == pytest.approx(math.sqrt(0.75 * 0.25 / 8))
     assert rows["GNM-8", "ll"].error < 1
 
 

@@ -81,7 +81,7 @@ def told(scene, doubt=0.0):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_judge_who_reads_right_judges_right(name):
-    obeys = partial(mnist4_10.obeys, layouts=load_world(name).config().layouts)
+    obeys = partial(mnist4_10.obeys, config=load_world(name).config())
     for lawful in (True, False):
         scene = make(name, 12, lawful=lawful)
         for strict in (True, False):

@@ -390,13 +390,13 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
     a = command_line("analysis.report", __doc__)
     a.add_argument("run", metavar="RUN", help="run folder, or name of a run in programs/trained")
-    a.add_argument("--out", type=Path, metavar="DIR", help="RUN/report, or runs/NAME/report")
+    a.add_argument("--out", type=Path, metavar="DIR", help="RUN/report, or runs/shipped/NAME")
     a.add_argument("--images", type=int, default=IMAGES, metavar="N", help="of the posterior")
     a.add_argument("--draws", type=int, default=DRAWS, metavar="S", help="of each image")
     o = a.parse_args(arguments)
     folder = find_run(o.run)
-    own = Path(o.run) if Path(o.run) == folder else Path("runs") / o.run
-    page = report(o.run, o.out or own / "report", o.images, o.draws)
+    own = Path(o.run) / "report" if Path(o.run) == folder else Path("runs/shipped") / o.run
+    page = report(o.run, o.out or own, o.images, o.draws)
     print(f"{page}, and posterior.nc beside it")
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
+from difflib import get_close_matches
 from typing import Any
 
 
 def choose(table: Mapping[str, Any], name: str, what: str) -> Any:
     """The entry `name` of a table, or a ValueError that lists what there is."""
     if name not in table:
-        raise ValueError(f"unknown {what} {name!r}; known are {', '.join(sorted(table))}")
+        near = get_close_matches(str(name), table, 1)
+        meant = f", did you mean {near[0]}?" if near else ";"
+        raise ValueError(f"unknown {what} {name!r}{meant} known are {', '.join(sorted(table))}")
     return table[name]
 
 

@@ -97,7 +97,9 @@ def begin(training: Training, run: Run, out: Path) -> None:
     state = distributed.share(checkpoint.load(path) if there else None)
     if state is not None:
         trainer.restore(state)
-    elif run.start is not None:
+    elif first and run.resume:
+        print(f"{out} holds no checkpoint: the training begins")
+    if state is None and run.start is not None:
         start_from(training, run.start)
     if first:
         checkpoint.write_json(out / "config.json", described)
@@ -210,7 +212,7 @@ def parser() -> argparse.ArgumentParser:
     a.add_argument(
         "--preset",
         default="quick",
-        help="recipe: quick (two CPU cores, a quarter of an hour), paper (a GPU), …",
+        help="recipe: tiny (seconds), quick (two CPU cores, a quarter of an hour), long, paper (a GPU), …",
     )
     a.add_argument(
         "--world", metavar="W", help="world to learn from: of the project by name, or a Python file with one; "
@@ -234,7 +236,10 @@ def _add_settings(a: argparse.ArgumentParser) -> None:
     a.add_argument("--seed", type=int, default=0, metavar="S")
     a.add_argument("--device", default="auto", metavar="D", help="auto, cpu or cuda")
     a.add_argument(
-        "--out", type=Path, metavar="DIR", help="run folder (default: runs/VARIANT-WORLD)"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="run folder (default: runs/VARIANT-WORLD[-PRESET])",
     )
     a.add_argument(
         "--from",
@@ -275,7 +280,7 @@ def parse(arguments: list[str] | None = None) -> Run:
 
 
 def default_folder(options: dict[str, Any]) -> Path:
-    """runs/VARIANT-WORLD, or runs/VARIANT-FOLDER of one's own images."""
+    """runs/VARIANT-WORLD, or runs/VARIANT-FOLDER of one's own images; and -PRESET unless it is quick."""
     stem = options["variant"] or Path(options["program"]).stem
     if options["images"]:
         source = options["images"].resolve().name
@@ -284,7 +289,8 @@ def default_folder(options: dict[str, Any]) -> Path:
     else:
         program = own_stem(located(options["program"]))
         source = recipe(program, stem, options["preset"]).world
-    return Path("runs") / f"{stem}-{source}"
+    preset = "" if options["preset"] == "quick" else f"-{options['preset']}"
+    return Path("runs") / f"{stem}-{source}{preset}"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -56,7 +56,7 @@ class Config:
     colours: int = 1  # C
     steps: int = 3  # T
     window: int = 32  # h, w
-    categories: int = 3  # K
+    categories: int = 3  # K, the number of glyphs
     attributes: int = 0  # A
     spread: float = 0.3  # σ between the templates' first embeddings: wide ones may stay unused
     disc: float = 4.0  # logit in the middle of what all templates begin as, dark towards the edge

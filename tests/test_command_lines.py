@@ -53,7 +53,7 @@ def test_the_default_preset_is_quick_and_a_default_folder_says_variant_and_world
     assert (run.preset, run.seed, run.device, run.resume) == ("quick", 0, "auto", False)
     assert run.steps is run.batch is run.estimator is run.world is run.images is None
     assert run.out == Path("runs/gsgn-shapes2d")
-    assert parse(["programs/gnm.py", "--preset", "paper"]).out == Path("runs/gnm-mnist10")
+    assert parse(["programs/gnm.py", "--preset", "paper"]).out == Path("runs/gnm-mnist10-paper")
     random = parse(["programs/econ.py", "--variant", "econ_random"])
     assert random.out.name == "econ_random-sprites_random"
     assert parse(["programs/denf.py", "--images", "a/b", "--world", "traffic"]).out.name == "denf-b"

@@ -38,6 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     if o.item is None:
         papers = it.PAPERS if o.paper is None else [_paper(o.paper)]
         print("\n\n".join(listing(paper, request) for paper in papers))
+        print(f"\npython -m {MODULE} PAPER ITEM makes one; --train first trains what it lacks")
         return
     chosen = choose(it.items(_paper(o.paper)), o.item, f"item of {o.paper}")
     if o.train:

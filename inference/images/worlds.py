@@ -14,6 +14,7 @@ import importlib
 import json
 import multiprocessing
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -218,6 +219,8 @@ def world_dataset(
     key = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
     folder = cache() / f"{Path(name).stem}-{split}-{key}"
     if not folder.exists():
+        if progress and not sys.stderr.isatty():  # elsewhere a bar says it
+            print(f"drawing {number} scenes of {name} for {split}")
         if hasattr(world.module, "prepare"):
             world.module.prepare(config)
         _generate(folder, description, processes, progress)

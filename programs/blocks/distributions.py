@@ -1,4 +1,4 @@
-"""Distributions and gates shared by programs and guides.
+"""Distributions, their KLs, and gates, shared by programs and guides.
 
 Presence lives in logit space: a prior of 1e-10 is ``Bernoulli(logits=-23.03)``, because float32 clamps
 ``probs=1e-10`` to 1.2e-7, which is 7 nats short. Programs only ever say ``Bernoulli(logits=...)``; how

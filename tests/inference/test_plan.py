@@ -22,6 +22,7 @@ def test_the_command_line_is_what_is_promised():
     assert run == Run("p.py", Path("o"), **expected, set=("a=1", "world.b=2"))
     assert parse(["p.py", "--world", "w", "--images", "d"]).images == Path("d")
     assert parse([GSGN]).out == Path("runs/gsgn-shapes2d")
+    assert parse([GSGN, "--preset", "tiny"]).out == Path("runs/gsgn-shapes2d-tiny")
     assert parse(shlex.split(command(run))[3:]) == replace(run, resume=False)
 
 

@@ -133,8 +133,10 @@ class PixelMixture(dist.TorchDistribution):
         """An image with its pixel noise."""
         with torch.no_grad():
             lead, event = self._extended_shape(sample_shape)[:-3], self.event_shape
-            weights = self.log_weights.exp().movedim(-3, -1)
-            shown = dist.Categorical(weights).expand(lead + event[1:]).sample()
+            weights = self.log_weights.expand(lead + self.log_weights.shape[-3:])
+            # the largest of Gumbel variables; torch's multinomial would wait for a GPU
+            gumbel = -torch.empty_like(weights).exponential_().log()
+            shown = (weights + gumbel).argmax(-3)
             sigma = self.sigma[shown].unsqueeze(-3)
             shown = shown[..., None, None, :, :].expand(*lead, 1, *event)
             means = self.means.expand(lead + self.means.shape[-4:]).gather(-4, shown).squeeze(-4)

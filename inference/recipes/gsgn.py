@@ -182,13 +182,26 @@ def to_scale(recipe: Recipe, begin: int, steps: int, size: int = 128) -> Recipe:
 GSGN_CLEVR_LONG = to_scale(
     replace(
         GSGN_CLEVR_QUICK,
-        steps=16_000,
+        steps=28_000,
         scenes=32_000,
         schedules={
             **GSGN_CLEVR_QUICK.schedules,
-            "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=3000, hold=1900),
+            "learning_rate": Points(
+                (
+                    *((0, 1e-5), (100, 1e-3), (2000, 1e-3), (16_000, 4e-5)),
+                    *((16_100, 4e-4), (17_000, 4e-4), (19_000, 4e-5)),
+                    *((19_100, 2e-4), (21_100, 2e-4), (28_000, 8e-6)),
+                )
+            ),
             # the whole price once the likelihood is to scale
-            "weight.aux/z_pres_2": Points(((600, 0.1), (1400, 0.5), (2000, 0.5), (3000, 1.0))),
+            # differs: and four times the price in the end. A part's patch has 16 pixels a side, so a single
+            # part of more pixels is sharper as two, and that gains more nats than the paper's price of one
+            "weight.aux/z_pres_2": Points(
+                (
+                    *((600, 0.1), (1400, 0.5), (2000, 0.5), (3000, 1.0), (16_000, 1.0)),
+                    *((16_400, 4.0), (19_000, 4.0), (19_400, 3.0)),
+                )
+            ),
             # differs: shapes cost little once parts are found, or one part that looks like a cube has two
             "weight.z_what_2": Points(((3000, 1.0), (3400, 0.1), (7000, 0.1), (9000, 1.0))),
         },

@@ -1,7 +1,8 @@
 """How a program is trained, as data: a `Recipe` per preset, in a file per program with the program's stem.
 
-A file holds ``RECIPES``, a table of presets by variant or program; ``NAME/WORLD`` is an entry for a world of
-its own. The first entry counts of VARIANT/WORLD, VARIANT, PROGRAM/WORLD, PROGRAM.
+A file holds ``RECIPES``, a table of presets by variant or program; the entry ``NAME/WORLD`` is for
+one world. These names are looked up in order, VARIANT/WORLD, VARIANT, PROGRAM/WORLD, PROGRAM; the
+first one found is used.
 
 `tiny` takes a few steps of a very small network on few scenes, in seconds: it shows that a training works.
 `quick` is made for two CPU cores and a quarter of an hour, `long` trains the same networks on more scenes for

@@ -4,7 +4,7 @@
 
 Without RUN all shipped runs. Scenes are the first of the seed; none is chosen.
 
-Shape legend: B scenes, C channels, S pixels a side.
+Shape legend: B scenes, C channels, S pixels per side.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DRAWS = 10
-"""draws an image for ELBO and IWAE"""
+"""draws per image for ELBO and IWAE"""
 
 
 def floats(data: Dataset, device: torch.device | str, number: int | None = None) -> torch.Tensor:

@@ -43,7 +43,7 @@ OBJECTS = 1500
 BLAMED = 200
 """Scenes of each exchange."""
 PLACES, SIZES = 4, 8
-"""Cells a side of the image, and octave eighths, by which places and sizes are counted."""
+"""Cells per side of the image, and octave eighths, by which places and sizes are counted."""
 
 
 def generation(

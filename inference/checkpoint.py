@@ -128,7 +128,7 @@ def _content(path: Path, device: torch.device | str) -> dict[str, Any]:
         raise ValueError("is torn or damaged (its checksum is wrong)")
     try:
         content = torch.load(io.BytesIO(rest[SUM:]), map_location=device, weights_only=True)
-    except Exception as error:  # anyone can write a checksum; torch refuses files that would run code
+    except Exception as error:  # anyone can write a checksum; torch refuses code
         raise ValueError(
             f"holds more than tensors and plain values ({type(error).__name__})"
         ) from error

@@ -3,7 +3,7 @@
 Objects put together from halves of two, warped, half transparent, smeared; scenes with holes and speckles;
 blank scenes. A broken scene that hardly differs from the true one is left out: it may be right.
 
-Shape legend: B scenes, C colours, S pixels a side.
+Shape legend: B scenes, C colours, S pixels per side.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def smeared(x: Tensor) -> Tensor:
 
 
 def holes(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Cells of two pixels a side, a tenth to a third of them, are of other colours, half of the time black."""
+    """Repaint a tenth to a third of the cells of 2 x 2 pixels in other colours, half of the time in black."""
     batch, colours, size, _ = x.shape
     side = -(-size // 2)
     share = 0.1 + 0.25 * torch.rand(batch, 1, 1, 1, generator=generator)

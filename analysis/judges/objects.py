@@ -7,7 +7,7 @@ objects and mixtures that it has not seen, and of true objects as the guide infe
 
 An object is judged alone, without what hides it, cut out by the upright square around its mask.
 
-Shape legend: B scenes, N slots, M objects, P parts, T types, S pixels a side of an image, s of a cutout.
+Shape legend: B scenes, N slots, M objects, P parts, T types, S pixels per side of an image, s of a cutout.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ It learns from true scenes, and to refuse broken ones (`analysis.judges.broken`)
 those without objects too, by pictures alone. Its own errors are measured on scenes that it has not seen. A
 judge that passes too few true scenes, or too many broken ones, says nothing of programs (`Errors.good`).
 
-Shape legend: B scenes, K categories, C colours, S pixels a side, F features.
+Shape legend: B scenes, K categories, C colours, S pixels per side, F features.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class SceneNet(nn.Module):
         return self.valid(seen).squeeze(-1), self.count(seen).unflatten(-1, self.counts)
 
     def shrunk(self, images: Tensor) -> Tensor:
-        """Images of at most `SIDE` pixels a side."""
+        """Images of at most `SIDE` pixels per side."""
         if images.shape[-1] == self.side:
             return images
         return F.adaptive_avg_pool2d(images, self.side)

@@ -48,7 +48,7 @@ def curves_figure(log: list[dict[str, float]]) -> Figure:
         style = "--" if name.startswith("term/aux") else "-"
         _curve(terms, log, name, color=colour, linewidth=1, linestyle=style)
     terms.set_yscale("symlog", linthresh=0.1)
-    titles = "loss (nats an image)", "metrics on validation scenes", "terms of the loss (nats)"
+    titles = "loss (nats per image)", "metrics on validation scenes", "terms of the loss (nats)"
     for axes, title in zip((loss, shares, terms), titles, strict=True):
         axes.set(title=title, xlabel="step")
         axes.grid(alpha=0.3)
@@ -125,7 +125,7 @@ def race_figure(rows: list[dict]) -> Figure:
     figure = Figure(figsize=(11, 4), layout="constrained")
     panels = figure.subplots(1, 2)
     for axes, key, title in zip(
-        panels, ("elbo", "object_count_accuracy"), ("ELBO (nats an image)", "count accuracy"),
+        panels, ("elbo", "object_count_accuracy"), ("ELBO (nats per image)", "count accuracy"),
         strict=True,
     ):  # fmt: skip
         for name in dict.fromkeys(row["estimator"] for row in rows):

@@ -31,7 +31,7 @@ from programs.scene import Scene
 
 
 def layers_figure(images: Tensor, scene: Scene, count: int = 6) -> Figure:
-    """Scenes taken apart from the front to the back, a row an image, after ECON figure 4.
+    """Scenes taken apart from the front to the back, one row per image, after ECON figure 4.
 
     The image, the reconstruction, then of every layer what was seen of the image in its region, and its object
     with its full shape, framed in the colour of its category; in the end the background.
@@ -110,7 +110,7 @@ def growth_figure(program: Callable, objects: int = 5, count: int = 10, seed: in
 
 
 def steps_figure(program: Callable, guide: Callable, images: Tensor, count: int = 2) -> Figure:
-    """How scenes are explained from the front to the back, a row a step (figure 4).
+    """How scenes are explained from the front to the back, one row per step (figure 4).
 
     Left the image, and the reconstruction below it. Then of every step the scope, the region in it that the
     winner explains, its reconstruction there, the whole object and its full shape. The last step takes what is
@@ -156,7 +156,7 @@ def _steps(scene: Scene, image: Tensor, b: int) -> Iterator[tuple[Tensor, ...]]:
 def segments_figure(
     program: Callable, guide: Callable, images: Tensor, truth: Scene, layers: int, count: int = 5
 ) -> Figure:
-    """Scenes taken apart with another number of layers than in training, a row an image (figure 8).
+    """Scenes taken apart with another number of layers than in training, one row per image (figure 8).
 
     The image, the reconstruction, true and inferred regions in a colour an object, and the whole objects from
     the front to the back. What the expert of backgrounds explains is black.

@@ -51,7 +51,7 @@ def save(figure: Figure, path: str | Path) -> None:
 
 
 def scene_graph_figure(images: Tensor, scene: Scene, count: int = 6) -> Figure:
-    """Scene graphs, a row an image, after GSGN figure 2.
+    """Scene graphs, one row per image, after GSGN figure 2.
 
     The image with its boxes (the first level's solid, those of levels in between thin, the leaves'
     dashed, all in the first level's colour), the reconstruction, then for every slot of the first
@@ -138,7 +138,7 @@ def memory_figure(patches: Tensor) -> Figure:
 
 
 def edit_figure(scenes: Mapping[str, Scene]) -> Figure:
-    """A batch edited in several ways, side by side with titles, a row an image (after GSGN figure 4).
+    """A batch edited in several ways, side by side with titles, one row per image (after GSGN figure 4).
 
     Args:
         scenes: by title, as many images in each, drawn already by `analysis.edit.render`.
@@ -147,7 +147,7 @@ def edit_figure(scenes: Mapping[str, Scene]) -> Figure:
 
 
 def pictures_figure(columns: Mapping[str, Tensor]) -> Figure:
-    """Pictures (B, C, H, W) by title, as many in each, side by side, a row an image."""
+    """Pictures (B, C, H, W) by title, as many in each, side by side, one row per image."""
     number = len(next(iter(columns.values())))
     figure, rows = bare_axes(number, [1] * len(columns), title=True)
     for (title, pictures), column in zip(columns.items(), rows.T, strict=True):

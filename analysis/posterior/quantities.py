@@ -19,7 +19,7 @@ from programs.blocks import render
 from programs.scene import Nodes, Scene
 
 CELLS = 8
-"""Cells a side of the map of occupancy."""
+"""Cells per side of the map of occupancy."""
 
 
 def n_objects(scene: Scene) -> Tensor:

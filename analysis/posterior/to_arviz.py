@@ -79,7 +79,7 @@ def to_inference_data(
     sample_stats          lp, log_q, log_weight (chain, draw, image); elbo, iwae, ess, khat (image)
     posterior_predictive  replicates of the first images, and their quantities; observed_data has the
                           same of the images themselves
-    log_likelihood        log p(x | z), a number an image. Each image has latents of its own, so loo
+    log_likelihood        log p(x | z), one number per image. Each image has latents of its own, so loo
                           on it is not the evidence: held-out iwae is
     prior                 latents and quantities of scenes from the program; prior_predictive. Left out
                           where the program takes no ``batch``, so that it cannot be called without images
@@ -97,7 +97,7 @@ def to_inference_data(
 
     Args:
         images: (B, C, H, W) in [0, 1], on the program's device.
-        num_samples: draws an image.
+        num_samples: draws per image.
         prior, posterior_predictive, log_likelihood: whether to make these groups.
         truth: the true Scene of the same images.
         of: quantities of Scenes by name.

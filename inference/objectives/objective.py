@@ -98,7 +98,7 @@ def penalised(program: Callable, penalties: Mapping[str, Penalty]) -> Callable:
             if cost.shape != (len(scene),):
                 raise ValueError(
                     f"penalty {name!r} has shape {tuple(cost.shape)}: expected ({len(scene)},), "
-                    "a number an image"
+                    "one number per image"
                 )
             with Batch(batch.frame):
                 pyro.factor(f"penalty/{name}", -cost.view(-1, *[1] * (-1 - batch.frame.dim)))

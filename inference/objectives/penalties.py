@@ -56,8 +56,8 @@ class Background:
 
     1/M Σ_j min_b |x_b^j - x̂_bg^j|²,  j over the M pixels
 
-    # differs: without `own`, b is never the image itself; the paper's minimum allows it, and so its
-    # objects.
+    # differs: without `own`, b is never the image itself; the paper's minimum allows it, and so
+    its objects.
     """
 
     own: bool = True
@@ -80,7 +80,7 @@ class Background:
                     "the penalty Background compares with other images: give --batch 2 or more"
                 )
             same = (images[:, None] == images).flatten(2).all(-1)  # estimators repeat images
-            same = same & ~same.all(1, keepdim=True)  # if all images are equal, each counts as another
+            same = same & ~same.all(1, keepdim=True)  # all equal: all are others
             far = far.masked_fill(same[..., None, None], math.inf)
         return far.amin(1).mean((-2, -1))
 

@@ -19,7 +19,7 @@ from x towards y (0 for objects). A pose is the upright box around the whole pro
 from the eye. `obeys` is the rule. With ``lawful=False`` the arrow points at any object, which is called the odd
 one then, and shapes are independent: to teach and to measure what judges structure.
 
-Shape legend: B images, N = 4 things, S pixels a side.
+Shape legend: B images, N = 4 things, S pixels per side.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ LEAST, GRID = 100, 128
 class Config:
     """What may be varied; the defaults are the paper's."""
 
-    size: int = 128  # pixels a side
+    size: int = 128  # pixels per side
     samples: int = 2  # rays a pixel, along each side
     lawful: bool = True  # False: any three shapes, and the arrow points at any of them
 

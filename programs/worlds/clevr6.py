@@ -19,7 +19,7 @@ A node's `category` is its shape (an index of SHAPES), its `attributes` are the 
 `studio.RGB`), its size (0 large, 1 small) and its material (of `studio.MATERIALS`). Things are in the order
 drawn, from slot 0. A pose is the upright box around the whole projection, depth the distance from the eye.
 
-Shape legend: B images, N = max_objects slots, S pixels a side.
+Shape legend: B images, N = max_objects slots, S pixels per side.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ LEAST, GRID = 89, 128
 class Config:
     """What may be varied; the defaults are the papers'."""
 
-    size: int = 128  # pixels a side
+    size: int = 128  # pixels per side
     min_objects: int = 3
     max_objects: int = 6
     samples: int = 2  # rays a pixel, along each side

@@ -29,7 +29,7 @@ parts on one axis, say; version 2 had them), and the paper's 99 % of right struc
 Places are judged at 128 x 128 whatever the image's size, so the same seed draws the same scenes at any. A
 node's pose is the upright box around its whole projection, its depth the distance from the eye.
 
-Shape legend: B images, O = 4 objects, P = 3 parts of an object, M objects of any images, S pixels a side.
+Shape legend: B images, O = 4 objects, P = 3 parts of an object, M objects of any images, S pixels per side.
 """
 
 from __future__ import annotations
@@ -63,10 +63,14 @@ JITTER = 0.55
 """Reach of the aim at an object around its quadrant's centre, in half-widths of the quadrant."""
 GAP = 0.1
 """Least distance between what objects stand on, in the world."""
-LEAST, LEAST_RARE, RARE = 100, 40, 0.035
-"""Pixels that a part shows at least, at GRID pixels a side; in some scenes; which share of scenes these are."""
+LEAST = 100
+"""Least number of visible pixels of a part, at GRID pixels per side."""
+LEAST_RARE = 40
+"""Least number of visible pixels of a part in a few scenes."""
+RARE = 0.035
+"""Share of the scenes for which `LEAST_RARE` holds."""
 GRID = 128
-"""Scenes are judged on a picture with so many pixels a side, whatever the image has."""
+"""Scenes are judged on a picture with so many pixels per side, whatever the image has."""
 EDGE = 0.97
 """Where the box of an object that reaches beyond the image is moved to, in the image frame."""
 LARGEST = 0.55
@@ -134,7 +138,7 @@ TYPES = {3: THREE, 7: SEVEN}
 class Config:
     """What may be varied; the defaults are the paper's."""
 
-    size: int = 128  # pixels a side
+    size: int = 128  # pixels per side
     layout: str = "quadrants"
     min_objects: int = 1
     max_objects: int = OBJECTS

@@ -19,7 +19,7 @@ dimensions with a colour a class, and 5 with random ones: so objects have one si
 Slots are in order of depth, slot 0 in front, and `depth` is the slot's number. The label map holds the
 full masks; with the order they say which regions are seen.
 
-Shape legend: B images, N = max_objects slots, S pixels a side.
+Shape legend: B images, N = max_objects slots, S pixels per side.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ PALETTE = torch.tensor(
 class Config:
     """What may be varied; the defaults are the paper's."""
 
-    size: int = 64  # pixels a side
+    size: int = 64  # pixels per side
     classes: tuple[str, ...] = ("circle", "square", "triangle")
     colour: str = "class"  # or "random"
     min_objects: int = 3
@@ -78,7 +78,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.size < 16:
-            raise ValueError(f"size={self.size}: expected at least 16 pixels a side")
+            raise ValueError(f"size={self.size}: expected at least 16 pixels per side")
         if unknown := {*self.classes} - {*SHAPES}:
             raise ValueError(f"classes={unknown} are unknown; known are {', '.join(SHAPES)}")
         if not 1 <= len({*self.classes}) == len(self.classes):

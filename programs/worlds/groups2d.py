@@ -56,13 +56,13 @@ TYPES: tuple[tuple[tuple[int, float, float], ...], ...] = (
 class Config:
     """What may be varied."""
 
-    size: int = 128  # pixels a side
+    size: int = 128  # pixels per side
     min_groups: int = 1
     max_groups: int = GROUPS
 
     def __post_init__(self) -> None:
         if self.size < 64:
-            raise ValueError(f"size={self.size}: expected at least 64 pixels a side")
+            raise ValueError(f"size={self.size}: expected at least 64 pixels per side")
         if not 1 <= self.min_groups <= self.max_groups <= GROUPS:
             raise ValueError(
                 f"min_groups={self.min_groups}, max_groups={self.max_groups}: "

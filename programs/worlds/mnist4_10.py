@@ -1,6 +1,6 @@
 """MNIST-4-10: scenes of four digits in order on a rectangle, or of all ten by quadrants (GNM, supplement 2.1).
 
-Lengths are of an image with 128 pixels a side; at other sizes everything is scaled, digits too. A digit's
+Lengths are of an image with 128 pixels per side; at other sizes everything is scaled, digits too. A digit's
 centre is that of its tight upright box.
 
     layout  ~ Uniform{4, 10}
@@ -24,7 +24,7 @@ tenth of white or more, its pose the tight upright box around that, along the ed
 front: `depth` is 1. `obeys` is the rule. With ``lawful=False`` one digit of every scene is replaced by one of
 another class, which breaks the rule: to measure what a judge of structure lets pass.
 
-Shape legend: B images, N slots, M scenes of a layout, S pixels a side of an image, s of a digit.
+Shape legend: B images, N slots, M scenes of a layout, S pixels per side of an image, s of a digit.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ INK = 26
 class Config:
     """What may be varied; the defaults are the paper's."""
 
-    size: int = GRID  # pixels a side
+    size: int = GRID  # pixels per side
     layouts: tuple[int, ...] = LAYOUTS
     lawful: bool = True  # False: one digit of a scene breaks the rule
     digits: str = "auto"  # mnist or embedded; auto becomes one of them here (made_of/digits.py)
@@ -78,7 +78,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.size < 48:
-            raise ValueError(f"size={self.size}: expected at least 48 pixels a side")
+            raise ValueError(f"size={self.size}: expected at least 48 pixels per side")
         if not self.layouts or {*self.layouts} - {*LAYOUTS}:
             raise ValueError(f"layouts={self.layouts}: expected some of {LAYOUTS}")
         if self.split not in SPLITS:

@@ -21,7 +21,7 @@ drawn, from slot 0. A digit's mask is where its own ink is a tenth of white or m
 two masks, as digits are added), and its pose is the tight upright box around that, along the edges of
 pixels. None is in front: `depth` is 1.
 
-Shape legend: B images, N = max_objects slots, S pixels a side, M scenes drawn at once.
+Shape legend: B images, N = max_objects slots, S pixels per side, M scenes drawn at once.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ INK = 26
 class Config:
     """What may be varied; the defaults are the papers'."""
 
-    size: int = 50  # pixels a side
+    size: int = 50  # pixels per side
     min_objects: int = 0
     max_objects: int = 2
     digits: str = "auto"  # mnist or embedded; auto becomes one of them here (made_of/digits.py)
@@ -59,7 +59,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.size < 40:
-            raise ValueError(f"size={self.size}: expected at least 40 pixels a side")
+            raise ValueError(f"size={self.size}: expected at least 40 pixels per side")
         if not 0 <= self.min_objects <= self.max_objects or not 1 <= self.max_objects <= MOST:
             raise ValueError(
                 f"min_objects={self.min_objects}, max_objects={self.max_objects}: "

@@ -21,7 +21,7 @@ triangle and the class that is kept when an object is drawn again are our readin
 Objects are in the order drawn, from slot 0. As all are white none is in front: `depth` is 1, and a
 pixel that two objects cover is in the masks of both.
 
-Shape legend: B images, N = max_objects slots, S pixels a side, M objects drawn at once.
+Shape legend: B images, N = max_objects slots, S pixels per side, M objects drawn at once.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ GRID = 64
 class Config:
     """What may be varied; the defaults are the paper's."""
 
-    size: int = 64  # pixels a side
+    size: int = 64  # pixels per side
     min_objects: int = 0
     max_objects: int = 3
     overlap: float = 0.1  # objects share less than this of the smaller area
 
     def __post_init__(self) -> None:
         if self.size < 32:
-            raise ValueError(f"size={self.size}: expected at least 32 pixels a side")
+            raise ValueError(f"size={self.size}: expected at least 32 pixels per side")
         if not 0 <= self.min_objects <= self.max_objects or not 1 <= self.max_objects <= MOST:
             raise ValueError(
                 f"min_objects={self.min_objects}, max_objects={self.max_objects}: "

@@ -20,7 +20,7 @@ boxes 1.2 times as wide, as a detector's are, 97 % with 1.3 times. Objects' own 
 Layouts: `quadrants` holds at most one object a quadrant of the image, which is all that a graph of
 out-degree 4 can represent; `free` places objects anywhere (boxes overlap in about 2 % of scenes).
 
-Shape legend: B images, O = 4 objects, P = 3 parts of an object, S pixels a side, W of a window.
+Shape legend: B images, O = 4 objects, P = 3 parts of an object, S pixels per side, W of a window.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ TYPES: Types = (
 class Config:
     """What may be varied; the defaults are the paper's."""
 
-    size: int = 128  # pixels a side
+    size: int = 128  # pixels per side
     layout: str = "quadrants"
     min_objects: int = 1
     max_objects: int = OBJECTS
@@ -88,7 +88,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.size < 32:
-            raise ValueError(f"size={self.size}: expected at least 32 pixels a side")
+            raise ValueError(f"size={self.size}: expected at least 32 pixels per side")
         if self.layout not in LAYOUTS:
             raise ValueError(f"unknown layout {self.layout!r}; known are {', '.join(LAYOUTS)}")
         numbers(self, OBJECTS)

@@ -17,7 +17,7 @@ part of a car.
 A node's `category` is its colour. Its frame is the box along the car, x towards its front. Cars do not overlap:
 `depth` is 1. Lengths are in the image frame, whose side is 2. Slots are in the order drawn.
 
-Shape legend: B images, N = max_objects slots, S pixels a side.
+Shape legend: B images, N = max_objects slots, S pixels per side.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ PALETTE = torch.tensor(
 class Config:
     """What may be varied."""
 
-    size: int = 128  # pixels a side
+    size: int = 128  # pixels per side
     min_objects: int = 1
     max_objects: int = 6
 
     def __post_init__(self) -> None:
         if self.size < 32:
-            raise ValueError(f"size={self.size}: expected at least 32 pixels a side")
+            raise ValueError(f"size={self.size}: expected at least 32 pixels per side")
         if not 1 <= self.min_objects <= self.max_objects <= MOST:
             raise ValueError(
                 f"min_objects={self.min_objects}, max_objects={self.max_objects}: "

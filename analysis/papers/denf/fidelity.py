@@ -48,7 +48,7 @@ def removals(program: Callable, scene: Scene, images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def edits_figure(program: Callable, images: Tensor, scene: Scene, count: int = 6) -> Figure:
-    """The first `count` scenes that have a first object, edited, a row an image.
+    """The first `count` scenes that have a first object, edited, one row per image.
 
     Raises:
         ValueError: fewer than two scenes have one.

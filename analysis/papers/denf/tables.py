@@ -3,7 +3,7 @@
 # differs: the paper's scores of Table 1 are means over trainings; here each row is one, of the seed asked for.
 # differs: Fréchet distances here are on random convolutions ("fid_like"), not on Inception's features, so they
 stand beside the paper's FID and cannot be compared with it.
-# differs: with the preset quick, whose images have 48 pixels a side, "32 x 32 cells" are 12 x 12.
+# differs: with the preset quick, whose images have 48 pixels per side, "32 x 32 cells" are 12 x 12.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SCORES = ("ari_fg", "ari", "ap50", "object_count_accuracy")
 """Masks that are too large raise the foreground's ARI and lower the others. ap50 is that of hard presence."""
 CLEVR = Training("denf", "denf", "clevr6", shipped="denf-clevr6")
 TRAFFIC = Training("denf", "denf", "traffic")
-# a cell is four pixels a side and not two, so an object has a fourth of the cells
+# a cell is four pixels per side and not two, so an object has a fourth of the cells
 COARSE = Training("denf", "denf32", "clevr6", ("least=1",))
 UNIMODAL = Training("denf", "denf_unimodal", "clevr6")
 # of the recipe's penalties those that need no spatial transformer

@@ -5,7 +5,7 @@
 The program is `programs.econ`. Instead of attention and competition the guide has the true region of each
 layer, the front first, which it reads from the pictures of `told_leaves`. So only encoder and decoder learn.
 
-Shape legend: B images, T layers, S pixels a side.
+Shape legend: B images, T layers, S pixels per side.
 """
 
 from __future__ import annotations

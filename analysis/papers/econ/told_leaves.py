@@ -4,7 +4,7 @@ A world for ECON's figure 5, whose expert is trained with ground-truth masks. Sl
 bits hold the true regions and their true order: 1 + the slot of what is seen there, 0 for the background. No
 channel changes by more than 3 of 255.
 
-Shape legend: B images, N slots, S pixels a side.
+Shape legend: B images, N slots, S pixels per side.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ of the world how many objects of every class there are, and counts in scenes who
 (`Program.arrange`). Experts are named by the classes that they explain. What the net finds right on true scenes
 of the same kind is the most that can be asked for; hidden objects count as asked for on both sides.
 
-Shape legend: B scenes, N slots, K classes, C colours, S pixels a side.
+Shape legend: B scenes, N slots, K classes, C colours, S pixels per side.
 """
 
 from __future__ import annotations

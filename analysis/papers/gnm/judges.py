@@ -16,7 +16,7 @@ misses each. It learns from rooms without the rule: of those with it, it could g
 
 Trained nets are kept in the cache.
 
-Shape legend: B images, N slots, M digits, S pixels a side of an image, s of a digit.
+Shape legend: B images, N slots, M digits, S pixels per side of an image, s of a digit.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ TURN, STRETCH, SHIFT = 0.13, 0.07, 0.04
 WIDER = {"mnist": 1.0, "embedded": 1.5}
 """Factor of these: of the embedded digits there are few, and a net that knows them is too sure of itself."""
 ROOMS, ROOM_STEPS, ROOM_BATCH, ROOM_SIDE = 4000, 1200, 64, 64
-"""Of the net of arrow rooms, and pixels a side that it sees."""
+"""Of the net of arrow rooms, and pixels per side that it sees."""
 MISS = math.radians(15)
 """By how much an arrow may miss: half the least angle between two objects."""
 SEED, VERSION = 0, 1

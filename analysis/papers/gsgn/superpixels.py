@@ -162,7 +162,7 @@ def _mean(rows: list[dict[str, float]], key: str) -> float:
 
 
 def superpixel_figure(images: Tensor, numbers: list[dict[str, int]]) -> Figure:
-    """Images and their regions in mean colours, a row an image, after GSGN figure 11.
+    """Images and their regions in mean colours, one row per image, after GSGN figure 11.
 
     Args:
         images: (B, C, H, W) in [0, 1].

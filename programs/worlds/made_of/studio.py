@@ -7,7 +7,7 @@ three near lamps by up to 1 along each axis.
 Blender scene; powers are the tracer's own; there is no inter-reflection but light from everywhere; edges of
 cubes are sharp.
 
-Shape legend: B scenes, N nodes, S pixels a side.
+Shape legend: B scenes, N nodes, S pixels per side.
 """
 
 from __future__ import annotations
@@ -138,6 +138,6 @@ def check_picture(size: int, samples: int) -> None:
         ValueError: what it is.
     """
     if size < 32:
-        raise ValueError(f"size={size}: expected at least 32 pixels a side")
+        raise ValueError(f"size={size}: expected at least 32 pixels per side")
     if not 1 <= samples <= 4:
         raise ValueError(f"samples={samples}: expected 1 to 4 along a pixel's side")

@@ -17,7 +17,7 @@ Nothing here is random: the points of a lamp that shadow rays go to are the same
 World frame: z up, lengths in CLEVR's unit. Camera frame: x right, y down, z forward. Image frame: [-1, 1]², as
 everywhere. A ray is eye + t d with d of length 1 along the camera's z.
 
-Shape legend: B scenes, N solids, L lamps, S pixels a side.
+Shape legend: B scenes, N solids, L lamps, S pixels per side.
 """
 
 from __future__ import annotations

@@ -226,7 +226,7 @@ def resample(
         images: (B, C, H, W) in [0, 1], on the program's device.
         sites: pattern of the sites to draw: ``z_what*`` changes the appearance and keeps poses and parts.
         keep_presence: keep presences, and draw the other sites only. (In a program of steps, an object that
-        is drawn absent also removes all later ones.)
+            is drawn absent also removes all later ones.)
     Raises:
         ValueError: no such node, none of its sites matches, or `images` have a wrong shape, type or range.
     """

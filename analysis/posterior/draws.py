@@ -31,7 +31,7 @@ VALUES = 2**20
 PRIOR_ROWS = 100
 """Scenes of the prior per pass."""
 FAR = 100
-"""Images with pixels beyond ±FAR are taken for 0–255 images and refused."""
+"""Images with pixels beyond ±FAR are taken for images of 0 to 255 and refused."""
 SHAPE = ("size", "colours")
 """Config fields that fix an image's shape."""
 

@@ -3,7 +3,7 @@
     h_t                                 = LSTM(what is salient in x - C_t-1, z_t-1)
     q(z_pres_t, z_where_t | h_t)
     q(z_cat_t | ST(x, T_st⁻¹))          by matching: softmax over k of β times the best log-likelihood, over
-                                        angles ω, of what the window shows under template k turned by ω
+                                        angles ω, of the window under template k turned by ω
     q(z_theta_t, z_attr_t | ST(x, T⁻¹)) T at the best angle of z_cat_t, from which z_theta_t differs little
 
 # differs: in the paper an embedding of the whole difference goes into the LSTM, which gives place, angle

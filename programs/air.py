@@ -1,6 +1,6 @@
 """AIR: Attend, Infer, Repeat (Eslami et al., NeurIPS 2016), as appendix A of Discrete-AIR states it.
 
-Objects are drawn one after the other until a coin says stop, and add up on the canvas.
+Objects are drawn one after the other until a coin flip stops, and are added up on the canvas.
 
     n            ~ Geometric:  z_pres_t ~ Bernoulli(ρ),  the first 0 ends it, at most T
     z_where_t    ~ N(μ, σ²)                        logarithm of the size, position
@@ -160,7 +160,7 @@ class Program(PyroModule):
         return render.pose(where[..., 1:], extent, torch.zeros_like(where[..., 0]))
 
     def scene(self, objects: Object, patches: Tensor, canvas: Tensor) -> Scene:
-        """The sampled objects as a Scene of one level, all of the same depth: they add up."""
+        """The sampled objects as a Scene of one level, all of the same depth, as they are added up."""
         zeros = torch.zeros_like(objects.exists)
         pose, patch = self.pose(objects.where), with_opacity(patches)
         nodes = Nodes(objects.exists, pose, zeros, zeros.long(), patch=patch)

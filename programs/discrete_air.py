@@ -267,7 +267,7 @@ class Program(PyroModule):
         return torch.cat([size.unsqueeze(-1) * turn @ skew, middle.unsqueeze(-1)], -1)
 
     def scene(self, objects: Object, patches: Tensor, canvas: Tensor) -> Scene:
-        """The sampled objects as a Scene of one level, all of the same depth: they add up."""
+        """The sampled objects as a Scene of one level, all of the same depth, as they are added up."""
         zeros = torch.zeros_like(objects.exists)
         category = objects.cat.argmax(-1).where(objects.exists > 0.5, -1)
         pose, patch = self.pose(objects.where, objects.theta), with_opacity(patches)

@@ -1,6 +1,6 @@
 """ECON: an ensemble of competing object nets (von Kügelgen, Ustyuzhaninov, Gehler, Bethge, Schölkopf, 2020).
 
-Dead leaves: objects, each of a class that has a decoder of its own (an expert), are placed on an empty canvas
+Dead leaves: objects, each of a class with its own decoder (an expert), are placed on an empty canvas
 from the back, t = 1, to the front, t = T.
 
     k_t      ~ Uniform{1, …, K}                       object class, `z_cat_t`, one-hot
@@ -231,7 +231,7 @@ class Program(PyroModule):
     def redraw(self, scene: Scene) -> Scene:
         """The image of a Scene, which may be edited, painted from its patches, which hold whole objects.
 
-        It is the mean over what shapes may be drawn, at the sharpness of patches, half the image's side.
+        It is the mean over possible shapes, at the sharpness of patches, half the image's side.
         """
         nodes = scene.objects
         placed = render.place(nodes.patch, nodes.pose, self.config.size)
@@ -250,7 +250,7 @@ class Pixels:
         )
 
     def mask(self, t: int, scope: Tensor, logits: Tensor) -> Tensor:
-        """Sample m_t (B, S, S), of which what lies in the scope counts (7)."""
+        """Sample m_t (B, S, S), of which only the part in the scope counts (7)."""
         with self.rows, self.columns, gate(scope):
             return pyro.sample(f"z_mask_{t}", dist.Bernoulli(logits=logits))
 

@@ -142,5 +142,5 @@ class Masks(nn.Module):
         self.decoder = SubpixelDecoder(c.z_bg_mask, c.size, c.decoder, 1)
 
     def log_shares(self, masks: Tensor) -> Tensor:
-        """log π of z_m (..., 1, K, D) -> (..., 1, K, H, W): the last component takes what is left."""
+        """log π of z_m (..., 1, K, D) -> (..., 1, K, H, W): the last component takes the rest."""
         return break_stick(self.decoder(masks[..., :-1, :]).squeeze(-3))

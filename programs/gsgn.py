@@ -535,7 +535,7 @@ DEPTH_START = 4.0
 def start_edges(last: nn.Linear, config: Config, level: int, degree: int = 1) -> None:
     """Begin with poses near the middle of their cells, at `scale_start`, almost independent of the input.
 
-    # differs: the paper does not say how it begins. Windows that begin large never shrink again.
+    # differs: the paper does not give the initial weights. Windows that begin large never shrink again.
     """
     axes = config.scale_axes[level - 1]
     weight = last.weight.unflatten(0, (degree, -1))[:, : edge_features(axes)]

@@ -180,7 +180,7 @@ def _rows(images: Tensor) -> int:
 
 @dataclass(frozen=True)
 class Draws:
-    """Hard draws of the guide for every image, how program and guide score them, and what they predict."""
+    """Hard draws of the guide for every image, their log-probabilities, and replicated images."""
 
     latents: dict[str, Tensor]
     """site -> (S, B, *plates, *event); discrete ones as integers"""
@@ -293,7 +293,7 @@ def simulations(
 def _table(
     latent: Trace, program: Trace, pixels: Tensor, of: Quantities, of_images: Quantities
 ) -> dict[str, dict]:
-    """Rows of `Draws`: latents of one trace, what the program's returned, and its pictures."""
+    """Rows of `Draws`: latents of one trace, quantities of the program's Scene, and its pictures."""
     scene, sites = program.nodes["_RETURN"]["value"], latent_sites(latent).items()
     return {
         "latents": {name: _compact(site, within_batch(site)) for name, site in sites},

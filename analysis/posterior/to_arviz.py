@@ -1,4 +1,4 @@
-"""A posterior in ArviZ's form, and its names for groups, dimensions and coordinates; ArviZ 0.23 and 1.x alike.
+"""A posterior in ArviZ's form, and its names for groups, dimensions and coordinates; for ArviZ 0.23 and 1.x.
 
 Groups are built as xarray Datasets of our own; only the container and a few calls differ between the two
 versions (0.x: InferenceData, 1.x: xarray's DataTree), and this file hides them. Files are netCDF, which

@@ -58,7 +58,7 @@ class NetMixture(Learned):
         self.plain()
 
     def forward(self, given: Tensor) -> dist.TorchDistribution:
-        """Of event (D); `given` (..., 2 D + F) are μ, σ and c."""
+        """The prior, of event (D); `given` (..., 2 D + F) are μ, σ and c."""
         loc, sd, known = given.split(self.split, -1)
         others = self.net(known).unflatten(-1, (self.components, -1))
         logits, shift, spread = others.split([1, *self.split[:2]], -1)
@@ -105,7 +105,7 @@ class NetBernoulli(Learned):
         self.plain()
 
     def forward(self, given: Tensor) -> dist.Bernoulli:
-        """Of batch (...); `given` (..., 1 + F) are l and c."""
+        """The prior, of batch (...); `given` (..., 1 + F) are l and c."""
         logit, known = given.split([1, given.shape[-1] - 1], -1)
         return dist.Bernoulli(logits=(logit + self.net(known)).squeeze(-1))
 

@@ -59,7 +59,7 @@ class Learned(nn.Module):
 
 
 class LearnedGaussian(Learned):
-    """N(μ, diag σ²), which begins as the paper's N(loc, sd²).
+    """N(μ, diag σ²), initially the paper's N(loc, sd²).
 
     Args:
         rows: number of rows; 0 if the module is called without an argument.
@@ -76,7 +76,7 @@ class LearnedGaussian(Learned):
         self.plain()
 
     def forward(self, given: Tensor | None = None) -> dist.TorchDistribution:
-        """Of event (D)."""
+        """The prior, of event (D)."""
         return normal(picked(self.loc, given), positive(picked(self.spread, given)))
 
     @torch.no_grad()
@@ -118,7 +118,7 @@ class LearnedMixture(Learned):
         self.spread = nn.Parameter(torch.full((*lead, components, features), UNIT))
 
     def forward(self, given: Tensor | None = None) -> dist.TorchDistribution:
-        """Of event (D)."""
+        """The prior, of event (D)."""
         logits, loc, spread = (picked(t, given) for t in (self.logits, self.loc, self.spread))
         return Mixture(dist.Categorical(logits=logits), normal(loc, positive(spread)))
 
@@ -151,7 +151,7 @@ class LearnedMixture(Learned):
 
 
 class LearnedBernoulli(Learned):
-    """Bernoulli(ρ), which begins as the paper's; one logit per row."""
+    """Bernoulli(ρ), initially the paper's; one logit per row."""
 
     def __init__(self, logit: Tensor | float, rows: int = 0) -> None:
         super().__init__()
@@ -160,7 +160,7 @@ class LearnedBernoulli(Learned):
         self.plain()
 
     def forward(self, given: Tensor | None = None) -> dist.Bernoulli:
-        """Of batch (...)."""
+        """The prior, of batch (...)."""
         return dist.Bernoulli(logits=picked(self.logits, given))
 
     @torch.no_grad()
@@ -185,7 +185,7 @@ class LearnedCategory(Learned):
         self.logits = nn.Parameter(torch.zeros((rows, categories) if rows else (categories,)))
 
     def forward(self, given: Tensor | None = None) -> dist.OneHotCategorical:
-        """Of event (K)."""
+        """The prior, of event (K)."""
         return dist.OneHotCategorical(logits=picked(self.logits, given))
 
     @torch.no_grad()
@@ -213,7 +213,7 @@ class AffineGaussian(Learned):
         self.plain()
 
     def forward(self, given: Tensor) -> dist.TorchDistribution:
-        """Of event (D); `given` (..., 2 D + R) are μ, σ, and the row."""
+        """The prior, of event (D); `given` (..., 2 D + R) are μ, σ, and the row."""
         loc, sd, row = given.split([self.features, self.features, len(self.slope)], -1)
         slope, shift, stretch = (
             picked(t, row) for t in (self.slope, self.shift, self.stretch.exp())

@@ -84,7 +84,7 @@ def world(batch: int, generator: torch.Generator, config: Config = Config()) -> 
 
 
 def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene, Tensor]:
-    """The same without masks, but with a label map (B, S, S) uint8: 0, or 1 + the visible slot."""
+    """Draw scenes without masks, and their label map (B, S, S) uint8: 0, or 1 + the visible slot."""
     odd = torch.randint(OBJECTS, (batch,), generator=generator)
     is_odd = torch.arange(OBJECTS + 1) == odd[:, None]
     pair = studio.uniform(generator, batch, len(studio.SHAPES)).argsort(1)

@@ -76,7 +76,7 @@ def world(batch: int, generator: torch.Generator, config: Config = Config()) -> 
 
 
 def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene, Tensor]:
-    """The same without masks, but with a label map (B, S, S) uint8: 0, or 1 + the visible slot."""
+    """Draw scenes without masks, and their label map (B, S, S) uint8: 0, or 1 + the visible slot."""
     slots = config.max_objects
     choose = lambda n: torch.randint(n, (batch, slots), generator=generator)  # noqa: E731
     number = torch.randint(config.min_objects, slots + 1, (batch, 1), generator=generator)

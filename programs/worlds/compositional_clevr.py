@@ -243,7 +243,7 @@ class Plan:
 
 
 def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene, Tensor]:
-    """The same without masks, but with a label map (B, S, S) uint8: 0, or 1 + the part's slot."""
+    """Draw scenes without masks, and their label map (B, S, S) uint8: 0, or 1 + the part's slot."""
     plan = _plan(batch, generator, config)
     camera = studio.camera(batch, generator, EYE, TARGET, FIELD)
     lamps = studio.lamps(batch, generator)

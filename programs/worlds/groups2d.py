@@ -83,7 +83,7 @@ def world(batch: int, generator: torch.Generator, config: Config = Config()) -> 
 
 
 def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene, Tensor]:
-    """The same without masks, but with a label map (B, S, S) uint8: 0, or 1 + the part's slot."""
+    """Draw scenes without masks, and their label map (B, S, S) uint8: 0, or 1 + the part's slot."""
     uniform = lambda: torch.rand(batch, GROUPS, generator=generator)  # noqa: E731
     number = torch.randint(
         config.min_groups, config.max_groups + 1, (batch, 1), generator=generator

@@ -102,7 +102,7 @@ def prepare(config: Config) -> None:
 
 
 def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene, Tensor]:
-    """The same without masks, but with a label map (B, S, S) uint8: 0, or 1 + the visible slot."""
+    """Draw scenes without masks, and their label map (B, S, S) uint8: 0, or 1 + the visible slot."""
     layout = torch.tensor(config.layouts)
     layout = layout[torch.randint(len(layout), (batch,), generator=generator)]
     slots = max(config.layouts)

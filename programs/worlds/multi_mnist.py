@@ -82,7 +82,7 @@ def prepare(config: Config) -> None:
 
 
 def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene, Tensor]:
-    """The same without masks, but with a label map (B, S, S) uint8, bit k of slot k's pixels."""
+    """Draw scenes without masks, and their label map (B, S, S) uint8, bit k of slot k's pixels."""
     slots = config.max_objects
     number = torch.randint(config.min_objects, slots + 1, (batch, 1), generator=generator)
     pres = torch.arange(slots) < number

@@ -108,7 +108,7 @@ def world(batch: int, generator: torch.Generator, config: Config = Config()) -> 
 
 
 def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene, Tensor]:
-    """The same without masks, but with a label map (B, S, S) uint8: 0, or 1 + the part's slot."""
+    """Draw scenes without masks, and their label map (B, S, S) uint8: 0, or 1 + the part's slot."""
     some = torch.tensor(numbers(config, OBJECTS))
     number = some[torch.randint(len(some), (batch, 1), generator=generator)]
     pres = _uniform(generator, batch, OBJECTS).argsort(1).argsort(1) < number

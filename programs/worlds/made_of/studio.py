@@ -41,8 +41,10 @@ SOLID = torch.tensor([BOX, BALL, CYLINDER])
 HALF = torch.tensor([[math.sqrt(0.5)] * 3, [1.0] * 3, [1.0] * 3], dtype=torch.float64)
 """(3, 3) half-widths of a thing of radius 1, by shape."""
 EYE = (7.4811, -6.5076, 5.3437)
-TARGET, FIELD = (0.0, 0.0, -0.18), 0.274
-"""What the square that is cut out of CLEVR's pictures has in its middle, and the tangent of half its angle."""
+TARGET = 0.0, 0.0, -0.18
+"""World point in the middle of the square that is cut out of CLEVR's pictures."""
+FIELD = 0.274
+"""Tangent of half the square's angle of view."""
 LAMPS = (  # place, radius, power
     ((6.4467, -2.9052, 4.2584), 0.5, 15.0),  # key
     ((-4.6711, -4.0136, 3.0112), 0.7, 3.5),  # fill

@@ -56,7 +56,7 @@ def graph_metrics(
         return {}
     scene, soft = with_masks(scene), with_masks(soft)
     found = {"mse": scores.mse(scene, images.cpu())}
-    if data.labels is not None and scene.levels:
+    if data.known and scene.levels:
         found = scores.scene_metrics(scene, data.truth(), soft) | found
     return found
 

@@ -339,7 +339,7 @@ def calibrated(
     """Draws against the truth: for scenes of the program itself, and for the world's if it has truth."""
     page.heading("Calibration")
     truths = {"the program's own": calibration.simulate(program, SIMULATIONS)}
-    if data.labels is not None:
+    if data.known:
         truths["the world's"] = x, data.truth(slice(0, len(x)))
     columns = {}
     for whose, (images, truth) in truths.items():
@@ -369,7 +369,7 @@ def posterior(
 ) -> None:
     """The file for ArviZ, and the quality of its importance weights."""
     page.heading("Posterior")
-    truth = data.truth(slice(0, len(x))) if data.labels is not None else None
+    truth = data.truth(slice(0, len(x))) if data.known else None
     attrs = {"run": config["command"], "data": json.dumps(data.description)}
     found = to_inference_data(
         program, guide, x, num_samples=draws, truth=truth, attrs=attrs, max_megabytes=50

@@ -17,6 +17,7 @@ import torch
 from inference.estimators import estimator
 from inference.images import worlds
 from inference.images.dataset import Dataset
+from inference.images.hugging_face import name_of
 from inference.images.source import Images, images_of
 from inference.loading import Source, load
 from inference.machine import distributed, networks
@@ -44,7 +45,8 @@ class Run:
     variant: str | None = None
     preset: str = "quick"
     world: str | None = None
-    images: Path | None = None
+    images: Any = None
+    """path of files; from Python also a data set of the library `datasets`"""
     estimator: str | None = None
     steps: int | None = None
     minutes: float = math.inf
@@ -71,8 +73,8 @@ class Plan:
     images: Images
     image_config: Any
     """the Config by which the images are drawn or read"""
-    path: Path | None
-    """path of the images; None if a world draws them"""
+    path: Any
+    """path of the images, or a data set; None if a world draws them"""
     seed: int
     device: torch.device
 
@@ -106,7 +108,8 @@ def plan(run: Run) -> Plan:
     chosen = chosen_recipe(run, source, variant, tables["train"])
     config = override(config, {**chosen.program, **tables["program"]}, f"program {source.name}")
     images = images_of(chosen.world, run.images)
-    image_config = configure(images, config, {} if run.images else chosen.options, tables["world"])
+    options = chosen.options if run.images is None else {}
+    image_config = configure(images, config, options, tables["world"])
     device = choose_device(run.device)
     return Plan(source, config, variant, chosen, images, image_config, run.images, run.seed, device)
 
@@ -188,7 +191,8 @@ def command(run: Run) -> str:
     ]
     for f in fields(Run):
         value = getattr(run, f.name)
-        if f.name not in ("program", "out", "resume", "set") and value != f.default:
+        given = f.name not in ("program", "out", "resume", "set") and value is not f.default
+        if given and isinstance(value, str | int | float | Path) and value != f.default:
             words += [f"--{OPTIONS.get(f.name, f.name)}", shlex.quote(str(value))]
     return " ".join([*words, *(f"--set {shlex.quote(pair)}" for pair in run.set)])
 
@@ -205,12 +209,19 @@ def describe(p: Plan, run: Run) -> dict[str, Any]:
         | {"auxiliary": {k: repr(v) for k, v in p.recipe.auxiliary.items()}}
         | {"penalties": {k: repr(v) for k, v in p.recipe.penalties.items()}},
         "world": asdict(p.image_config),
-        "images": str(p.path.resolve()) if p.path else None,
+        "images": where(p.path),
         "seed": p.seed,
         "processes": distributed.world(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__}
         | {"pyro": pyro.__version__},
     }
+
+
+def where(path: Any) -> str | None:
+    """Where images are: an absolute path, or what stands for a data set's object."""
+    if path is None:
+        return None
+    return str(Path(path).resolve()) if isinstance(path, str | Path) else name_of(path)
 
 
 def check_split(p: Plan) -> None:

@@ -45,30 +45,42 @@ class Trained:
         measured = read_json(file) if file.is_file() else {}
         return {k: v for k, v in measured.items() if k == "step"}
 
-    def seen(self, number: int) -> Dataset:
-        """The first `number` of the images that the run was trained on."""
+    def seen(self, number: int, images: Any = None) -> Dataset:
+        """The first of the images that the run was trained on.
+
+        Args:
+            images: the data set that it was given from Python.
+        """
         recipe = self.config["recipe"]
-        images = images_of(recipe.get("world"), self.config.get("images"))
+        path = self.config.get("images") if images is None else images
+        images = images_of(recipe.get("world"), path)
         config = override(images.config(), self.config["world"], images.title)
         return images.split("train", config, recipe.get("scenes")).first(number)
 
     def unseen(
-        self, number: int, seed: int = 0, world: str | None = None, **options: Any
+        self,
+        number: int,
+        seed: int = 0,
+        world: str | None = None,
+        images: Any = None,
+        **options: Any,
     ) -> Dataset:
         """Images to measure the run on: scenes of its own world or of another, or its folder's pictures.
 
         Another world is drawn at the run's size. A folder's pictures are those that the run was trained on.
 
         Args:
+            images: the data set that the run was given from Python.
             options: fields of the world's Config that differ from the run's.
         Raises:
             ValueError: unknown world, or a folder that is no longer there.
         """
-        path = None if world else self.config.get("images")
+        path = images if images is not None else None if world else self.config.get("images")
         own = self.config["recipe"].get("world")
         images = images_of(world or own, path)
         defaults = images.config()
-        known = {f.name for f in fields(defaults)} if path or world in (None, own) else {"size"}
+        same_kind = path is not None or world in (None, own)
+        known = {f.name for f in fields(defaults)} if same_kind else {"size"}
         same = {k: v for k, v in self.config["world"].items() if k in known}
         config = override(defaults, same | options, images.title)
         return images.split("test", config, number, seed)

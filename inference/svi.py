@@ -218,8 +218,8 @@ def parser() -> argparse.ArgumentParser:
         "--world", metavar="W", help="world to learn from: a name of the project's, or a Python file; "
         "with --images it selects the recipe",
     )  # fmt: skip
-    a.add_argument("--images", metavar="DIR", type=Path, help="folder of images to learn from, "
-                        "of clips, a video, or CLEVR with masks as an HDF5 file")  # fmt: skip
+    a.add_argument("--images", metavar="DIR", type=Path, help="folder of images to learn from, of clips, a "
+                   "video, or a published data set: Multi-dSprites, CLEVR, COCO, …")  # fmt: skip
     a.add_argument("--estimator", metavar="E", action=Explained, help=f"one of {', '.join(ESTIMATORS)}, or "
                    "PATTERN=E,… by names of sites; help explains each")  # fmt: skip
     _add_settings(a)

@@ -152,7 +152,7 @@ def judge(lesson: Dataset, data: Dataset) -> Judge:
     Raises:
         ValueError: the images have no truth.
     """
-    if lesson.labels is None or data.labels is None:
+    if not (lesson.known and data.known):
         raise ValueError(
             "scenes are judged in worlds, where the truth is known; these are a folder's"
         )

@@ -1,1 +1,1 @@
-"""Where images come from, in one protocol: simulated worlds, folders, clips and videos, published files."""
+"""Where images come from, in one protocol: simulated worlds, folders, clips and videos, published data sets."""

@@ -27,9 +27,14 @@ class Dataset:
     tables: tuple[dict[str, Tensor], ...] = ()
     """truth by level, without masks; empty for a folder of images"""
     labels: Tensor | None = None
-    """(B, H, W) uint8, which `with_masks` reads the masks from; 0 is background"""
+    """(B, H, W) uint8, which `with_masks` reads the masks from; 0 is background, None where not known"""
     with_masks: Callable[[Scene, Tensor], Scene] = with_visible_masks
     """adds the masks that labels hold to scenes: the world's own"""
+
+    @property
+    def known(self) -> bool:
+        """Whether there is truth."""
+        return bool(self.tables)
 
     def first(self, number: int) -> Dataset:
         """The first images, and the truth about them."""
@@ -38,15 +43,17 @@ class Dataset:
         return replace(self, images=self.images[:number], tables=tables, labels=labels)
 
     def truth(self, index: slice = slice(None)) -> Scene:
-        """The true scenes of all or some images, masks included.
+        """The true scenes of all or some images, masks included where they are known.
 
         Raises:
             ValueError: there is no truth.
         """
-        if self.labels is None:
+        if not self.known:
             raise ValueError("these images come from a folder: nothing is known about them")
         image = self.images[index].float() / 255
         levels = tuple(Nodes(**{k: t[index] for k, t in table.items()}) for table in self.tables)
+        if self.labels is None:
+            return Scene(image, levels)
         return self.with_masks(Scene(image, levels, torch.zeros_like(image)), self.labels[index])
 
 

@@ -13,6 +13,8 @@ from inference.images.clevr import ClevrFile
 from inference.images.clips import Clips
 from inference.images.dataset import Dataset
 from inference.images.folders import Folder
+from inference.images.hugging_face import PREFIX
+from inference.images.published import Published
 from inference.images.worlds import load_world
 
 
@@ -43,17 +45,29 @@ class Images(Protocol):
         ...
 
 
-KINDS = (ClevrFile, Clips, Folder)
+KINDS = (Published, ClevrFile, Clips, Folder)
 
 
-def images_of(world: str, path: str | Path | None = None) -> Images:
+def images_of(world: str, path: Any = None) -> Images:
     """The images at a path, or without one the scenes of a world.
 
     Args:
         world: a world's name, or a Python file with one.
+        path: of files; or a data set of the library `datasets`.
     Raises:
-        ValueError: there is no such world.
+        ValueError: there is no such world, or nothing that is kept at the path.
     """
     if path is None:
         return load_world(world)
-    return next(kind(Path(path)) for kind in KINDS if kind.takes(path))
+    if not isinstance(path, str | Path) and not Published.takes(path):
+        raise ValueError(
+            f"images are a {type(path).__name__}: expected a path, or a data set of the library datasets"
+        )
+    if str(path).startswith(PREFIX):
+        raise ValueError(
+            "the run was trained on a data set given from Python, which is kept nowhere: give it again, such "
+            "as run.unseen(100, images=data), or save it by data.save_to_disk(FOLDER) and train with --images "
+            "FOLDER"
+        )
+    path = Path(path) if isinstance(path, str) else path
+    return next(kind(path) for kind in KINDS if kind.takes(path))

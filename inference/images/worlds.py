@@ -11,15 +11,12 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib
-import json
 import multiprocessing
 import os
 import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -32,6 +29,7 @@ from tqdm import tqdm
 
 import programs.worlds
 from inference.images.dataset import SPLITS, Dataset, generator_of
+from inference.images.stored import damaged, digest, read_set, write_set
 from inference.loading import ROOT, import_file
 from inference.settings import choose
 from programs.scene import Scene
@@ -216,8 +214,7 @@ def world_dataset(
         config = replace(config, split=split)
     description = {**world.identity(), "config": asdict(config)}
     description |= {"split": split, "seed": seed, "number": number}
-    key = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
-    folder = cache() / f"{Path(name).stem}-{split}-{key}"
+    folder = cache() / f"{Path(name).stem}-{split}-{digest(description)}"
     if not folder.exists():
         if progress and not sys.stderr.isatty():  # elsewhere a bar says it
             print(f"drawing {number} scenes of {name} for {split}")
@@ -232,49 +229,7 @@ def _generate(
 ) -> None:
     number = description["number"]
     jobs = [(description, i, min(BATCH, number - i)) for i in range(0, number, BATCH)]
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            prefix=folder.name + ".", dir=folder.parent, ignore_cleanup_errors=True
-        ) as temporary:
-            whole = Path(temporary) / folder.name
-            whole.mkdir()
-            _write(whole, number, _draw_all(jobs, processes, progress))
-            (whole / "description.json").write_text(
-                json.dumps(description, indent=2), encoding="utf-8"
-            )
-            _publish(whole, folder)
-    except OSError as error:
-        raise ValueError(
-            f"cannot write the cache {folder.parent}: {error.strerror or error}; "
-            "set SCENE_PROGRAMS_CACHE to a folder that can be written and has room"
-        ) from error
-
-
-def _write(folder: Path, number: int, batches: Iterable[dict[str, np.ndarray]]) -> None:
-    """Write the batches one after the other, an .npy file a field.
-
-    By plain writes: a full disk is an OSError to them, to a memory map the end of the process.
-    """
-    form, files = np.lib.format, {}
-    with ExitStack() as stack:
-        for arrays in batches:
-            for name, array in arrays.items():
-                if name not in files:
-                    files[name] = stack.enter_context((folder / f"{name}.npy").open("wb"))
-                    header = form.header_data_from_array_1_0(array)
-                    header["shape"] = (number, *array.shape[1:])
-                    form.write_array_header_1_0(files[name], header)
-                files[name].write(array.data)
-
-
-def _publish(whole: Path, folder: Path) -> None:
-    """Give a set its name, unless another process was quicker with the same scenes."""
-    try:
-        whole.rename(folder)
-    except OSError:
-        if not folder.exists():
-            raise
+    write_set(folder, description, lambda: _draw_all(jobs, processes, progress))
 
 
 def _draw_all(
@@ -322,15 +277,11 @@ def _generator(description: dict[str, Any], start: int) -> torch.Generator:
 
 
 def _open(folder: Path, world: World) -> Dataset:
-    # mapped copy-on-write: nothing is read before it is used, and nothing is ever written back
+    arrays, description = read_set(folder)
     try:
-        arrays = {p.stem: torch.from_numpy(np.load(p, mmap_mode="c")) for p in folder.glob("*.npy")}
-        description = json.loads((folder / "description.json").read_text(encoding="utf-8"))
         levels = 1 + max(int(name.split(".")[0]) for name in arrays if "." in name)
         names = lambda k: [*TABLES, *(f for f in OPTIONAL if f"{k}.{f}" in arrays)]  # noqa: E731
         tables = tuple({f: arrays[f"{k}.{f}"] for f in names(k)} for k in range(levels))
         return Dataset(arrays["images"], description, tables, arrays["labels"], world.with_masks)
-    except (OSError, EOFError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"the cached set {folder} is damaged ({error}); remove it, and it is drawn again"
-        ) from error
+    except (ValueError, KeyError) as error:
+        raise damaged(folder, error) from error

@@ -19,7 +19,7 @@ import torch
 
 from analysis import scores
 from analysis.command import of_run, told, write_json
-from analysis.posterior import infer, iwae, log_weights, samples
+from analysis.posterior import infer, iwae, log_weights, samples, shared_latents
 from analysis.scores.features import random_convolutions
 from inference import checkpoint
 from inference.images.dataset import Dataset
@@ -67,6 +67,12 @@ def with_masks(scene: Scene) -> Scene:
     if scene.levels and scene.levels[-1].patch is not None:
         scene = scene.with_masks(render.visible_masks(scene))
     return scene
+
+
+def shared(guide: Callable, images: torch.Tensor) -> list[str]:
+    """Names of latents that are of all images: with such there is no bound per image but the ELBO."""
+    with torch.no_grad(), torch.random.fork_rng():
+        return shared_latents(pyro.poutine.trace(guide).get_trace(images[:2]))
 
 
 def fid_like(
@@ -117,6 +123,7 @@ def evaluate(
     images = floats(data, device)
     weights = log_weights(program, guide, images, DRAWS).cpu()
     elbo = float(weights.mean())
+    bounds = {} if shared(guide, images) else {"iwae": float(iwae(weights).mean())}
     if "mse" in found and len(images) > 1 and samples(program):  # Scenes, and more than one
         found["fid_like"] = fid_like(program, images, features)
     if hasattr(program, "evidence"):
@@ -124,7 +131,7 @@ def evaluate(
     return {
         **found,
         "elbo": elbo,
-        "iwae": float(iwae(weights).mean()),
+        **bounds,
         "elbo_per_pixel": elbo / (images.shape[-1] * images.shape[-2]),
         "seconds": seconds,
         "images_per_second": len(images) / seconds,

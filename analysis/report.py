@@ -380,11 +380,13 @@ def posterior(
         khat = torch.as_tensor(stats["khat"].values)
         caption = f"PSIS k-hat of {len(khat)} images, {draws} draws of each: below 0.5 is good."
         page.figure(plots.khat_figure(khat), caption)
-    else:
+        page.text("k-hat grows with the number of latents; 1,000 draws and more make it steady.")
+    elif "iwae" in stats:
         page.text(f"{draws} draws of each image are too few for k-hat.")
-    names = ("elbo", "iwae", "ess")
+    else:
+        page.text("Some latents are of all images, so weights per image say nothing of the guide.")
+    names = [name for name in ("elbo", "iwae", "ess") if name in stats]
     page.table(["", "mean over images"], [[n, float(stats[n].mean())] for n in names])
-    page.text("k-hat grows with the number of latents; 1,000 draws and more make it steady.")
     page.code(f'import arviz\ndata = arviz.from_netcdf("{path.name}")')
 
 

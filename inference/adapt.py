@@ -11,13 +11,15 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, NamedTuple
 
+import pyro
 import torch
 from pyro import poutine
+from pyro.infer.autoguide import AutoGuide
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from inference.objectives import is_plate
+from inference.objectives import in_common, is_plate
 
 PLATE = "batch"
 SITE = "images"
@@ -40,12 +42,17 @@ class Renamed(Messenger):
         self.names = names
 
     def _process_message(self, msg: dict) -> None:
-        plate, site = self.names
-        msg["name"] = {plate: PLATE, site: SITE}.get(msg["name"], msg["name"])
+        if msg["type"] == "sample":
+            msg["name"] = self.renamed(msg["name"])
         msg["cond_indep_stack"] = tuple(
-            frame._replace(name=PLATE) if frame.name == plate else frame
-            for frame in msg["cond_indep_stack"]
+            frame._replace(name=self.renamed(frame.name)) for frame in msg["cond_indep_stack"]
         )
+
+    def renamed(self, name: str) -> str:
+        """A name here; something else that has one of the names known here is called NAME_."""
+        plate, site = self.names
+        other = f"{name}_" if name in (PLATE, SITE) else name
+        return {site: SITE, plate: PLATE}.get(name, other)
 
 
 @torch.no_grad()
@@ -74,7 +81,10 @@ def find_names(program: Callable, x: Tensor) -> Names:
 
 def _trace(program: Callable, x: Tensor, number: int) -> Trace:
     images = x[torch.arange(number) % len(x)]
-    return poutine.trace(program).get_trace(images)
+    with pyro.validation_enabled(
+        False
+    ):  # draws of an untrained prior may be as far off as they like
+        return poutine.trace(program).get_trace(images)
 
 
 def _observed(trace: Trace, x: Tensor) -> str:
@@ -91,6 +101,30 @@ def _observed(trace: Trace, x: Tensor) -> str:
     numbers = BATCHES[0] * x[0].numel()
     alike = [name for name in observed if trace.nodes[name]["value"].numel() == numbers]
     return SITE if SITE in observed else [*alike, *observed][0]
+
+
+def check_automatic(guide: nn.Module, x: Tensor) -> None:
+    """One of Pyro's AutoGuides must have no latent of an image alone.
+
+    It would keep a number per place in a batch, whatever image is there.
+
+    Args:
+        x: (B, C, H, W) some images.
+    Raises:
+        ValueError: it has.
+    """
+    made = getattr(guide, "function", guide)
+    if not isinstance(made, AutoGuide):
+        return
+    sites = poutine.trace(guide).get_trace(x).nodes.items()
+    latents = [(n, s) for n, s in sites if s["type"] == "sample" and not is_plate(s)]
+    alone = [name for name, site in latents if not in_common(site["cond_indep_stack"])]
+    if alone:
+        raise ValueError(
+            f"{type(made).__name__} keeps numbers of {', '.join(alone)} per place in a batch, and other images "
+            "come to these places: write a guide that computes them from the images by a network, or sample "
+            "them outside of the plate of the images"
+        )
 
 
 def rename(names: Names, *modules: nn.Module) -> None:

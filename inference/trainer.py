@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from inference import checkpoint
-from inference.adapt import Names, find_names, rename
+from inference.adapt import Names, check_automatic, find_names, rename
 from inference.estimators import estimator
 from inference.images.dataset import Dataset, Sampler
 from inference.machine import distributed, networks
@@ -85,6 +85,7 @@ class Training:
                 self.names = find_names(self.program, x)
             rename(self.names, self.program, self.guide)
         with torch.no_grad(), self.plan.source.blamed(f"take images of shape {tuple(x.shape)}"):
+            check_automatic(self.guide, x)
             check_match(*Objective().traces(self.program, self.guide, x))
             self.estimator.prepare(self.program, self.guide, x)
         modules = (self.program, self.guide)

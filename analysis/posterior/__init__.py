@@ -27,6 +27,7 @@ from analysis.posterior.draws import (
     plate_names,
     replicate,
     samples,
+    shared_latents,
     simulations,
     within_batch,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "plate_names",
     "replicate",
     "samples",
+    "shared_latents",
     "simulations",
     "within_batch",
 ]

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli, constraints
 
 from analysis.posterior import quantities
-from inference.objectives import is_plate, log_prob_per_image
+from inference.objectives import in_common, is_auxiliary, is_plate, log_prob_per_image
 from programs.scene import Scene, concatenate
 
 Quantities = Mapping[str, Callable[..., Tensor]]
@@ -136,6 +136,8 @@ def passes(
 ) -> Iterator[tuple[Tensor, Trace, Trace]]:
     """S draws of every image, `rows` at a time, all images before the next draw.
 
+    With latents that are of all images a pass is one draw of all images, so that draws are independent.
+
     Yields:
         Which images these rows are of, and the traces of program and guide.
     Raises:
@@ -144,10 +146,20 @@ def passes(
     check_images(images, program)
     index = torch.arange(draws * len(images), device=images.device) % len(images)
     with torch.no_grad():
-        for part in index.split(rows or _rows(images)):
+        parts = index.split(rows or _rows(images))
+        q = poutine.trace(guide).get_trace(images[parts[0]])
+        if shared_latents(q):
+            parts = index.split(len(images))
+            q = poutine.trace(guide).get_trace(images)
+        for k, part in enumerate(parts):
             x = images[part]
-            q = poutine.trace(guide).get_trace(x)
+            q = poutine.trace(guide).get_trace(x) if k else q
             yield part, poutine.trace(poutine.replay(program, trace=q)).get_trace(x), q
+
+
+def shared_latents(trace: Trace) -> list[str]:
+    """Names of the latents that are of all images: outside of the plate ``batch``."""
+    return [n for n, site in latent_sites(trace).items() if in_common(site["cond_indep_stack"])]
 
 
 def check_images(images: Tensor, program: Callable) -> None:
@@ -186,12 +198,16 @@ class Draws:
     """site -> (S, B, *plates, *event); discrete ones as integers"""
     plates: dict[str, tuple[str, ...]]
     """site -> names of its plates within an image, outermost first"""
+    shared: tuple[str, ...]
+    """sites that are of all images, each of which has the same value; log_p and log_q then are shares"""
     quantities: dict[str, Tensor]
     """test quantity of the scenes -> (S, B, ...)"""
     replicated: dict[str, Tensor]
     """test quantity of the replicated images -> (S, B, ...)"""
     pictures: Tensor
-    """(S, P, C, H, W) replicates of the first P images"""
+    """(S, P, C, H, W) replicates of the first P images, or (S, P, …) of what the program observes instead"""
+    observed: Tensor
+    """(B, C, H, W) the images as the program observes them, or (B, …) what it observes instead"""
     log_likelihood: Tensor
     """(S, B) log p(x | z), nats"""
     log_p: Tensor
@@ -228,26 +244,40 @@ def draw(
         pictures: of how many images, from the first, to keep the replicates.
         rows: draws of images a pass; as many as have `VALUES` if not given.
     """
-    parts, plates = [], {}
+    parts, plates, shared, observed = [], {}, [], []
     for index, p, q in passes(program, guide, images, draws, rows):
         plates |= {name: plate_names(site) for name, site in latent_sites(q).items()}
-        log_p, log_q = log_prob_per_image(p), log_prob_per_image(q)
+        shared = shared_latents(q)
+        log_p, log_q = (log_prob_per_image(trace, images=len(index)) for trace in (p, q))
         likelihood = log_prob_per_image(p, observed_sites(p))
         scores = {"log_likelihood": likelihood, "log_p": log_p, "log_q": log_q}
-        replicates = replicate(p).view(-1, *images.shape[1:])
+        replicates = _like_images(replicate(p), images)
+        if len(observed) < len(images):
+            observed += _like_images(within_batch(observed_sites(p)["images"]), images)
         parts.append(
             _table(q, p, replicates, of, of_images)
             | scores
             | {"pictures": replicates[index < pictures]}
         )
-    return Draws(plates=plates, **_join(parts, draws))
+    seen = torch.stack(observed[: len(images)])
+    return Draws(plates=plates, shared=tuple(shared), observed=seen, **_join(parts, draws))
+
+
+def _like_images(value: Tensor, images: Tensor) -> Tensor:
+    """What a program observes, (B, …), in the shape of images (B, C, H, W) if it is as many numbers."""
+    same = value[0].numel() == images[0].numel()
+    return value.reshape(-1, *images.shape[1:]) if same else value
 
 
 def samples(program: Callable) -> bool:
-    """Whether a program can be called without images, as ``program(batch=16)``: whether it takes ``batch``."""
+    """Whether a program can be called without images, as ``program(batch=16)``: whether it takes ``batch``.
+
+    A first argument of that name is no number but the images.
+    """
     called = getattr(program, "function", getattr(program, "forward", program))
-    parameters = inspect.signature(called).parameters.values()
-    return any(p.name == "batch" or p.kind is p.VAR_KEYWORD for p in parameters)
+    parameters = [*inspect.signature(called).parameters.values()]
+    named = any(p.name == "batch" for p in parameters[1:])
+    return named or any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def draw_prior(
@@ -262,13 +292,14 @@ def draw_prior(
     `pictures` are the images drawn, and `log_q` is log p(z).
     """
     parts, plates = [], {}
+    pixels = torch.empty(0)
     for p, pixels in simulations(program, number, rows):
         log_p, likelihood = log_prob_per_image(p), log_prob_per_image(p, ["images"])
         scores = {"log_likelihood": likelihood, "log_p": log_p, "log_q": log_p - likelihood}
         p.remove_node("images")
         plates |= {name: plate_names(site) for name, site in latent_sites(p).items()}
         parts.append(_table(p, p, pixels, of, of_images) | scores | {"pictures": pixels})
-    return Draws(plates=plates, **_join(parts, number))
+    return Draws(plates=plates, shared=(), observed=pixels[:0], **_join(parts, number))
 
 
 def simulations(
@@ -296,9 +327,9 @@ def _table(
     """Rows of `Draws`: latents of one trace, quantities of the program's Scene, and its pictures."""
     scene, sites = program.nodes["_RETURN"]["value"], latent_sites(latent).items()
     return {
-        "latents": {name: _compact(site, within_batch(site)) for name, site in sites},
+        "latents": {name: _compact(site, within_batch(site, len(pixels))) for name, site in sites},
         "quantities": quantities.measure(scene, of) if isinstance(scene, Scene) else {},
-        "replicated": {name: fn(pixels) for name, fn in of_images.items()},
+        "replicated": {n: fn(pixels) for n, fn in of_images.items() if pixels.ndim == 4},
     }
 
 
@@ -339,8 +370,9 @@ def replicate(program_trace: Trace) -> Tensor:
 
 
 def latent_sites(trace: Trace) -> dict[str, dict]:
-    """The sample sites of a trace that were drawn, by name."""
-    return {name: site for name, site in _sites(trace).items() if not site["is_observed"]}
+    """The sample sites of a trace that were drawn, by name, without those that are a guide's alone."""
+    sites = _sites(trace).items()
+    return {n: site for n, site in sites if not site["is_observed"] and not is_auxiliary(site)}
 
 
 def observed_sites(trace: Trace) -> dict[str, dict]:
@@ -355,15 +387,22 @@ def _sites(trace: Trace) -> dict[str, dict]:
 
 def plate_names(site: dict) -> tuple[str, ...]:
     """Plates of a site within an image, outermost first."""
-    return tuple(frame.name for frame in _plates(site)[1:])
+    return tuple(frame.name for frame in _plates(site) if frame.name != "batch")
 
 
-def within_batch(site: dict) -> Tensor:
-    """A site's value as (B, *plates, *event), whichever dimensions its plates have."""
+def within_batch(site: dict, rows: int | None = None) -> Tensor:
+    """A site's value as (B, *plates, *event), whichever dimensions its plates have.
+
+    Args:
+        rows: B, for a site that is of all images: it has the same value for each.
+    """
+    if rows is not None and in_common(site["cond_indep_stack"]):
+        value = within_batch(site)
+        return value.expand(rows, *value.shape)
     value, event = site["value"], site["fn"].event_dim
     order = [frame.dim - event for frame in _plates(site)] + list(range(-event, 0))
     rest = [d for d in range(-value.ndim, 0) if d not in order]  # of no plate, so of size 1
-    return value.permute(*rest, *order).reshape([value.shape[d] for d in order])
+    return value.permute((*rest, *order)).reshape([value.shape[d] for d in order])
 
 
 def _plates(site: dict) -> list:

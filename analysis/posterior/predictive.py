@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from analysis.posterior import Quantities, draw, draw_prior
+from analysis.posterior import Draws, Quantities, draw, draw_prior
 from analysis.posterior.quantities import NUMBERS, OF_IMAGES, scalars
 
 
@@ -92,7 +92,7 @@ def posterior_check(
         of: test quantities of images.
     """
     drawn = draw(program, guide, images, draws, of_images=of)
-    observed, replicated = _observed(images, of), scalars(drawn.replicated, 2)
+    observed, replicated = _observed_by(drawn, of), scalars(drawn.replicated, 2)
     p = {name: p_values(observed[name], replicated[name]) for name in observed}
     distance = {name: ks_test(observed[name], replicated[name])[0] for name in observed}
     return Check("posterior", observed, replicated, p, distance)
@@ -120,7 +120,7 @@ def aggregate_checks(
     found = {name: value[0] for name, value in drawn.quantities.items()}
     expected = {name: value[:, 0] for name, value in prior.quantities.items()}
     return (
-        _compare("aggregate", _observed(images, of), scalars(replicated, 1)),
+        _compare("aggregate", _observed_by(drawn, of), scalars(replicated, 1)),
         _compare("scenes", scalars(found, 1), scalars(expected, 1)),
     )
 
@@ -144,6 +144,11 @@ def ks_test(observed: Tensor, replicated: Tensor) -> tuple[float, float]:
 
 def _observed(images: Tensor, of: Quantities) -> dict[str, Tensor]:
     return scalars({name: fn(images) for name, fn in of.items()}, 1)
+
+
+def _observed_by(drawn: Draws, of: Quantities) -> dict[str, Tensor]:
+    """Quantities of the images as the program observes them; of none where that is no image."""
+    return _observed(drawn.observed, {name: of[name] for name in drawn.replicated})
 
 
 def _compare(kind: str, observed: dict[str, Tensor], replicated: dict[str, Tensor]) -> Check:

@@ -77,9 +77,11 @@ def to_inference_data(
     ====================  ============================================================================
     posterior             latents by site, steps stacked; quantities of the scenes, which do not
                           depend on slots: read these first, as slots may switch labels between draws
-    sample_stats          lp, log_q, log_weight (chain, draw, image); elbo, iwae, ess, khat (image)
+    sample_stats          lp, log_q, log_weight (chain, draw, image); elbo, iwae, ess, khat (image), the
+                          last three only where every latent is of an image alone
     posterior_predictive  replicates of the first images, and their quantities; observed_data has the
-                          same of the images themselves
+                          same of the images themselves. A program that observes something else of them,
+                          such as counts, has replicates of that
     log_likelihood        log p(x | z), one number per image. Each image has latents of its own, so loo
                           on it is not the evidence: held-out iwae is
     prior                 latents and quantities of scenes from the program; prior_predictive. Left out
@@ -193,7 +195,7 @@ def stack_steps(drawn: Draws) -> dict[str, tuple[tuple[str, ...], Tensor]]:
     families: dict[str, list[str]] = {}
     for name in drawn.latents:
         stem, number = re.fullmatch(r"(.*?)(?:_(\d+))?", name).groups()
-        alone = number is None or drawn.plates[name]
+        alone = number is None or drawn.plates[name] or name in drawn.shared
         families.setdefault(name if alone else stem, []).append(name)
     deepest = max((_level(p) for plates in drawn.plates.values() for p in plates), default=0)
     variables = {}
@@ -229,22 +231,22 @@ def posterior_groups(
     """Groups of the guide's draws for `images` (B, C, H, W), with their log-probabilities."""
     weights = drawn.log_weights
     stats = {"lp": drawn.log_p, "log_q": drawn.log_q, "log_weight": weights}
-    bounds = {"elbo": weights.mean(0), "iwae": iwae(weights), "ess": ess(weights)}
-    if len(weights) >= SHORTEST:
-        bounds["khat"] = khat(weights)
+    bounds = {"elbo": weights.mean(0)}
+    if not drawn.shared:
+        bounds |= {"iwae": iwae(weights), "ess": ess(weights)}
+        if len(weights) >= SHORTEST:
+            bounds["khat"] = khat(weights)
     named = _named(stats, SAMPLE) | _named(bounds, SAMPLE[2:])
     groups = {"posterior": latents(drawn, coords, dims), "sample_stats": dataset(named, coords)}
     if log_likelihood:
         table = _named({"images": drawn.log_likelihood}, SAMPLE)
         groups["log_likelihood"] = dataset(table, coords)
-    kept = images[: drawn.pictures.shape[1]]
+    kept = drawn.observed[: drawn.pictures.shape[1]]
     if len(kept):
-        observed = {name: fn(kept) for name, fn in quantities.OF_IMAGES.items()}
         groups["posterior_predictive"] = pictures(drawn, coords)
-        groups["observed_data"] = dataset(
-            _named(observed, ("image",)) | {"images": (("image", *PIXELS), kept.movedim(1, -1))},
-            coords,
-        )
+        observed = {n: quantities.OF_IMAGES[n](kept) for n in drawn.replicated}
+        seen = (("image", *PIXELS), kept.movedim(1, -1)) if kept.ndim == 4 else (("image",), kept)
+        groups["observed_data"] = dataset(_named(observed, ("image",)) | {"images": seen}, coords)
     return groups
 
 
@@ -263,6 +265,9 @@ def latents(drawn: Draws, coords: Labels, dims: Dims) -> xarray.Dataset:
     """Latents and quantities of scenes."""
     stacked = stack_steps(drawn).items()
     variables = {name: ((*SAMPLE, *slots), value[None]) for name, (slots, value) in stacked}
+    for name in drawn.shared:  # one value for all images
+        (*lead, _), (names, value) = SAMPLE, variables[name]
+        variables[name] = (*lead, *names[len(SAMPLE) :]), value[:, :, 0]
     return dataset(variables | _named(drawn.quantities, SAMPLE), coords, dims)
 
 
@@ -270,9 +275,10 @@ def pictures(drawn: Draws, coords: Labels) -> xarray.Dataset:
     """Replicated images, and their quantities."""
     kept = drawn.pictures.shape[1]
     replicated = {name: value[:, :kept] for name, value in drawn.replicated.items()}
-    images = drawn.pictures.movedim(2, -1)[None]
-    named = _named(replicated, SAMPLE) | {"images": ((*SAMPLE, *PIXELS), images)}
-    return dataset(named, coords)
+    images, names = drawn.pictures[None], SAMPLE
+    if images.ndim == 6:
+        images, names = images.movedim(3, -1), (*SAMPLE, *PIXELS)
+    return dataset(_named(replicated, SAMPLE) | {"images": (names, images)}, coords)
 
 
 def _named(table: Mapping[str, Tensor], lead: tuple[str, ...]) -> dict[str, tuple[tuple, Tensor]]:

@@ -28,6 +28,9 @@ def log_weights(
 ) -> Tensor:
     """log p(x, z) - log q(z | x) of independent draws z ~ q for every image.
 
+    Of latents that are of all images every image has an equal share. Then the mean is the ELBO per image, and
+    the sum over images the weight of a draw, but an image's own weight bounds nothing.
+
     Args:
         images: (B, C, H, W) in [0, 1], on the program's device.
         draws: S.
@@ -36,7 +39,10 @@ def log_weights(
         (S, B) in nats.
     """
     traces = passes(program, guide, images, draws, rows)
-    parts = [log_prob_per_image(p) - log_prob_per_image(q) for _, p, q in traces]
+    parts = [
+        log_prob_per_image(p, images=len(index)) - log_prob_per_image(q, images=len(index))
+        for index, p, q in traces
+    ]
     return torch.cat(parts).view(draws, len(images))
 
 

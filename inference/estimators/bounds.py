@@ -72,7 +72,7 @@ class TraceGraph(Whole):
                     if "log_prob_sum" in site:
                         site["log_prob_sum"] = written.marked(site["log_prob_sum"])
             _, surrogate = TraceGraph_ELBO()._loss_and_surrogate_loss_particle(*traces)
-            terms = {name: per_image(t).sum() for name, t in cost_terms(*traces).items()}
+            terms = {name: t.cost.sum() for name, t in cost_terms(*traces).items()}
         return surrogate, {name: detach_provenance(t).detach() for name, t in terms.items()}
 
 
@@ -90,6 +90,18 @@ class Bound(Whole):
     def __init__(self, copies: int = COPIES) -> None:
         super().__init__()
         self.copies = several(copies)
+
+    def prepare(self, program: Callable, guide: Callable, images: Tensor) -> None:
+        """As `Whole`.
+
+        Raises:
+            ValueError: a latent is of all images, so that no bound is of an image.
+        """
+        if shared := check(program, guide, images).shared:
+            raise ValueError(
+                f"{', '.join(shared)} are of all images, outside of their plate, and bounds on K samples are "
+                "bounds per image: choose tracegraph, nvil or another estimator that is no such bound"
+            )
 
     def log_weights(self, traces: tuple[Trace, Trace]) -> Tensor:
         """(K, B) log p - log q."""

@@ -14,7 +14,14 @@ from inference.estimators.handlers import Choose, Fix
 from inference.estimators.origins import Origins, apart, provenance
 from inference.estimators.runs import latents_of, plates
 from inference.estimators.sites import batch_dim, is_discrete, reachable, unmasked
-from inference.objectives import Objective, Term, check_match, cost_terms, is_plate
+from inference.objectives import (
+    Objective,
+    Term,
+    check_match,
+    cost_terms,
+    in_common,
+    is_plate,
+)
 
 Terms = Mapping[str, Term]
 
@@ -24,6 +31,8 @@ class Seen(NamedTuple):
 
     discrete: list[str]
     """names of discrete sites"""
+    shared: list[str]
+    """names of latents that are of all images"""
     origins: Origins
     """the discrete sites that every term of the plain ELBO depends on"""
 
@@ -35,6 +44,7 @@ def check(program: Callable, guide: Callable, images: Tensor) -> Seen:
         ValueError: they do not; one sentence says what does not.
     """
     discrete: list[str] = []
+    shared: list[str] = []
 
     def run() -> dict[str, Term]:
         traces = Objective().traces(program, guide, images)
@@ -42,12 +52,26 @@ def check(program: Callable, guide: Callable, images: Tensor) -> Seen:
         for trace in traces:
             for name, site in trace.nodes.items():
                 if site["type"] == "sample" and not is_plate(site):
-                    batch_dim(name, site)
-        discrete.extend(name for name, site in traces[1].nodes.items() if is_discrete(site))
+                    _check_place(name, site)
+        latents = [(n, s) for n, s in traces[1].nodes.items() if s["type"] == "sample"]
+        latents = [(name, site) for name, site in latents if not is_plate(site)]
+        discrete.extend(name for name, site in latents if is_discrete(site))
+        shared.extend(name for name, site in latents if in_common(site["cond_indep_stack"]))
         return cost_terms(*traces)
 
     with apart(program, guide):
-        return Seen(discrete, provenance(run))
+        origins = provenance(run)
+        return Seen(discrete, shared, origins)
+
+
+def _check_place(name: str, site: dict) -> None:
+    """A discrete or observed site has its place in the plate ``batch``; other latents may be of all images.
+
+    Raises:
+        ValueError: it has none, or the plate is subsampled.
+    """
+    if is_discrete(site) or site["is_observed"] or not in_common(site["cond_indep_stack"]):
+        batch_dim(name, site)
 
 
 def check_absent(

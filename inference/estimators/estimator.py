@@ -39,7 +39,7 @@ from inference.estimators.sites import (
     unmasked,
 )
 from inference.estimators.wake import RWS, DefensiveRWS, SleepingRWS
-from inference.objectives import Objective, lookup, per_image
+from inference.objectives import Objective, Term, lookup, per_image
 from inference.settings import choose
 
 LIMIT = 4096
@@ -137,7 +137,7 @@ class Estimator(nn.Module):
         run = Runs(self.by_pattern, self.temperature, program, guide, objective)
         trace, terms = run(x, self.values(copies * len(images)), self.states)
         weight = self.weight(trace, len(x)) / copies
-        losses = {name: (weight * per_image(term)).sum() for name, term in terms.items()}
+        losses = {n: self._loss(term, weight, len(images)) for n, term in terms.items()}
         surrogate = sum(losses.values())
         scored = [n for n, node in trace.nodes.items() if is_discrete(node) and self.scores(n)]
         if scored:
@@ -149,6 +149,13 @@ class Estimator(nn.Module):
             extra = lookup(self.by_pattern, name).surrogate(site) * site.exists
             surrogate = surrogate + extra.sum() / copies
         return surrogate, {name: loss.detach() for name, loss in losses.items()}
+
+    @staticmethod
+    def _loss(term: Term, weight: Tensor, images: int) -> Tensor:
+        """A term of a batch; one that is of all images counts once, whatever runs of them there are."""
+        if term.shared:
+            return term.cost.sum() * (weight.sum() / images)
+        return (weight * per_image(term)).sum()
 
     def scores(self, name: str) -> bool:
         """Whether a site's method is a score function."""

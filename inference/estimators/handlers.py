@@ -12,7 +12,7 @@ from torch import Tensor
 from inference.estimators.pathwise import Competition, Pathwise
 from inference.estimators.relaxations import exact, noise
 from inference.estimators.sites import Method, batch_dim, is_discrete
-from inference.objectives import is_plate, lookup
+from inference.objectives import in_common, is_plate, lookup
 
 COPIES = 4
 """K where it is not given."""
@@ -67,8 +67,8 @@ class Share(Messenger):
 
     def _pyro_sample(self, msg: dict) -> None:
         latent = msg["type"] == "sample" and not msg["is_observed"] and not is_plate(msg)
-        if not latent or msg["done"]:
-            return
+        if not latent or msg["done"] or in_common(msg["cond_indep_stack"]):
+            return  # what is of all images is drawn once
         fn = msg["fn"]
         base = fn.base_dist if isinstance(fn, dist.Independent) else fn
         dim = len(fn.batch_shape) + batch_dim(msg["name"], msg)

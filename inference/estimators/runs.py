@@ -22,7 +22,7 @@ from inference.estimators.sites import (
     reachable,
     unmasked,
 )
-from inference.objectives import Objective, Term, cost_terms, is_plate, per_image
+from inference.objectives import Objective, Term, cost_terms, in_common, is_plate, per_image
 
 Methods = Mapping[str, Method]
 
@@ -98,7 +98,8 @@ class Again:
         """As `Site.relaxed`."""
         with torch.enable_grad():
             cost, terms = self.run(values, len(values), means(self.trace))
-            total = sum(map(per_image, terms), values.new_zeros(values.shape[:2].numel()))
+            each = (per_image(term) for term in terms if not term.shared)
+            total = sum(each, values.new_zeros(values.shape[:2].numel()))
         return cost.detach(), total.view(values.shape[:2])
 
     def run(
@@ -121,7 +122,10 @@ class Again:
 
     def repeat(self, name: str, number: int) -> Tensor:
         """An earlier latent's value for `number` copies of the batch."""
-        node, place = self.trace.nodes[name], where(name, self.trace)
+        node = self.trace.nodes[name]
+        if not own(node):
+            return node["value"]
+        place = where(name, self.trace)
         value = place.front(node["value"], node["fn"].event_dim)
         return place.back(repeated(value, number), node["fn"].event_dim)
 
@@ -129,11 +133,16 @@ class Again:
 def where(name: str, trace: Trace) -> Place:
     """A latent of a guide's trace as a method first sees it."""
     node = trace.nodes[name]
-    earlier = [trace.nodes[n] for n in latents_before(name, trace)]
+    earlier = [node for node in (trace.nodes[n] for n in latents_before(name, trace)) if own(node)]
     dim = batch_dim(name, node)
     rows = node["fn"].batch_shape[dim]
     numbers = sum(n["value"].numel() for n in earlier) // max(rows, 1)
     return Place(name, unmasked(node["fn"]), dim, numbers)
+
+
+def own(node: dict) -> bool:
+    """Whether every image has a value of a latent of its own; others are of all images."""
+    return not in_common(node["cond_indep_stack"])
 
 
 def latents_before(name: str, trace: Trace) -> list[str]:
@@ -159,8 +168,10 @@ def history(name: str, trace: Trace, x: Tensor) -> Tensor:
     """(K·B, 1 + D) a one, and the values of all latents before a site, without gradient."""
     parts = [x.new_ones(len(x), 1)]
     for earlier in latents_before(name, trace):
-        node, place = trace.nodes[earlier], where(earlier, trace)
-        value = place.front(node["value"].detach(), node["fn"].event_dim)
+        node = trace.nodes[earlier]
+        if not own(node):
+            continue
+        value = where(earlier, trace).front(node["value"].detach(), node["fn"].event_dim)
         parts.append(value.reshape(len(x), -1).to(x.dtype))
     return torch.cat(parts, 1)
 

@@ -7,8 +7,8 @@ GZIP-compressed. Data are a protocol buffer (tensorflow/core/example/example.pro
 ``float_list = 2``, ``int64_list = 3``, each with ``value = 1``.
 
 The published sets store a picture as a list of strings of one byte each, up to a million. The package
-`tfrecord` gives the same numbers, but makes a Python object per byte: 0.106 s of one core per picture of CLEVR with masks,
-against 0.0025 s here.
+`tfrecord` gives the same numbers, but makes a Python object per byte: 0.106 s of one core per picture of CLEVR
+with masks, against 0.0025 s here.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import zip_longest
@@ -139,6 +139,16 @@ class Term(NamedTuple):
     cost: Tensor
     """nats, one dimension per plate"""
 
+    @property
+    def shared(self) -> bool:
+        """Whether it is of all images, not of each."""
+        return in_common(self.frames)
+
+
+def in_common(frames: tuple[CondIndepStackFrame, ...]) -> bool:
+    """Whether a site in these plates is one for all images: outside of the plate ``batch``."""
+    return all(frame.name != "batch" for frame in frames)
+
 
 def cost_terms(program_trace: Trace, guide_trace: Trace) -> dict[str, Term]:
     """The terms of the negative ELBO by site.
@@ -159,23 +169,41 @@ def cost_terms(program_trace: Trace, guide_trace: Trace) -> dict[str, Term]:
             cost = _kl(site, prior)
         cost = scale_and_mask(cost, site["scale"], site["mask"])
         terms[name] = Term(name, site["cond_indep_stack"], cost)
+    for name, site in guide_trace.nodes.items():
+        if is_auxiliary(site):
+            cost = scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
+            terms[f"kl/{name}"] = Term(f"kl/{name}", site["cond_indep_stack"], cost)
     return terms
 
 
+def is_auxiliary(site: Mapping[str, Any]) -> bool:
+    """Whether a site is a guide's alone, of which its latents are functions, as Pyro's AutoGuides have them."""
+    return site["type"] == "sample" and bool(site["infer"].get("is_auxiliary"))
+
+
 def _kl(site: dict, prior: dist.TorchDistribution) -> Tensor:
-    try:
-        return kl_divergence(site["fn"], prior)
-    except NotImplementedError:
-        return site["fn"].log_prob(site["value"]) - prior.log_prob(site["value"])
+    fn = site["fn"]
+    while isinstance(fn, dist.Independent | dist.MaskedDistribution):
+        fn = fn.base_dist
+    if not isinstance(
+        fn, dist.Delta
+    ):  # its density is read below; torch's closed form leaves it out
+        with suppress(NotImplementedError):
+            return kl_divergence(site["fn"], prior)
+    return site["fn"].log_prob(site["value"]) - prior.log_prob(site["value"])
 
 
-def per_image(term: Term) -> Tensor:
+def per_image(term: Term, images: int | None = None) -> Tensor:
     """(B,) a term summed over all dimensions but the plate ``batch``.
 
+    Args:
+        images: B, of which each has an equal share of a term outside that plate; None to refuse such a term.
     Raises:
         ValueError: the term lies outside that plate.
     """
     dims = [frame.dim for frame in term.frames if frame.name == "batch"]
+    if not dims and images is not None:
+        return (term.cost.sum() / images).expand(images)
     if not dims:
         raise ValueError(
             f"site {term.name!r} is outside the plate 'batch', so it has no value per image: open "
@@ -195,10 +223,18 @@ def check_match(program_trace: Trace, guide_trace: Trace) -> None:
         [
             (n, tuple(t.nodes[n]["value"].shape))
             for n in t.stochastic_nodes
-            if not is_plate(t.nodes[n])
+            if not is_plate(t.nodes[n]) and not is_auxiliary(t.nodes[n])
         ]
         for t in (program_trace, guide_trace)
     )
+    named = {name for name, _ in other}
+    for name, _ in mine:
+        if name not in named and not program_trace.nodes[name]["fn"].has_rsample:
+            raise ValueError(
+                f"the guide has no site {name!r}, which is discrete: what Pyro sums out of the program "
+                "(enumeration) is sampled by the guide here, such as OneHotCategorical(logits=net(images)), "
+                "and --estimator enumerate sums over it"
+            )
     for a, b in zip_longest(mine, other):
         if a != b:
             raise ValueError(
@@ -207,9 +243,13 @@ def check_match(program_trace: Trace, guide_trace: Trace) -> None:
             )
 
 
-def log_prob_per_image(trace: Trace, names: Collection[str] | None = None) -> Tensor:
+def log_prob_per_image(
+    trace: Trace, names: Collection[str] | None = None, images: int | None = None
+) -> Tensor:
     """(B,) log-probability of a trace, or of its sites of these names, summed over all but the plate ``batch``.
 
+    Args:
+        images: as in `per_image`.
     Raises:
         ValueError: a site lies outside that plate.
     """
@@ -217,4 +257,5 @@ def log_prob_per_image(trace: Trace, names: Collection[str] | None = None) -> Te
     sites = [(n, s) for n, s in trace.nodes.items() if s["type"] == "sample"]
     sites = [(n, s) for n, s in sites if not is_plate(s)]
     chosen = [(n, s) for n, s in sites if names is None or n in names]
-    return sum(per_image(Term(n, s["cond_indep_stack"], s["log_prob"])) for n, s in chosen)
+    terms = (Term(n, s["cond_indep_stack"], s["log_prob"]) for n, s in chosen)
+    return sum(per_image(term, images) for term in terms)

@@ -92,6 +92,7 @@ def most_likely(fn: TorchDistribution) -> Tensor:
     return fn.sample()
 
 
+@torch.no_grad()
 def infer(
     program: Callable, guide: Callable, images: Tensor, soft: bool = False, rows: int | None = None
 ) -> Scene | None:
@@ -124,11 +125,12 @@ def modes(
     Arguments and errors are those of `infer`.
     """
     check_images(images, program)
-    with torch.no_grad():
-        for x in images.split(rows or _rows(images)):
+    for x in images.split(rows or _rows(images)):
+        with torch.no_grad():  # not around the yield: what fails there would leave gradients off
             with Mode(soft):
                 trace = poutine.trace(guide).get_trace(x)
-            yield poutine.replay(program, trace=trace)(x), trace
+            found = poutine.replay(program, trace=trace)(x)
+        yield found, trace
 
 
 def passes(
@@ -145,16 +147,20 @@ def passes(
     """
     check_images(images, program)
     index = torch.arange(draws * len(images), device=images.device) % len(images)
-    with torch.no_grad():
-        parts = index.split(rows or _rows(images))
-        q = poutine.trace(guide).get_trace(images[parts[0]])
-        if shared_latents(q):
-            parts = index.split(len(images))
-            q = poutine.trace(guide).get_trace(images)
-        for k, part in enumerate(parts):
-            x = images[part]
-            q = poutine.trace(guide).get_trace(x) if k else q
-            yield part, poutine.trace(poutine.replay(program, trace=q)).get_trace(x), q
+    parts = index.split(rows or _rows(images))
+    first = _pair(program, guide, images[parts[0]])
+    if shared_latents(first[1]):
+        parts = index.split(len(images))
+        first = _pair(program, guide, images)
+    for k, part in enumerate(parts):
+        yield (part, *(_pair(program, guide, images[part]) if k else first))
+
+
+@torch.no_grad()
+def _pair(program: Callable, guide: Callable, x: Tensor) -> tuple[Trace, Trace]:
+    """Traces of the program and of a draw of the guide."""
+    q = poutine.trace(guide).get_trace(x)
+    return poutine.trace(poutine.replay(program, trace=q)).get_trace(x), q
 
 
 def shared_latents(trace: Trace) -> list[str]:
@@ -221,6 +227,7 @@ class Draws:
         return self.log_p - self.log_q
 
 
+@torch.no_grad()
 def draw(
     program: Callable,
     guide: Callable,
@@ -280,6 +287,7 @@ def samples(program: Callable) -> bool:
     return named or any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
+@torch.no_grad()
 def draw_prior(
     program: Callable,
     number: int,

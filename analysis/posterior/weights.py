@@ -23,6 +23,7 @@ EXACT = 1e-4
 """Largest difference of log-weights (nats) that count as equal."""
 
 
+@torch.no_grad()
 def log_weights(
     program: Callable, guide: Callable, images: Tensor, draws: int, rows: int | None = None
 ) -> Tensor:

@@ -91,6 +91,7 @@ def describes(guide: Callable, images: Tensor) -> bool:
     return any(name.startswith(APPEARANCE) for name in latents)
 
 
+@torch.no_grad()
 def described(program: Callable, guide: Callable, data: Dataset) -> tuple[Tensor, Tensor, Tensor]:
     """z_what (M, D) of the objects that the guide's mode finds, their classes (M,), and their images (M,).
 

@@ -153,6 +153,7 @@ def appearance(trace: Trace, level: int, slots: int) -> Tensor:
     return torch.cat([column.float() for column in columns], -1)
 
 
+@torch.no_grad()
 def read(program: Callable, guide: Callable, data: Dataset) -> list[Seen]:
     """The guide's mode for images: latents of the objects and, if there are any, of the parts.
 

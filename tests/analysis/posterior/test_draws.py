@@ -12,6 +12,8 @@ from analysis.posterior import (
     Mode,
     draw,
     draw_prior,
+    modes,
+    passes,
 )
 
 
@@ -87,3 +89,15 @@ def test_a_tie_is_absent_at_the_mode():
     with Mode():
         value = pyro.sample("z_pres", dist.Bernoulli(torch.tensor([0.4, 0.5, 0.6])))
     assert value.tolist() == [0.0, 0.0, 1.0]
+
+
+def test_gradients_are_on_while_draws_are_read_and_after_an_error():
+    """Else a failed measurement, whose traceback lives on in a notebook, would stop the next training."""
+    small = small_programs.Appearance()
+    x = simulate(small, 3)
+    for reading in (
+        passes(small.program, small.guide(), x, 3),
+        modes(small.program, small.guide(), x),
+    ):
+        next(reading)
+        assert torch.is_grad_enabled()

@@ -36,6 +36,8 @@ from programs.scene import Scene
 from programs.worlds import cache, with_visible_masks
 
 BATCH = 256
+MANY = 1000
+"""Number of scenes whose drawing is announced where there is no progress bar."""
 TABLES = ("pres", "pose", "depth", "parent", "category")
 OPTIONAL = ("attributes",)
 """Truth of some worlds."""
@@ -216,7 +218,7 @@ def world_dataset(
     description |= {"split": split, "seed": seed, "number": number}
     folder = cache() / f"{Path(name).stem}-{split}-{digest(description)}"
     if not folder.exists():
-        if progress and not sys.stderr.isatty():  # elsewhere a bar says it
+        if progress and number >= MANY and not sys.stderr.isatty():  # elsewhere a bar says it
             print(f"drawing {number} scenes of {name} for {split}")
         if hasattr(world.module, "prepare"):
             world.module.prepare(config)

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections import Counter
 
 import pyro
 import pytest
@@ -87,11 +88,16 @@ def of_program(spec):
     return chosen
 
 
+CHECKED = Counter()
+"""Programs on which each method was judged so far."""
+
+
 def judge_all(spec, rows):
     """Every estimator on one program."""
     for name in UNBIASED:
         if fits(name, spec):
             judge(name, spec, rows=rows)
+            CHECKED[name] += 1
     smooth = all(z.kind != "normal" for z in spec.latents)
     number = math.prod(
         options(z) ** len(e)
@@ -100,12 +106,14 @@ def judge_all(spec, rows):
     for name, exact in BOUNDS.items():
         if smooth and number <= 100:
             judge(name, spec, exact, rows=rows)
+            CHECKED[name] += 1
     for name in PATHWISE:
         if fits(name, spec):
             if name in HARD:
                 judge(name, spec, part=of_program(spec), rows=rows)
             else:
                 assert gradients(name, spec, 8, 1)[0].isfinite().all(), (name, spec)
+            CHECKED[name] += 1
 
 
 def test_every_estimator_is_among_those_that_are_judged():
@@ -125,15 +133,26 @@ def test_every_estimator_agrees_with_enumeration_on_random_programs(spec):
     judge_all(spec, 1000)
 
 
-@pytest.mark.slow
 @settings(
     max_examples=int(os.environ.get("PROGRAMS", "2000")),
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
 @given(specs())
-def test_every_estimator_agrees_with_enumeration_on_thousands_of_random_programs(spec):
+def judged_by_thousands(spec):
     judge_all(spec, 2000)
+    CHECKED["programs"] += 1
+
+
+@pytest.mark.slow
+def test_every_estimator_agrees_with_enumeration_on_thousands_of_random_programs(capsys):
+    CHECKED.clear()
+    try:
+        judged_by_thousands()
+    finally:
+        with capsys.disabled():
+            programs = CHECKED.pop("programs", 0)
+            print(f"\n{programs} programs, {CHECKED.total()} programs × methods: {dict(CHECKED)}")
 
 
 def spread(name, spec, calls=2):

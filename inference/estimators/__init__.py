@@ -77,8 +77,11 @@ from inference.estimators.bounds import VIMCO, Bound, TraceGraph, Whole
 from inference.estimators.checks import check
 from inference.estimators.control import Control
 from inference.estimators.controls import REBAR, RELAX, MuProp
-from inference.estimators.estimator import ESTIMATORS, LIMIT, Enumerate, Estimator, estimator
-from inference.estimators.handlers import Choose, Detach, Fix, Relax, Share, several
+from inference.estimators.doubly import DoublyRWS, DoublyVIMCO, DReG
+from inference.estimators.estimator import LIMIT, Enumerate, Estimator
+from inference.estimators.handlers import Choose, Detach, Fix, Leaves, Relax, Share, several
+from inference.estimators.importance import IWAE
+from inference.estimators.names import ESTIMATORS, estimator
 from inference.estimators.origins import downstream, provenance, unseen
 from inference.estimators.pathwise import Competition, Pathwise
 from inference.estimators.reruns import ARMS, DisARM, Expect, Unordered
@@ -95,11 +98,13 @@ from inference.estimators.sites import (
     reachable,
 )
 from inference.estimators.tables import markdown, table
+from inference.estimators.taylor import DoubleCV
 from inference.estimators.wake import RWS, DefensiveRWS, SleepingRWS
 
 __all__ = [
     "ARMS",
     "ESTIMATORS",
+    "IWAE",
     "LIMIT",
     "NVIL",
     "REBAR",
@@ -112,12 +117,17 @@ __all__ = [
     "Competition",
     "Control",
     "DefensiveRWS",
+    "DReG",
     "Detach",
     "DisARM",
+    "DoubleCV",
+    "DoublyRWS",
+    "DoublyVIMCO",
     "Enumerate",
     "Estimator",
     "Expect",
     "Fix",
+    "Leaves",
     "Method",
     "MuProp",
     "Pathwise",

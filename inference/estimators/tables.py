@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from inference.estimators.bounds import Whole
-from inference.estimators.estimator import ESTIMATORS, Enumerate
+from inference.estimators.estimator import Enumerate
+from inference.estimators.names import ESTIMATORS
 from inference.estimators.pathwise import Competition, Pathwise
 from inference.estimators.score import Score
 

@@ -2,8 +2,8 @@
 
     python -m analysis.results
 
-Nothing is measured here. Every number is read from the files of a run in `programs/trained`, or from the
-table of published figures. RESULTS.md holds a table per run, ordered by program. The README holds a row per
+Nothing is measured here. Every number is read from the files of a run in `programs/trained`, from studies of
+estimators in `analysis/measured`, or from the table of published figures. RESULTS.md holds a table per run, ordered by program. The README holds a row per
 run, between two comments, and inference/README.md what the classes of `inference.estimators` say of
 themselves. A test holds that all are current.
 """
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis import studies
 from analysis.command import command_line, told
 from analysis.papers.published import figures_of, source_of
 from inference import svi
@@ -210,6 +211,7 @@ def render(runs: list[Shipped] | None = None) -> str:
         own = [run for run in runs if run.program == program]
         lines += ["", f"## {program}"]
         lines += [line for run in own for line in section(run)] or ["", "No run ships."]
+    lines += studies.render()
     return "\n".join(lines) + "\n"
 
 

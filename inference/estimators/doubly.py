@@ -156,7 +156,9 @@ class Twice:
         for name in self.leaves:
             of_w, of_q = self.rows(name, by_w[name]), self.rows(name, by_q[name])
             slope = weights.view(-1, 1) * of_w + discrete.view(-1, 1) * of_q
-            total = total + (slope.detach() * self.rows(name, self.drawn.nodes[name]["value"])).sum()
+            total = (
+                total + (slope.detach() * self.rows(name, self.drawn.nodes[name]["value"])).sum()
+            )
         return total
 
     def rows(self, name: str, x: Tensor) -> Tensor:

@@ -77,7 +77,9 @@ def estimator(text: str) -> nn.Module:
         raise ValueError(f"--estimator {text!r}: only {names} take methods after a +")
     inner = _listed(methods)
     if not isinstance(inner, Estimator):
-        raise ValueError(f"--estimator {text!r}: after the + comes a method for discrete sites, not a bound")
+        raise ValueError(
+            f"--estimator {text!r}: after the + comes a method for discrete sites, not a bound"
+        )
     return _method(bound.strip(), inner)
 
 

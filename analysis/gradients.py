@@ -41,8 +41,6 @@ from inference.plan import Plan, Run, plan
 from inference.trainer import Training
 
 REFERENCE = "rloo:8"
-SCENES = 100
-"""Validation scenes on which trainings are measured."""
 
 
 class Learner(Training):
@@ -312,6 +310,7 @@ def parser() -> argparse.ArgumentParser:
     a.add_argument(
         "--minutes", type=float, default=1.0, metavar="M", help="of every training; 0 for none"
     )
+    a.add_argument("--scenes", type=int, default=100, metavar="N", help="validation scenes of that")
     a.add_argument(
         "--measured", type=int, default=8, metavar="N", help="times that a training is measured"
     )
@@ -350,12 +349,12 @@ def study(o: argparse.Namespace) -> None:
     found = {
         "times": of_steps(o, p, names, data) if o.times else [],
         "gradients": of_gradients(o, p, names, data),
-        "training": of_trainings(o, p, names, data, validation.first(SCENES)),
+        "training": of_trainings(o, p, names, data, validation.first(o.scenes)),
     }
     for path in figures(found["gradients"], found["training"], o.out):
         print(f"  {path}")
     if o.record:
-        about = {"command": o.words, "batch": p.recipe.batch, "scenes": SCENES} | found
+        about = {"command": o.words, "batch": p.recipe.batch, "scenes": o.scenes} | found
         write_json(RECORDS / f"{o.record}.json", about)
         if found["training"]:
             plots.save(plots.race_figure(found["training"]), RECORDS / f"{o.record}.png")

@@ -54,6 +54,7 @@ def summary(rows: list[dict]) -> list[dict]:
 
 
 def of(curves: dict[tuple[str, int], list[dict]], name: str) -> list[list[dict]]:
+    """The curves of one estimator, one per seed."""
     return [curve for (who, _), curve in curves.items() if who == name]
 
 
@@ -83,8 +84,8 @@ def render(folder: Path = RECORDS) -> list[str]:
         "Kept by `python -m analysis.gradients … --record NAME`. Bias is in units of the norm of a reference",
         "gradient, variance in units of its square, with the standard error of the bias; a bound on several",
         "samples has another gradient than the ELBO, and no bias here. Time is the processor's, in units of",
-        "`nvil`'s. Trainings have few seeds and are short: what they reach is where a method gets early, not where",
-        "it ends. Medians over seeds, lowest and highest in brackets; ELBOs are of hard draws, in nats per image.",
+        "`nvil`'s. Trainings are short, and show where a method gets early, not where it ends. ELBOs are of hard",
+        "draws, in nats per image: medians over seeds, lowest and highest in brackets.",
     ]
     return lines + [line for path in paths for line in section(path)]
 
@@ -129,10 +130,10 @@ def of_gradients(rows: list[dict], found: Mapping[str, Any]) -> list[str]:
         bias = "" if row["objective"] == "bound" else f"{row['bias']:.2f} ± {row['bias_error']:.2f}"
         time = f"{row['times nvil']:.2f}" if "times nvil" in row else ""
         lines += [
-            f"| {row['step']} | `{row['estimator']}` | {bias} | {row['variance']:.3g} | {row['snr']:.3g} | {time} "
-            f"| {row['evaluations']:.1f} |"
+            f"| {row['step']} | `{row['estimator']}` | {bias} | {row['variance']:.3g} | {row['snr']:.3g} "
+            f"| {time} | {row['evaluations']:.1f} |"
         ]
-    return [*lines, f"", f"Bias and variance are held against `{rows[0]['reference']}`.", ""]
+    return [*lines, "", f"Bias and variance are held against `{rows[0]['reference']}`.", ""]
 
 
 def of_training(rows: list[dict], found: Mapping[str, Any]) -> list[str]:

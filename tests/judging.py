@@ -31,12 +31,12 @@ OF_BERNOULLIS = ("disarm", "arms")
 
 UNBIASED = (
     "reinforce", "nvil", "rloo:2", "rloo:4", "double_cv:3", "relax", "muprop", "rebar", "disarm",
-    "arms:3", "unordered:2", "unordered:3", "expect", "enumerate", "tracegraph",
+    "arms:3", "unordered:2", "unordered:3", "sum_and_sample:2", "expect", "enumerate", "tracegraph",
 )  # fmt: skip
 
 
 SCORES = ("reinforce", "nvil", "rloo:2", "double_cv:2", "relax", "muprop", "rebar", "disarm", "arms:2",
-          "unordered:2", "expect")  # fmt: skip
+          "unordered:2", "sum_and_sample:2", "expect")  # fmt: skip
 """Methods that bounds on two samples are judged with."""
 
 
@@ -51,6 +51,7 @@ BOUNDS = {
 
 PATHWISE = (
     "gumbel",
+    "gumbel_sparsemax",
     "gumbel_st",
     "gumbel_rao:2",
     "gapped_st",
@@ -105,6 +106,7 @@ def fits(name, spec):
         return False
     if method in (
         "gumbel",
+        "gumbel_sparsemax",
         "gumbel_st",
         "gumbel_rao",
         "gapped_st",

@@ -1,7 +1,7 @@
 """Doubly reparametrised gradients of Gaussians in bounds on K samples (DReG; Tucker et al., 2019).
 
-The gradient of log w by the guide's parameters has a part through the samples and a part ∂ log q at samples that
-stand still. In expectation the latter is a part through the samples as well, for any g of weights:
+The gradient of log w by the guide's parameters has a part through the samples and a part ∂ log q at samples
+that stand still. In expectation the latter is a part through the samples as well, for any g of weights:
 
     E[g ∂ log q_Z] = E[∇_Z g · ∂Z + g ∇_Z log q_D · ∂Z]                          (eq. 6, with discrete sites D)
 
@@ -39,8 +39,8 @@ class DReG(Listed):
     summary: ClassVar[str] = (
         "iwae, Gaussians doubly reparametrised: dreg:5+nvil (DReG; Tucker et al., 2019)"
     )
-    bias: ClassVar[str] = "none, of the bound on K samples, by a method without bias"
-    runs: ClassVar[str] = "K times the method's, the guide once more"
+    bias: ClassVar[str] = "none, of the bound on K samples; else the method's"
+    runs: ClassVar[str] = "K of the method's"
 
     def prepare(self, program: Callable, guide: Callable, images: Tensor) -> None:
         """As `Listed`.
@@ -52,8 +52,8 @@ class DReG(Listed):
         relaxed = [p for p, m in self.methods.items() if isinstance(m, Pathwise)]
         if relaxed:
             raise ValueError(
-                f"dreg: relaxed values ({', '.join(relaxed)}) have no density of their own: give a score method "
-                "such as nvil after the +, or choose iwae"
+                f"dreg: relaxed values ({', '.join(relaxed)}) have no density of their own: give a score "
+                "method such as nvil after the +, or choose iwae"
             )
         check_densities(guide, images)
 
@@ -76,7 +76,7 @@ class DoublyVIMCO(Bound):
 
     summary: ClassVar[str] = "vimco, Gaussians doubly reparametrised (DReG; Tucker et al., 2019)"
     bias: ClassVar[str] = "none, of the bound on K samples"
-    runs: ClassVar[str] = "K, the guide once more"
+    runs: ClassVar[str] = "K"
 
     def prepare(self, program: Callable, guide: Callable, images: Tensor) -> None:
         """As `Bound`; every continuous site needs a density."""
@@ -100,7 +100,7 @@ class DoublyRWS(Bound):
 
     summary: ClassVar[str] = "rws, Gaussians doubly reparametrised (DReG; Tucker et al., 2019)"
     bias: ClassVar[str] = "that of rws"
-    runs: ClassVar[str] = "K, the guide once more"
+    runs: ClassVar[str] = "K"
 
     def prepare(self, program: Callable, guide: Callable, images: Tensor) -> None:
         """As `Bound`; every continuous site needs a density."""
@@ -223,6 +223,6 @@ def check_densities(guide: Callable, images: Tensor) -> None:
         fn = unmasked(trace.nodes[name]["fn"])
         if isinstance(fn.base_dist if isinstance(fn, dist.Independent) else fn, dist.Delta):
             raise ValueError(
-                f"site {name!r} is a Delta, which has no density to be doubly reparametrised: choose vimco, rws "
-                "or iwae"
+                f"site {name!r} is a Delta, which has no density to be doubly reparametrised: choose vimco, "
+                "rws or iwae"
             )

@@ -75,8 +75,8 @@ class IWAE(Listed):
     summary: ClassVar[str] = (
         "IWAE bound of K = 4 samples, by any method: iwae:5+nvil (Burda et al., 2016)"
     )
-    bias: ClassVar[str] = "none, of the bound on K samples, by a method without bias"
-    runs: ClassVar[str] = "K times the method's"
+    bias: ClassVar[str] = "none, of the bound on K samples; else the method's"
+    runs: ClassVar[str] = "K of the method's"
 
     def forward(
         self, program: Callable, guide: Callable, images: Tensor, objective: Objective

@@ -15,11 +15,12 @@ from inference.estimators.pathwise import (
     GappedST,
     Gumbel,
     GumbelRao,
+    GumbelSparsemax,
     GumbelST,
     Mean,
     ReinMax,
 )
-from inference.estimators.reruns import ARMS, DisARM, Expect, Unordered
+from inference.estimators.reruns import ARMS, DisARM, Expect, SumAndSample, Unordered
 from inference.estimators.score import NVIL, RLOO, PublishedNVIL, Reinforce
 from inference.estimators.sites import Method
 from inference.estimators.taylor import DoubleCV
@@ -28,6 +29,7 @@ from inference.settings import choose
 
 ESTIMATORS: dict[str, type[Method | Whole]] = {
     "gumbel": Gumbel,
+    "gumbel_sparsemax": GumbelSparsemax,
     "gumbel_st": GumbelST,
     "gumbel_rao": GumbelRao,
     "gapped_st": GappedST,
@@ -45,6 +47,7 @@ ESTIMATORS: dict[str, type[Method | Whole]] = {
     "disarm": DisARM,
     "arms": ARMS,
     "unordered": Unordered,
+    "sum_and_sample": SumAndSample,
     "expect": Expect,
     "enumerate": Enumerate,
     "tracegraph": TraceGraph,

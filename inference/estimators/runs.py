@@ -65,7 +65,7 @@ class Runs:
             return provenance(lambda: self(images)[1])
 
     def see(self, name: str, trace: Trace, x: Tensor, judge: Judge, slope: Tensor | None) -> Site:
-        """A site of a run on images x, what it costs, and the gradient by its value where that was asked for."""
+        """A site of a run on images x; `slope` is the gradient by its value, where a method asks for it."""
         node, place = trace.nodes[name], where(name, trace)
         again = Again(self, name, trace, judge, x)
         event = node["fn"].event_dim

@@ -23,8 +23,8 @@ def table() -> str:
         lines.append(family)
         for name, method in ESTIMATORS.items():
             if issubclass(method, kinds):
-                lines.append(f"  {name:<15} {method.summary}")
-                lines.append(f"  {'':<15} bias: {method.bias}; runs: {method.runs}")
+                lines.append(f"  {name:<16} {method.summary}")
+                lines.append(f"  {'':<16} bias: {method.bias}; runs: {method.runs}")
     return "\n".join(lines)
 
 

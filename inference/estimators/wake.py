@@ -25,9 +25,10 @@ DEFENCE = 0.2
 
 
 class Wake(Bound):
-    """Abstract: program and guide both learn from weighed samples; `proposal` makes what they are drawn from."""
+    """Abstract: program and guide both learn from weighed samples."""
 
-    proposal: ClassVar[Callable[[], AbstractContextManager]]
+    proposal: ClassVar[type[AbstractContextManager]]
+    """within it the guide draws from what samples are weighed by"""
 
     def forward(
         self, program: Callable, guide: Callable, images: Tensor, objective: Objective

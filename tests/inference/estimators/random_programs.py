@@ -301,7 +301,7 @@ def elements_of(spec, subset):
 
 
 def enumerate_states(spec, theta, x, subset, uniform=0.0, still=False):
-    """All joint values, drawn from the guide, or from its mixture with uniform draws; `still` if they are data."""
+    """All joint values, drawn from the guide or its mixture with uniform draws; as data where `still`."""
     table, elements = Table(spec), elements_of(spec, subset)
     number = lambda who, i, what: theta[table.places[who, i, what][0]].view(
         table.places[who, i, what][1]

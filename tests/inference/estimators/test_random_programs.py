@@ -147,7 +147,9 @@ def test_every_estimator_agrees_with_enumeration_on_thousands_of_random_programs
     finally:
         with capsys.disabled():
             programs = CHECKED.pop("programs", 0)
-            print(f"\n{programs} programs, {CHECKED.total()} programs × methods: {dict(CHECKED)}")
+            print(
+                f"\n{programs} programs, {CHECKED.total()} checks of methods on programs: {dict(CHECKED)}"
+            )
 
 
 def spread(name, spec, calls=2):

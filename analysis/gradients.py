@@ -20,7 +20,7 @@ import math
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -210,22 +210,28 @@ def clock(device: torch.device) -> float:
 
 
 def times(p: Plan, names: list[str], data: Dataset, rounds: int) -> list[dict]:
-    """A row for every estimator: the median time of a training step, the first two left out; by turns."""
+    """A row for every estimator: the median time of a training step, the first two left out; by turns.
+
+    `evaluations` are runs of an image by a step in which origins are not followed.
+    """
     learners = {name: Learner(p, name, 0, data) for name in names}
-    found: dict[str, list[float]] = {name: [] for name in names}
+    steps: dict[str, list[tuple[float, int]]] = {name: [] for name in names}
     for _ in range(rounds + 2):
         for name, learner in learners.items():
-            started = clock(p.device)
+            before, started = learner.evaluations, clock(p.device)
             learner.update()
-            found[name].append(clock(p.device) - started)
+            spent = clock(p.device) - started
+            steps[name].append((spent, learner.evaluations - before))
     rows = []
     for name, learner in learners.items():
-        images = learner.trainer.step * learner.batch
-        middle = float(torch.tensor(found[name][2:]).quantile(0.5))
-        rows.append(
-            {"estimator": name, "seconds": middle, "evaluations": learner.evaluations / images}
-        )
+        seconds, evaluations = zip(*steps[name][2:], strict=True)
+        runs = min(evaluations) / learner.batch
+        rows.append({"estimator": name, "seconds": _median(seconds), "evaluations": runs})
     return beside(rows)
+
+
+def _median(values: Sequence[float]) -> float:
+    return float(torch.tensor(values, dtype=torch.float64).quantile(0.5))
 
 
 def race(

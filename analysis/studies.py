@@ -84,7 +84,7 @@ def render(folder: Path = RECORDS) -> list[str]:
         "Kept by `python -m analysis.gradients … --record NAME`. Bias is in units of the norm of a reference",
         "gradient, variance in units of its square, with the standard error of the bias; a bound on several",
         "samples has another gradient than the ELBO, and no bias here. Time is the processor's, in units of",
-        "`nvil`'s. Trainings are short, and show where a method gets early, not where it ends. ELBOs are of hard",
+        "`nvil`'s. Trainings are short, and show where a method gets early, not its end. ELBOs are of hard",
         "draws, in nats per image: medians over seeds, lowest and highest in brackets.",
     ]
     return lines + [line for path in paths for line in section(path)]

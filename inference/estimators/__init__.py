@@ -75,8 +75,8 @@ for all sites alike, continuous ones too
 
 ``rloo:8`` sets K, and ``iwae:5+rloo:8`` trains a bound on 5 samples by that method. Score methods are
 Rao-Blackwellised as Pyro's ``TraceGraph_ELBO`` is: the cost of a sample is what depends on it, by provenance
-(`inference.estimators.origins`; Schulman et al., 2015); KLs are in closed form where there is one. In bounds the
-cost of a sample is the bound. Nothing here is *reported* as an ELBO: see `analysis.evaluate`.
+(`inference.estimators.origins`; Schulman et al., 2015); KLs are in closed form where there is one. In bounds
+the cost of a sample is the bound. Nothing here is *reported* as an ELBO: see `analysis.evaluate`.
 
 What a program must keep to: every site lies in the plate ``batch``, at any dimension, over all images that are
 given; program and guide have the same latents in the same order; what hangs below an absent node stands in

@@ -298,6 +298,15 @@ def parser() -> argparse.ArgumentParser:
     a.add_argument("--preset", default="quick")
     a.add_argument("--world", metavar="W")
     a.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
+    add_parts(a)
+    a.add_argument("--device", default="auto")
+    a.add_argument("--out", type=Path, default=Path("runs/gradients"), metavar="DIR")
+    a.add_argument("--record", metavar="NAME", help="keep all as analysis/measured/NAME.json")
+    return a
+
+
+def add_parts(a: argparse.ArgumentParser) -> None:
+    """The options of the three parts."""
     a.add_argument(
         "--points", default="0,200,1000", help="training steps at which gradients are compared"
     )
@@ -323,11 +332,7 @@ def parser() -> argparse.ArgumentParser:
     a.add_argument(
         "--times", type=int, default=0, metavar="N", help="timed training steps of every estimator"
     )
-    a.add_argument("--record", metavar="NAME", help="keep all as analysis/measured/NAME.json")
     a.add_argument("--seeds", type=int, default=5, metavar="N", help="trainings an estimator")
-    a.add_argument("--device", default="auto")
-    a.add_argument("--out", type=Path, default=Path("runs/gradients"), metavar="DIR")
-    return a
 
 
 @told

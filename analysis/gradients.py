@@ -190,15 +190,18 @@ def enumeration(learner: Learner, x: Tensor) -> nn.Module | None:
 
 
 def settle(method: nn.Module, learner: Learner, x: Tensor, steps: int) -> None:
-    """Fit what an estimator learns while program and guide stand still."""
-    if not list(method.parameters()):
+    """Fit what an estimator learns, and fill its running moments, while program and guide stand still."""
+    parameters = list(method.parameters())
+    moments = [n for n, _ in method.named_buffers() if n.rpartition(".")[2] != "temperature"]
+    if not parameters and not moments:
         return
-    optimiser = torch.optim.Adam(method.parameters(), 1e-3)
+    optimiser = torch.optim.Adam(parameters, 1e-3) if parameters else None
     for _ in range(steps):
-        optimiser.zero_grad()
         loss, _ = method(learner.program, learner.guide, x, learner.trainer.objective)
-        (loss / len(x)).backward()
-        optimiser.step()
+        if optimiser:
+            optimiser.zero_grad()
+            (loss / len(x)).backward()
+            optimiser.step()
 
 
 def clock(device: torch.device) -> float:

@@ -84,17 +84,26 @@ def options(latent):
     return {"bernoulli": 2, "onehot": 3, "category": 3, "joined": 4, "normal": 14}[latent.kind]
 
 
+def joins(spec):
+    """Whether a latent outside of the plate joins its elements, which Pyro's own estimator misses."""
+    return any(
+        not z.local and any(spec.latents[parent].local for parent in z.parents)
+        for z in spec.latents
+    )
+
+
 def fits(name, spec):
     """Whether a method can be used at all of a program's sites."""
     discrete = [z for z in spec.latents if z.kind != "normal"]
     method = name.rpartition("+")[2].partition(":")[0]
     kinds = {z.kind for z in discrete}
+    if method == "tracegraph":
+        return not joins(spec)
     if method in (
         "reinforce",
         "nvil",
         "nvil_published",
         "rloo",
-        "tracegraph",
         "vimco",
         "vimco_dreg",
         "rws",

@@ -55,7 +55,7 @@ exact
                    bias: none; runs: all joint values
 for all sites alike, continuous ones too
   tracegraph       Pyro's own TraceGraph_ELBO, with the guide's own baselines (Schulman et al., 2015)
-                   bias: none; runs: 1
+                   bias: none, unless a latent outside of a plate joins its elements; runs: 1
   vimco            gradient of the IWAE bound, leave-one-out control variates (Mnih & Rezende, 2016)
                    bias: none, of the bound on K samples; runs: K
   vimco_dreg       vimco, Gaussians doubly reparametrised (DReG; Tucker et al., 2019)

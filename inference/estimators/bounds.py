@@ -56,7 +56,7 @@ class TraceGraph(Whole):
     summary: ClassVar[str] = (
         "Pyro's own TraceGraph_ELBO, with the guide's own baselines (Schulman et al., 2015)"
     )
-    bias: ClassVar[str] = "none"
+    bias: ClassVar[str] = "none, unless a latent outside of a plate joins its elements"
     runs: ClassVar[str] = "1"
 
     def forward(

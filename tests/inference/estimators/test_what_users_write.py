@@ -21,6 +21,8 @@ CASES = {
     "the batch at the right, a chain": Spec(
         (ONE, Latent("onehot", True, (0,)), Latent(local=True, gate=0)), batch_first=False
     ),
+    "a bit outside of a plate joins its elements": Spec((LOCAL, Latent(parents=(0,), weight=0.0))),
+    "a Gaussian outside of a plate joins its elements": Spec((LOCAL, Latent("normal", parents=(0,)))),
     "a free site": Spec((Latent(free=True), Latent(parents=(0,), gate=0))),
     "gates by poutine.mask": Spec((ONE, Latent("onehot", gate=0, style="mask"))),
     "gates by fn.mask": Spec((ONE, Latent("onehot", gate=0, style="fn"), Latent(gate=0, style="fn"))),

@@ -1,1 +1,1 @@
-"""Everything that reads a Scene: metrics, pictures, evaluation."""
+"""Commands and functions that examine trained runs and Scenes: metrics, pictures, evaluation."""

@@ -1,4 +1,4 @@
-"""What the command lines of `analysis` share: options about a run, errors in a sentence, tables, CSV files."""
+"""Code that the commands of `analysis` share: options about a run, error messages, tables, CSV files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from inference.log import print_anything
 
 
 class Main(Protocol):
-    """An entry point: the exit code of a command with these arguments, those of the process by default."""
+    """An entry point: runs a command, by default with the process's arguments, and returns its exit code."""
 
     def __call__(self, arguments: list[str] | None = None) -> int:
         """Run the command."""
@@ -23,10 +23,10 @@ class Main(Protocol):
 
 
 def told(main: Callable[[list[str] | None], None]) -> Main:
-    """The entry point of a command: a caller's mistake is one sentence on stderr and exit code 2.
+    """The entry point of a command: a user's mistake becomes one sentence on stderr and exit code 2.
 
     Args:
-        main: does the work; raises a ValueError or FloatingPointError where it cannot.
+        main: does the work; it raises a ValueError or FloatingPointError if it cannot.
     """
 
     @wraps(main)
@@ -50,7 +50,7 @@ def command_line(module: str, doc: str | None) -> argparse.ArgumentParser:
 
 
 def of_run(module: str, doc: str | None, scenes: int | None = None) -> argparse.ArgumentParser:
-    """A parser with RUN and ``--seed``, and ``--scenes`` where there is a default for it."""
+    """A parser with RUN and ``--seed``, and ``--scenes`` if a default number is given."""
     a = command_line(module, doc)
     a.add_argument("run", metavar="RUN", help="run folder, or name of a run in programs/trained")
     if scenes is not None:
@@ -71,7 +71,7 @@ def aligned(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = N
     """Rows as a table with one line per row, columns aligned to the right.
 
     Args:
-        columns: which to show, in order; all of the first row's by default.
+        columns: names of the columns to show, in order; by default all of the first row.
     """
     names = list(rows[0]) if columns is None else list(columns)
     cells = [names, *([_cell(row.get(name)) for name in names] for row in rows)]
@@ -87,7 +87,7 @@ def _cell(value: Any) -> str:
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows as a CSV file, with a column for every name that a row has."""
+    """Write rows as a CSV file, with a column for every name in any row."""
     rows = list(rows)
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))

@@ -1,4 +1,5 @@
-"""Put runs side by side: settings in which they differ, metrics, curves, and what they see in the same images.
+"""Put runs side by side: settings in which they differ, metrics, curves, and reconstructions of the same
+images.
 
     python -m analysis.compare RUN RUN … [--scenes N] [--out DIR]
 
@@ -25,16 +26,16 @@ from inference.runs import Trained, open_run, read_json
 from programs.scene import Scene
 
 SHARES_OF_IMAGES = ("object_count_accuracy", "part_count_accuracy", "structure_accuracy")
-"""Metrics that are a share of independent images, whose standard error is that of a binomial."""
+"""Metrics that are shares of independent images, so that their standard errors are binomial."""
 SETTINGS = ("variant", "config", "recipe", "world", "seed")
-"""Entries of config.json that decide a run."""
+"""Entries of config.json that are compared."""
 
 
 def metrics(runs: Mapping[str, Trained]) -> list[dict[str, Any]]:
-    """A row per metric, a column per run: values of metrics.json, with errors where they are known.
+    """One row per metric, one column per run: values of metrics.json, with standard errors if known.
 
     Raises:
-        ValueError: a run was not measured.
+        ValueError: a run has no metrics.json.
     """
     tables = {name: _measured(run) for name, run in runs.items()}
     names = [k for table in tables.values() for k, v in table.items() if isinstance(v, float)]
@@ -62,7 +63,7 @@ def _cell(table: Mapping[str, Any], metric: str) -> str:
 
 
 def differences(runs: Mapping[str, Trained]) -> list[dict[str, Any]]:
-    """A row per setting that all runs have and in which they differ, a column per run."""
+    """One row per setting that all runs have and in which they differ, one column per run."""
     flat = {name: _flat({k: run.config.get(k) for k in SETTINGS}) for name, run in runs.items()}
     tables = list(flat.values())
     rows = []
@@ -102,7 +103,7 @@ def reconstructions(runs: Mapping[str, Trained], scenes: int) -> dict[str, torch
 
 
 def named(folders: Sequence[str]) -> dict[str, Trained]:
-    """Runs by the names of their folders, numbered where two have the same."""
+    """Runs by the names of their folders, numbered if two have the same name."""
     found: dict[str, Trained] = {}
     for folder in folders:
         run = open_run(folder)
@@ -117,7 +118,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
     a = command_line("analysis.compare", __doc__)
     a.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or names of shipped runs")
-    a.add_argument("--scenes", type=positive, default=4, metavar="N", help="that are shown")
+    a.add_argument("--scenes", type=positive, default=4, metavar="N", help="scenes to show")
     a.add_argument("--out", type=Path, default=Path("runs/compare"), metavar="DIR")
     o = a.parse_args(arguments)
     runs = named(o.runs)

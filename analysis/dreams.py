@@ -1,10 +1,10 @@
-"""A page of what trained programs draw from their priors, each row beside scenes of the program's world.
+"""A page of scenes that trained programs draw from their priors, beside scenes of their worlds.
 
     python -m analysis.dreams [RUN …] [--out analysis/figures/dreams.png] [--seed S]
 
-Without RUN all shipped runs. Scenes are the first of the seed; none is chosen.
+Without RUN the page shows all shipped runs. The scenes are the first ones of the seed; none is selected.
 
-Shape legend: B scenes, C channels, S pixels a side.
+Shape legend: B scenes, C channels, S pixels per side.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from inference.runs import Trained, open_run
 COUNT = 8
 """Scenes of the prior, and of the world, per row."""
 GAP = 0.03
-"""Between two pictures, in sides of a picture."""
+"""Gap between two pictures, in sides of a picture."""
 INCH = 1.0
-"""Side of a picture."""
+"""Side of a picture, in inches."""
 
 
 def shipped() -> list[str]:
@@ -45,7 +45,7 @@ def row(run: Trained, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def page(rows: dict[str, tuple[Tensor, Tensor]]) -> Figure:
-    """A row per run: its name, scenes of the prior, and after a gap scenes of its world."""
+    """One row per run: its name, scenes of the prior, and after a gap scenes of its world."""
     width = 2 * COUNT + 0.4
     figure = Figure(figsize=(width * INCH, (1.25 * len(rows) + 0.2) * INCH))
     for r, (name, sides) in enumerate(rows.items()):

@@ -1,21 +1,21 @@
-"""Edit scene graphs: move, scale, recolour, restack, remove, keep, swap, graft, …, and draw them again.
+"""Edit scene graphs: move, scale, recolour, restack, remove, keep, swap, graft, …; then render them.
 
-A scene graph holds what things look like apart from where they are, so new scenes are composed by changing
-numbers in an inferred one (GSGN, section 4 and figure 4). Edits are pure functions Scene -> Scene. Chain them;
-`render` draws the result:
+A scene graph holds appearance and place separately, so new scenes are made by changing numbers in an
+inferred one (GSGN, section 4 and figure 4). Edits are pure functions Scene -> Scene. Chain them; `render`
+draws the result:
 
     scene = infer(program, guide, images)[3:4]
     scene = edit.scale(edit.move(scene, 0, (0.4, 0)), 0, 1.5)
     picture = edit.render(program, scene).image
 
-A node is addressed by `slot` and `level` (0: objects, -1: leaves), and all that hangs below goes along with it.
-An edit is made in every image of a batch alike; the node must be present in all of them.
+A node is addressed by `slot` and `level` (0: objects, -1: leaves), and an edit includes all nodes below it.
+An edit changes every image of a batch in the same way; the node must be present in all of them.
 
 Lengths are in the image frame (the image's side is 2, y points down), angles in radians from x towards y.
 Before `render`, the image and the patches of inner nodes are still the old ones. Visible masks are dropped.
 
-A program draws what it can. GSGN composes an object in its own window and cuts off what leaves it: `widen` it.
-The objects of AIR and Discrete-AIR add up, so there is nothing to restack.
+Programs limit the edits. GSGN composes an object in its own window and cuts off parts that leave it:
+`widen` it first. The objects of AIR and Discrete-AIR are added up, so restacking has no effect.
 
 Shape legend: B images, N slots of a level, n of them in a subtree, C channels, h x w pixels of a patch.
 """
@@ -37,13 +37,13 @@ from programs.blocks.render import chain, inverse, pose
 from programs.scene import Nodes, Scene
 
 STEP = 4.0
-"""Depth put between a node and the next: 2 % (exp(-4)) of what lies behind shines through. Soft masks count for
-more the nearer they are (eq. 22), so that more depth would widen the dark seams at their edges."""
+"""Depth between a restacked node and the next one, which then shines through by 2 % (exp(-4)). Nearer soft
+masks have more weight (eq. 22), so more depth would widen the dark seams at their edges."""
 DARK = 0.05
-"""Added to the brightnesses of which a ratio is taken, so that black can be recoloured too."""
+"""Number added to both brightnesses of a ratio, so that black can be recoloured too."""
 
 Places = tuple[Tensor, ...]
-"""Slots (B, n) of a subtree, a tensor a level from its top's to the leaves'."""
+"""Slots (B, n) of a subtree, one tensor per level from its top to the leaves."""
 
 
 def render(program: Callable, scene: Scene) -> Scene:
@@ -84,8 +84,8 @@ def scale(
 
     Args:
         factor: one number, or (B).
-        about: the point (x, y), or (B, 2), that stays in its place, such as where a part touches the next
-            (figure 4B); by default the node's centre.
+        about: the point (x, y), or (B, 2), that does not move, for example the point where a part touches
+            the next (figure 4B); by default the node's centre.
     """
     factor = _numbers(scene, "factor", factor)
     if not (factor > 0).all():
@@ -106,9 +106,9 @@ def rotate(
 
 
 def widen(scene: Scene, slot: int, factor: float | Tensor, level: int = 0) -> Scene:
-    """Enlarge a node's own frame, by one number or (B), and leave what hangs below where it is.
+    """Enlarge a node's own frame, by one number or (B), without moving the nodes below it.
 
-    The picture stays but for its sharpness, and parts have room to be moved, enlarged and added.
+    Only the picture's sharpness changes, and parts have room to be moved, enlarged and added.
     """
     places, (_, *below) = _branch(scene, slot, level)
     wide, *_ = _pick(scale(scene, slot, factor, level), places)
@@ -147,7 +147,7 @@ def send_to_back(scene: Scene, slot: int, level: int = 0) -> Scene:
 
 
 def remove(scene: Scene, slot: int, level: int = 0) -> Scene:
-    """Take a node away. Its slot stays, empty, and can be grafted on."""
+    """Remove a node. Its empty slot stays and can be filled by `graft`."""
 
     def absent(nodes: Nodes) -> Nodes:
         category = None if nodes.category is None else torch.full_like(nodes.category, -1)
@@ -157,7 +157,7 @@ def remove(scene: Scene, slot: int, level: int = 0) -> Scene:
 
 
 def keep(scene: Scene, chosen: Tensor) -> Scene:
-    """Take away every object but the chosen ones, with all that hangs below; absent ones stay absent.
+    """Remove every object but the chosen ones, with all nodes below; absent objects stay absent.
 
     Args:
         chosen: (B, N) bool, of the objects' slots.
@@ -172,21 +172,23 @@ def keep(scene: Scene, chosen: Tensor) -> Scene:
 
 
 def swap(scene: Scene, slot: int, other: int, level: int = 0) -> Scene:
-    """Graft two nodes of a level each in the place of the other: `graft` says what stays."""
+    """Exchange two nodes of a level by `graft`, which defines what stays."""
     return graft(graft(scene, slot, scene, other, level), other, scene, slot, level)
 
 
 def graft(scene: Scene, slot: int, source: Scene, source_slot: int, level: int = 0) -> Scene:
     """Replace a node by one of another Scene.
 
-    The place stays: the centre, and the depth among the siblings. The new node brings its looks, its size and
-    angle relative to its parent, and all that hangs below it with its relative poses. (The paper moves a new
-    part until it touches: `move` it, or `scale` it about where it should.)
+    The old node's centre, and its depth among the siblings, stay. The new node brings its appearance, its
+    size and angle relative to its parent, and all nodes below it with their relative poses. (The paper
+    moves a new part until it touches the next: use `move`, or `scale` about the point where they should
+    touch.)
 
-    An empty slot may be filled, if its parent is present; its place is where the program has left it.
+    An empty slot may be filled if its parent is present; the node gets the place that the program left in
+    the slot.
 
     Args:
-        source: one image, for every image of `scene`, or as many.
+        source: one image, used for every image of `scene`, or as many images as `scene` has.
     Raises:
         ValueError: the two do not fit: other numbers of images, levels, children, or other sizes of patches.
     """
@@ -214,19 +216,19 @@ def resample(
     sites: str = "*",
     keep_presence: bool = True,
 ) -> Scene:
-    """The scene at the guide's mode, but for a node and all below it, which are drawn from the program's prior.
+    """The scene at the guide's mode, with one node and all nodes below it drawn from the program's prior.
 
-    Draws are given the rest, parents before children, and come from the global generator
-    (``pyro.set_rng_seed``). A node's sites are those in a plate ``nodes_<level>``; in a program without such
-    plates, those of its step: they end in the number that the slot-th sites of the guide end in.
+    Draws are conditioned on the rest, parents before children, and use the global generator
+    (``pyro.set_rng_seed``). A node's sites are those in a plate ``nodes_<level>``; in a program without
+    such plates, the sites of its step, which end in the same number as the slot-th sites of the guide.
 
     Args:
         images: (B, C, H, W) in [0, 1], on the program's device.
-        sites: pattern of the sites to draw: ``z_what*`` changes the looks and keeps poses and parts.
-        keep_presence: draw what the node is like, not whether it is there. (In a program of steps, an object
-            that is drawn absent takes the later ones with it.)
+        sites: pattern of the sites to draw: ``z_what*`` changes the appearance and keeps poses and parts.
+        keep_presence: keep presences, and draw the other sites only. (In a program of steps, an object that
+            is drawn absent also removes all later ones.)
     Raises:
-        ValueError: no such node, or none of its sites matches; `images` are not what is expected.
+        ValueError: no such node, none of its sites matches, or `images` have a wrong shape, type or range.
     """
     check_images(images, program)
     with torch.no_grad():
@@ -247,11 +249,12 @@ def resample(
 
 
 def anew(program: Callable, trace: Trace, sites: str) -> Scene:
-    """Scenes as in a trace, but for the sites that match a pattern, which the program draws, given the others.
+    """Scenes as in a trace, except for the sites that match a pattern, which the program draws given the
+    others.
 
-    ``anew(program, trace, "z_[!g]*")`` draws GNM's symbols under a fixed z^g: with the guide's trace an
-    image's, with the program's own one of the prior (supplement, 1.2). Within `Mode` of the same sites they
-    take their mode.
+    ``anew(program, trace, "z_[!g]*")`` draws GNM's symbols under a fixed z^g: with the guide's trace that
+    of an image, with the program's own trace one of the prior (supplement, 1.2). Inside `Mode` of the same
+    sites they are at their mode.
 
     Raises:
         ValueError: no site matches.
@@ -268,7 +271,7 @@ def anew(program: Callable, trace: Trace, sites: str) -> Scene:
 
 
 class Afresh(Messenger):
-    """Around a replayed program: draw some elements of its latent sites from the prior they have here."""
+    """Around a replayed program, draw some elements of its latent sites from their priors."""
 
     def __init__(self, chosen: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -284,7 +287,7 @@ class Afresh(Messenger):
 def sites_of(trace: Trace, scene: Scene, slot: int, level: int) -> dict[str, Tensor]:
     """The latent sites of a node and all below it, and which of their elements: bool (B, N), or (B, 1, …).
 
-    None where objects have no sites of their own, as those of GENESIS and DeNF.
+    None if objects have no sites of their own, as in GENESIS and DeNF.
     """
     places = subtree(scene, slot, level)
     plates = {
@@ -309,7 +312,7 @@ def sites_of(trace: Trace, scene: Scene, slot: int, level: int) -> dict[str, Ten
 
 
 def subtree(scene: Scene, slot: int, level: int = 0) -> Places:
-    """Where a node is and all that hangs below it, children in the order of their parents.
+    """Slots of a node and of all nodes below it, children in the order of their parents.
 
     Raises:
         ValueError: no such level or slot, or nodes of a level have different numbers of children.
@@ -330,7 +333,7 @@ def subtree(scene: Scene, slot: int, level: int = 0) -> Places:
 
 
 def _branch(scene: Scene, slot: int, level: int) -> tuple[Places, list[Nodes]]:
-    """A present node and all below it: where they are, and the nodes themselves."""
+    """A present node and all nodes below it: their slots, and the nodes themselves."""
     places = subtree(scene, slot, level)
     _must_be_present(scene, slot, level)
     return places, _pick(scene, places)
@@ -362,13 +365,14 @@ def _put(scene: Scene, places: Places, branch: Sequence[Nodes]) -> Scene:
 
 
 def _change(scene: Scene, slot: int, level: int, change: Callable[[Nodes], Nodes]) -> Scene:
-    """Change a node and all below it, each level by itself."""
+    """Change a node and all nodes below it, level by level."""
     places, branch = _branch(scene, slot, level)
     return _put(scene, places, [change(nodes) for nodes in branch])
 
 
 def _carry(scene: Scene, slot: int, level: int, motion: Tensor) -> Scene:
-    """Apply an affine map (B, 2, 3) of the image frame to a node and all below it: relative poses stay."""
+    """Apply an affine map (B, 2, 3) of the image frame to a node and all nodes below it: relative poses do
+    not change."""
     return _change(scene, slot, level, lambda nodes: _carried(nodes, motion))
 
 
@@ -393,7 +397,7 @@ def _turn(
 
 
 def _restack(scene: Scene, slot: int, level: int, way: int) -> Scene:
-    """Put a node `STEP` before (way -1) or behind (1) the outermost of its present siblings, if it has any."""
+    """Put a node `STEP` in front of (way -1) or behind (1) all its present siblings, if it has any."""
     places, (node, *below) = _branch(scene, slot, level)
     nodes = scene.levels[level]
     siblings = nodes.present & (nodes.parent == node.parent)
@@ -425,7 +429,7 @@ def _level(scene: Scene, level: int) -> int:
 
 
 def _numbers(scene: Scene, name: str, value: object, *shape: int) -> Tensor:
-    """(B, *shape) from numbers of that shape, for every image alike, or of their own."""
+    """(B, *shape) from numbers of that shape for all images, or for each image."""
     tensor = torch.as_tensor(value).to(scene.image)
     each = (len(scene), *shape)
     if tensor.shape not in (shape, each):
@@ -468,7 +472,7 @@ def _must_have_a_parent(scene: Scene, slot: int, level: int) -> None:
 
 
 def _must_fit(old: list[Nodes], new: list[Nodes]) -> None:
-    """Raise a ValueError unless one subtree can stand where the other does."""
+    """Raise a ValueError unless one subtree can replace the other."""
     if [n.pres.shape for n in old] != [n.pres.shape for n in new]:
         counts = [[n.pres.shape[1] for n in branch] for branch in (old, new)]
         raise ValueError(

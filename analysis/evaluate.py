@@ -2,8 +2,8 @@
 
     python -m analysis.evaluate RUN [--world W] [--scenes N] [--seed S] [--json FILE]
 
-Graph metrics read the scene at the guide's mode; ELBO and IWAE are means over hard draws in nats. No
-relaxed value, KL weight or auxiliary term enters.
+Graph metrics read the scene at the guide's mode; ELBO and IWAE are means over hard draws in nats. They
+contain no relaxed value, KL weight or auxiliary term.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DRAWS = 10
-"""draws an image for ELBO and IWAE"""
+"""draws per image for ELBO and IWAE"""
 
 
 def floats(data: Dataset, device: torch.device | str, number: int | None = None) -> torch.Tensor:
@@ -48,7 +48,7 @@ def graph_metrics(
 ) -> dict[str, float]:
     """Counts, F1, recall, structure and reconstruction error of the scenes at the guide's mode.
 
-    Only what can be measured: nothing for a program that returns no Scene, only `mse` without truth.
+    It is empty for a program that returns no Scene, and only has `mse` without truth.
     """
     images = floats(data, device)
     scene, soft = (infer(program, guide, images, soft) for soft in (False, True))
@@ -62,7 +62,7 @@ def graph_metrics(
 
 
 def with_masks(scene: Scene) -> Scene:
-    """The scene on the CPU, with the masks that its patches make, if it has patches."""
+    """The scene on the CPU, with masks drawn from its patches, if it has patches."""
     scene = scene.cpu()
     if scene.levels and scene.levels[-1].patch is not None:
         scene = scene.with_masks(render.visible_masks(scene))
@@ -72,7 +72,7 @@ def with_masks(scene: Scene) -> Scene:
 def fid_like(
     program: Callable, images: torch.Tensor, features: Callable[[torch.Tensor], torch.Tensor]
 ) -> float:
-    """Fréchet distance between as many scenes of the prior as there are images, and the images.
+    """Fréchet distance between the images and the same number of scenes of the prior.
 
     Args:
         images: (B, C, H, W) in [0, 1].
@@ -84,9 +84,9 @@ def fid_like(
 
 
 def flow_metrics(program: torch.nn.Module, images: torch.Tensor) -> dict[str, float]:
-    """What is exact of an invertible program: bits of a number of an image, and the error of f(f⁻¹(x)).
+    """Exact metrics of an invertible program: bits per number of an image, and the error of f(f⁻¹(x)).
 
-    The former is a bound in that what rounding took is drawn once an image; the latter a maximum.
+    The bits are a bound, as the dequantisation noise is drawn once per image; the error is a maximum.
     """
     with torch.no_grad():
         parts = images.split(32)
@@ -186,14 +186,14 @@ def prior_figures(program: torch.nn.Module) -> dict[str, Figure]:
 
 
 class Judge:
-    """What `inference.svi` measures a training with."""
+    """Measures a training for the command `inference.svi`."""
 
     def briefly(self, t: Training, data: Dataset) -> dict[str, float]:
         """Graph metrics on validation scenes."""
         return graph_metrics(t.program, t.guide, data, t.plan.device)
 
     def finish(self, t: Training, data: Dataset, out: Path) -> None:
-        """Measure on unseen images, draw the pictures, say where everything is."""
+        """Measure on unseen images, draw the pictures, print where the files are."""
         step = t.trainer.step
         found = evaluate(t.program, t.guide, data, t.plan.device, seed=t.plan.seed)
         checkpoint.write_json(out / "metrics.json", {"step": step, **found})

@@ -1,16 +1,16 @@
-"""Are the scenes that a program draws from its prior those of its world, and which site is to blame where not.
+"""Compare scenes that a program draws from its prior with its world, and find the site to blame.
 
     python -m analysis.generation RUN [--scenes N] [--seed S] [--json FILE]
 
-A net that learned from the run's training scenes, and to refuse broken ones, says which scenes are valid and
-how many objects of each category they have (`analysis.judges.scenes`); another names single objects, where
-program and world have them (`analysis.judges.objects`). A judge that passes less than .95 of unseen true
-scenes, or more than .05 of broken ones, is not asked. Numbers, categories, sizes and places of the prior are
-compared with the world's by total variation; images by Fréchet distances, a classifier two-sample test,
-precision and recall.
+A net that is trained on the run's training scenes and on broken ones decides which scenes are valid, and
+counts their objects per category (`analysis.judges.scenes`); another one names single objects, if program
+and world have them (`analysis.judges.objects`). A judge that passes less than .95 of unseen true scenes, or
+more than .05 of broken ones, is not used. Numbers, categories, sizes and places of the prior are compared
+with the world's by total variation; images by Fréchet distances, a classifier two-sample test, precision
+and recall.
 
-For blame, each site in turn comes from the prior with all others from the guide, and from the guide with all
-others from the prior (`analysis.judges.blame`).
+To find the site to blame, each site in turn comes from the prior with all others from the guide, and from
+the guide with all others from the prior (`analysis.judges.blame`).
 
 Shape legend: B scenes, N slots.
 """
@@ -37,30 +37,32 @@ from inference.runs import Trained, open_run
 from programs.scene import Scene
 
 LESSON = 4000
-"""Training scenes of the run that judges learn from, at most."""
+"""Largest number of the run's training scenes on which judges are trained."""
 OBJECTS = 1500
-"""Scenes among them whose objects are cut out."""
+"""Number of these scenes whose objects are cut out."""
 BLAMED = 200
-"""Scenes of each exchange."""
-PLACES, SIZES = 4, 8
-"""Cells a side of the image, and octave eighths, by which places and sizes are counted."""
+"""Scenes per exchange of a site."""
+PLACES = 4
+"""Cells per side of the image in histograms of places."""
+SIZES = 8
+"""Cells per octave in histograms of sizes."""
 
 
 def generation(
     run: Trained, data: Dataset, number: int = 500, blamed: int = BLAMED
 ) -> dict[str, Any]:
-    """The prior's scenes beside the world's.
+    """Compare the prior's scenes with the world's.
 
     Args:
         data: unseen scenes of the world, with truth.
         number: scenes of the prior.
         blamed: scenes of each exchange of sites; 0 for none.
     Returns:
-        `judge` its errors; `valid` whose scenes -> share that is valid, empty where the judge is not good;
+        `judge`: its errors; `valid`: owner of the scenes -> valid share, empty if the judge is not good;
         `distance` name -> total variation; `images` name -> comparison of images; `objects`, where there are
         some, shares of valid objects; `blame` a row per site; `scenes` how many.
     Raises:
-        ValueError: nothing is known of the images.
+        ValueError: the images have no truth.
     """
     lesson = run.seen(LESSON)
     judge = scenes.judge(lesson, data)
@@ -95,7 +97,7 @@ def drawn(program: Callable, number: int) -> Scene:
 
 
 def valid_shares(judge: scenes.Judge, readings: dict[str, scenes.Reading]) -> dict[str, float]:
-    """Whose scenes -> share that is valid; nothing where the judge cannot be trusted."""
+    """Owner of the scenes -> valid share; empty if the judge cannot be trusted."""
     if not judge.errors.good:
         return {}
     return {whose: float(r.valid.double().mean()) for whose, r in readings.items()}
@@ -104,7 +106,7 @@ def valid_shares(judge: scenes.Judge, readings: dict[str, scenes.Reading]) -> di
 def read_distances(readings: dict[str, scenes.Reading]) -> dict[str, float]:
     """Total variation of number and category between images of the prior and of the world, as the net reads.
 
-    Nothing where all true scenes have the same numbers: a net cannot learn to read others from them.
+    Empty if all true scenes have the same numbers, because a net cannot learn other numbers from them.
     """
     prior, true = readings["prior"].numbers, readings["true"].numbers
     if (true == true[0]).all():
@@ -116,12 +118,13 @@ def read_distances(readings: dict[str, scenes.Reading]) -> dict[str, float]:
 
 
 def _listed(numbers: Tensor) -> Tensor:
-    """(M,) a category per object, of numbers (B, K)."""
+    """(M,) one category per object, from numbers (B, K)."""
     return torch.arange(numbers.shape[1]).repeat_interleave(numbers.sum(0))
 
 
 def node_distances(prior: Scene, inferred: Scene) -> dict[str, float]:
-    """Total variation of sizes, places and parts: nodes of the prior, and those inferred from the world."""
+    """Total variation of sizes, places and parts between nodes of the prior and nodes inferred from the
+    world."""
     if not prior.levels:
         return {}
     both = [(counted(p), counted(i)) for p, i in zip(prior.levels, inferred.levels, strict=True)]
@@ -137,7 +140,7 @@ def node_distances(prior: Scene, inferred: Scene) -> dict[str, float]:
 
 
 def counted(nodes: Any) -> dict[str, Tensor]:
-    """Of the present nodes: size and place as whole numbers (M,), and how many a scene has (B,)."""
+    """Size and place of the present nodes as whole numbers (M,), and their number per scene (B,)."""
     extent = nodes.extent[nodes.present].prod(-1).sqrt().clamp(1e-3, 4)
     size = (SIZES / 2 * (extent.log2() + 10)).long().clamp(min=0)
     place = (PLACES / 2 * (nodes.centre[nodes.present] + 1)).long().clamp(0, PLACES - 1)
@@ -149,14 +152,14 @@ def counted(nodes: Any) -> dict[str, Tensor]:
 
 
 def parts_of_objects(scene: Scene) -> Tensor:
-    """(M,) how many parts each present object has."""
+    """(M,) number of parts of each present object."""
     slots = scene.objects.pres.shape[1]
     member = (owners(scene)[..., None] == torch.arange(slots)) & scene.parts.present[..., None]
     return member.sum(1)[scene.objects.present]
 
 
 def compared(shown: dict[str, Tensor], readings: dict[str, scenes.Reading]) -> dict[str, float]:
-    """Images of the prior and of the world, in the features of the judge and in random ones."""
+    """Compare images of the prior and of the world, in the judge's features and in random ones."""
     prior, true = readings["prior"].features, readings["true"].features
     precision, recall = samples.precision_recall(prior, true)
     return {
@@ -171,7 +174,7 @@ def compared(shown: dict[str, Tensor], readings: dict[str, scenes.Reading]) -> d
 
 
 def blames(run: Trained, judge: scenes.Judge, images: Tensor) -> list[dict[str, Any]]:
-    """A row per group of sites: what valid scenes and Fréchet distances are with this group exchanged."""
+    """One row per group of sites: share of valid scenes and Fréchet distances with this group exchanged."""
     true, rows = judge.read(images).features, {}
     for pattern, whose, x in blame.exchanges(run.program, run.guide, images):
         reading, row = judge.read(x), rows.setdefault(pattern, {"site": pattern})
@@ -202,7 +205,7 @@ def table(found: dict[str, Any]) -> str:
 
 
 def objects_lines(named: dict[str, Any]) -> list[str]:
-    """What is said of single objects."""
+    """Lines about single objects."""
     valid = named["valid"]
     lines = [f"  judge of objects passes: true {valid['true']:.3f}, mixed {valid['mixed']:.3f}; names the type "
              f"right: {named['right']:.3f}"]  # fmt: skip

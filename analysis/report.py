@@ -1,10 +1,10 @@
-"""One page about a run: what it is, how good it is, what it sees, and how far its posterior can be trusted.
+"""One page about a run: program, metrics, inferences, samples, edits, and the quality of its posterior.
 
     python -m analysis.report RUN [--out DIR] [--images N] [--draws S]
 
 writes ``report/index.html``, one file with all pictures in it, and ``posterior.nc`` for ArviZ beside it.
-RUN is a run folder, whose report goes into it, or the name of a shipped run. The metrics are those of
-its metrics.json; pictures, posterior and checks are made anew from unseen images.
+RUN is a run folder, which then gets the report, or the name of a shipped run. Metrics come from its
+metrics.json; pictures, posterior and checks are made from unseen images.
 """
 
 from __future__ import annotations
@@ -47,14 +47,22 @@ from inference.log import read_log
 from inference.runs import Trained, find_run, open_run, read_json
 from programs.scene import Scene
 
-IMAGES, DRAWS = 32, 50
-"""Images, and draws of each, for the posterior."""
-SIMULATIONS, RANKED = 60, 19
-"""Scenes simulated for the calibration, and draws of each."""
-REDRAWN, REDRAWS = 6, 5
-"""Scenes whose symbols are drawn anew under one global latent, and draws of each."""
-CROWDS, CROWDED = (4, 5), 100
-"""Objects, with repeats, of scenes that programs in layers were not trained on, and how many such scenes."""
+IMAGES = 32
+"""Images whose posterior is drawn."""
+DRAWS = 50
+"""Draws per image of the posterior."""
+SIMULATIONS = 60
+"""Scenes that are simulated for the calibration."""
+RANKED = 19
+"""Draws per scene of the calibration."""
+REDRAWN = 6
+"""Scenes whose symbols are drawn anew under one global latent."""
+REDRAWS = 5
+"""Draws of the symbols per scene."""
+CROWDS = 4, 5
+"""Numbers of objects in scenes, with repeats, on which programs in layers were not trained."""
+CROWDED = 100
+"""Scenes of each of these numbers."""
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 0 auto; padding: 1rem }
 h1 { line-height: 1.2 } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd }
@@ -68,7 +76,7 @@ tr:nth-child(even) { background: #f6f6f4 } figcaption, .note { color: #555; font
 
 
 class Page:
-    """An HTML page in the making: nothing in it comes from the network."""
+    """An HTML page that is being written; it loads nothing from the network."""
 
     def __init__(self, title: str) -> None:
         self.title, self.parts = title, [f"<h1>{html.escape(title)}</h1>"]
@@ -78,21 +86,21 @@ class Page:
         self.parts.append(f"<h2>{html.escape(text)}</h2>")
 
     def text(self, text: str) -> None:
-        """A paragraph."""
+        """Add a paragraph."""
         self.parts.append(f"<p>{html.escape(text)}</p>")
 
     def code(self, text: str) -> None:
-        """Lines as they are."""
+        """Add preformatted lines."""
         self.parts.append(f"<pre>{html.escape(text)}</pre>")
 
     def table(self, head: list[str], rows: list[list[str | float]]) -> None:
-        """Words to the left, numbers to the right."""
+        """Add a table with words to the left and numbers to the right."""
         cells = "".join(f"<th>{html.escape(name)}</th>" for name in head)
         body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
         self.parts.append(f'<div class="wide"><table><tr>{cells}</tr>{body}</table></div>')
 
     def figure(self, figure: Figure, caption: str) -> None:
-        """A picture, inside the page."""
+        """Add a picture, embedded in the page."""
         data = io.BytesIO()
         figure.savefig(data, format="png", dpi=plots.DPI)
         picture = base64.b64encode(data.getvalue()).decode()
@@ -103,7 +111,7 @@ class Page:
         )
 
     def write(self, path: Path) -> None:
-        """The whole page into a file."""
+        """Write the whole page to a file."""
         path.write_text(
             f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(self.title)}'
             '</title><meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -125,11 +133,11 @@ def report(run: str | Path, out: Path, images: int = IMAGES, draws: int = DRAWS)
 
     Args:
         run: folder, or name of a shipped run.
-        out: for index.html and posterior.nc.
-        images: unseen images whose posterior is drawn.
-        draws: of each.
+        out: folder for index.html and posterior.nc.
+        images: number of unseen images whose posterior is drawn.
+        draws: number of draws per image.
     Returns:
-        The page.
+        The path of the page.
     """
     pyro.enable_validation(False)
     pyro.set_rng_seed(0)
@@ -157,7 +165,7 @@ def report(run: str | Path, out: Path, images: int = IMAGES, draws: int = DRAWS)
 
 
 def about(page: Page, folder: Path, config: Mapping[str, Any], world: str) -> None:
-    """The program's own words, the command, and metrics beside the paper's."""
+    """The program's docstring, the command, and metrics beside the paper's."""
     page.code(config["command"])
     page.heading("The program")
     program = sys.modules.get(f"programs.{Path(config['program']).stem}")
@@ -184,8 +192,8 @@ def about(page: Page, folder: Path, config: Mapping[str, Any], world: str) -> No
 
 
 def pictures(page: Page, program: Callable, x: torch.Tensor, scene: Scene) -> None:
-    """What the guide sees in images, and what the program dreams."""
-    page.heading("What it sees")
+    """Scenes that the guide infers from images, and samples of the prior."""
+    page.heading("Inferred scenes")
     if scene.levels:
         figure, what = plots.scene_graph_figure(x, scene, 5), "nodes (the leaves' dashed)"
         page.figure(figure, f"Input with boxes of {what}, reconstruction, patches of every slot.")
@@ -194,7 +202,7 @@ def pictures(page: Page, program: Callable, x: torch.Tensor, scene: Scene) -> No
     if not samples(program):
         page.text("The program takes no `batch`: it cannot be sampled without images.")
         return
-    page.heading("What it dreams")
+    page.heading("Samples of the prior")
     with torch.no_grad():
         prior = program(batch=24)
     page.figure(plots.sample_figure(prior), "Scenes of the prior.")
@@ -229,20 +237,22 @@ def edits(page: Page, program: Callable, guide: Callable, x: torch.Tensor, scene
 
 
 def in_layers(page: Page, trained: Trained, x: torch.Tensor, data: Dataset, scene: Scene) -> None:
-    """Scenes of full shapes taken apart, their experts' own draws, and these put together anew."""
+    """Layers of scenes with full shapes, draws of single experts, and scenes composed of these draws."""
     program, guide = trained.program, trained.guide
     if not layers.has_layers(program, scene):
         return
     page.heading("Layers")
     page.figure(
         plots.steps_figure(program, guide, x),
-        "From the front to the back. Below the image the reconstruction; of every step what is left "
-        "to explain, the region that the winning expert explains, its reconstruction, the whole object "
-        "and its full shape.",
+        "From the front to the back. Below the image is the reconstruction; then for every step the pixels "
+        "still to explain, the region that the winning expert explains, its reconstruction, the whole "
+        "object and its full shape.",
     )
-    page.figure(plots.experts_figure(program), "Draws of every expert alone, an expert a row.")
+    page.figure(plots.experts_figure(program), "Draws of every expert alone, one row per expert.")
     page.figure(plots.recombination_figure(program), "Scenes by chosen experts in chosen orders.")
-    page.figure(plots.growth_figure(program), "Scenes that grow by an object a row, from the back.")
+    page.figure(
+        plots.growth_figure(program), "Scenes that grow by an object per row, from the back."
+    )
     if validity.judges(data):
         crowds(page, trained)
         asked(page, program, guide, data)
@@ -258,11 +268,11 @@ def symbols(page: Page, program: Callable, guide: Callable, x: torch.Tensor) -> 
         of_prior = poutine.trace(program).get_trace(batch=len(x))
     page.heading("Symbols under one global latent")
     dreams = structure.prior(program, 24)
-    page.figure(plots.sample_figure(dreams), "Scenes of the prior whose symbols take their mode.")
+    page.figure(plots.sample_figure(dreams), "Scenes of the prior with symbols at their mode.")
     for whose, trace, known in (("images", of_images, x), ("the prior", of_prior, None)):
         page.figure(
             redrawn(program, trace, REDRAWS, known),
-            f"A global latent of {whose} a row: its symbols at their mode, and drawn anew.",
+            f"One global latent of {whose} per row: its symbols at their mode, and drawn anew.",
         )
 
 
@@ -281,8 +291,8 @@ def crowds(page: Page, trained: Trained) -> None:
     page.figure(
         plots.segments_figure(program, guide, shown, truth, CROWDS[-1] + 1),
         f"{CROWDS[-1]} objects, classes repeated, in {CROWDS[-1] + 1} layers: true and inferred "
-        "regions, and the whole objects. Frames have a colour an expert. At best: all shapes are known, and "
-        "the order of objects that look alike is guessed.",
+        "regions, and the whole objects. Frames have one colour per expert. At best: the upper bound, with "
+        "all shapes known and the order of identical objects guessed.",
     )
     names = ["ari_fg", "ari_fg at best", "ari", "shape_iou", "hidden_iou", "object_count_accuracy"]
     cells = [[name, *(found[k] for k in names)] for name, found in rows.items()]
@@ -290,17 +300,17 @@ def crowds(page: Page, trained: Trained) -> None:
 
 
 def asked(page: Page, program: Callable, guide: Callable, data: Dataset) -> None:
-    """Whether scenes show the objects whose experts were chosen."""
+    """Whether sampled scenes show the classes of the chosen experts."""
     try:
         found = validity.validity(program, guide, data)
     except ValueError as error:
-        page.text(f"Whether sampled scenes are what was asked for cannot be said: {error}.")
+        page.text(f"Scenes of chosen experts cannot be checked: {error}.")
         return
     keys = ["count", "true_count", "classes", "true_classes"]
     head = ["share as asked for", "number", "of true scenes", "classes", "of true scenes"]
     page.table(head, [[kind, *(shares[k] for k in keys)] for kind, shares in found.items()])
     page.text(
-        "As a classifier trained on true scenes finds them; beside, what it finds right on true scenes."
+        "Counted by a classifier trained on true scenes; beside them its scores on true scenes."
     )
 
 
@@ -313,20 +323,20 @@ def checks(page: Page, program: Callable, guide: Callable, x: torch.Tensor) -> N
         found += predictive.aggregate_checks(program, guide, x)
     found = [check for check in found if check.p_value]
     if not found:
-        page.text("Nothing of these images can be checked.")
+        page.text("No predictive check is possible for these images.")
         return
     page.figure(
         plots.predictive_figure(found),
-        "Observed (black) on replicated (blue). prior: images of the program. posterior: where each "
-        "image lies among its own replicates; piles at 0 or 1 are misfits. aggregate: replicates of "
-        "all images. scenes: what the guide finds (black) on what the program expects (blue).",
+        "Observed (black) on replicated (blue). prior: images of the program. posterior: the rank of each "
+        "image among its own replicates; piles at 0 or 1 are misfits. aggregate: replicates of all "
+        "images. scenes: inferred by the guide (black) on sampled from the prior (blue).",
     )
 
 
 def calibrated(
     page: Page, program: Callable, guide: Callable, x: torch.Tensor, data: Dataset
 ) -> None:
-    """Draws against the truth: of scenes of the program itself, and of the world's where it is known."""
+    """Draws against the truth: for scenes of the program itself, and for the world's if it has truth."""
     page.heading("Calibration")
     truths = {"the program's own": calibration.simulate(program, SIMULATIONS)}
     if data.labels is not None:
@@ -337,8 +347,8 @@ def calibrated(
         columns[whose] = found.summary()
         page.figure(
             plots.calibration_figure(found),
-            f"{len(images)} of {whose} scenes, {RANKED} draws of each: where the truth ranks among "
-            "them, whether probabilities come true, how often intervals hold the truth.",
+            f"{len(images)} of {whose} scenes, {RANKED} draws of each: ranks of the truth among the draws, "
+            "frequencies of events against their probabilities, shares of intervals that hold the truth.",
         )
     names = dict.fromkeys(name for column in columns.values() for name in column)
     rows = [
@@ -357,7 +367,7 @@ def posterior(
     path: Path,
     config: Mapping[str, Any],
 ) -> None:
-    """The file for ArviZ, and how far its weights can be trusted."""
+    """The file for ArviZ, and the quality of its importance weights."""
     page.heading("Posterior")
     truth = data.truth(slice(0, len(x))) if data.labels is not None else None
     attrs = {"run": config["command"], "data": json.dumps(data.description)}
@@ -391,8 +401,8 @@ def main(arguments: list[str] | None = None) -> None:
     a = command_line("analysis.report", __doc__)
     a.add_argument("run", metavar="RUN", help="run folder, or name of a run in programs/trained")
     a.add_argument("--out", type=Path, metavar="DIR", help="RUN/report, or runs/shipped/NAME")
-    a.add_argument("--images", type=int, default=IMAGES, metavar="N", help="of the posterior")
-    a.add_argument("--draws", type=int, default=DRAWS, metavar="S", help="of each image")
+    a.add_argument("--images", type=int, default=IMAGES, metavar="N", help="images to infer")
+    a.add_argument("--draws", type=int, default=DRAWS, metavar="S", help="draws per image")
     o = a.parse_args(arguments)
     folder = find_run(o.run)
     own = Path(o.run) / "report" if Path(o.run) == folder else Path("runs/shipped") / o.run

@@ -1,4 +1,4 @@
-"""Write the tables of RESULTS.md and of the READMEs: what shipped runs reach, and what estimators there are.
+"""Write the tables of RESULTS.md and of the READMEs: metrics of shipped runs, and the list of estimators.
 
     python -m analysis.results
 
@@ -46,7 +46,7 @@ def percent(value: float) -> str:
 
 
 def digits(number: int) -> Callable[[float], str]:
-    """Writes a number with so many digits after the point, thousands apart."""
+    """A function that writes a number with `number` digits after the point, and separates thousands."""
     return lambda value: f"{value:,.{number}f}"
 
 
@@ -104,7 +104,7 @@ HEADLINES: dict[str, tuple[str, ...]] = {
     "vae": ("s_acc", "ll"),
     "denf": ("ari_fg", "object_f1"),
 }
-"""The metrics of a program's row in the README; of other programs the first two that were measured."""
+"""Metrics in the README's row of a program; other programs show their first two measured metrics."""
 
 FILES: dict[str, str] = {
     "metrics.json": "python -m analysis.evaluate {run} --scenes {scenes} --seed {seed}",
@@ -116,7 +116,7 @@ FILES: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Shipped:
-    """What the files of a shipped run say."""
+    """The contents of a shipped run's files."""
 
     name: str
     """VARIANT-WORLD"""
@@ -131,7 +131,7 @@ class Shipped:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """All metrics of `METRICS`; metrics.json goes before the other files."""
+        """All metrics of `METRICS`; metrics.json takes precedence over the other files."""
         found: dict[str, float] = {}
         for table in self.measured.values():
             found = {**known(table), **found}
@@ -148,13 +148,13 @@ def known(table: Mapping[str, Any]) -> dict[str, float]:
 
 
 def shipped(folder: Path = TRAINED) -> list[Shipped]:
-    """The runs of a folder, in the order of their programs' names and then of their own."""
+    """The runs of a folder, ordered by their programs' names and then by their own."""
     runs = [opened(path.parent) for path in folder.glob("*/config.json")]
     return sorted(runs, key=lambda run: (run.program, run.name))
 
 
 def opened(folder: Path) -> Shipped:
-    """What the files in a run folder say."""
+    """The contents of the files in a run folder."""
     measured = {name: read_json(folder / name) for name in FILES if (folder / name).is_file()}
     return Shipped(folder.name, read_config(folder), measured)
 
@@ -165,7 +165,7 @@ def published(run: Shipped) -> tuple[Mapping[str, float], str]:
 
 
 def changed(run: Shipped) -> list[str]:
-    """How the run's recipe differs from the one that its command stands for today, a phrase per difference."""
+    """Differences between the run's recipe and the recipe of its command today, one phrase per difference."""
     was = run.config["recipe"]
     now = plan(svi.parse(shlex.split(run.config["command"])[3:])).recipe
     found = [
@@ -185,10 +185,10 @@ def other_now(run: Shipped) -> bool:
 
 
 def differing(was: Mapping[str, str], now: Mapping[str, Any]) -> list[str]:
-    """The entries that only one table has, or that are of the same class with other numbers.
+    """The entries that only one table has, or that have the same class with other numbers.
 
     Args:
-        was: as config.json records it, by `repr`. What it says of a class that has another name today is not
+        was: the table in config.json, values as `repr`. Classes that have another name today are not
             compared.
     """
     others = [name for name in was.keys() & now.keys() if _other(was[name], repr(now[name]))]
@@ -250,14 +250,14 @@ def table(run: Shipped, name: str) -> list[str]:
 
 
 def outdated(data: Mapping[str, Any]) -> str:
-    """A sentence where the world of a data set has changed since, else nothing."""
+    """A sentence if the world of a data set has changed since, else the empty string."""
     if "world" not in data or (now := load_world(data["world"]).version) == data["version"]:
         return ""
     return f" The world was version {data['version']} then and is version {now} now."
 
 
 def scenes(data: Mapping[str, Any]) -> str:
-    """What kind of images a data set holds, and of which size, by its description."""
+    """Kind and size of a data set's images, from its description."""
     size = data.get("config", data)["size"]
     what = f"scenes of `{data['world']}`" if "world" in data else "images of one's own"
     return f"{what}, {size} by {size} pixels"
@@ -271,7 +271,7 @@ def row(key: str, value: float, paper: Mapping[str, float]) -> str:
 
 
 def summary(runs: list[Shipped] | None = None) -> str:
-    """The README's table: a row per run, ours and in brackets the paper's."""
+    """The README's table: one row per run, ours and in brackets the paper's."""
     runs = shipped() if runs is None else runs
     lines = [
         BEGIN,
@@ -296,7 +296,7 @@ def brief(run: Shipped) -> str:
 
 
 def short(run: Shipped) -> str:
-    """The run's command without what all have in common; a star where recipe or world were others then."""
+    """The run's command without the common parts; with a star if recipe or world have changed since."""
     words = shlex.split(run.config["command"])[3:]
     out = words.index("--out")
     words = [Path(words[0]).name, *words[1:out], *words[out + 2 :]]
@@ -314,10 +314,11 @@ def others() -> str:
 
 
 def inserted(text: str, lines: str) -> str:
-    """A README's text with other lines between, and with, two comments, which are the first and the last line.
+    """A README's text in which `lines`, whose first and last are two comments, replace those between the
+    same two.
 
     Raises:
-        ValueError: it lacks the comments.
+        ValueError: the text lacks the comments.
     """
     first = lines.partition("\n")[0]
     before, begin, rest = text.partition(first)

@@ -1,1 +1,1 @@
-"""Amortized neural guides, one file a program, with the same stem."""
+"""Amortized neural guides, one file per program, with the program's stem."""

@@ -1,4 +1,4 @@
-"""Guide of AIR: a recurrent network looks at the image, says where, crops, says what (Discrete-AIR, eq. 3).
+"""Guide of AIR: a recurrent network reads the image, infers where, crops, infers what (Discrete-AIR, eq. 3).
 
     q(z | x) = q(z_pres_n+1 = 0 | z_1:n, x) Π_t q(z_pres_t = 1, z_where_t | z_<t, x) q(z_what_t | x_t)
     x_t      = ST(x, z_where_t): the window of step t
@@ -48,7 +48,7 @@ class Guide(PyroModule):
                 last = torch.cat([exists.unsqueeze(-1), step.where, step.what], -1)
 
     def step(self, t: int, exists: Tensor, images: Tensor, memory: Tensor) -> Object:
-        """Whether there is one more object, where, and what it looks like."""
+        """q of one step: whether there is one more object, its place, and its appearance."""
         go_on, loc, raw = self.where_head(memory).split([1, 3, 3], -1)
         with gate(exists):
             pres = pyro.sample(f"z_pres_{t}", dist.Bernoulli(logits=go_on.squeeze(-1)))

@@ -1,4 +1,4 @@
-"""Guide of ConvDRAW: what is drawn so far, and the image, say what to draw next.
+"""Guide of ConvDRAW: each latent is inferred from the image and the canvas so far.
 
     q(z | x) = Π_l q(z_l | z_<l, x),  q(z_l | z_<l, x) = N(CNN_int(e_l))
     e_l      = ConvLSTM_enc(e_l-1, [h_l-1, f^x, f^x - f_l-1]),  h and f the program's
@@ -23,7 +23,7 @@ class Guide(PyroModule):
 
     def __init__(self, program: Program) -> None:
         super().__init__()
-        # a reference, not a submodule: what is drawn belongs to the program
+        # a reference, not a submodule: the drawing networks belong to the program
         object.__setattr__(self, "program", program)
         self.config = c = program.config
         self.encoder = Encoder(c.size, c.grid, c.channels, c.colours)

@@ -1,11 +1,11 @@
-"""Guide of DeNF: a flow leaves nothing to infer but presence, and that it says itself.
+"""Guide of DeNF: in a flow only presence is inferred, and the flow itself gives its logits.
 
     q(z_pres_ij | x) = Bernoulli(logit β + l¹_ij - l⁰_ij),  l the presence channels of f⁻¹(x)  (Alg. 1, line 5)
     q(z_noise | x)   = p(z_noise),  q(z_bg | x) = p(z_bg)
 
-It has no parameters. It is p(z_pres | l), the exact posterior given the presence channels alone; that given all
-channels would be a sum over both Gaussians of every cell (`Program.evidence`). The paper's samples are relaxed
-with Gumbel noise: `inference.estimators`.
+It has no parameters. It is p(z_pres | l), the exact posterior given the presence channels alone; the
+posterior given all channels would need a sum over both Gaussians of every cell (`Program.evidence`). The
+paper's samples are relaxed with Gumbel noise: `inference.estimators`.
 
 Shape legend as in `programs.denf`.
 """

@@ -1,22 +1,23 @@
-"""Guide of Discrete-AIR: explain what the canvas still lacks, one object a step (section 2.2).
+"""Guide of Discrete-AIR: each step explains one object that the canvas still lacks (section 2.2).
 
     h_t                                 = LSTM(what is salient in x - C_t-1, z_t-1)
     q(z_pres_t, z_where_t | h_t)
     q(z_cat_t | ST(x, T_st⁻¹))          by matching: softmax over k of β times the best log-likelihood, over
-                                        angles ω, of what the window shows under template k turned by ω
+                                        angles ω, of the window under template k turned by ω
     q(z_theta_t, z_attr_t | ST(x, T⁻¹)) T at the best angle of z_cat_t, from which z_theta_t differs little
 
-# differs: in the paper an embedding of the whole difference goes into the LSTM, which says place, angle and
-shears, and an encoder reads the category from ST(x, T⁻¹); it trains for 420,000 steps. Here the LSTM sees
-what is salient (a spatial softmax, Finn et al., 2016) and starts from its place, and angles are tried: while
-templates are round, angles have no gradient, and without angles all templates stay round (`analysis/LOG.md`).
+# differs: in the paper an embedding of the whole difference goes into the LSTM, which gives place, angle
+and shears, and an encoder reads the category from ST(x, T⁻¹); it trains for 420,000 steps. Here the LSTM
+reads the salient place (a spatial softmax, Finn et al., 2016) and starts from it, and the guide tries
+angles: while templates are round, angles have no gradient, and without angles all templates stay round
+(`analysis/LOG.md`).
 
-# differs: matching is without gradient: q(z_cat) learns through the templates alone, as in a step of EM, and
-no estimator, `enumerate` neither, is unbiased in what templates are drawn by. Left out, on Multi-Sprites, is at
-the first step .40 of the norm of `template.weight`'s gradient and .03 to .25 of the decoder layers', and
-with the weights of the shipped run 1e-5 of the whole gradient.
+# differs: matching has no gradient: q(z_cat) learns through the templates alone, as in a step of EM, and no
+estimator, not even `enumerate`, is unbiased for the parameters that draw templates. The part left out, on
+Multi-Sprites, is .40 of the norm of `template.weight`'s gradient and .03 to .25 of the decoder layers' at
+the first step, and 1e-5 of the whole gradient with the weights of the shipped run.
 
-Shape legend as in `programs.discrete_air`; Ω angles that are tried.
+Shape legend as in `programs.discrete_air`; Ω angles to try.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ from programs.blocks.nets import RecurrentCell, groups, mlp, where_present
 from programs.discrete_air import Object, Program
 
 START = 3.0
-"""Logit of one more object to begin with: templates learn before presence is given up."""
+"""Logit of one more object before training, high so that templates learn before presence collapses."""
 SHARPNESS = 0.3
-"""Of the log-likelihood's differences, what decides the category. Below 1, for the place is not exact; recipes
-raise it from almost 0, so that all templates learn before any is preferred (deterministic annealing)."""
+"""β, the factor of log-likelihoods in q(z_cat). It is below 1 because the place is not exact; recipes raise
+it from almost 0, so that all templates learn before any is preferred (deterministic annealing)."""
 
 
 class Guide(PyroModule):
@@ -78,7 +79,7 @@ class Guide(PyroModule):
                 last = torch.cat([exists.unsqueeze(-1), *step[1:]], -1)
 
     def look(self, difference: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, 2 F + 2) of what is salient and of the whole, and its place (B, 2)."""
+        """Features (B, 2 F + 2) of the salient place and of the whole, and the place (B, 2)."""
         features = self.embed(difference)
         side = features.shape[-1]
         axis = (2 * torch.arange(side, device=features.device) + 1) / side - 1
@@ -97,7 +98,7 @@ class Guide(PyroModule):
         place: Tensor,
         templates: Tensor,
     ) -> Object:
-        """Whether there is one more object, where, of which category, with which attributes."""
+        """q of one step: whether there is one more object, its place, category and attributes."""
         c = self.config
         go_on, loc, raw = self.where_head(memory).split([1, 4, 4], -1)
         go_on, loc = go_on + START, loc + F.pad(place, (2, 0))
@@ -123,7 +124,7 @@ class Guide(PyroModule):
         return Object(exists * pres, where, theta, cat, attr)
 
     def fine(self, windows: Tensor) -> Tensor:
-        """What a window (..., C, h, w) says of attributes and of the angle's rest."""
+        """Features of a window (..., C, h, w) for attributes and for the remainder of the angle."""
         return self.fine_head(self.read(windows).flatten(1))
 
     @torch.no_grad()
@@ -139,7 +140,7 @@ class Guide(PyroModule):
 
     @torch.no_grad()
     def match(self, images: Tensor, where: Tensor, templates: Tensor) -> Tensor:
-        """(B, K, Ω) log-likelihood of what the upright window shows, up to a constant, in nats."""
+        """(B, K, Ω) log-likelihood of the upright window under each template, up to a constant, in nats."""
         upright = where.new_zeros(len(where), self.config.theta)
         seen = self.window(images, where, upright).flatten(1)
         expected = templates.flatten(2)
@@ -151,7 +152,7 @@ class Guide(PyroModule):
         return -0.5 * area[:, None, None] * squares / self.program.sigma**2
 
     def window(self, images: Tensor, where: Tensor, theta: Tensor) -> Tensor:
-        """(B, C, h, w) what the inverse of T shows."""
+        """(B, C, h, w) the window that the inverse of T cuts out."""
         pose = self.program.pose(where, theta)[:, None, None]
         return render.crop(images.unsqueeze(1), pose, self.config.window)[:, 0, 0]
 

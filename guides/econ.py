@@ -1,7 +1,7 @@
 """Guide of ECON: explain a scene from the front to the back by competition of experts (sections 4.2, 5.2).
 
-    for t = T, …, 1 every expert k attends to a part of what is in the scope s_t, encodes and decodes it:
-    u_t        the seed, a pixel of what is worst explained so far
+    for t = T, …, 1 every expert k attends to a part of the scope s_t, encodes and decodes it:
+    u_t        the seed, a pixel of the region worst explained so far
     q_k(m)     ∝ a_k(x, s_t, u_t) √m̃_k(z')                  z' the mean of g_k(x, s_t ⊙ a_k), a first look
     r̃_k        = s_t ⊙ q_k                                  all of s_t at t = 1
     q(z | k)   = N(g_k(x, r̃_k))
@@ -16,25 +16,28 @@
     e          = (x - μ)² / 2σ² of the one expert that explains the whole image best
 
 The paper's training is the estimator `mean` for the masks (r̃ for r) and `competition` for the winners (no
-gradient passes the choice), with KL weights of β on `z_what*`, γ on `z_mask*` and 0 on `z_cat*`. That is (13),
-conditioned on k_1:T: of the exact bound KL(q(k_t) ‖ p(k_t)) is missing, and how q(k_t) depends on parameters.
-With other estimators the winners' probabilities are differentiated, too. What is reported is the exact bound.
+gradient passes the choice), with KL weights of β on `z_what*`, γ on `z_mask*` and 0 on `z_cat*`. That is
+(13), conditioned on k_1:T: compared with the exact bound, KL(q(k_t) ‖ p(k_t)) and the gradient of q(k_t)
+are missing. Other estimators differentiate the winners' probabilities, too. The reported bound is exact.
 
-# differs: the paper's q(k_t) ∝ exp(-λ L_x - L_r). Who attends to nothing pays nothing, and wins; and summed
-over pixels costs are hundreds of nats apart. Here it counts what a nat costs that is explained, as in greedy
-covers by sets (Chvátal, 1979): who attends to nothing gains nothing, who takes two objects for one pays for it.
+# differs: the paper has q(k_t) ∝ exp(-λ L_x - L_r). An expert that attends to nothing pays nothing, and
+wins; and costs summed over pixels are hundreds of nats apart. Here the cost per explained nat decides, as
+in greedy set cover (Chvátal, 1979): an expert that attends to nothing gains nothing, and one that takes two
+objects for one pays for it.
 
-# differs: in the paper the attention network's output is a_k. Here it embeds the pixels, and what is like the
-seed is attended to, as in GENESIS-V2 (Engelcke et al., 2021). To begin with pixels are alike that are near to
-each other and of one colour. Without it all objects of random colours are one region, and stay one.
+# differs: in the paper the attention network's output is a_k. Here it embeds the pixels, and the guide
+attends to pixels similar to the seed, as in GENESIS-V2 (Engelcke et al., 2021). Before training, pixels are
+similar if they are close together and of one colour. Without the embedding, all objects of random colours
+are one region, and stay one.
 
-# differs: the paper's q_k is a_k. Here every object is looked at twice, and is where attention and the shape
-that the first look has seen agree, their product, as in GSGN (10), but for the root: with random colours
-shapes are surer than they are right. So of two that touch and are alike only one is explained, and the other is
-left for the next layer.
+# differs: the paper's q_k is a_k. Here every object is looked at twice: q_k is the product of attention and
+the shape found by the first look, as in GSGN (10), but with the shape's square root, since with random
+colours shapes are overconfident. So of two similar objects that touch only one is explained, and the other
+is left for the next layer.
 
-# differs: the best one's whole shape may go on under what is not explained yet. Then that is looked at as well,
-and of the two goes first whose shape is less covered by the other: so layers are in the order of depths.
+# differs: the best expert's whole shape may continue under a region that is not explained yet. Then that region
+is looked at as well, and the object whose shape is less covered by the other goes first, so that layers are
+in the order of depth.
 
 # differs: the paper competes with a sample of z. Deterministic competition is the mode of q(k_t).
 
@@ -63,31 +66,37 @@ from programs.blocks.distributions import normal, positive
 from programs.econ import SPAN, Config, ExpertConv, ExpertLinear, Pixels, Program, pixel_axes
 
 SHARPNESS = 10.0
-"""How much decides who costs less: with 1, half the cost wins twice as often. Recipes raise it."""
-EMBEDDING, SEEN = 8, 5
-"""E, the numbers that a pixel is embedded in, and how many of them are its place and colour."""
-SPREAD, CONTRAST = 3.0, 10.0
-"""Of coordinates in [-1, 1] and of colours in [0, 1], in embeddings to begin with."""
+"""Factor of C_k in q(k_t): with 1, an expert of half the cost wins twice as often. Recipes raise it."""
+EMBEDDING = 8
+"""E, the number of features of a pixel's embedding."""
+SEEN = 5
+"""The number of embedding features that are the pixel's place and colour."""
+SPREAD = 3.0
+"""Factor of coordinates in [-1, 1] in embeddings before training."""
+CONTRAST = 10.0
+"""Factor of colours in [0, 1] in embeddings before training."""
 REACH = 2.0
-"""Logit of the seed to begin with, and the squared distance at which one pixel in two is attended to."""
-CRUMB, WIDE = 3, 4
-"""The seed is worst explained in a square of so many pixels a side, and in one of 1 / 4 of the image's."""
+"""Initial attention logit of the seed, and so the squared distance at which attention is 1/2."""
+CRUMB = 3
+"""Pixels per side of the smaller of the two squares whose mean errors choose the seed."""
+WIDE = 4
+"""The image's side over that of the larger square."""
 WORTH = -0.7
-"""C_k of what may be an object: it costs less than half of what it explains."""
+"""Largest C_k of a possible object: its cost is less than half of the nats that it explains."""
 LITTLE = 10.0
-"""Nats added to costs and gains, so that who explains nothing at no cost gains nothing."""
+"""Nats added to costs and gains, so that an expert that explains nothing cannot win at zero cost."""
 FAINT = 0.2
-"""Of what layers begin with: the attention network adds little to what is seen."""
+"""Factor of the last layer's initial weights, so that the U-Net adds little to place and colour at first."""
 NARROW = -2.3
-"""Added to what deviations of z are made of: they begin at 0.1, so that decoders can hear what z says."""
+"""Offset of z's raw deviations: they begin at 0.1, so that noise does not hide z from decoders."""
 TRUST = 0.5
-"""The power of the shape that the first look has seen, in the second. Recipes may lower it."""
+"""Power of the first look's shape in the second look's region. Recipes may lower it."""
 CERTAIN = 20.0
-"""Logit of what is attended to at t = 1: a probability of 1 in single precision."""
+"""Attention logit of all pixels at t = 1: a probability of 1 in single precision."""
 
 
 class Rows(NamedTuple):
-    """What experts see, an expert a row."""
+    """Inputs of the experts, one row per image and expert."""
 
     images: Tensor
     """(N, C, S, S)"""
@@ -96,7 +105,7 @@ class Rows(NamedTuple):
     cat: Tensor
     """(N, K) one-hot"""
     embedding: Tensor | None
-    """(N, E, S, S) φ_k of the pixels, or None: all that is in the scope is attended to"""
+    """(N, E, S, S) φ_k of the pixels, or None to attend to the whole scope"""
 
 
 class Guide(PyroModule):
@@ -128,16 +137,16 @@ class Guide(PyroModule):
 
     @torch.no_grad()
     def charge(self, winners: Tensor) -> None:
-        """Let winners (T, B, K) into the prices."""
+        """Update the prices by winners (T, B, K)."""
         share = winners.flatten(0, 1).mean(0)
         self.price += self.balance * (share - 1 / self.config.experts)
 
     def layer(
         self, t: int, images: Tensor, scope: Tensor, rest: Tensor, pixels: Pixels
     ) -> tuple[Tensor, Tensor]:
-        """q(k_t, z_t, m_t | x, s_t); returns s_t-1, and who won (B, K)."""
+        """q(k_t, z_t, m_t | x, s_t); returns s_t-1, and the winner (B, K)."""
         last = t == 1
-        # what a competition costs is computed again if its gradient is asked for
+        # the competition is computed again if its gradient is needed
         seed, cost = checkpoint(self.compete, images, scope, rest, last, use_reentrant=False)
         logits = -self.sharpness * cost[:, None, None] - self.price
         cat = pyro.sample(f"z_cat_{t}", dist.OneHotCategorical(logits=logits))[:, 0, 0]
@@ -155,7 +164,7 @@ class Guide(PyroModule):
         cost, region, shape = self.judge(rows, rests, seed)
         if last:
             return seed, cost
-        # what the best shape goes on under: the more it is covered, the less does it cover
+        # the region under which the best shape continues: the more it is covered, the less it covers
         other = self.seed(scope * rest * shape * (1 - region))
         other_cost, other_region, other_shape = self.judge(rows, rests, other)
         under, over = shape * other_region, other_shape * region
@@ -165,13 +174,13 @@ class Guide(PyroModule):
 
     @torch.no_grad()
     def seed(self, left: Tensor) -> Tensor:
-        """(B,) the middle of where most of (B, S, S) is, as a pixel's number, row by row; not in crumbs."""
+        """(B,) index, row by row, of the pixel around which most of (B, S, S) lies; crumbs do not count."""
         sides = CRUMB, self.config.size // WIDE | 1
         near, far = (F.avg_pool2d(left.unsqueeze(1), s, 1, s // 2).flatten(1) for s in sides)
         return (near * far).argmax(1)
 
     def explain(self, rows: Rows, seed: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """q_k around a seed (N,): its logits (N, S, S), and the mean and deviation of z, two (N, L)."""
+        """q_k around a seed (N,): logits (N, S, S), and mean and deviation of z, each (N, L)."""
         if rows.embedding is None:
             return self.look(rows, torch.full_like(rows.scope, CERTAIN))
         attended, (loc, _) = self.look(rows, self.attention.near(rows.embedding, seed, rows.cat))
@@ -179,15 +188,15 @@ class Guide(PyroModule):
         return self.look(rows, attended + self.trust * shape)
 
     def look(self, rows: Rows, logits: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """The logits (N, S, S) of what is looked at, and the mean and deviation of z, two (N, L)."""
+        """The given logits (N, S, S) of a region, and mean and deviation of z in it, each (N, L)."""
         return logits, self.encoder(rows.images, rows.scope * logits.sigmoid(), rows.cat)
 
     def judge(self, rows: Rows, rest: Tensor, seed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """C_k (B, K) of K rows an image, and the best one's q_k and m̃_k, two (B, S, S) without gradient."""
+        """C_k (B, K) of K rows per image, and the best expert's q_k and m̃_k, each (B, S, S), no gradient."""
         logits, (loc, _) = self.explain(rows, self.each(seed))
         errors, shape = self.errors(rows.images, loc, rows.cat)
         region = logits.sigmoid()
-        # of Bernoullis: what they are certain of, and what they normalise by
+        # KL of Bernoullis: the terms in their logits, and the normalisers
         kl = region * (logits - shape) + F.softplus(shape) - F.softplus(logits)
         cost = rows.scope * (self.config.appearance * region * errors + kl)
         gain = rows.scope * region * rest
@@ -204,7 +213,7 @@ class Guide(PyroModule):
         return best_of(errors.sum((-2, -1)).view(len(images), -1), errors)
 
     def for_each_expert(self, images: Tensor, scope: Tensor, last: bool) -> Rows:
-        """K rows an image."""
+        """K rows per image."""
         cat = torch.eye(self.config.experts, dtype=images.dtype, device=images.device)
         cat = cat.repeat(len(images), 1)
         images, scope = self.each(images), self.each(scope)
@@ -221,18 +230,19 @@ class Guide(PyroModule):
 
 
 def best_of(cost: Tensor, rows: Tensor) -> Tensor:
-    """Of rows (B K, S, S), of every image that whose cost (B, K) is the lowest: (B, S, S)."""
+    """(B, S, S) the row of each image with the lowest cost (B, K), from rows (B K, S, S)."""
     best = F.one_hot(cost.argmin(1), cost.shape[1])
     return (best[..., None, None] * rows.unflatten(0, cost.shape)).sum(1)
 
 
 class Encoder(nn.Module):
-    """g_k: from what is seen in a region to the mean and deviation of z (C.2.1).
+    """g_k: from the pixels of a region to the mean and deviation of z (C.2.1).
 
-    # differs: it looks from the middle of the region, and says what of the place is not that.
-    # differs: convolutions of stride 2 in the place of max pooling, which takes longer than they do.
-    # differs: a wider layer before the latents (4 L numbers in the paper), ELU in the place of ReLU, and small
-    deviations to begin with: on true regions of random colours the paper's do not learn colours
+    # differs: its coordinates are relative to the middle of the region, and it adds an offset to that
+    place.
+    # differs: convolutions of stride 2 instead of max pooling, which takes longer.
+    # differs: a wider layer before the latents (4 L numbers in the paper), ELU instead of ReLU, and small
+    initial deviations: on true regions of random colours the paper's encoders do not learn colours
     (`analysis/LOG.md`).
     """
 
@@ -263,7 +273,7 @@ class Encoder(nn.Module):
 
 
 class Attention(nn.Module):
-    """a_k: MONet's U-Net (C.2.2) embeds pixels; what is like the seed is attended to.
+    """a_k: MONet's U-Net (C.2.2) embeds pixels; attention goes to pixels similar to the seed.
 
         logit a_k(p) = reach_k - |φ_k(p) - φ_k(u)|²,    φ_k = (place, colour, U-Net_k(x, log s))
 
@@ -289,7 +299,7 @@ class Attention(nn.Module):
         self.register_buffer("grid", pixel_axes(c.size), persistent=False)
 
     def near(self, embedding: Tensor, seed: Tensor, cat: Tensor) -> Tensor:
-        """Logits of what is attended to (N, S, S), from (N, E, S, S), (N,) and (N, K)."""
+        """Logits of attention (N, S, S), from embeddings (N, E, S, S), seeds (N,) and classes (N, K)."""
         at = embedding.flatten(2).gather(2, seed[:, None, None].expand(-1, EMBEDDING, 1))
         distance = (embedding - at.unsqueeze(-1)).square().sum(1)
         return (cat @ self.reach).unsqueeze(-1) - distance

@@ -1,4 +1,4 @@
-"""Guide of GENESIS: masks one after another, then what fills each of them.
+"""Guide of GENESIS: masks one after another, then the component of each mask.
 
     q(z_m | x)      = Π_k q(z_m_k | z_m_<k, x), by an LSTM
     q(z_c | z_m, x) = Π_k q(z_c_k | π_k, x)

@@ -1,4 +1,4 @@
-"""Guide of GNM: StructDRAW inferring, and the program's own heads on the features of the image.
+"""Guide of GNM: StructDRAW's inference, and the program's own heads on the features of the image.
 
     q(z^g | x)   = Π_l q(z^g_l | z^g_<l, x),  q(z^g_l | z^g_<l, x) = N(MLP_int(e_l))               (Algorithm 1)
     e_l          = ConvLSTM_enc(e_l-1, [h_l-1, f^x, f^x - f_l-1]),  h and f the program's, e_0 learned
@@ -25,7 +25,7 @@ class Guide(PyroModule):
 
     def __init__(self, program: Program) -> None:
         super().__init__()
-        # a reference, not a submodule: the heads and what is drawn belong to the program
+        # a reference, not a submodule: the heads and drawing networks belong to the program
         object.__setattr__(self, "program", program)
         self.config = c = program.config
         self.encoder = Encoder(c.size, c.grid, c.channels, c.colours)

@@ -8,8 +8,8 @@
 `no_share` replaces the product by one network that reads the parent's appearance and the window. In `mem`,
 q(z_cat_v | z_what_pa(v), x_v) comes before q(z_what_v | M[z_cat_v], x_v), both of them such products.
 
-# differs: one encoder a level reads x_v; heads on it play ApprEnc of v and PresPoseEnc of v's children (and
-# BgEnc at the root). The paper has an encoder for each; their widths are in figures only.
+# differs: one encoder per level reads x_v; heads on it take the roles of ApprEnc of v and of PresPoseEnc of
+v's children (and BgEnc at the root). The paper has an encoder for each; their widths are in figures only.
 
 Shape legend as in `programs.gsgn`; x (..., N, 3, h, w) windows of a level, f (..., N, F, 4, 4) their features.
 """
@@ -127,7 +127,7 @@ class Guide(PyroModule):
 
 
 class EdgeHead(nn.Module):
-    """PresPoseEnc: one output cell a child, from a parent's features; without sharing, from z_what too."""
+    """PresPoseEnc: one output cell per child, from a parent's features; without sharing, from z_what too."""
 
     def __init__(self, config: Config, level: int, features: int) -> None:
         super().__init__()
@@ -159,10 +159,10 @@ class WhatHead(nn.Module):
 
     @torch.no_grad()
     def start(self, spread: float) -> WhatHead:
-        """Begin with deviations of softplus(`spread`), more or less.
+        """Begin with deviations of about softplus(`spread`).
 
-        # differs: the paper does not say how it begins. In posteriors as wide as the prior a program sees
-        little but noise at first, and learns to do without.
+        # differs: the paper does not give the initial weights. With posteriors as wide as the prior, the
+        program receives mostly noise at first, and learns to ignore the latents.
         """
         self.net[-1].bias.chunk(2)[1].add_(spread)
         return self

@@ -4,7 +4,7 @@
     x_i         = ST(x, z_where_i): the glimpse of cell i
     q(z_bg | x) = Π_k q(z_mask_k | z_mask_<k, x) q(z_comp_k | π_k, x)
 
-Shape legend as in `programs.space`; f (..., 1, F, G, G) features of the image, a column a cell.
+Shape legend as in `programs.space`; f (..., 1, F, G, G) features of the image, one column per cell.
 """
 
 from __future__ import annotations
@@ -90,13 +90,13 @@ class SegmentsEncoder(nn.Module):
         self.mask_head = nn.Linear(c.memory, 2 * c.z_bg_mask)
 
     def sample(self, x: Tensor) -> Tensor:
-        """(B, 1, C, H, W) -> (..., 1, K, D) of all segments, each given those before."""
+        """(B, 1, C, H, W) -> (..., 1, K, D) of all segments, each given those before it."""
         return draw_masks(self, self.encoder(x).flatten(-3))
 
 
 @torch.no_grad()
 def start(last: nn.Linear, config: Config) -> None:
-    """Begin with boxes in the middle of their cells, of the prior's size, almost whatever the input.
+    """Begin with boxes in the middle of their cells, of the prior's size, almost independent of the input.
 
     # differs: the official code begins with torch's own weights.
     """

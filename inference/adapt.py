@@ -1,8 +1,8 @@
-"""Programs in their authors' words: the plate of the images and the observed site may have any name.
+"""Run programs whose plate of images and observed site have other names than ours.
 
-The project calls them ``batch`` and ``images``. A program that calls them otherwise, as Pyro's own examples
-do, is run as it is; an effect handler around program and guide gives the plate and the site the names known
-here.
+The project calls them ``batch`` and ``images``. A program with other names, such as Pyro's own
+examples, needs no change: an effect handler around program and guide renames the plate and the
+site.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from inference.objectives import is_plate
 PLATE = "batch"
 SITE = "images"
 BATCHES = (2, 3)
-"""Numbers of images by which the plate is told from plates of other things."""
+"""Batch sizes of two trial runs: the plate of the images is the one whose size follows them."""
 
 
 class Names(NamedTuple):
-    """What a program calls the plate of the images and the site at which they are observed."""
+    """The program's names of the plate of the images and of the site at which they are observed."""
 
     plate: str = PLATE
     site: str = SITE
 
 
 class Renamed(Messenger):
-    """Within, the plate and the site have the names known here."""
+    """Inside this handler, the plate and the site have the project's names."""
 
     def __init__(self, names: Names) -> None:
         super().__init__()
@@ -50,12 +50,13 @@ class Renamed(Messenger):
 
 @torch.no_grad()
 def find_names(program: Callable, x: Tensor) -> Names:
-    """What a program calls the plate of the images and the observed site.
+    """The program's names of the plate of the images and of the observed site.
 
     Args:
         x: (B, C, H, W) some images.
     Raises:
-        ValueError: no site is observed, or that of the images is in no plate of as many as there are images.
+        ValueError: no site is observed, or the site of the images is in no plate whose size is
+            their number.
     """
     few, more = (_trace(program, x, number) for number in BATCHES)
     site = _observed(few, x)
@@ -77,7 +78,7 @@ def _trace(program: Callable, x: Tensor, number: int) -> Trace:
 
 
 def _observed(trace: Trace, x: Tensor) -> str:
-    """The site of the images: ``images``, else the first observed of as many numbers, else the first."""
+    """The site of the images: ``images``, else the first observed site of the same size, else the first."""
     observed = [
         name
         for name, site in trace.nodes.items()
@@ -93,7 +94,7 @@ def _observed(trace: Trace, x: Tensor) -> str:
 
 
 def rename(names: Names, *modules: nn.Module) -> None:
-    """Let modules run with the plate and the site renamed, unless they have the names known here."""
+    """Let modules run with the plate and the site renamed, unless they have the project's names."""
     if names == Names():
         return
     for module in modules:

@@ -27,12 +27,12 @@ SUM = hashlib.sha256().digest_size
 
 
 def write(path: Path, *parts: bytes | memoryview, keep: Path | None = None) -> None:
-    """Write a file so that `path` holds either what it held or all that is new.
+    """Write a file so that `path` holds either its old content or all of the new content.
 
     Args:
-        keep: file that what `path` held is moved to.
+        keep: file to which the old content of `path` is moved.
     Raises:
-        ValueError: it cannot be written; `path`, or else `keep`, is as it was.
+        ValueError: the file cannot be written; the old content is in `path`, or else in `keep`.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -50,19 +50,19 @@ def write(path: Path, *parts: bytes | memoryview, keep: Path | None = None) -> N
 
 
 def unwritable(path: Path, error: OSError) -> ValueError:
-    """What is said of a file that cannot be written."""
+    """The error for a file that cannot be written."""
     return ValueError(
         f"cannot write {path}: {error.strerror or error}; see that its folder can be written and has room"
     )
 
 
 def previous(path: Path) -> Path:
-    """Where the checkpoint before the one in `path` is kept."""
+    """Path of the checkpoint before the one in `path`."""
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
 def exists(path: Path) -> bool:
-    """Whether `load` has something to read."""
+    """Whether there is a checkpoint, or the one before it, for `load` to read."""
     return path.exists() or previous(path).exists()
 
 
@@ -70,7 +70,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
     """Write `content`, and keep the checkpoint before it.
 
     Raises:
-        ValueError: it cannot be written; the message names the last good checkpoint.
+        ValueError: the checkpoint cannot be written; the message names the last good one.
     """
     buffer = io.BytesIO()
     torch.save(content, buffer)
@@ -86,7 +86,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint, or the one before it where a run was killed while one took the other's place.
+    """Read a checkpoint, or the one before it if the run was killed while it replaced one by the other.
 
     Raises:
         ValueError: the file cannot be read, is not a checkpoint of this project, or is damaged; the
@@ -114,7 +114,7 @@ def _remedy(path: Path) -> str:
 
 
 def _content(path: Path, device: torch.device | str) -> dict[str, Any]:
-    """What a checkpoint holds. The messages of its ValueErrors go on after the file's name."""
+    """The content of a checkpoint. The messages of its ValueErrors continue after the file's name."""
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -128,7 +128,7 @@ def _content(path: Path, device: torch.device | str) -> dict[str, Any]:
         raise ValueError("is torn or damaged (its checksum is wrong)")
     try:
         content = torch.load(io.BytesIO(rest[SUM:]), map_location=device, weights_only=True)
-    except Exception as error:  # anyone can write a checksum; torch refuses what would run code
+    except Exception as error:  # anyone can write a checksum; torch refuses code
         raise ValueError(
             f"holds more than tensors and plain values ({type(error).__name__})"
         ) from error
@@ -167,7 +167,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def _finite(content: Any) -> Any:
-    """The same with None for numbers that JSON does not have."""
+    """The same content with None for numbers that JSON does not have."""
     if isinstance(content, dict):
         return {name: _finite(value) for name, value in content.items()}
     if isinstance(content, list | tuple):

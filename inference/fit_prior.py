@@ -1,16 +1,18 @@
-"""Priors fitted by the evidence (empirical Bayes): to what a guide says of images; nothing else moves.
+"""Fit the priors of a trained run by the evidence (empirical Bayes); all other weights stay fixed.
 
     python -m inference.fit_prior RUN [--out DIR] [--set FIELD=VALUE] [--scenes N] [--draws S] [--seed S]
 
     maximise over the parameters of the learned priors   E_x E_q(z | x) [ Σ_sites log p(z_site | its parents) ]
 
-which is all of the evidence lower bound that depends on them. The best prior of a latent without parents is
-the aggregate posterior q(z) = E_x q(z | x); the fit gains KL(q(z) ‖ p(z)) less what remains of it.
+The other terms of the evidence lower bound do not depend on these parameters. The best prior of a
+latent without parents is the aggregate posterior q(z) = E_x q(z | x); the fit gains the difference
+in KL(q(z) ‖ p(z)) before and after it.
 
-The run's program must have learned priors (`programs.blocks.priors`); one without gets ``--set learned=1``.
-Draws of the guide are made once. One run of the program on them finds what each prior is called with. Then
-each family fits its own draws, most in closed form. Images kept apart decide: a prior that does not raise their
-bound stays the paper's, so that the bound never falls.
+The run's program must have learned priors (`programs.blocks.priors`); a run without them gets
+``--set learned=1``. The guide's draws are made once. One run of the program on them finds the
+arguments with which each prior is called. Then each family is fitted to its own draws, most in
+closed form. The paper's prior is kept unless the learned one raises the bound on held-out images,
+so the bound never falls.
 
 Shape legend: M draws of a site, plates included.
 """
@@ -41,9 +43,9 @@ from inference.settings import choose, override, settings
 from programs.blocks.priors import Learned
 
 MEASURED = 200
-"""Images kept apart whose bound is measured before and after, at most."""
+"""Largest number of held-out images whose bound is measured before and after the fit."""
 HELD = 10
-"""Every tenth image only decides whether a fitted prior is kept."""
+"""Every tenth image is held out: it only decides whether a fitted prior is kept."""
 
 
 @dataclass(frozen=True)
@@ -56,24 +58,24 @@ class Settings:
 
 
 class Fit(NamedTuple):
-    """What one prior gained on images kept apart."""
+    """The gain of one prior on held-out images."""
 
     sites: tuple[str, ...]
-    """whose prior it is"""
+    """the sites that use the prior"""
     before: float
-    """mean log p of these sites by the plain prior (`Learned.plain`), nats per image"""
+    """mean log p of these sites under the plain prior (`Learned.plain`), nats per image"""
     after: float
-    """mean log p of these sites by the prior that was kept"""
+    """mean log p of these sites under the prior that was kept, nats per image"""
 
 
 def fit(
     found: dict[Learned, Draws], draws: int, seed: int = 0, progress: bool = False
 ) -> list[Fit]:
-    """Fit every prior to its draws, and keep what raises the bound of images kept apart.
+    """Fit every prior to its draws, and keep those that raise the bound on held-out images.
 
     Args:
-        found: of `cached`.
-        draws: per image.
+        found: the draws per prior, as `cached` returns them.
+        draws: number of draws per image.
     """
     fits = []
     with torch.random.fork_rng(devices=[]):
@@ -112,7 +114,7 @@ def fit_run(
     Args:
         pairs: fields of the program's Config to change, as in ``--set``.
     Returns:
-        What each prior gained, and the hard-draw ELBO of images kept apart before and after.
+        The gain of each prior, and the hard-draw ELBO of held-out images before and after.
     Raises:
         ValueError: no such run, a field that its program does not have, weights that do not fit, or a bound
             that falls.
@@ -147,7 +149,7 @@ def fit_run(
 
 @torch.no_grad()
 def bounds(programs: tuple[Callable, Callable], guide: Callable, images: Tensor) -> list[float]:
-    """The mean hard-draw ELBO of images (B, C, H, W) by each program, in nats, of the guide's same draws."""
+    """Mean hard-draw ELBO of images (B, C, H, W) under each program, on the same draws, nats per image."""
     totals = [0.0 for _ in programs]
     for x in images.split(PASS):
         q = poutine.trace(guide).get_trace(x)
@@ -159,10 +161,10 @@ def bounds(programs: tuple[Callable, Callable], guide: Callable, images: Tensor)
 
 
 def opened(folder: Path, pairs: tuple[str, ...]) -> tuple[nn.Module, nn.Module, dict[str, Any]]:
-    """Program, guide and Config of a run whose Config is changed; what that adds are learned priors.
+    """Program, guide and Config of a run with a changed Config, which may only add learned priors.
 
     Raises:
-        ValueError: it adds other parameters, or no priors.
+        ValueError: the change adds other parameters, or no priors.
     """
     config, source = read_config(folder), load(read_config(folder)["program"])
     base = override(choose(source.variants, config["variant"], "variant"), config["config"], "it")
@@ -193,7 +195,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--out", type=Path, metavar="DIR", help="run folder to write (default: runs/RUN)"
     )
     a.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE",
-                   help="a field of the program's Config: learned=16 are mixtures of 16")  # fmt: skip
+                   help="a field of the program's Config; learned=16: mixtures of 16")  # fmt: skip
     for name, value in asdict(Settings()).items():
         a.add_argument(f"--{name}", type=int, default=value)
     o = a.parse_args(arguments)

@@ -1,6 +1,6 @@
 """Find a program and its guide in a Python file, and build them.
 
-Three shapes are understood:
+A file may have one of three forms:
 
 * ``programs/NAME.py`` with a `Program`, and ``guides/NAME.py`` beside it with a `Guide`;
 * one file with both a `Program` and a `Guide` (a user's own);
@@ -48,13 +48,13 @@ class Source:
 
     @property
     def named(self) -> Path:
-        """The file as it is found from any folder: within this project, or absolute."""
+        """The path by which the file is found from any folder: relative to the project, or absolute."""
         path = self.path.resolve()
         return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
     @property
     def stem(self) -> str:
-        """The program's name if it is one of the project's, which have recipes; else empty."""
+        """The program's name if it is one of the project's programs, which have recipes; else empty."""
         return own_stem(self.path)
 
     def build(self, config: Any) -> tuple[nn.Module, nn.Module]:
@@ -66,7 +66,7 @@ class Source:
 
     @contextmanager
     def blamed(self, doing: str) -> Iterator[None]:
-        """Within, what torch refuses becomes one sentence that names the line of the program or guide.
+        """Inside, an error of torch becomes one sentence that names the line of the program or guide.
 
         Raises:
             ValueError: instead of a RuntimeError.
@@ -82,7 +82,7 @@ class Source:
 
 
 class Function(nn.Module):
-    """A plain Pyro function as a module: its parameters are those it puts in Pyro's store."""
+    """A plain Pyro function as a module: its parameters are those that it puts in Pyro's store."""
 
     def __init__(self, function: Callable) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class Function(nn.Module):
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
-        """Within, networks that are given to `pyro.module` are remembered, and are in this module's mode."""
+        """Inside, networks given to `pyro.module` are remembered, and take this module's mode."""
         original = pyro.module
 
         def module(name: str, net: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
@@ -123,7 +123,7 @@ class Function(nn.Module):
         return {f"{n}$$${k}": b for n, net in self.nets.items() for k, b in net.named_buffers()}
 
     def named_parameters(self, *_: Any, **__: Any) -> Iterable[tuple[str, Tensor]]:
-        """Unconstrained parameters by their name in the store; call the function once before."""
+        """Unconstrained parameters by their name in the store; call the function once first."""
         store = dict(pyro.get_param_store().named_parameters())
         return ((name, store[name]) for name in self.names if name in store)
 
@@ -184,12 +184,12 @@ def located(path: str | Path) -> Path:
 
 
 def own_stem(path: Path) -> str:
-    """The stem of a file in programs/, whose recipes have the same; empty for any other file."""
+    """The stem of a file in programs/, also the stem of its recipes; empty for any other file."""
     return path.stem if path.resolve().parent == ROOT / "programs" else ""
 
 
 def own_programs() -> list[str]:
-    """Stems of the project's programs: the files that have a guide."""
+    """Stems of the project's programs, which are the files that have a guide."""
     return sorted(p.stem for p in (ROOT / "guides").glob("*.py") if p.stem != "__init__")
 
 
@@ -197,7 +197,7 @@ def import_file(path: Path) -> ModuleType:
     """The module in a Python file: by its package's name if it is the project's own.
 
     Raises:
-        ValueError: it does not import; the message says why.
+        ValueError: the file does not import; the message says why.
     """
     path = path.resolve()
     name = ".".join((path.parent.name, path.stem))
@@ -222,7 +222,7 @@ def imported(name: str, option: str) -> Callable:
     """The callable ``module:callable``.
 
     Args:
-        option: that asked for it, named in the error.
+        option: the option that asked for the callable, named in the error.
     Raises:
         ValueError: there is none.
     """

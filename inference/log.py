@@ -56,9 +56,9 @@ class TensorBoard:
 
 
 SINKS: dict[str, type[CSV] | type[TensorBoard]] = {"csv": CSV, "tensorboard": TensorBoard}
-"""Where a log is written besides log.jsonl, by ``--log``."""
+"""Writers of a second log beside log.jsonl, by the value of ``--log``."""
 EXPECTED = 30
-"""Steps after which the time that all will take is said."""
+"""Steps after which the log announces the expected time of the training."""
 
 
 class Log:
@@ -85,7 +85,7 @@ class Log:
             self.bar = tqdm(total=steps, initial=step, unit="step", dynamic_ncols=True)
 
     def add(self, loss: Tensor, terms: dict[str, Tensor]) -> None:
-        """Take in one step."""
+        """Add the loss and terms of one step to the averages."""
         for name, value in {"loss": loss, **{f"term/{k}": v for k, v in terms.items()}}.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
         self.count += 1
@@ -169,14 +169,14 @@ def _summary(means: dict[str, float], rate: float) -> str:
 
 
 def print_anything() -> None:
-    """Let the streams replace characters that the terminal's encoding lacks, instead of failing."""
+    """Let the output streams replace characters that the terminal's encoding lacks, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """The records of a log.jsonl; a damaged line, as the last after a crash, is dropped."""
+    """The records of a log.jsonl; damaged lines, such as the last one after a crash, are dropped."""
     records = []
     for line in (
         path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
@@ -187,6 +187,6 @@ def read_log(path: Path) -> list[dict[str, float]]:
 
 
 def keep_until(path: Path, step: int) -> None:
-    """Drop what a log says of steps after `step`: they will be run again."""
+    """Drop a log's records of steps after `step`, which will be run again."""
     kept = [r for r in read_log(path) if r["step"] <= step]
     checkpoint.write(path, "".join(json.dumps(r) + "\n" for r in kept).encode())

@@ -1,4 +1,4 @@
-"""A run as it was asked for, and worked out: everything that decides its result."""
+"""A run as the user asks for it (`Run`), and with all settings resolved (`Plan`)."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from inference.recipes import Recipe, recipe
 from inference.settings import choose, override, settings
 
 OPTIONS = {"start": "from"}
-"""Options of the command line that are not called as the field of `Run` is."""
+"""Options of the command line whose name differs from the field of `Run`."""
 DEVICES = ("auto", "cpu", "cuda")
 DECIDES = ("variant", "config", "world", "images", "pictures", "seed")
-"""What a run that is resumed must have been begun with, of its config.json."""
+"""Fields of config.json that must not change when a run is resumed."""
 DECIDES_OF_RECIPE = ("world", "batch", "scenes", "estimator")
-"""The same, of its recipe."""
+"""Fields of the recipe in config.json that must not change when a run is resumed."""
 TERMS = ("auxiliary", "penalties")
-"""Tables of a recipe of which a run may leave terms out."""
+"""Tables of a recipe whose terms a run may leave out."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training run: all that decides its result."""
+    """One training run: all settings that affect its result."""
 
     program: str
     """path of the program file"""
@@ -53,47 +53,47 @@ class Run:
     device: str = "auto"
     resume: bool = False
     start: str | None = None
-    """run whose weights to start from: ``--from``"""
+    """run whose weights the training starts from: ``--from``"""
     log: str | None = None
-    """where the log is written besides log.jsonl: csv or tensorboard"""
+    """kind of the second log beside log.jsonl: csv or tensorboard"""
     set: tuple[str, ...] = field(default_factory=tuple)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A `Run` worked out: what `config.json` records."""
+    """A `Run` with all settings resolved, as `config.json` records it."""
 
     source: Source
     config: Any
-    """the program's"""
+    """the program's Config"""
     variant: str
     recipe: Recipe
     images: Images
     image_config: Any
-    """how they are drawn or read"""
+    """the Config by which the images are drawn or read"""
     path: Path | None
-    """of the images, if they are no world's"""
+    """path of the images; None if a world draws them"""
     seed: int
     device: torch.device
 
     def training_images(self) -> Dataset:
-        """What is learned from."""
+        """Images that the program is trained on."""
         return self.images.split("train", self.image_config, self.recipe.scenes)
 
     def validation_images(self) -> Dataset | None:
-        """Scenes with their truth, or None where nothing is known of the images."""
+        """Scenes with their truth, or None if the images have no truth."""
         return self.images.split("validation", self.image_config, self.recipe.validation_scenes)
 
     def test_images(self) -> Dataset:
-        """What the trained program is measured on."""
+        """Images that the trained program is measured on."""
         return self.images.split("test", self.image_config, self.recipe.test_scenes)
 
 
 def plan(run: Run) -> Plan:
-    """Look up everything a run names.
+    """Look up everything that a run names.
 
     Raises:
-        ValueError: something named is unknown, or a value is bad; the message says what there is.
+        ValueError: a name is unknown, or a value is bad; the message lists the known ones.
     """
     if not run.minutes >= 0:
         raise ValueError(f"minutes={run.minutes} must be at least 0")
@@ -112,7 +112,7 @@ def plan(run: Run) -> Plan:
 
 
 def chosen_recipe(run: Run, source: Source, variant: str, changes: Mapping[str, Any]) -> Recipe:
-    """The recipe of the run's preset, with what the run and ``--set train.FIELD`` change.
+    """The recipe of the run's preset, with the changes of the run and of ``--set train.FIELD``.
 
     Raises:
         ValueError: an unknown preset, estimator or field, or a value that a recipe cannot have.
@@ -136,7 +136,7 @@ def chosen_recipe(run: Run, source: Source, variant: str, changes: Mapping[str, 
 
 
 def some_of(terms: Mapping[str, Any], given: Any, name: str) -> dict[str, Any]:
-    """Of a recipe's terms those that ``--set train.NAME=ONE,TWO`` keeps; ``{}`` keeps none.
+    """The terms of a recipe that ``--set train.NAME=ONE,TWO`` keeps; ``{}`` keeps none.
 
     Raises:
         ValueError: the recipe has no such term.
@@ -153,7 +153,7 @@ def some_of(terms: Mapping[str, Any], given: Any, name: str) -> dict[str, Any]:
 def configure(
     images: Images, config: Any, options: Mapping[str, Any], changes: Mapping[str, Any]
 ) -> Any:
-    """How images are drawn or read: as the recipe says, at the program's size, and as the run changes it."""
+    """The images' Config: the recipe's options at the program's size, with the run's changes."""
     defaults = images.config()
     known = {f.name for f in fields(defaults)}
     shared = {name: getattr(config, name, None) for name in ("size", "colours")}
@@ -166,7 +166,7 @@ def choose_device(name: str) -> torch.device:
     """The device of that name.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the name is unknown, or torch finds no such device.
     """
     if name not in DEVICES:
         raise ValueError(f"unknown device {name!r}; known are {', '.join(DEVICES)}")
@@ -214,10 +214,10 @@ def describe(p: Plan, run: Run) -> dict[str, Any]:
 
 
 def check_split(p: Plan) -> None:
-    """The batch must be divisible by the number of processes.
+    """Check that the number of processes divides the batch.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it does not.
     """
     batch, number = p.recipe.batch, distributed.world()
     if batch % number:
@@ -228,10 +228,10 @@ def check_split(p: Plan) -> None:
 
 
 def check_pictures(p: Plan, data: Dataset) -> None:
-    """A program that says how many colours or pixels a side it draws must be given as many.
+    """Check that the images have the colours and pixels per side that the program draws.
 
     Raises:
-        ValueError: it is not.
+        ValueError: they do not.
     """
     _, colours, size, _ = data.images.shape
     for field_name, there in (("colours", colours), ("size", size)):
@@ -244,10 +244,10 @@ def check_pictures(p: Plan, data: Dataset) -> None:
 
 
 def check_same(path: Path, ours: dict[str, Any]) -> None:
-    """What decides a run must be as its config.json says that it began.
+    """Check that the settings in `DECIDES` are those with which the run began, by its config.json.
 
     Raises:
-        ValueError: it is not; the message names what differs, and the command that began it.
+        ValueError: they are not; the message names the settings that differ, and the first command.
     """
     try:
         begun = json.loads(path.read_bytes())
@@ -266,7 +266,7 @@ def check_same(path: Path, ours: dict[str, Any]) -> None:
 
 
 def _differ(old: Any, new: Any) -> bool:
-    """Of tables, fields that only one has do not count: versions may differ in them."""
+    """Whether two values differ; fields that only one table has do not count, as versions may add them."""
     if isinstance(old, dict) and isinstance(new, dict):
         return any(_differ(old[k], new[k]) for k in old.keys() & new.keys())
     return old != new
@@ -276,8 +276,7 @@ def open_folder(run: Run) -> Path:
     """The run folder, made if needed.
 
     Raises:
-        ValueError: it cannot be written, or holds more than a run that took no step, and --resume was not
-            given.
+        ValueError: the folder cannot be written, or it is not empty and --resume was not given.
     """
     try:
         run.out.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,10 @@
-"""What a guide draws for the sites of learned priors, and what each prior is called with there.
+"""The guide's draws at the sites of learned priors, and the arguments with which each prior is called.
 
-The program runs on draws of the guide, up to the last of these sites. Which sites are a prior's is found by
-gradient: the log-density of a site has one in the parameters of its prior, and of no other.
+The program runs on draws of the guide, up to the last of these sites. The sites that use a prior
+are found by differentiating log-densities with respect to its parameters: only the densities of its
+own sites have a gradient there.
 
-Shape legend: M draws of a site, plates included. An image counts as often as it is drawn for.
+Shape legend: M draws of a site, plates included; each draw of an image counts.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from inference.objectives import is_plate
 from programs.blocks.priors import Learned
 
 PASS = 100
-"""Images the guide sees at a time."""
+"""Images per pass of the guide."""
 
 
 @dataclass
@@ -35,24 +36,24 @@ class Draws:
     values: Tensor
     """(M, D), or (M,)"""
     weights: Tensor
-    """(M,) of each in the bound"""
+    """(M,) weight of each draw in the bound"""
     given: Tensor | None
-    """(M, ·) what the prior was called with"""
+    """(M, ·) the argument of the prior's call, or None"""
     image: Tensor
-    """(M,) which image each is of"""
+    """(M,) index of each draw's image"""
 
     def rows(self, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Values, weights and calls of some draws."""
+        """Values, weights and arguments of the chosen draws."""
         given = None if self.given is None else self.given[chosen]
         return self.values[chosen], self.weights[chosen], given
 
 
 class Enough(Exception):
-    """All sites that are wanted have been sampled."""
+    """Raised when all wanted sites have been sampled."""
 
 
 class Until(Messenger):
-    """Stop the program after the last of some sites, so that no image is drawn.
+    """Stop the program after the last of the given sites, so that no image is drawn.
 
     Raises:
         Enough: when that site is sampled.
@@ -75,7 +76,7 @@ def priors(program: nn.Module) -> list[Learned]:
 
 @contextmanager
 def only(program: nn.Module) -> Iterator[None]:
-    """Within, nothing but the learned priors has a gradient."""
+    """Inside, only the learned priors have gradients."""
     chosen = {id(p) for m in priors(program) for p in m.parameters()}
     before = [(p, p.requires_grad) for p in program.parameters()]
     for p, _ in before:
@@ -88,10 +89,10 @@ def only(program: nn.Module) -> Iterator[None]:
 
 
 def sites_of(program: nn.Module, guide: Callable, images: Tensor) -> dict[Learned, list[str]]:
-    """Which latent sites each learned prior is for: those whose log-density has a gradient in its parameters.
+    """The latent sites of each learned prior: those whose log-density has a gradient in its parameters.
 
     Raises:
-        ValueError: a prior is for no latent site.
+        ValueError: a prior belongs to no latent site.
     """
     with torch.no_grad():
         drawn = poutine.trace(guide).get_trace(images)
@@ -112,7 +113,7 @@ def sites_of(program: nn.Module, guide: Callable, images: Tensor) -> dict[Learne
 
 
 def touches(density: Tensor, prior: nn.Module) -> bool:
-    """Whether a number has a gradient in a module's parameters."""
+    """Whether a density depends on a module's parameters."""
     parameters = list(prior.parameters())
     grads = torch.autograd.grad(density, parameters, allow_unused=True, retain_graph=True)
     return any(g is not None for g in grads)
@@ -122,12 +123,12 @@ def touches(density: Tensor, prior: nn.Module) -> bool:
 def cached(
     program: nn.Module, guide: Callable, images: Tensor, draws: int, progress: bool = False
 ) -> dict[Learned, Draws]:
-    """Draws of the guide for each learned prior, all images before the next draw.
+    """Draws of the guide for each learned prior: one draw of all images, then the next.
 
     Args:
         images: (B, C, H, W) in [0, 1], or bytes.
     Raises:
-        ValueError: a prior is for no latent, or is not called once per site.
+        ValueError: a prior belongs to no latent site, or is not called once per site.
     """
     found = sites_of(program, guide, floats(images[:2]))
     wanted = {name for names in found.values() for name in names}
@@ -152,14 +153,14 @@ def cached(
 
 
 def floats(images: Tensor) -> Tensor:
-    """(B, C, H, W) in [0, 1], of bytes too."""
+    """Images (B, C, H, W) as floats in [0, 1]; bytes are divided by 255."""
     images = torch.as_tensor(images)
     return images.float() / 255 if images.dtype == torch.uint8 else images
 
 
 @contextmanager
 def calls(found: dict[Learned, list[str]]) -> Iterator[dict[Learned, list[Tensor | None]]]:
-    """Within, remember the argument of every call of the priors."""
+    """Inside, remember the argument of every call of the priors."""
     given: dict[Learned, list[Tensor | None]] = {prior: [] for prior in found}
     hook = lambda prior, args: given[prior].append(args[0] if args else None)  # noqa: E731
     handles = [prior.register_forward_pre_hook(hook) for prior in found]
@@ -186,7 +187,7 @@ def draws_of(trace: Trace, name: str, given: Tensor | None, index: Tensor) -> Dr
 
 
 def joined(sites: tuple[str, ...], parts: list[Draws]) -> Draws:
-    """The draws of all sites of a prior, without those that do not count."""
+    """The draws of all sites of a prior, without those of weight zero."""
     counted = [part.weights > 0 for part in parts]
     rows = [part.rows(own) for part, own in zip(parts, counted, strict=True)]
     values, weights, given = zip(*rows, strict=True)

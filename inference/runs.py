@@ -25,7 +25,7 @@ from inference.settings import choose, override
 
 WEIGHTS = "weights.safetensors"
 CONFIG = {"program": str, "variant": str, "config": dict, "world": dict, "recipe": dict}
-"""What a config.json must have to be read."""
+"""Entries that a config.json must have, with their types."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class Trained:
 
     @property
     def steps(self) -> dict[str, int]:
-        """How long it was trained, as its metrics.json says: ``{"step": N}``, or nothing."""
+        """Number of training steps, from its metrics.json: ``{"step": N}``, or empty."""
         file = self.folder / "metrics.json"
         measured = read_json(file) if file.is_file() else {}
         return {k: v for k, v in measured.items() if k == "step"}
 
     def seen(self, number: int) -> Dataset:
-        """The first of the images that the run was trained on."""
+        """The first `number` of the images that the run was trained on."""
         recipe = self.config["recipe"]
         images = images_of(recipe.get("world"), self.config.get("images"))
         config = override(images.config(), self.config["world"], images.title)
@@ -75,7 +75,7 @@ class Trained:
 
 
 def find_run(run: str | Path) -> Path:
-    """The folder of a run, given itself or the name of a shipped one.
+    """The folder of a run, from its path or the name of a shipped run.
 
     Raises:
         ValueError: no such run.
@@ -141,7 +141,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The config.json of a run folder.
 
     Raises:
-        ValueError: it is damaged, or not a run's.
+        ValueError: the file is damaged, or not the config.json of a run.
     """
     path = folder / "config.json"
     config = read_json(path)
@@ -155,10 +155,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The table in a file.
+    """The table in a JSON file.
 
     Raises:
-        ValueError: there is none, or it is damaged.
+        ValueError: the file is missing or damaged, or holds no table.
     """
     try:
         table = json.loads(path.read_bytes())
@@ -172,10 +172,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
-    """State dictionaries of program and guide, from the checkpoint, or weights.safetensors where there is none.
+    """State dictionaries of program and guide, from the checkpoint if there is one, else weights.safetensors.
 
     Raises:
-        ValueError: the file is missing, damaged or another.
+        ValueError: the file is missing or damaged, or holds something else.
     """
     path, released = folder / "checkpoint.ckpt", folder / WEIGHTS
     if checkpoint.exists(path) or not released.is_file():
@@ -224,10 +224,11 @@ KEPT = (
 
 
 def release(run: Path, target: Path, half: bool = False) -> int:
-    """Copy what others need of a run folder; returns the size in bytes.
+    """Copy the files of a run folder that others need; returns their size in bytes.
 
     Args:
-        half: store weights in 16 bits. Measure again what is shipped, with `analysis.evaluate --json`.
+        half: store weights in 16 bits. Measure the shipped copy again, with `analysis.evaluate
+            --json`.
     Raises:
         ValueError: `run` has no checkpoint, `target` cannot be written, or would exceed 8 MiB.
     """
@@ -256,7 +257,7 @@ def release(run: Path, target: Path, half: bool = False) -> int:
 
 
 def anywhere(command: str, name: str) -> str:
-    """The command of a run, writing to ``runs/name``: where it once lay says nothing to others."""
+    """The command of a run, with the output folder ``runs/name`` instead of its author's."""
     words = shlex.split(command)
     words[words.index("--out") + 1] = f"runs/{name}"
     return shlex.join(words)

@@ -1,6 +1,7 @@
-"""Schedules: numbers as pure functions of the training step, kept in tables (style: a curriculum is data).
+"""Schedules: numbers as pure functions of the training step, kept in the tables of recipes.
 
-A schedule never depends on how long a run is asked to be, so stopping and resuming cannot bend it.
+A schedule does not depend on the number of steps of a run, so stopping and resuming cannot change
+it.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Exponential:
 
 @dataclass(frozen=True)
 class WarmupDecay:
-    """Linear from 0 to `peak` in `warmup` steps, `hold` steps there, then halved every `half_life`.
+    """Linear from 0 to `peak` in `warmup` steps, constant for `hold` steps, then halved every `half_life`.
 
     GSGN D.5 has no hold.
     """
@@ -65,7 +66,7 @@ class WarmupDecay:
     hold: int = 0
 
     def __call__(self, step: int) -> float:
-        """The value at `step`; never exactly 0, so the first step moves."""
+        """The value at `step`; never exactly 0, so that the first step changes the weights."""
         ramp = min((step + 1) / self.warmup, 1.0)
         return self.peak * ramp * 0.5 ** (max(step - self.warmup - self.hold, 0) / self.half_life)
 
@@ -86,7 +87,7 @@ class LinearVariance:
 
 @dataclass(frozen=True)
 class Ramp:
-    """From `start` to `end` between steps `begin` and `begin + steps`, outside `start` (GSGN appendix F)."""
+    """From `start` to `end` between steps `begin` and `begin + steps`, else `start` (GSGN appendix F)."""
 
     start: float
     end: float

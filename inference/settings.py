@@ -10,7 +10,7 @@ from typing import Any
 
 
 def choose(table: Mapping[str, Any], name: str, what: str) -> Any:
-    """The entry `name` of a table, or a ValueError that lists what there is."""
+    """The entry `name` of a table, or a ValueError that lists the known names."""
     if name not in table:
         near = get_close_matches(str(name), table, 1)
         meant = f", did you mean {near[0]}?" if near else ";"
@@ -22,8 +22,8 @@ def settings(pairs: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Parse ``--set`` pairs into tables by prefix: ``size=64``, ``world.layout=free``, ``train.clip=2``.
 
     Returns:
-        ``{"program": {...}, "world": {...}, "train": {...}}``; values by Python's literals, also
-        true and false, else text.
+        ``{"program": {...}, "world": {...}, "train": {...}}``; values are read as Python literals,
+        or as true and false, else as text.
     """
     tables: dict[str, dict[str, Any]] = {"program": {}, "world": {}, "train": {}}
     for pair in pairs:
@@ -66,10 +66,10 @@ def override(config: Any, changes: Mapping[str, Any], what: str) -> Any:
 
 
 def _like(value: Any, old: Any) -> Any:
-    """`value` as `old` is: lists become tuples, integers floats, tuples entry by entry; as it is beside None.
+    """`value` with the type of `old`: lists become tuples, integers floats; unchanged if `old` is None.
 
     Raises:
-        TypeError: it is not; the message says what it is.
+        TypeError: it has another type; the message names that type.
     """
     if isinstance(value, list | tuple) and (old is None or isinstance(old, tuple)):
         entry = old[0] if old and len({*map(type, old)}) == 1 else None

@@ -43,10 +43,10 @@ VALIDATED_STEPS = 3
 
 
 class Judge(Protocol):
-    """Measures what is trained. `analysis.evaluate.Judge` is the one of the command line."""
+    """Measures a training. The command line uses `analysis.evaluate.Judge`."""
 
     def briefly(self, t: Training, data: Dataset) -> dict[str, float]:
-        """Metrics on validation scenes, by name; the training goes on after it."""
+        """Metrics on validation scenes, by name; the training continues afterwards."""
         ...
 
     def finish(self, t: Training, data: Dataset, out: Path) -> None:
@@ -55,12 +55,12 @@ class Judge(Protocol):
 
 
 def train(run: Run, judge: Judge | None = None) -> Path:
-    """Train, and leave weights and log in the run folder, which is returned; and what the judge leaves.
+    """Train, write weights, log and the judge's results to the run folder, and return its path.
 
-    Under torchrun its processes train together, and the first of them writes.
+    Under torchrun all processes train together, and the first of them writes.
 
     Raises:
-        ValueError: something that the run names is unknown, or does not fit.
+        ValueError: a name in the run is unknown, or its parts do not fit.
         FloatingPointError: the loss is not finite any more; the message names the site.
     """
     p = plan(run)
@@ -84,7 +84,7 @@ def train(run: Run, judge: Judge | None = None) -> Path:
 
 
 def begin(training: Training, run: Run, out: Path) -> None:
-    """Begin at the first step, or where the checkpoint in the run folder is; write config.json."""
+    """Begin at the first step, or at that of the checkpoint in the run folder; write config.json."""
     trainer, described = training.trainer, describe(training.plan, run)
     described["names"] = training.names._asdict()
     if training.plan.path is not None:
@@ -126,7 +126,7 @@ def start_from(training: Training, run: str) -> None:
 def loop(
     training: Training, run: Run, out: Path, judge: Judge | None, validation: Dataset | None
 ) -> bool:
-    """Take the recipe's steps, write log and checkpoints; whether it was interrupted."""
+    """Take the recipe's steps, write log and checkpoints; returns whether it was interrupted."""
     trainer, recipe = training.trainer, training.plan.recipe
     first = distributed.rank() == 0
     update = Step(trainer, recipe.capture, VALIDATED_STEPS)
@@ -145,7 +145,7 @@ def loop(
                 log.write(trainer.step, trainer.rates())
             if first and validation and (trainer.step % recipe.evaluate_every == 0 or last):
                 log.note(trainer.step, evaluate_briefly(training, judge, validation, out))
-            # after all that the log says of this step: resuming goes on with the next
+            # after the log's records of this step: resuming continues with the next step
             if (trainer.step % LOG_EVERY == 0 and due) or last or stop:
                 trainer.save(out / "checkpoint.ckpt")
                 saved = now
@@ -181,7 +181,7 @@ def evaluate_briefly(
 
 @contextmanager
 def interrupts() -> Iterator[Callable[[], int]]:
-    """Within, Ctrl-C and SIGTERM only set a flag; a second Ctrl-C stops at once."""
+    """Inside, Ctrl-C and SIGTERM only set a flag; a second Ctrl-C stops at once."""
     received: list[int] = []
 
     def handler(number: int, _: object) -> None:
@@ -190,7 +190,7 @@ def interrupts() -> Iterator[Callable[[], int]]:
 
     try:
         old = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: signals are somebody else's business
+    except ValueError:  # not the main thread, where signals cannot be handled
         yield lambda: 0
         return
     try:
@@ -215,24 +215,24 @@ def parser() -> argparse.ArgumentParser:
         help="recipe: tiny (seconds), quick (two CPU cores, a quarter of an hour), long, paper (a GPU), …",
     )
     a.add_argument(
-        "--world", metavar="W", help="world to learn from: of the project by name, or a Python file with one; "
-        "beside --images it names the recipe",
+        "--world", metavar="W", help="world to learn from: a name of the project's, or a Python file; "
+        "with --images it selects the recipe",
     )  # fmt: skip
     a.add_argument("--images", metavar="DIR", type=Path, help="folder of images to learn from, "
                         "of clips, a video, or CLEVR with masks as an HDF5 file")  # fmt: skip
     a.add_argument("--estimator", metavar="E", action=Explained, help=f"one of {', '.join(ESTIMATORS)}, or "
-                   "PATTERN=E,… by names of sites; help tells what they are")  # fmt: skip
+                   "PATTERN=E,… by names of sites; help explains each")  # fmt: skip
     _add_settings(a)
     return a
 
 
 def _add_settings(a: argparse.ArgumentParser) -> None:
-    """How long, on what, where to, and from where."""
+    """Options for length, batch, device, output and start of a training."""
     a.add_argument("--steps", type=int, metavar="N", help="the step to reach")
     a.add_argument(
         "--minutes", type=float, default=math.inf, metavar="M", help="stop cleanly after M"
     )
-    a.add_argument("--batch", type=int, metavar="B", help="images a step")
+    a.add_argument("--batch", type=int, metavar="B", help="images per step")
     a.add_argument("--seed", type=int, default=0, metavar="S")
     a.add_argument("--device", default="auto", metavar="D", help="auto, cpu or cuda")
     a.add_argument(
@@ -247,14 +247,14 @@ def _add_settings(a: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="start from the weights of a run, shipped or your own",
     )
-    a.add_argument("--log", choices=SINKS, help="write the log there too, beside log.jsonl")
+    a.add_argument("--log", choices=SINKS, help="second log, beside log.jsonl")
     a.add_argument("--resume", action="store_true", help="continue the run in --out")
     a.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of the "
                    "program's Config; world.FIELD of the world's, train.FIELD of the recipe")  # fmt: skip
 
 
 class Explained(argparse.Action):
-    """The name of an estimator; ``help`` prints what there is, and ends."""
+    """Stores the name of an estimator; ``help`` prints all estimators and exits."""
 
     def __call__(
         self,
@@ -280,7 +280,7 @@ def parse(arguments: list[str] | None = None) -> Run:
 
 
 def default_folder(options: dict[str, Any]) -> Path:
-    """runs/VARIANT-WORLD, or runs/VARIANT-FOLDER of one's own images; and -PRESET unless it is quick."""
+    """runs/VARIANT-WORLD, or runs/VARIANT-FOLDER for the user's images; and -PRESET unless it is quick."""
     stem = options["variant"] or Path(options["program"]).stem
     if options["images"]:
         source = options["images"].resolve().name
@@ -302,7 +302,7 @@ def main(arguments: list[str] | None = None) -> int:
         train(parse(arguments), Measure())
     except (ValueError, FloatingPointError, distributed.Lost) as error:
         if distributed.local_rank() == 0:
-            text = str(error).partition("\ntensor(")[0]  # Pyro's would go on with all the numbers
+            text = str(error).partition("\ntensor(")[0]  # Pyro's messages continue with all numbers
             print("error:", " ".join(text.split()), file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
     finally:

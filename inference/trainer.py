@@ -1,4 +1,5 @@
-"""A training in memory: `Trainer` holds parameters, optimiser and step; `Training` builds what a plan names.
+"""A training in memory: `Trainer` holds parameters, optimiser and step; `Training` builds all parts
+that a plan names.
 
 `Training` is built from a `Plan` and its images. The trainer's command line, `analysis.gradients` and
 `analysis.benchmark` share it.
@@ -25,9 +26,9 @@ from inference.objectives import Objective, check_match
 from inference.plan import Plan, check_pictures
 
 BASELINE_RATE = 1e-3
-"""Learning rate of what an estimator learns."""
+"""Learning rate of an estimator's own parameters."""
 DIGESTED = 1000
-"""Images whose pixels tell whether a folder's pictures are still those that a run was begun with."""
+"""Number of images in the digest that shows whether a folder's pictures have changed since a run began."""
 HINT = (
     "the last good checkpoint is kept. --set train.rate=0.3, which lowers the learning rate, or "
     "--set train.clip=0.1 may help"
@@ -38,10 +39,11 @@ class Training:
     """A program, its guide, an estimator and a `Trainer`, with fresh parameters from the plan's seed.
 
     Args:
-        p: what to train.
+        p: the plan of the training.
         data: images to learn from; None to read the plan's own.
     Raises:
-        ValueError: images, program and guide do not fit each other; the message says what does not.
+        ValueError: images, program and guide do not fit each other; the message says which part
+            does not.
     """
 
     def __init__(self, p: Plan, data: Dataset | None = None) -> None:
@@ -65,18 +67,18 @@ class Training:
         self.trainer = Trainer(p, self.program, self.guide, self.estimator)
 
     def pictures(self) -> dict[str, Any]:
-        """What tells files apart that lie at the same path: how many images there are, and a digest of some."""
+        """Number of images and a digest of some, by which changed files at the same path are noticed."""
         images = self._pictures
         some = images[:: max(len(images) // DIGESTED, 1)].contiguous().cpu().numpy()
         return {"number": len(images), "digest": hashlib.sha256(some.data).hexdigest()[:16]}
 
     def _batch(self, number: int) -> int:
-        """The recipe's, if there are so many images, divisible by the number of processes."""
+        """The recipe's batch, at most the number of images, divisible by the number of processes."""
         processes = distributed.world()
         return min(self.plan.recipe.batch, number // processes * processes)
 
     def _prepare(self) -> None:
-        """Register the parameters of plain functions, see that program and guide fit, ready the networks."""
+        """Register parameters of plain functions, check that program and guide fit, prepare networks."""
         x, recipe = self.images(0), self.plan.recipe
         if not self.plan.source.stem:
             with self.plan.source.blamed(f"take images of shape {tuple(x.shape)}"):
@@ -96,7 +98,7 @@ class Training:
 
 
 class Trainer:
-    """Parameters, optimiser and step: what a checkpoint holds. Functions must have run once before."""
+    """Parameters, optimiser and step, as a checkpoint holds them. Plain functions must have run once."""
 
     def __init__(self, p: Plan, program: nn.Module, guide: nn.Module, estimator: nn.Module) -> None:
         self.schedules: dict[str, Callable[[int], float]] = dict(p.recipe.schedules)
@@ -118,20 +120,20 @@ class Trainer:
         self.device, self.seed, self.step = p.device, p.seed, 0
 
     def begin(self) -> None:
-        """Several processes begin alike, with noise of their own."""
+        """Let several processes begin with the same weights and different noise."""
         if distributed.world() > 1:
             distributed.copy_first(self.modules.values())
             distributed.reseed(self.seed, self.step)
 
     def update(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """One step on this process's images x (B, C, H, W). Returns its loss and terms, in nats an image."""
+        """One step on this process's images x (B, C, H, W). Returns loss and terms, nats per image."""
         self.apply_schedules()
         found = self.descend(x)
         self.step += 1
         return found
 
     def descend(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """`update` at the scheduled numbers as they stand: work on the device alone, with one process."""
+        """`update` at the present scheduled numbers; with one process, all work is on the device."""
         m = self.modules
         loss, terms = m["estimator"](m["program"], m["guide"], x, self.objective)
         self.optimiser.zero_grad()
@@ -143,7 +145,7 @@ class Trainer:
         return sum(terms.values()), terms
 
     def apply_schedules(self) -> None:
-        """Write every scheduled number where it is read."""
+        """Write every scheduled number to the tensor or setting from which it is read."""
         for name, schedule in self.schedules.items():
             value = schedule(self.step)
             if name == "learning_rate":
@@ -156,7 +158,7 @@ class Trainer:
                 getattr(self.modules[owner], key).fill_(value)
 
     def rates(self) -> dict[str, float]:
-        """Scheduled numbers now, for the log."""
+        """The present values of scheduled numbers, for the log."""
         values = {name: schedule(self.step) for name, schedule in self.schedules.items()}
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
@@ -167,7 +169,8 @@ class Trainer:
             checkpoint.save(path, state)
 
     def state(self) -> dict[str, Any]:
-        """All that resuming needs; "others" are the random states of other processes than the first.
+        """The state that resuming needs; "others" are the random states of all processes but the
+        first.
 
         Raises:
             FloatingPointError: a parameter is not finite; the message names it.
@@ -188,7 +191,7 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue where `state` was taken; with noise from seed, step and rank if by more or fewer processes.
+        """Continue from `state`; with another number of processes, noise comes from seed, step and rank.
 
         Raises:
             ValueError: the checkpoint is of another program, variant, preset or estimator.
@@ -211,7 +214,7 @@ class Trainer:
             ) from error
 
     def _adopt(self) -> None:
-        """Give the optimiser's restored state this run's learning rate, and its parameters' layout."""
+        """Give the restored optimiser this run's learning rate, and its state the parameters' layout."""
         self.optimiser.param_groups[0]["lr"] = self.rate
         for parameter, state in self.optimiser.state.items():
             for name in ("exp_avg", "exp_avg_sq"):
@@ -219,6 +222,6 @@ class Trainer:
 
 
 def largest(parameters: list[nn.Parameter]) -> Tensor:
-    """The largest magnitude in all gradients: their infinity norm, in a 25th of `vector_norm`'s time."""
+    """The largest magnitude in all gradients: their infinity norm, 25 times as fast as `vector_norm`."""
     ends = [torch.stack(torch.aminmax(p.grad)) for p in parameters if p.grad is not None]
     return torch.stack(ends).abs().max()

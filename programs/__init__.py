@@ -1,1 +1,1 @@
-"""Generative processes of visual scenes, one file each."""
+"""Generative processes of visual scenes, one file per process."""

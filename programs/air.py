@@ -1,6 +1,6 @@
 """AIR: Attend, Infer, Repeat (Eslami et al., NeurIPS 2016), as appendix A of Discrete-AIR states it.
 
-Objects are drawn one after the other until a coin says stop, and add up on the canvas.
+Objects are drawn one after the other until a coin flip stops, and are added up on the canvas.
 
     n            ~ Geometric:  z_pres_t ~ Bernoulli(ρ),  the first 0 ends it, at most T
     z_where_t    ~ N(μ, σ²)                        logarithm of the size, position
@@ -38,7 +38,7 @@ from programs.scene import Nodes, Scene
 class Config:
     """Architecture of Pyro's example, 50 x 50 images of up to three objects."""
 
-    size: int = 50  # pixels a side of the image
+    size: int = 50  # pixels per side of the image
     colours: int = 1  # C
     steps: int = 3  # T
     window: int = 28  # h, w
@@ -68,7 +68,7 @@ VARIANTS: dict[str, Config] = {"air": Config()}
 
 
 class Object(NamedTuple):
-    """What one step sampled, of every image."""
+    """The object that one step sampled, for every image."""
 
     exists: Tensor
     """(B) z_pres of this step and of all before"""
@@ -112,7 +112,7 @@ class Program(PyroModule):
         return self.scene(all_steps, patches, canvas)
 
     def step(self, t: int, exists: Tensor) -> Object:
-        """p(z_pres_t, z_where_t, z_what_t | nobody has stopped before t)."""
+        """p(z_pres_t, z_where_t, z_what_t | no stop before t)."""
         with gate(exists):
             pres = pyro.sample(f"z_pres_{t}", self.p_pres(t, exists))
         with gate(exists * pres):
@@ -140,7 +140,7 @@ class Program(PyroModule):
         return normal(zeros, torch.ones_like(zeros))
 
     def render(self, objects: Object) -> tuple[Tensor, Tensor]:
-        """All steps at once: patches (B, T, C, h, w) and the canvas (B, C, H, W)."""
+        """Draw all steps at once: patches (B, T, C, h, w) and the canvas (B, C, H, W)."""
         patches = self.decode(objects.what)
         return patches, self.canvas(patches, self.pose(objects.where), objects.exists)
 
@@ -150,7 +150,7 @@ class Program(PyroModule):
         return (exists[..., None, None, None] * placed).sum(-4)
 
     def decode(self, what: Tensor) -> Tensor:
-        """f_dec: (..., D) -> (..., C, h, w) in [0, 1], dark to begin with."""
+        """f_dec: (..., D) -> (..., C, h, w) in [0, 1], dark before training."""
         c = self.config
         return (self.decoder(what) - 2).sigmoid().unflatten(-1, (c.colours, c.window, c.window))
 
@@ -160,7 +160,7 @@ class Program(PyroModule):
         return render.pose(where[..., 1:], extent, torch.zeros_like(where[..., 0]))
 
     def scene(self, objects: Object, patches: Tensor, canvas: Tensor) -> Scene:
-        """The sampled objects as a Scene of one level, all of the same depth: they add up."""
+        """The sampled objects as a Scene of one level, all of the same depth, as they are added up."""
         zeros = torch.zeros_like(objects.exists)
         pose, patch = self.pose(objects.where), with_opacity(patches)
         nodes = Nodes(objects.exists, pose, zeros, zeros.long(), patch=patch)

@@ -1,14 +1,15 @@
 """ConvDRAW: a picture drawn in steps (Gregor et al., NeurIPS 2016), a baseline of GNM's supplementary material.
 
-As StructDRAW (`programs.gnm`), but latents are pictures of G x G places, each seen by its neighbours alone,
-and what is drawn is decoded to pixels and not to symbols.
+It works as StructDRAW (`programs.gnm`), but latents are maps of G x G places, each read by its neighbours
+alone, and the drawn features are decoded to pixels, not to symbols.
 
     p(z)     = Π_l p(z_l | z_<l),  p(z_l | z_<l) = N(CNN_int(h_l-1))                          `z_global_l`
     h_l      = ConvLSTM(h_l-1, z_l),  f_l = f_l-1 + CNN_out(h_l),  h_0 = f_0 = 0
     p(x | z) = N(g(f_L), σ²),  g of sub-pixel convolutions (GNM, Table 9)
 
-# differs: StructDRAW's LSTM takes MLP_g(z_l) and f_l-1 (Table 7, section 4.1). Here it takes z_l as it is, and
-alone, by Table 3's sizes: 1.5 and 4.7 M, ours 1.57 and 4.57; with f_l-1 1.73 and 5.16.
+# differs: StructDRAW's LSTM takes MLP_g(z_l) and f_l-1 (Table 7, section 4.1). Here it takes z_l alone and
+unchanged, because Table 3's sizes say so: 1.5 and 4.7 M parameters, ours 1.57 and 4.57 M; with f_l-1 they
+would be 1.73 and 5.16 M.
 
 Shape legend: B images, L steps, D = channels · G² features of z_l, C colours, H x W pixels. A particle
 plate may stand to the left of B.
@@ -35,9 +36,9 @@ from programs.scene import Scene
 class Config:
     """The configuration of GNM's supplementary material: 128 x 128 images of digits."""
 
-    size: int = 128  # pixels a side of the image
+    size: int = 128  # pixels per side of the image
     colours: int = 1  # C
-    grid: int = 4  # G places a side
+    grid: int = 4  # G places per side
     steps: int = 4  # L
     z_global: int = 32  # channels of z_l
     sigma: float = 0.2

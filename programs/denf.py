@@ -1,7 +1,7 @@
 """DeNF: unsupervised scene-decompositional normalizing flows (anonymous, under review).
 
-An image is the image f(z) of a map of as many numbers: one channel for the background, and a structured cell of
-the foreground at every place.
+An image x = f(z) is made from a map z of as many numbers, which has one channel for the background and a
+structured foreground cell at every place.
 
     e_ij      ~ Bernoulli(β)                                  presence of cell ij, `z_pres` in the plate `cells`
     z_bg      ~ N(0, 1)                                                                     (section 3.1.2)
@@ -18,28 +18,30 @@ the foreground at every place.
     box_ij    = the window of half-width z_scale at the cell's place plus z_loc, in units of the diagonal
     ê         = min(1, Σ_ij e_ij ST⁻¹(1, box_ij))             Scene.opacity is e, and Scene.boxed the sum  (12)
 
-What the paper trains besides the likelihood, eqs. 5, 10 and 12, are penalties on the Scene
+The further terms of the paper's objective, eqs. 5, 10 and 12, are penalties on the Scene
 (`inference.objectives`: Background, Reconstruction, Compatibility; `quick` has one more, Inscribed).
 
-# differs: eq. 2 adds the densities of two flows with different arguments and does not integrate to one; eq. 7
-has what absent cells hold in the power of 0, so that f may stretch it without bound. Here there is one f, every
-channel has a normalised density whatever e is, and eqs. 4 and 9 are its terms.
-# differs: no β is given, nor how two channels are one logit: they are the logits of presence and absence, and
-the Gaussians above are those whose log-odds are l¹ - l⁰. Their means stand for e in x̂_fg.
+# differs: eq. 2 adds the densities of two flows with different arguments and does not integrate to one; eq.
+7 raises the densities of absent cells to the power of 0, so that f may stretch their latents without bound.
+Here there is one f, every channel has a normalised density whatever e is, and eqs. 4 and 9 are its terms.
+# differs: the paper gives no β and does not say how two channels make one logit. Here they are the logits
+of presence and absence, and the Gaussians above are those whose log-odds are l¹ - l⁰. Their means stand for
+e in x̂_fg.
 # differs: z_scale and z_loc are not bounded in the paper; a box is at least a cell wide. Boxes follow presence:
 ê has no gradient for e.
 # differs: f sees colours in [-1, 1] and ends in a learned scale and shift of each channel, which begins at the
-prior; pixels are dequantised, `z_noise` being what rounding took (`flows.Quantised`).
-# differs: f's squeeze has the background's channel take part (a rearrangement) where there are two squeezes.
+prior; pixels are dequantised: `z_noise` is the part that rounding removed (`flows.Quantised`).
+# differs: with two squeezes, f's squeeze also rearranges the background's channel.
 
-Objects. Boxes of present cells go through non-maximum suppression: first that whose centre most cells point to,
-`slots` times, without those that overlap with it or have their centre in it.
-# differs: the paper has neither rank nor threshold, and gives an object all present cells in its box. Here each
-present cell is of that object whose box is most like its own, or is nearest where none overlaps with it: masks
-share no pixel. An object of fewer than `least` cells is none, and they go to the others; the first is kept.
+Objects. Boxes of present cells go through non-maximum suppression, `slots` times: the box whose centre most
+cells point to is kept, and the boxes that overlap with it or have their centre in it are dropped.
+# differs: the paper gives neither rank nor threshold, and gives an object all present cells in its box.
+Here each present cell belongs to the object whose box overlaps most with its own, or to the nearest if none
+overlaps, so masks share no pixel. An object of fewer than `least` cells is dropped, and its cells go to the
+others; the first object is always kept.
 
-A node's patch is the whole image, x̂_fg and its mask, and its `attributes` are the box that they were seen in
-(centre, then half-widths): with nothing moved, `redraw` is eq. 10 to the last digit.
+A node's patch is the whole image x̂_fg with the node's mask, and its `attributes` are the box in which it
+was inferred (centre, then half-widths): if nothing is moved, `redraw` equals eq. 10 to the last digit.
 
 Shape legend: B images, N = h w cells row by row, D channels of the latents, C = 3 colours, H x W pixels, K
 slots. A particle plate may stand to the left of B.
@@ -78,9 +80,9 @@ from programs.blocks.flows import (
 from programs.scene import Nodes, Scene
 
 DIAGONAL = 2 * math.sqrt(2)
-"""Of the image, in its own frame."""
+"""Length of the image's diagonal in the image frame."""
 START = {"pres": (0.0, 2.0), "loc": (0.0, 0.05), "what": (0.0, 0.2)}
-"""Means and deviations that the latents begin at, of colours in [-1, 1]; those of z_scale are its prior's."""
+"""Initial means and deviations of the latents, for colours in [-1, 1]; z_scale begins at its prior."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,8 @@ class Config:
     """Tables 4 and 5, for CLEVR."""
 
     colours: ClassVar[int] = 3  # C
-    size: int = 128  # pixels a side of the image
-    squeeze: int = 2  # pixels a side that become channels
+    size: int = 128  # pixels per side of the image
+    squeeze: int = 2  # pixels per side that become channels
     fold: int = 1  # 2: another squeeze before the last split
     couplings: int = 4  # of each stage and head
     features: int = 64  # of a coupling's convolutions
@@ -102,10 +104,10 @@ class Config:
     what: tuple[float, float] = (1.0, 0.1)  # μ_fg, σ_fg
     what_absent: tuple[float, float] = (0.0, 0.1)  # μ_bg, σ_bg
     noise: float = 0.2  # σ_ε
-    glimpse: int = 8  # pixels a side of the ones that ST⁻¹ places: edges of boxes are as soft
+    glimpse: int = 8  # pixels per side of the ones that ST⁻¹ places; sets how soft boxes' edges are
     slots: int = 10  # K
-    overlap: float = 0.3  # IoU of boxes from which they are of one object
-    least: int = 3  # cells that an object has, and that point to its centre, but for the first
+    overlap: float = 0.3  # IoU from which two boxes belong to one object
+    least: int = 3  # cells of an object that point to its centre; the first may have fewer
 
     def __post_init__(self) -> None:
         check_positive(self, "what", "what_absent", "noise", "scale_mean")
@@ -128,7 +130,7 @@ class Config:
 
     @property
     def side(self) -> int:
-        """Cells a side."""
+        """Cells per side."""
         return self.size // (self.squeeze * self.fold)
 
     @property
@@ -151,7 +153,7 @@ class Parts(NamedTuple):
     bg: Tensor
     """(..., fold², h, w)"""
     logits: Tensor
-    """(..., 2, h, w) of presence and absence"""
+    """(..., 2, h, w) logits of presence and absence"""
     scale: Tensor
     """(..., 2, h, w)"""
     loc: Tensor
@@ -161,7 +163,7 @@ class Parts(NamedTuple):
 
     @property
     def logit(self) -> Tensor:
-        """(..., N) of presence, the prior's left out."""
+        """(..., N) logits of presence, without the prior's."""
         one, none = self.logits.flatten(-2).unbind(-2)
         return one - none
 
@@ -199,7 +201,7 @@ class Program(PyroModule):
         return self.scene(z.squeeze(-4), pres, jitter.squeeze(-4))
 
     def rounding(self, batch: int) -> dist.TorchDistribution:
-        """p(z_noise): of every number of an image by itself."""
+        """p(z_noise), independent for every number of an image."""
         c = self.config
         zeros = self.noise.new_zeros(batch, 1, 3, c.size, c.size)
         return Rounding(zeros, zeros + 1).to_event(3)
@@ -226,7 +228,7 @@ class Program(PyroModule):
         return Parts(*self.layers(x)[0].split(self.config.widths, -3))
 
     def evidence(self, images: Tensor) -> Tensor:
-        """(B,) log p(x) in nats, presence summed out exactly, of one draw of what rounding took."""
+        """(B,) log p(x) in nats, presence summed out exactly, with one draw of the dequantisation noise."""
         noise = self.rounding(len(images)).sample()
         z, log_det = self.layers(dequantised(images.unsqueeze(-4), noise))
         base = self.base(self.presence.new_zeros(len(images), self.config.side**2))
@@ -236,7 +238,7 @@ class Program(PyroModule):
         return (cells + log_det).squeeze(-1)
 
     def round_trip(self, images: Tensor) -> Tensor:
-        """f(f⁻¹(x)) of images (B, 3, H, W), which they are but for rounding of floats."""
+        """f(f⁻¹(x)) of images (B, 3, H, W), which equals them up to rounding of floats."""
         return self.layers.inverse(self.layers(images)[0])
 
     def scene(self, z: Tensor, pres: Tensor, jitter: Tensor) -> Scene:
@@ -255,7 +257,7 @@ class Program(PyroModule):
         return Scene(within(image), (nodes,), within(behind), opacity, boxed)
 
     def enlarge(self, cells: Tensor) -> Tensor:
-        """(..., h, w) -> (..., H, W): the pixels of a cell are alike."""
+        """(..., h, w) -> (..., H, W): all pixels of a cell are equal."""
         factor = self.config.size // self.config.side
         return cells.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
 
@@ -268,7 +270,7 @@ class Program(PyroModule):
         return torch.cat([torch.diag_embed(extent), (cells + DIAGONAL * loc).unsqueeze(-1)], -1)
 
     def cover(self, pres: Tensor, pose: Tensor) -> Tensor:
-        """(..., 1, h, w) how many boxes cover a cell; each is a product of what it has in rows and columns.
+        """(..., 1, h, w) number of boxes over a cell; each box is a product of its rows and columns.
 
         ST⁻¹ of ones is, along each axis, a ramp of a glimpse's pixel at both ends of a box.
         """
@@ -282,7 +284,7 @@ class Program(PyroModule):
 
     @torch.no_grad()
     def objects(self, pres: Tensor, pose: Tensor, front: Tensor) -> Nodes:
-        """Non-maximum suppression, and the cells and pixels of what is left."""
+        """Non-maximum suppression, and the cells and pixels of the objects that remain."""
         c = self.config
         slots, valid = suppressed(pres, pose, c.side, c.slots, c.overlap, c.least)
         boxes = pose.gather(-3, slots[..., None, None].expand(*slots.shape, 2, 3))
@@ -306,7 +308,7 @@ class Program(PyroModule):
         )
 
     def redraw(self, scene: Scene) -> Scene:
-        """The image of a Scene, perhaps an edited one: what is seen of its objects, each moved with its box."""
+        """The image of a Scene, which may be edited: its objects' visible pixels, moved with their boxes."""
         nodes = scene.objects
         centre, extent = nodes.attributes.split(2, -1)
         seen = torch.cat([torch.diag_embed(extent), centre.unsqueeze(-1)], -1)
@@ -314,7 +316,7 @@ class Program(PyroModule):
         still = torch.isclose(nodes.pose, seen, rtol=0, atol=1e-6).all(-1).all(-1)
         moved = render.place(nodes.patch, motion, self.config.size)
         layers = torch.where(still[..., None, None, None], nodes.patch, moved)
-        # soft masks are shares of the present: of a hard one's pixels nothing is left
+        # soft masks are shares of presence: a hard mask leaves nothing of its pixels
         there = (nodes.pres > 0).to(layers.dtype)[..., None, None]
         mask = layers[:, :, -1] * there
         canvas = render.paint(scene.background, layers[:, :, :-1], mask, nodes.depth)
@@ -324,7 +326,7 @@ class Program(PyroModule):
 
 
 def moments(config: Config) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
-    """Mean and deviation of every channel of the latents, where a cell is present, and where not."""
+    """Mean and deviation of every channel of the latents for a present cell, and for an absent one."""
     c, plain = config, (0.0, 1.0)
     bg, _, scale, loc, what = c.widths
     half, spread = c.margin / 2, math.sqrt(c.margin)
@@ -354,10 +356,10 @@ def layers(config: Config) -> Stack:
 
 
 def pixels(x: Tensor) -> Tensor:
-    """Images again, of dequantised ones."""
+    """Dequantised images converted back to images."""
     return (LEVELS * x - 0.5) / (LEVELS - 1)
 
 
 def within(x: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
-    """x held in a range; the gradient is as if it were not, so that what is outside comes back."""
+    """x clamped to a range, with the gradient of x, so that values outside can return."""
     return x + (x.clamp(low, high) - x).detach()

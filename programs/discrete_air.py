@@ -10,12 +10,13 @@
     T            = T_st T_r T_k = diag(s_x, s_y) R(ω) [1 + k_x k_y, k_x; k_y, 1],  then + (t_x, t_y)    (1)
     x            ~ N(C_T, σ_x²)                                                                  (4)
 
-# differs: s_x, s_y = s exp(size ± aspect), ω = π tanh(z): the paper does not say how Gaussians become either.
-A narrow prior of the aspect keeps one category from standing for another that is longer.
-# differs: all templates begin as discs. A digit is given up for a bright one, so digits begin with a dim one;
-dim ones are stacked on a digit, so one more digit is improbable (ρ = 0.0001, 9 nats an object).
-# differs: group normalisation in the place of batch normalisation; the paper's batch statistics would tie
-the images of a batch to each other, which a density of one image cannot.
+# differs: s_x, s_y = s exp(size ± aspect), ω = π tanh(z): the paper does not say how they follow from
+Gaussians. A narrow prior of the aspect keeps one category from standing for another that is longer.
+# differs: all templates begin as discs. If the disc is bright, the guide leaves digits out, so digits begin
+with a dim one; dim ones are stacked on a digit, so one more digit is improbable (ρ = 0.0001, 9 nats per
+object).
+# differs: group normalisation instead of batch normalisation; the paper's batch statistics would tie the
+images of a batch to each other, so no image would have its own density.
 
 Shape legend: B images, T steps, K categories, A attributes, C channels, H x W pixels, h x w of a window.
 """
@@ -50,17 +51,17 @@ from programs.scene import Nodes, Scene
 
 @dataclass(frozen=True)
 class Config:
-    """Multi-Sprites; `discrete_air_mnist` in VARIANTS is for the paper's other set."""
+    """Configuration for Multi-Sprites; `discrete_air_mnist` in VARIANTS is for the paper's other data set."""
 
-    size: int = 64  # pixels a side of the image
+    size: int = 64  # pixels per side of the image
     colours: int = 1  # C
     steps: int = 3  # T
     window: int = 32  # h, w
     categories: int = 3  # K, the number of glyphs
     attributes: int = 0  # A
-    spread: float = 0.3  # σ between the templates' first embeddings: wide ones may stay unused
-    disc: float = 4.0  # logit in the middle of what all templates begin as, dark towards the edge
-    combine: str = "add"  # or "multiply": how category and attributes meet
+    spread: float = 0.3  # σ of the templates' first embeddings; with a large one some stay unused
+    disc: float = 4.0  # logit in the middle of the disc as which all templates begin
+    combine: str = "add"  # or "multiply": how category and attributes are combined
     shear: bool = False
     presence: float = 0.5  # ρ
     scale: float = 0.32  # s, half the side of a window, half the image's side being 1
@@ -70,8 +71,8 @@ class Config:
     hidden: int = 128
     decoder: int = 64  # channels of the decoder at 4 x 4
     memory: int = 256  # units of the guide's LSTM
-    angles: int = 24  # Ω, that the guide tries, equally likely stretches of the prior apart
-    pool: int = 1  # pixels a side of what the LSTM sees as one
+    angles: int = 24  # Ω, angles that the guide tries, at equal steps of the prior's probability
+    pool: int = 1  # pixels per side that the LSTM reads as one
     embedding: tuple[int, ...] = (16, 24, 32)  # channels that embed the difference image
     encoder: tuple[int, ...] = (48, 64, 96)  # channels that read a window
     # differs: components of p(z_attr), with which all other priors are learned too; 0: the paper's priors
@@ -104,7 +105,7 @@ class Config:
         if self.window < 2 ** len(self.encoder):
             raise ValueError(
                 f"window={self.window}, encoder={self.encoder}: every layer halves the window, so it must "
-                f"have {2 ** len(self.encoder)} pixels a side"
+                f"have {2 ** len(self.encoder)} pixels per side"
             )
 
     @property
@@ -132,7 +133,7 @@ VARIANTS: dict[str, Config] = {
 
 
 class Object(NamedTuple):
-    """What one step sampled, of every image."""
+    """The object that one step sampled, for every image."""
 
     exists: Tensor
     """(B) z_pres of this step and of all before"""
@@ -147,7 +148,7 @@ class Object(NamedTuple):
 
 
 class Priors(NamedTuple):
-    """What an object of a step is like before an image is seen, of batch (B)."""
+    """Priors of the latents of one step's object, of batch shape (B)."""
 
     where: dist.TorchDistribution
     cat: dist.OneHotCategorical
@@ -202,7 +203,7 @@ class Program(PyroModule):
         return self.scene(all_steps, patches, canvas)
 
     def step(self, t: int, exists: Tensor) -> Object:
-        """p(z_pres_t, z_where_t, z_theta_t, z_cat_t, z_attr_t | nobody has stopped before t)."""
+        """p(z_pres_t, z_where_t, z_theta_t, z_cat_t, z_attr_t | no stop before t)."""
         c, attr = self.config, exists.new_zeros(*exists.shape, self.config.attributes)
         with gate(exists):
             pres = pyro.sample(f"z_pres_{t}", self.p_pres(t, exists))
@@ -222,7 +223,7 @@ class Program(PyroModule):
         return self.pres_prior(step_row(t, len(self.pres_prior.logits), exists))
 
     def priors(self, exists: Tensor) -> Priors:
-        """Of what a present object is, in images (B)."""
+        """Priors of a present object, for images (B)."""
         c, shape = self.config, exists.shape
         if c.learned:
             families = (self.where_prior, self.cat_prior, self.theta_prior, self.attr_prior)
@@ -237,7 +238,7 @@ class Program(PyroModule):
         )
 
     def draw(self, objects: Object) -> tuple[Tensor, Tensor]:
-        """Patches (..., C, h, w), and what each adds to the canvas (..., C, H, W)."""
+        """Patches (..., C, h, w), and the picture that each adds to the canvas (..., C, H, W)."""
         pose = self.pose(objects.where, objects.theta)
         patches = where_present(objects.exists, self.decode, objects.cat, objects.attr)
         return patches, self.place(patches, pose, objects.exists)
@@ -248,7 +249,7 @@ class Program(PyroModule):
         return exists[..., None, None, None] * where_present(exists, put, patches, pose)
 
     def decode(self, cat: Tensor, attr: Tensor) -> Tensor:
-        """f: (..., K) and (..., A) -> (..., C, h, w) in [0, 1], a disc to begin with."""
+        """f: (..., K) and (..., A) -> (..., C, h, w) in [0, 1], a disc before training."""
         features = self.template(cat)
         if self.attribute is not None:
             other = self.attribute(attr)
@@ -266,7 +267,7 @@ class Program(PyroModule):
         return torch.cat([size.unsqueeze(-1) * turn @ skew, middle.unsqueeze(-1)], -1)
 
     def scene(self, objects: Object, patches: Tensor, canvas: Tensor) -> Scene:
-        """The sampled objects as a Scene of one level, all of the same depth: they add up."""
+        """The sampled objects as a Scene of one level, all of the same depth, as they are added up."""
         zeros = torch.zeros_like(objects.exists)
         category = objects.cat.argmax(-1).where(objects.exists > 0.5, -1)
         pose, patch = self.pose(objects.where, objects.theta), with_opacity(patches)

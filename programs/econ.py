@@ -1,36 +1,36 @@
 """ECON: an ensemble of competing object nets (von Kügelgen, Ustyuzhaninov, Gehler, Bethge, Schölkopf, 2020).
 
-Dead leaves: objects, each of a class that has a decoder of its own (an expert), are placed on an empty canvas
+Dead leaves: objects, each of a class with its own decoder (an expert), are placed on an empty canvas
 from the back, t = 1, to the front, t = T.
 
     k_t      ~ Uniform{1, …, K}                       object class, `z_cat_t`, one-hot
     z_t      ~ N(0, 1)                                its properties, the first two its place, `z_what_t`
     m_t      ~ Bernoulli(m̃_k_t(z_t))                  its full shape, hidden or not, `z_mask_t`     (4)
     x_t      has the mean μ_k_t(z_t)                  its appearance                                (5)
-    s_T      = 1,  s_t = s_t+1 ⊙ (1 - m_t+1)          scope: what is not covered from in front      (1)
-    r_t      = s_t ⊙ m_t                              region: where it is seen                      (2)
+    s_T      = 1,  s_t = s_t+1 ⊙ (1 - m_t+1)          scope: pixels not covered from in front       (1)
+    r_t      = s_t ⊙ m_t                              region: its visible pixels                    (2)
     x        ~ N(Σ_t r_t ⊙ μ_k_t(z_t), σ²)            the canvas, black where nothing lies          (3, 6)
 
-Layers are independent, so the program draws the front first, and the scope (1) runs along. What an object has
-outside its scope is in no picture: with `gate` the density of m_t is that of r_t given s_t,
+Layers are independent, so the program draws the front first, and updates the scope (1) at each layer. The
+part of an object outside its scope is in no picture: with `gate`, m_t has the density of r_t given s_t,
 
     p(r_t | s_t, z_t, k_t) = Bernoulli(s_t ⊙ m̃_k_t(z_t))                                            (7)
 
-so a decoder pays nothing for shapes that it draws behind what lies in front of them.
+so a decoder pays nothing for the hidden part of a shape.
 
-Regions are binary. Where an estimator puts means in their place, the likelihood is the linear extension
-Σ_t r_t log N(x | μ_t, σ²), the paper's (10), and the density of a shape that of (7) times the scope.
-# differs: in (12) soft scopes enter the Bernoullis; multiplied with their densities they give the mean over
-binary scopes, and the same wherever scopes are binary.
+Regions are binary. Where an estimator replaces them by means, the likelihood is the linear extension Σ_t
+r_t log N(x | μ_t, σ²), the paper's (10), and the density of a shape is that of (7) times the scope.
+# differs: in (12) soft scopes enter the Bernoullis. Here they multiply the densities, which gives the mean
+over binary scopes; for binary scopes both are the same.
 
-# differs: coordinates that a decoder is given count from the place that the first two latents name. So an
-object is the same wherever it lies, and experts do not divide the image between them.
+# differs: a decoder's coordinates are relative to the place given by the first two latents. So an object
+looks the same wherever it lies, and experts do not divide the image between them.
 
 `monet` has one expert: MONet as a generative model (section 5.1). No parameter depends on T: `placing` lets a
 trained program have any number of layers, and `arrange` samples chosen experts in a chosen order.
 
 Shape legend: B images, T layers, K experts, L latents, N rows (an image, or an image and an expert), F
-features, C = 3 colours, S pixels a side.
+features, C = 3 colours, S pixels per side.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ from programs.blocks.priors import LearnedCategory, learned
 from programs.scene import Nodes, Scene
 
 SPAN = 0.4
-"""Of the image's half side, that an object is moved by if a latent of its place changes by 1."""
+"""Fraction of the image's half side by which an object moves if a latent of its place changes by 1."""
 LEAST = 0.004
-"""Share of the image that a shape covers at least: less is an absent object."""
+"""Smallest share of the image that a shape covers; an object with less is absent."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Config:
     """The paper's best model of uniquely coloured objects; `econ_random` in VARIANTS is for the other set."""
 
     colours: ClassVar[int] = 3  # C
-    size: int = 64  # pixels a side of the image
+    size: int = 64  # pixels per side of the image
     layers: int = 4  # T
     experts: int = 4  # K
     latents: int = 4  # L: two for the place, and the paper's 2 (with random colours its 5)
@@ -74,8 +74,8 @@ class Config:
     features: int = 32  # F of encoders and decoders
     blocks: int = 4  # layers of encoders and decoders
     hidden: int = 64  # width of the encoders' layer before the latents
-    kernel: int = 3  # pixels a side that a decoder's convolution sees
-    patch: int = 1  # pixels a side that networks see as one; decoders enlarge as much, bilinearly
+    kernel: int = 3  # pixels per side that a decoder's convolution sees
+    patch: int = 1  # pixels per side read as one; decoders enlarge as much, bilinearly
     attention: tuple[int, ...] = (32, 64, 64, 64)  # channels of the attention network, by scale
     context: int = 128  # width of the attention network's layer that sees the whole image
     appearance: float = 1.0  # λ: the weight of appearance in the competition, that of shape being 1
@@ -111,7 +111,7 @@ VARIANTS: dict[str, Config] = {
 
 
 class Layer(NamedTuple):
-    """One object, as sampled, of every image."""
+    """One sampled object, for every image."""
 
     cat: Tensor
     """(B, K) one-hot"""
@@ -156,7 +156,7 @@ class Program(PyroModule):
         return self.scene(layers, canvas)
 
     def layer(self, t: int, scope: Tensor, pixels: Pixels) -> Layer:
-        """p(k_t, z_t, m_t), of m_t what is in the scope (B, S, S)."""
+        """p(k_t, z_t, m_t), with the part of m_t in the scope (B, S, S)."""
         cat = pyro.sample(f"z_cat_{t}", self.p_cat(t, len(scope)))
         what = pyro.sample(f"z_what_{t}", self.p_what(cat))[:, 0, 0]
         cat = cat[:, 0, 0]
@@ -173,7 +173,7 @@ class Program(PyroModule):
         return self.cat_prior(row.expand(number, 1, 1, -1))
 
     def p_what(self, cat: Tensor) -> dist.TorchDistribution:
-        """p(z_t | k_t) of classes (B, 1, 1, K): N(0, 1), or that of the expert."""
+        """p(z_t | k_t) of classes (B, 1, 1, K): N(0, 1), or the expert's learned prior."""
         if self.config.learned:
             return self.what_prior(cat)
         zeros = cat.new_zeros(*cat.shape[:-1], self.config.latents)
@@ -186,7 +186,7 @@ class Program(PyroModule):
         return LayeredPixels(colours[:, None, None], regions[:, None, None], self.sigma)
 
     def arrange(self, experts: Sequence[int], batch: int = 1) -> Scene:
-        """Scenes of the prior whose layers, from the back to the front, are by these experts (Fig. 1C).
+        """Sample scenes whose layers, from the back to the front, come from these experts (Fig. 1C).
 
         Raises:
             ValueError: there is no such expert, or fewer than two are given.
@@ -205,7 +205,7 @@ class Program(PyroModule):
 
     @contextmanager
     def placing(self, layers: int) -> Iterator[None]:
-        """Within, place another number of layers; the guide reads it."""
+        """Inside, scenes have another number of layers, in program and guide."""
         before, self.layers = self.layers, layers
         try:
             yield
@@ -229,9 +229,9 @@ class Program(PyroModule):
         return Scene(canvas.mean[:, 0, 0], (nodes,), last.colours)
 
     def redraw(self, scene: Scene) -> Scene:
-        """The image of a Scene, perhaps an edited one, painted from its patches, whole objects.
+        """The image of a Scene, which may be edited, painted from its patches, which hold whole objects.
 
-        It is the mean over what shapes may be drawn, at the sharpness of patches, half the image's side.
+        It is the mean over possible shapes, at the sharpness of patches, half the image's side.
         """
         nodes = scene.objects
         placed = render.place(nodes.patch, nodes.pose, self.config.size)
@@ -250,7 +250,7 @@ class Pixels:
         )
 
     def mask(self, t: int, scope: Tensor, logits: Tensor) -> Tensor:
-        """Sample m_t (B, S, S), of which what lies in the scope counts (7)."""
+        """Sample m_t (B, S, S), of which only the part in the scope counts (7)."""
         with self.rows, self.columns, gate(scope):
             return pyro.sample(f"z_mask_{t}", dist.Bernoulli(logits=logits))
 

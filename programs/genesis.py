@@ -1,18 +1,18 @@
-"""GENESIS (Engelcke et al., ICLR 2020): a scene is K components that share its pixels, each given those before.
+"""GENESIS (Engelcke et al., ICLR 2020): a scene is K components that share its pixels, drawn in order.
 
     p(z_m)       = Π_k p(z_m_k | z_m_<k), by an LSTM                                          `z_bg_mask_k`
     π_k          = s_k Π_j<k (1 - s_j),  s_K = 1,  s_k = f_mask(z_m_k): a stick, broken
     p(z_c | z_m) = Π_k p(z_c_k | z_m_k)                                                       `z_bg`
     p(x | z)     = Σ_k π_k N(x_k, σ²), pixel by pixel,  x_k = f_comp(z_c_k)
 
-Training and sampling are one process here: what the LSTM predicts in the one it predicts in the other.
+Training and sampling are one process here: the LSTM makes the same predictions in both.
 
-In the Scene the components are objects, the largest the background; a component that no pixels are of is
+In the Scene the components are objects, and the largest is the background; a component without pixels is
 absent.
 
 # differs: masks are decoded by sub-pixel convolutions, components by 1 x 1 convolutions on a grid, and
-deviations are softplus; the official code has gated convolutions, four 3 x 3 ones, and bounds of its own. So
-there are 2.9 million parameters, of 13.9 in GNM's Table 3.
+deviations are softplus; the official code has gated convolutions, four 3 x 3 ones, and bounds of its own.
+So there are 2.9 million parameters, where GNM's Table 3 has 13.9.
 
 # differs: p(z_m_1) is predicted too, from a learned start; in the official code it is N(0, 1).
 
@@ -39,14 +39,14 @@ from programs.blocks.segments import break_stick, draw_masks
 from programs.scene import Nodes, Scene
 
 LEAST = 1 / 1024
-"""Share of the image's pixels that a component must have more than half of: 16 of 128 x 128."""
+"""Share of the image's pixels that a present component must own at least: 16 of 128 x 128."""
 
 
 @dataclass(frozen=True)
 class Config:
     """Latents and likelihood of the official code, on 128 x 128 images of digits."""
 
-    size: int = 128  # pixels a side of the image
+    size: int = 128  # pixels per side of the image
     colours: int = 1  # C
     components: int = 5  # K
     z_bg: int = 16  # features of z_c
@@ -56,7 +56,7 @@ class Config:
     hidden: int = 256  # width of the MLPs
     channels: tuple[int, ...] = (32, 32, 64, 64)  # of the encoders, by stage
     decoder: int = 64  # channels of the masks' decoder at 4 x 4
-    cell: int = 1  # pixels a side of what a component's decoder computes
+    cell: int = 1  # pixels per side that a component's decoder computes as one
 
     learned: int = (
         0  # differs: 1: p(z_c_k | z_m_k) is moved and stretched per component; 0: the paper's
@@ -142,5 +142,5 @@ class Masks(nn.Module):
         self.decoder = SubpixelDecoder(c.z_bg_mask, c.size, c.decoder, 1)
 
     def log_shares(self, masks: Tensor) -> Tensor:
-        """log π of z_m (..., 1, K, D) -> (..., 1, K, H, W): the last component takes what is left."""
+        """log π of z_m (..., 1, K, D) -> (..., 1, K, H, W): the last component takes the rest."""
         return break_stick(self.decoder(masks[..., :-1, :]).squeeze(-3))

@@ -1,7 +1,7 @@
-"""GNM: Generative Neurosymbolic Machines (Jiang, Ahn; NeurIPS 2020), as its supplementary material states it.
+"""GNM: Generative Neurosymbolic Machines (Jiang, Ahn; NeurIPS 2020), after its supplementary material.
 
-A global latent z^g is drawn in L steps (StructDRAW). It decodes to a map of symbols z^s, a cell of a grid each,
-and to the background; symbols are rendered.
+A global latent z^g is drawn in L steps (StructDRAW). It is decoded to a map of symbols z^s, one per cell of
+a grid, and to the background; symbols are rendered.
 
     p(z^g)       = Π_l p(z^g_l | z^g_<l),  p(z^g_l | z^g_<l) = N(MLP_int(h_l-1))                  (Algorithm 1)
     h_l          = ConvLSTM(h_l-1, [MLP_g(z^g_l), f_l-1]),  f_l = f_l-1 + CNN_out(h_l),  f_0 = 0
@@ -16,8 +16,8 @@ and to the background; symbols are rendered.
              scale = σ(z_scale), the geometric mean of half height and half width, in half images
 
 `symbols` are the process p(z^s | f). The guide calls them too, with the features of an image: q(z^s | f^x) is
-the same network. In the paper's figures z^s takes its mode: ``with Mode(sites="z_[!g]*")`` around the program
-(`analysis.posterior`). Under a fixed z^g it is drawn again by ``anew(program, trace, "z_[!g]*")``
+the same network. In the paper's figures z^s is at its mode: write ``with Mode(sites="z_[!g]*")`` around the
+program (`analysis.posterior`). ``anew(program, trace, "z_[!g]*")`` draws it again under a fixed z^g
 (`analysis.edit`).
 
 # differs: Algorithm 1 leaves out f_l-1 and begins at h_0 = 0. Section 4.1 gives the LSTM f_l-1, as does the
@@ -25,15 +25,16 @@ official code, which learns h_0, and e_0 of the guide too. Here both are as in t
 
 # differs: a logit of presence is 8.8 tanh(x / 8.8), the official code's 8.8 tanh(x), 8.8 times as steep.
 
-# differs: the official code pays for z_where, z_depth and z_what of absent cells too, unless in the auxiliary
-KLs. Here what hangs below an absent node is excluded everywhere.
+# differs: the official code also counts the KLs of z_where, z_depth and z_what of absent cells, except for
+auxiliary KLs. Here latents below an absent node are excluded everywhere.
 
 # differs: Algorithm 2 has no z^pres in M, without which absent objects hide the background, and no M before the
 sum, without which a pixel at the edge of a mask has all of its object's colour. Colours are placed with their
-masks, o_i m_i at once. The official code draws digits without masks, adding them up; here they are as all else.
+masks, o_i m_i at once. The official code draws digits without masks and adds them up; here digits have
+masks as all objects do.
 
 Shape legend: B images, N = G² cells row by row, L steps, D features, C colours, H x W pixels, h x w of a patch,
-f (..., 1, F, G, G) features of the scene, a column a cell. A particle plate may stand to the left of B.
+f (..., 1, F, G, G) features of the scene, one column per cell. A particle plate may stand to the left of B.
 """
 
 from __future__ import annotations
@@ -69,9 +70,9 @@ from programs.scene import Nodes, Scene
 class Config:
     """The official configuration of the MNIST sets, 128 x 128 images of digits on black, 4 x 4 cells."""
 
-    size: int = 128  # pixels a side of the image
+    size: int = 128  # pixels per side of the image
     colours: int = 1  # C
-    grid: int = 4  # G cells a side
+    grid: int = 4  # G cells per side
     steps: int = 4  # L
     z_global: int = 32  # features of z^g_l
     z_what: int = 20
@@ -86,7 +87,7 @@ class Config:
         True  # StructDRAW as in section 4.1; False: Algorithm 1 as printed, without f_l-1
     )
     units: int = 64  # F, of the LSTMs too
-    kernel: int = 1  # of the LSTMs  # differs: 3 in Table 7, whose sizes in Table 3 are those of 1
+    kernel: int = 1  # of the LSTMs  # differs: 3 in Table 7, but the sizes of Table 3 follow from 1
     interaction: tuple[int, ...] = (512, 512)  # MLP_int
     embedding: tuple[int, ...] = (512, 512)  # MLP_g
     channels: tuple[int, ...] = (16, 32, 64, 64, 64)  # of the encoder, by stage
@@ -115,7 +116,7 @@ VARIANTS: dict[str, Config] = {"gnm": Config(), "gnm8": Config(steps=8)}
 
 
 class Symbols(NamedTuple):
-    """Distributions of what the N cells hold."""
+    """Distributions of the latents of the N cells."""
 
     pres: dist.Bernoulli
     """(..., N)"""
@@ -132,14 +133,14 @@ class Symbols(NamedTuple):
 
 
 class Cells(NamedTuple):
-    """z^s, as sampled, squashed into its ranges."""
+    """Samples of z^s, mapped to their ranges."""
 
     pres: Tensor
     """(..., N)"""
     pose: Tensor
     """(..., N, 2, 3) in the image frame"""
     depth: Tensor
-    """(..., N), softplus(z_depth): the smaller is in front"""
+    """(..., N) softplus(z_depth): the smaller is in front"""
     what: Tensor
     """(..., N, D)"""
 
@@ -243,7 +244,7 @@ class Program(PyroModule):
     ) -> tuple[Tensor, Tensor]:
         """Algorithm 2: the image's mean (..., C, H, W) and M (..., 1, H, W)."""
         colours, mask = patches.split([self.config.colours, 1], -3)
-        # γ is a ratio: it does not change when depth is counted from the nearest that is present
+        # γ is a ratio, so depth may be measured from the nearest present object
         nearest = (depth - pres.clamp(min=1e-12).log()).detach().amin(-1, keepdim=True)
         weight = (pres * (nearest - depth).exp())[..., None, None, None] * mask
         layers = torch.cat([weight * colours, weight, pres[..., None, None, None] * mask], -3)
@@ -262,11 +263,11 @@ class Program(PyroModule):
 
 
 SPREAD_START = -2.0
-"""Of all deviations where training begins, before softplus: 0.13."""
+"""Value before softplus of all deviations where training begins: a deviation of 0.13."""
 
 
 class SymbolHeads(nn.Module):
-    """From features of a scene, or of an image, to what each cell holds; they share the normalisation."""
+    """From features of a scene, or of an image, to each cell's latents; the heads share the normalisation."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -281,9 +282,9 @@ class SymbolHeads(nn.Module):
 
     @torch.no_grad()
     def begin(self, config: Config) -> None:
-        """Begin with boxes in the middle of their cells, of one size, almost whatever the input.
+        """Begin with boxes in the middle of their cells, of one size, almost independent of the input.
 
-        # differs: and with little noise. With the code's, deviations of 0.7, z_what is learned late.
+        # differs: and with little noise. With the code's deviations of 0.7, z_what is learned late.
         """
         self.pres.bias.zero_()
         weight, bias = (t.unflatten(0, (2, -1)) for t in (self.rest.weight, self.rest.bias))
@@ -324,7 +325,7 @@ def embedding(config: Config) -> nn.Module:
 
 
 def interaction(config: Config) -> nn.Module:
-    """MLP_int: all places of a state (..., F, G, G) at once, to mean and deviation of a z^g_l."""
+    """MLP_int: from all places of a state (..., F, G, G) to mean and deviation of a z^g_l."""
     c = config
     return nn.Sequential(
         nn.Flatten(-3), normed_mlp(c.units * c.grid**2, c.interaction, 2 * c.z_global)

@@ -61,14 +61,14 @@ from programs.scene import Nodes, Scene
 
 @dataclass(frozen=True)
 class Config:
-    """The paper's three-level graph on 128 x 128 images. One entry a level where a field is a tuple."""
+    """The paper's three-level graph on 128 x 128 images. One entry per level where a field is a tuple."""
 
     colours: ClassVar[int] = 3  # C
-    size: int = 128  # pixels a side of the image
+    size: int = 128  # pixels per side of the image
     children: tuple[int, ...] = (4, 4)  # maximum out-degree r² of the root, of an object, …
     z_what: tuple[int, ...] = (128, 64, 32)  # features of the root, an object, a part, …
     z_bg: int = 8
-    crops: tuple[int, ...] = (64, 32)  # pixels a side of an object's window and patch, a part's, …
+    crops: tuple[int, ...] = (64, 32)  # pixels per side of objects' windows and patches, parts', …
     reach: float = 0.55  # a in eq. 15, in cells
     scale: tuple[tuple[float, float], ...] = ((0.3, 0.29), (0.5, 0.49))  # s_0, s_1 in eqs. 16, 17
     scale_axes: tuple[int, ...] = (2, 1)  # objects scale by axis, parts alike
@@ -83,7 +83,7 @@ class Config:
     hidden: int = 256  # width of the MLPs
     channels: tuple[int, ...] = (32, 64, 128, 128, 128)  # of the encoders, by stage
     decoder: int = 64  # channels of the leaves' decoder at 4 x 4
-    # differs: components of learned priors of the root and of children, who know their siblings; 0: the paper's
+    # differs: components of learned priors of the root and of children given their siblings; 0: the paper's
     learned: int = 0
 
     def __post_init__(self) -> None:
@@ -128,7 +128,7 @@ VARIANTS: dict[str, Config] = {
 
 
 POSE = 6
-"""Numbers of a pose."""
+"""Number of values in a pose."""
 
 
 class Edges(NamedTuple):
@@ -147,7 +147,7 @@ class Edges(NamedTuple):
 
 
 class Branch(NamedTuple):
-    """The N nodes of a level, as sampled, squashed into their ranges."""
+    """The N sampled nodes of a level, mapped to their ranges."""
 
     exists: Tensor
     """(..., N) the product of the presences along the path from the root (eq. 3)"""
@@ -160,7 +160,7 @@ class Branch(NamedTuple):
     what: Tensor
     """(..., N, D)"""
     cat: Tensor | None = None
-    """(..., N, M) one-hot address in the memory, of leaves where there is one"""
+    """(..., N, M) one-hot address in the memory, for leaves of `mem`"""
 
 
 class Program(PyroModule):
@@ -206,7 +206,7 @@ class Program(PyroModule):
         return self.leaf_decoder if self.config.memory else None
 
     def root(self, batch: int) -> Branch:
-        """p(z_what_r): what the scene is like as a whole."""
+        """p(z_what_r), the appearance of the whole scene."""
         zeros = torch.zeros(batch, 1, self.config.z_what[0], device=self.sigma_fg.device)
         prior = normal(zeros, torch.ones_like(zeros))
         if self.config.learned:
@@ -332,7 +332,7 @@ class Program(PyroModule):
         """The image of a Scene, perhaps an edited one, and its inner nodes' patches, composed anew.
 
         Raises:
-            ValueError: its tree is not this program's.
+            ValueError: the Scene's tree has other levels or slots than this program's.
         """
         slots = [nodes.pres.shape[1] for nodes in scene.levels]
         expected = list(accumulate(self.config.children, mul))
@@ -347,7 +347,7 @@ class Program(PyroModule):
         return replace(scene, image=pixels.mean.squeeze(-4), levels=levels)
 
     def relative(self, scene: Scene) -> list[Nodes]:
-        """A Scene's levels with presence and pose relative to the parent, as `scene` was given them."""
+        """A Scene's levels with presence and pose relative to the parent, the inverse of `scene`."""
         levels = [scene.objects]
         for level, (above, nodes) in enumerate(pairwise(scene.levels), start=2):
             pres = self.per_child(level, above.pres).clamp(min=1e-12)
@@ -358,10 +358,10 @@ class Program(PyroModule):
 
 
 class ChildrenPrior(nn.Module):
-    """p(z_pres, z_pose, z_what of the children | z_what of the parent), one MLP a level.
+    """p(z_pres, z_pose, z_what of the children | z_what of the parent), one MLP per level.
 
     # differs: the paper uses a CNN with pixel shuffle on a 1 x 1 map, whose widths are in a figure only;
-    # an MLP with separate outputs a child is the same function class.
+    # an MLP with separate outputs per child is the same function class.
     """
 
     def __init__(self, config: Config, level: int) -> None:
@@ -387,10 +387,10 @@ class ChildrenPrior(nn.Module):
 
 
 class Siblings(nn.Module):
-    """Learned priors of the children of one level, each given what all its siblings have sampled before.
+    """Learned priors of the children of one level, each given the earlier samples of all its siblings.
 
-    # differs: in the paper siblings are independent given the parent's appearance (4). Where that says little,
-    a triangle does not know that it is the roof of a house.
+    # differs: in the paper siblings are independent given the parent's appearance (4). Where that says
+    little, nothing makes a triangle the roof of a house.
     """
 
     def __init__(self, config: Config, level: int) -> None:
@@ -407,25 +407,25 @@ class Siblings(nn.Module):
 
 
 class Plain:
-    """The paper's priors, as they are."""
+    """The paper's priors, unchanged."""
 
     def pres(self, prior: dist.Bernoulli) -> dist.Bernoulli:
         """p(z_pres | z_what of the parent)."""
         return prior
 
     def where(self, prior: dist.TorchDistribution, *_: Tensor) -> dist.TorchDistribution:
-        """Of the position; likewise of size and appearance."""
+        """p(z_where | z_what of the parent); likewise for size and appearance."""
         return prior
 
     scale = what = where
 
 
 class Known:
-    """What the learned priors of one level's children are told, which grows with every site.
+    """The inputs of the learned priors of one level's children, to which every site adds its values.
 
     Args:
-        priors: of this level.
-        parent: the M parents, whose appearance and pose are told.
+        priors: the learned priors of this level.
+        parent: the M parents, whose appearance and pose are inputs.
     """
 
     def __init__(self, priors: Siblings, parent: Branch) -> None:
@@ -460,7 +460,7 @@ class Known:
         return prior if self.priors.what is None else self.mixed(self.priors.what, prior)
 
     def tell(self, values: Tensor) -> None:
-        """Let every child know the values (..., N, n) of all its siblings, its own too."""
+        """Add the values (..., N, n) of all siblings, and its own, to the inputs of every child."""
         family = values.unflatten(-2, (-1, self.priors.degree)).flatten(-2)
         told, family = _joined(self.told, family.repeat_interleave(self.priors.degree, -2))
         self.told = torch.cat([told, family], -1)
@@ -472,13 +472,13 @@ class Known:
 
 
 def _joined(*parts: Tensor) -> list[Tensor]:
-    """Tensors (..., n) whose leading dimensions are expanded to be alike."""
+    """Tensors (..., n) expanded to the same leading dimensions."""
     lead = torch.broadcast_shapes(*(p.shape[:-1] for p in parts))
     return [p.expand(*lead, p.shape[-1]) for p in parts]
 
 
 class Memory(nn.Module):
-    """M, the templates that leaves point to, and what becomes of them (appendix C)."""
+    """M, the templates that leaves point to, and their decoders (appendix C)."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -493,7 +493,7 @@ class Memory(nn.Module):
         return gaussian(self.what(cat @ self.templates))
 
     def samples(self, count: int) -> Tensor:
-        """(M, count, 4, h, w) patches of every template, their looks drawn from p(z_what | M[z_cat])."""
+        """(M, count, 4, h, w) patches of every template, appearances drawn from p(z_what | M[z_cat])."""
         number = len(self.templates)
         cat = torch.eye(number, device=self.templates.device).unsqueeze(1).expand(-1, count, -1)
         return self(self.prior(cat).sample(), cat)
@@ -528,14 +528,14 @@ def edges(raw: Tensor, axes: int) -> Edges:
 
 
 DEPTH_START = 4.0
-"""z_depth where training begins: away from the flat half of softplus, as Table 6 wants it."""
+"""z_depth where training begins: outside the flat half of softplus, as in Table 6."""
 
 
 @torch.no_grad()
 def start_edges(last: nn.Linear, config: Config, level: int, degree: int = 1) -> None:
-    """Begin with poses near the middle of their cells, at `scale_start`, almost whatever the input.
+    """Begin with poses near the middle of their cells, at `scale_start`, almost independent of the input.
 
-    # differs: the paper does not say how it begins. Windows that begin large never shrink again.
+    # differs: the paper does not give the initial weights. Windows that begin large never shrink again.
     """
     axes = config.scale_axes[level - 1]
     weight = last.weight.unflatten(0, (degree, -1))[:, : edge_features(axes)]

@@ -1,4 +1,4 @@
-"""The Scene: what every program and every world returns, and the vocabulary of site names.
+"""The Scene, which every program and every world returns, and the vocabulary of site names.
 
 Truth (from a world) and inference (from a program) have the same type, so the same metric, plot and edit
 serve both. A scene is a tree given level by level: ``levels[0]`` are the objects (children of the root),
@@ -8,8 +8,8 @@ Frames. Every node has a canonical frame, the square [-1, 1] x [-1, 1] with x to
 image is the frame of the root. ``pose`` maps canonical to image coordinates, so a node's centre is
 ``pose[..., 2]``. A length of 1 in the image frame is half the image's side.
 
-Vocabulary of sites. A latent is named by its symbol and the level it belongs to (``z_pres_1``: presence of
-the objects), or the step that draws it; a program with one level may drop the suffix.
+Vocabulary of sites. A latent is named after its symbol and its level (``z_pres_1``: presence of the
+objects), or the step that draws it; a program with one level may drop the suffix.
 
 =============  ======================================================================
 ``z_pres``     presence of a node (Bernoulli)
@@ -20,22 +20,22 @@ the objects), or the step that draws it; a program with one level may drop the s
 ``z_depth``    depth among the siblings, smaller is nearer
 ``z_what``     appearance of a node
 ``z_cat``      its category (one-hot), and ``z_attr`` its other attributes
-``z_bg``       background, or what fills a segment of it (in GENESIS a component, objects too);
+``z_bg``       background, or the content of one segment of it (in GENESIS of any component);
                ``z_bg_mask`` where the segment is
 ``z_global``   global latent of a scene
-``z_noise``    what rounding to 256 values took from an image (dequantisation)
+``z_noise``    the part of an image that rounding to 256 values removed (dequantisation)
 ``images``     the observed image
 =============  ======================================================================
 
 Plates: ``batch`` holds the images (dim -2; -1 in programs of steps, -3 in ECON). Along dim -1 are
-``nodes_<level>``, a slot of the Scene's level each, ``components`` of a background or a mixture (SPACE,
-GENESIS), and ``cells`` of a map in which objects are found (DeNF).
+``nodes_<level>`` with the slots of a level of the Scene, ``components`` of a background or a mixture
+(SPACE, GENESIS), and ``cells`` of a map in which objects are found (DeNF).
 
 A program is a module that is called: ``program(images)`` runs the process conditioned on images (B, C, H, W)
 in [0, 1], ``program(batch=16)`` samples the prior, and both return a Scene. Its file has a class `Program` with
 one argument, a frozen dataclass `Config`, and a table ``VARIANTS`` of configurations, the first the default.
 
-A program may offer more. What it offers is found by name, and nothing below is needed for training:
+A program may offer more. These attributes are found by name, and training needs none of them:
 
 ==============================  =========================================================================
 ``config.size``                 pixels per side of its images; its world is drawn at this size
@@ -43,15 +43,15 @@ A program may offer more. What it offers is found by name, and nothing below is 
 ``redraw(scene)``               the Scene with the image that its patches, poses, presences and depths make;
                                 `analysis.edit` renders edited scenes with it
 ``evidence(images)``            (B,) log p(x) in nats, where it is known exactly: bits per dimension
-``round_trip(images)``          f(f⁻¹(x)) of an invertible program, beside ``evidence``
+``round_trip(images)``          f(f⁻¹(x)) of an invertible program, which also has ``evidence``
 ``memory``                      a memory of templates or None; ``memory.samples(n)`` is (M, n, C + 1, h, w)
-``config.experts``              number of experts, of which each explains objects of its own kind
+``config.experts``              number of experts, each of which explains one kind of object
 ``arrange(experts, batch)``     scenes of the prior with one layer per expert given, from the back
-``placing(layers)``             a context manager, within which scenes have another number of layers
+``placing(layers)``             a context manager; inside, scenes have another number of layers
 ==============================  =========================================================================
 
-``arrange``, ``placing`` and ``config.experts`` go together: a program that has `arrange` is taken for one of
-layers. Buffers of the program, such as ``presence`` or ``sigma_bg``, can be scheduled by its recipe as
+``arrange``, ``placing`` and ``config.experts`` go together: a program with `arrange` is treated as a
+program of layers. A recipe can schedule buffers of the program, such as ``presence`` or ``sigma_bg``, as
 ``program.BUFFER``.
 
 Shape legend: B images, N nodes of a level, C channels, H x W pixels of the image, h x w of a patch.
@@ -71,7 +71,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Nodes:
-    """The nodes of one level, N slots an image of which some are present."""
+    """The nodes of one level, N slots per image, of which some are present."""
 
     pres: Tensor
     """(B, N) in [0, 1]: the product of the presences from the root down to the node (GSGN eq. 3)."""
@@ -84,11 +84,11 @@ class Nodes:
     category: Tensor | None = None
     """(B, N) int64 class of the node, -1 where absent; None if the program has no categories."""
     attributes: Tensor | None = None
-    """(B, N, A) what else describes a node, in numbers (Discrete-AIR's z_attr); None if there is nothing."""
+    """(B, N, A) further attributes of the node, in numbers (Discrete-AIR's z_attr); None if it has none."""
     mask: Tensor | None = None
     """(B, N, H, W) in [0, 1]: the visible pixels of the node. `render.visible_masks` fills it in."""
     shape: Tensor | None = None
-    """(B, N, H, W) in [0, 1]: all pixels of the node, hidden ones too (ECON's m_t); None where not known."""
+    """(B, N, H, W) in [0, 1]: all pixels of the node, hidden ones too (ECON's m_t); None if unknown."""
     patch: Tensor | None = None
     """(B, N, C + 1, h, w): colours and mask in the canonical frame."""
 
@@ -128,11 +128,11 @@ class Scene:
     levels: tuple[Nodes, ...]
     """From objects to leaves."""
     background: Tensor | None = None
-    """(B, C, H, W) what would be seen with no object."""
+    """(B, C, H, W) the image without its objects."""
     opacity: Tensor | None = None
-    """(B, 1, H, W) in [0, 1]: how much of a pixel objects explain; None where not said."""
+    """(B, 1, H, W) in [0, 1]: the share of a pixel that objects explain; None if not computed."""
     boxed: Tensor | None = None
-    """(B, 1, H, W): by how many boxes a pixel is covered, whatever is opaque there; None where not said."""
+    """(B, 1, H, W): the number of boxes over a pixel, opaque or not; None if not computed."""
 
     @property
     def objects(self) -> Nodes:

@@ -1,7 +1,7 @@
 """SPACE: spatially parallel attention and component extraction (Lin, Wu, Peri et al.; ICLR 2020).
 
-The foreground is a grid of cells that each may hold an object; the background is K segments that share what
-the foreground leaves. Both are drawn by themselves.
+The foreground is a grid of cells that may each hold an object; the background is K segments that share the
+pixels left by the foreground. The two are drawn independently.
 
     p(z_fg)      = Π_i p(z_pres_i) [p(z_where_i) p(z_depth_i) p(z_what_i)] ^ z_pres_i
     x_i, α_i     = the glimpse decoded from z_what_i: colours and opacity, placed by ST⁻¹ at z_where_i
@@ -14,12 +14,12 @@ the foreground leaves. Both are drawn by themselves.
     centre = cell + a d tanh(z_where)       scale = σ(z_scale), half the side of a box in half images
     depth  = c σ(z_depth), smaller in front
 
-# differs: the official code pays for z_where, z_depth and z_what of absent cells too. The paper's p(z_fg) has
-them in the power of z_pres, and so has this.
+# differs: the official code also counts the KLs of z_where, z_depth and z_what of absent cells. The paper's
+p(z_fg) raises their densities to the power of z_pres, and so does this program.
 
-# differs: the code's w_i is a softmax over all cells of 100 α_i z_pres_i σ(-z_depth_i), in which a cell counts
-where it has no pixel, and it mixes every channel by itself. Here c = 8, a cell counts in proportion to its
-opacity, as in GSGN, and pixels are mixed.
+# differs: the code's w_i is a softmax over all cells of 100 α_i z_pres_i σ(-z_depth_i), in which a cell
+counts even where it has no pixel, and the code mixes every channel separately. Here c = 8, a cell counts in
+proportion to its opacity, as in GSGN, and pixels are mixed.
 
 `space` is for objects (GSGN's SPACE-O), `space_p`, with more and smaller cells, for parts (SPACE-P).
 
@@ -60,15 +60,15 @@ class Config:
     """The official 3-D room configuration, on 4 x 4 cells, with boxes of the size of a few large objects."""
 
     colours: int = 3  # C
-    size: int = 128  # pixels a side of the image
-    grid: int = 4  # G cells a side
+    size: int = 128  # pixels per side of the image
+    grid: int = 4  # G cells per side
     glimpse: int = 32  # h, w
     z_what: int = 32
     reach: float = 1.0  # a, in cells of side d
     presence: float = 0.01  # prior probability of z_pres
     scale_mean: float = -1.2  # of the prior of z_scale: boxes of 23 % of the image's side
     scale_sd: float = 0.1
-    occlusion: float = 8.0  # c: what lies in front outweighs what lies behind by at most exp(c)
+    occlusion: float = 8.0  # c: an object in front outweighs one behind by at most exp(c)
     sigma_fg: float = 0.15
     sigma_bg: float = 0.15
     components: int = 5  # K
@@ -103,7 +103,7 @@ VARIANTS: dict[str, Config] = {
 
 
 class Cells(NamedTuple):
-    """What all cells hold, as sampled, squashed into their ranges."""
+    """Samples of all cells' latents, mapped to their ranges."""
 
     pres: Tensor
     """(..., N)"""
@@ -116,7 +116,7 @@ class Cells(NamedTuple):
 
 
 class Priors(NamedTuple):
-    """What a cell is like before an image is seen, of batch (..., N)."""
+    """Priors of a cell's latents, of batch shape (..., N)."""
 
     pres: dist.Bernoulli
     where: dist.TorchDistribution
@@ -126,7 +126,7 @@ class Priors(NamedTuple):
 
 
 class Background(NamedTuple):
-    """K segments, decoded."""
+    """The decoded K segments."""
 
     colours: Tensor
     """(..., 1, K, C, H, W)"""
@@ -177,7 +177,7 @@ class Program(PyroModule):
         return self.scene(cells, glimpses, pixels, background)
 
     def foreground(self, batch: int) -> Cells:
-        """p(z_fg): presence, and given it the rest, of all cells at once."""
+        """p(z_fg): presence, and given presence the other latents, for all cells at once."""
         c = self.config
         p = self.priors(batch)
         with pyro.plate("nodes_1", c.grid**2, dim=-1):
@@ -190,7 +190,7 @@ class Program(PyroModule):
         return Cells(pres, self.pose(where, scale), c.occlusion * depth.sigmoid(), what)
 
     def priors(self, batch: int) -> Priors:
-        """Of all cells of `batch` scenes."""
+        """Priors of all cells of `batch` scenes."""
         c, shape = self.config, (batch, self.config.grid**2)
         if c.learned:
             depth = self.depth_prior()
@@ -212,7 +212,7 @@ class Program(PyroModule):
         )
 
     def background(self, batch: int) -> Background:
-        """p(z_bg): the masks' latents one after another, and given them what fills the masks."""
+        """p(z_bg): the masks' latents one after another, and given them the segments' latents."""
         c = self.config
         zeros = self.sigma_bg.new_zeros(batch, c.components, c.z_bg)
         log_shares, prior = zeros.new_zeros(1, 1, c.size, c.size), normal(zeros, zeros + 1)
@@ -280,7 +280,7 @@ class Segments(nn.Module):
         self.component_head = mlp(c.z_bg_mask, [c.hidden, c.hidden], 2 * c.z_bg)
 
     def log_shares(self, masks: Tensor) -> Tensor:
-        """(..., 1, K, D) -> (..., 1, K, H, W): the last segment takes what is left."""
+        """(..., 1, K, D) -> (..., 1, K, H, W): the last segment takes the rest."""
         return break_stick(self.mask_decoder(masks[..., :-1, :]).squeeze(-3))
 
     def component(self, masks: Tensor) -> dist.TorchDistribution:

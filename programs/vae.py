@@ -3,7 +3,7 @@
     p(z)     = N(0, 1)                                                                        `z_global`
     p(x | z) = N(f(z), σ²),  f of sub-pixel convolutions (GNM, Table 8)
 
-# differs: the two layers that infer z put out 128 numbers, means and deviations of 64; Table 8 says 128d.
+# differs: the two layers that infer z have 128 outputs, means and deviations of 64; Table 8 says 128d.
 
 Shape legend: B images, D features, C colours, H x W pixels. A particle plate may stand to the left of B.
 """
@@ -29,7 +29,7 @@ from programs.scene import Scene
 class Config:
     """The configuration of GNM's supplementary material: 128 x 128 images of digits."""
 
-    size: int = 128  # pixels a side of the image
+    size: int = 128  # pixels per side of the image
     colours: int = 1  # C
     z_global: int = 64
     sigma: float = 0.2

@@ -1,1 +1,1 @@
-"""Small nets that learn from true scenes and judge what programs draw, and comparisons of two samples."""
+"""Small nets, trained on true scenes, that judge a program's scenes, and comparisons of two samples."""

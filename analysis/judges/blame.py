@@ -1,4 +1,4 @@
-"""Which site's prior is to blame for what a program draws: sites exchanged between guide and prior.
+"""Find the site whose prior is to blame for bad samples, by exchanging sites between guide and prior.
 
     only one from the prior    all other latents are the guide's, of unseen images
     only one from the guide    all other latents are drawn from the prior, given it
@@ -18,7 +18,7 @@ from torch import Tensor
 from inference.objectives import is_plate
 
 PASS = 100
-"""Images a pass."""
+"""Images per pass."""
 STEPWISE = (
     "z_pres",
     "z_where",
@@ -30,7 +30,7 @@ STEPWISE = (
     "z_mask",
     "z_bg_mask",
 )
-"""Symbols whose sites are one group where their number counts steps, and not levels of a tree."""
+"""Symbols whose sites form one group if their number counts steps, not levels of a tree."""
 
 
 def groups(program: Callable, guide: Callable, images: Tensor) -> dict[str, list[str]]:
@@ -66,17 +66,17 @@ def _stack(trace: Trace) -> Iterator:
 
 @torch.no_grad()
 def draws(guide: Callable, images: Tensor) -> list[Trace]:
-    """The guide's draws of images (B, C, S, S) in [0, 1], some images at a time."""
+    """The guide's draws for images (B, C, S, S) in [0, 1], `PASS` images at a time."""
     return [poutine.trace(guide).get_trace(x) for x in images.split(PASS)]
 
 
 def exchanges(
     program: Callable, guide: Callable, images: Tensor
 ) -> Iterator[tuple[str, str, Tensor]]:
-    """Every exchange of one group of sites.
+    """Make every exchange of one group of sites.
 
     Yields:
-        The pattern, ``prior`` or ``guide`` (where this group alone is from), and images (B, C, S, S). First
+        The pattern, ``prior`` or ``guide`` (the source of this group alone), and images (B, C, S, S). First
         comes ``none`` with all sites from the guide, then with all from the prior.
     """
     found, traces = groups(program, guide, images), draws(guide, images)

@@ -1,9 +1,9 @@
-"""True scenes, broken in one of the ways in which programs fail: what a judge must refuse.
+"""True scenes, broken in one of the ways in which programs fail; a judge must refuse them.
 
-Objects put together from halves of two, warped, half transparent, smeared; scenes with holes and speckles;
-blank scenes. A broken scene that hardly differs from the true one is left out: it may be right.
+Objects are joined from halves of two, warped, made half transparent or smeared; scenes get holes and
+speckles, or are blank. A broken scene that hardly differs from the true one is left out, since it may be valid.
 
-Shape legend: B scenes, C colours, S pixels a side.
+Shape legend: B scenes, C colours, S pixels per side.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch.nn import functional as F
 from programs.scene import Scene
 
 DIFFERS = 0.25
-"""Share of an object's contrast by which a broken scene differs from the true one where the object is."""
+"""Least difference of a broken scene from the true one, on the object, as a share of its contrast."""
 KINDS = ("halves", "warped", "ghost", "smeared", "holes", "blank")
 
 
 def broken(truth: Scene, kind: str, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Images (B, C, S, S) of scenes broken in one way, and whether (B,) they are surely broken.
+    """Images (B, C, S, S) of scenes broken in one way, and whether (B,) they are certainly broken.
 
     Args:
         kind: one of `KINDS`.
@@ -45,7 +45,7 @@ def broken(truth: Scene, kind: str, generator: torch.Generator) -> tuple[Tensor,
 
 
 def an_object(truth: Scene, generator: torch.Generator) -> Tensor:
-    """(B, S, S) the mask of one object per scene, chosen at random; nothing where there is none."""
+    """(B, S, S) mask of one random object per scene; zeros for scenes without objects."""
     nodes = truth.objects
     chance = torch.rand(nodes.pres.shape, generator=generator) * nodes.present
     chosen = chance.argmax(1)
@@ -63,7 +63,7 @@ def differs(x: Tensor, drawn: Tensor, mask: Tensor) -> Tensor:
 
 
 def halves(x: Tensor, mask: Tensor, other: Tensor, generator: torch.Generator) -> Tensor:
-    """One side of an object is replaced by that of another scene's object, moved to where it is."""
+    """Replace one side of an object by that of another scene's object, moved to the same place."""
     size = x.shape[-1]
     axis = torch.arange(size, dtype=x.dtype)
     place = torch.stack(
@@ -84,7 +84,7 @@ def halves(x: Tensor, mask: Tensor, other: Tensor, generator: torch.Generator) -
 
 
 def warped(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Pixels are moved by a smooth random field of about a sixteenth of the image."""
+    """Move pixels by a smooth random field of about a sixteenth of the image."""
     batch, size = len(x), x.shape[-1]
     coarse = torch.randn(batch, 2, 8, 8, generator=generator) * 0.12
     field = F.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=False)
@@ -96,13 +96,13 @@ def warped(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def smeared(x: Tensor) -> Tensor:
-    """Averaged over squares of a fifth of the image's side."""
+    """Average pixels over squares of a fifth of the image's side."""
     width = x.shape[-1] // 5 | 1
     return F.avg_pool2d(x, width, 1, width // 2, count_include_pad=False)
 
 
 def holes(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Cells of two pixels a side, a tenth to a third of them, are of other colours, half of the time black."""
+    """Repaint a tenth to a third of the cells of 2 x 2 pixels in other colours, half of the time in black."""
     batch, colours, size, _ = x.shape
     side = -(-size // 2)
     share = 0.1 + 0.25 * torch.rand(batch, 1, 1, 1, generator=generator)

@@ -1,13 +1,13 @@
-"""Are objects that a program draws objects of the world: a small net names their types, and refuses others.
+"""Judge whether objects of a program are objects of the world: a small net names their types, or refuses them.
 
-It learns from true objects, and to refuse what is none: parts of objects of two different types, put
-together, or where objects have no parts, halves. Then it names objects of the prior. What it says of true
-objects and mixtures that it has not seen, and of true objects as the guide infers and the program draws them
-(blurred as the prior's are), is what its word on the prior is to be held against.
+It is trained on true objects, and to refuse mixtures: parts of two objects of different types, put together,
+or halves if objects have no parts. Then it names objects of the prior. Compare its verdict on the prior with
+those on unseen true objects and mixtures, and on true objects as the guide infers and the program draws them
+(blurred as the prior's are).
 
-An object is judged alone, without what hides it, cut out by the upright square around its mask.
+An object is judged alone, without the objects in front of it, in the upright square around its mask.
 
-Shape legend: B scenes, N slots, M objects, P parts, T types, S pixels a side of an image, s of a cutout.
+Shape legend: B scenes, N slots, M objects, P parts, T types, S pixels per side of an image, s of a cutout.
 """
 
 from __future__ import annotations
@@ -27,19 +27,25 @@ from inference.images.dataset import Dataset
 from programs.blocks import render
 from programs.scene import Scene
 
-STEPS, BATCH, RATE = 500, 64, 3e-3
-"""Of the classifier's training."""
-SIDE, MARGIN = 24, 1.15
-"""Pixels a side of a cutout, and its half-width in those of the object."""
+STEPS = 500
+"""Steps of the classifier's training."""
+BATCH = 64
+"""Cutouts per step of the classifier's training."""
+RATE = 3e-3
+"""Peak learning rate of the classifier's training."""
+SIDE = 24
+"""Pixels per side of a cutout."""
+MARGIN = 1.15
+"""Half-width of a cutout, in half-widths of the object."""
 ROOM = 1.6
-"""Half-width of the canvas on which mixtures are made, in that of the largest object."""
+"""Half-width of the canvas of mixtures, in half-widths of the largest object."""
 OVERLAP = 0.25
-"""Share of the smaller of its two parents that a mixture hides at most: else it may look like the other."""
+"""Largest hidden share of the smaller of a mixture's two parents; with more it may look like the other."""
 SEED = 0
 
 
 def judges(program: Callable, data: Dataset) -> bool:
-    """Whether this program draws objects by patches, and the world's have types."""
+    """Whether the program draws objects from patches, and the world's objects have types."""
     if not data.tables or "category" not in data.tables[0]:
         return False
     with torch.no_grad():
@@ -49,7 +55,7 @@ def judges(program: Callable, data: Dataset) -> bool:
 
 
 def cutouts(pictures: Tensor) -> Tensor:
-    """Objects as the classifier sees them, in the upright squares around their masks.
+    """The classifier's inputs: objects in the upright squares around their masks.
 
     Args:
         pictures: (M, C + 1, S, S) in [0, 1], colours times mask, and the mask.
@@ -81,8 +87,8 @@ def drawn_objects(scene: Scene) -> Tensor:
 def mixtures(truth: Scene, number: int, generator: torch.Generator) -> Tensor:
     """Pictures (M, C + 1, S, S) of objects of no type: parts of one over parts of another of a different type.
 
-    Where objects have no parts they are halves. Objects are laid on each other by their centres and rotations.
-    Mixtures that hide much are left out, so there are fewer than `number`.
+    If objects have no parts, halves are used. The two objects have the same centre and rotation. Mixtures in
+    which much is hidden are left out, so there are fewer than `number`.
     """
     image, slot = truth.objects.present.nonzero(as_tuple=True)
     pairs = torch.randint(len(image), (2, number), generator=generator)
@@ -103,9 +109,9 @@ def mixtures(truth: Scene, number: int, generator: torch.Generator) -> Tensor:
 
 
 def halved(one: Tensor, other: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures (M, C + 1, S, S) of which one side of a line through the middle is of another object.
+    """Pictures (M, C + 1, S, S) whose one side of a line through the middle shows another object.
 
-    Those whose two halves are not each a fourth of an object at least are left out.
+    Pictures in which a half is less than a fourth of its object are left out.
     """
     axis = (2 * torch.arange(one.shape[-1]) + 1) / one.shape[-1] - 1
     angle = 2 * torch.pi * torch.rand(len(one), 1, 1, generator=generator)
@@ -150,9 +156,9 @@ def _some(truth: Scene, number: int, generator: torch.Generator) -> Tensor:
 
 
 def examples(truth: Scene, seed: int) -> tuple[Tensor, Tensor]:
-    """Cutouts (M, C + 1, s, s) to learn from, and their types (M,), T for none of them.
+    """Cutouts (M, C + 1, s, s) for training, and their types (M,), T for none of them.
 
-    Objects as they are, objects on the mixtures' canvas, and mixtures: the canvas must not tell them apart.
+    They are unchanged objects, objects on the mixtures' canvas, and mixtures, so that the canvas gives no hint.
     """
     generator = torch.Generator().manual_seed(seed)
     alone, types = true_objects(truth)
@@ -166,7 +172,7 @@ def examples(truth: Scene, seed: int) -> tuple[Tensor, Tensor]:
 
 
 class Namer(nn.Module):
-    """The type of an object from its cutout; T, the last, is none of them."""
+    """Names the type of an object from its cutout; T, the last, stands for none of them."""
 
     def __init__(self, types: int, colours: int = 3) -> None:
         super().__init__()
@@ -189,9 +195,9 @@ class Namer(nn.Module):
 
 
 def namer(x: Tensor, types: Tensor, steps: int = STEPS) -> Namer:
-    """A classifier trained on cutouts (M, C + 1, s, s) of types (M,), the last of them none of the types.
+    """A classifier trained on cutouts (M, C + 1, s, s) of types (M,), the last of which stands for none.
 
-    Half of the batches are blurred, as what a program draws is; all are turned by quarters.
+    Half of the batches are blurred, as a program's objects are; all are turned by quarters.
     """
     net = seeded(lambda: Namer(int(types.max()), x.shape[1] - 1), SEED)
     count = itertools.count()
@@ -207,14 +213,14 @@ def namer(x: Tensor, types: Tensor, steps: int = STEPS) -> Namer:
 
 
 class Named(NamedTuple):
-    """What the net says of objects."""
+    """The net's verdicts on objects."""
 
     valid: dict[str, float]
-    """whose objects -> share that is of some type: true, mixed, inferred, prior"""
+    """source of the objects (true, mixed, inferred, prior) -> share that has some type"""
     right: float
-    """share of true objects whose type is named"""
+    """share of true objects whose type is named right"""
     types: dict[str, list[float]]
-    """whose objects -> share of each type among those that are of one (T,)"""
+    """source of the objects -> share of each type (T,) among those that have one"""
 
     @property
     def good(self) -> bool:
@@ -223,11 +229,11 @@ class Named(NamedTuple):
 
 
 def valid_objects(net: Namer, truth: Scene, inferred: Scene, prior: Scene) -> Named:
-    """Whose objects are of the world's types.
+    """Shares of objects that have one of the world's types.
 
     Args:
-        truth: scenes that the net has not learned from.
-        inferred: the same images, as the guide infers them.
+        truth: scenes on which the net was not trained.
+        inferred: the guide's scenes of the same images.
         prior: scenes of the program.
     """
     pictures, types = true_objects(truth)

@@ -1,4 +1,4 @@
-"""Two samples compared: histograms, features, and whether a classifier tells one from the other.
+"""Comparisons of two samples: histograms, features, and a classifier two-sample test.
 
 Shape legend: n, m draws of either sample, F features.
 """
@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 FOLDS = 5
-"""Parts of the two-sample test: each is classified by what was learned from the others."""
+"""Folds of the two-sample test: each is classified by a net trained on the others."""
 NEIGHBOURS = 3
-"""k of precision and recall."""
+"""k, the neighbours in precision and recall."""
 
 
 def total_variation(one: Tensor, other: Tensor) -> float:
     """Half the sum of absolute differences of two samples' histograms: (n,) and (m,) whole numbers from 0.
 
-    Of an empty sample and another it is 1, of two empty ones 0.
+    It is 1 if one sample is empty, 0 if both are.
     """
     if not len(one) or not len(other):
         return float(len(one) != len(other))
@@ -27,10 +27,10 @@ def total_variation(one: Tensor, other: Tensor) -> float:
 
 
 def told_apart(one: Tensor, other: Tensor, seed: int = 0) -> float:
-    """Share of two samples (n, F) and (m, F) that logistic regression names right (Lopez-Paz, Oquab, 2017).
+    """Accuracy of logistic regression on two samples (n, F) and (m, F) (Lopez-Paz, Oquab, 2017).
 
-    It is measured on what was not learned from, classes being alike in weight: 0.5 where nothing tells the two
-    apart, 1 where everything does.
+    It is measured on held-out folds with equal weights of both classes: 0.5 if the samples cannot be told
+    apart, 1 if they always can.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -50,8 +50,8 @@ def told_apart(one: Tensor, other: Tensor, seed: int = 0) -> float:
 def precision_recall(drawn: Tensor, true: Tensor) -> tuple[float, float]:
     """Share of drawn features (n, F) that lie among true ones (m, F), and of true ones among drawn ones.
 
-    A sample covers the balls around its points that reach to their `NEIGHBOURS`-th neighbour (Kynkäänniemi et
-    al., 2019).
+    A sample covers the balls around its points up to their `NEIGHBOURS`-th neighbour (Kynkäänniemi et al.,
+    2019).
     """
     return _within(drawn, true), _within(true, drawn)
 

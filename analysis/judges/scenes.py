@@ -1,10 +1,10 @@
-"""A net that sees whole images: is this a scene of the world, and how many objects of every category has it.
+"""Judge whole images: whether an image is a scene of the world, and its number of objects per category.
 
-It learns from true scenes, and to refuse broken ones (`analysis.judges.broken`). So it judges every program,
-those without objects too, by pictures alone. Its own errors are measured on scenes that it has not seen. A
-judge that passes too few true scenes, or too many broken ones, says nothing of programs (`Errors.good`).
+The net is trained on true scenes, and to refuse broken ones (`analysis.judges.broken`). So it can judge every
+program by pictures alone, also programs without objects. Its own errors are measured on unseen scenes. A judge
+that passes too few true scenes, or too many broken ones, is not used (`Errors.good`).
 
-Shape legend: B scenes, K categories, C colours, S pixels a side, F features.
+Shape legend: B scenes, K categories, C colours, S pixels per side, F features.
 """
 
 from __future__ import annotations
@@ -26,18 +26,30 @@ from inference.images.dataset import Dataset
 from programs.scene import Scene
 from programs.worlds import cache
 
-STEPS, BATCH, RATE = 1500, 64, 2e-3
-"""Of the net's training; half of a batch are true scenes."""
-SIDE, FEATURES = 48, 96
-"""Pixels a side that the net sees at most, and F."""
-PASS_TRUE, PASS_BROKEN = 0.95, 0.05
-"""Least share of true scenes, and largest of broken ones, that a good judge passes."""
-APART, REFUSED = 500, 0.03
-"""Scenes of the lesson that only decide how sure the net must be, and the share of them that it may refuse."""
+STEPS = 1500
+"""Steps of the net's training."""
+BATCH = 64
+"""Scenes per step of the net's training; half of them are true."""
+RATE = 2e-3
+"""Peak learning rate of the net's training."""
+SIDE = 48
+"""Largest number of pixels per side of the net's input."""
+FEATURES = 96
+"""F, the number of the net's features."""
+PASS_TRUE = 0.95
+"""Least share of true scenes that a good judge passes."""
+PASS_BROKEN = 0.05
+"""Largest share of broken scenes that a good judge passes."""
+APART = 500
+"""Training scenes that are held out to choose the judge's threshold."""
+REFUSED = 0.03
+"""Share of these scenes that the judge refuses."""
 SHARES = ("halves", *KINDS, "halves", "warped")
-"""What the broken scenes of a batch are: as many of each entry. The first kinds are the hardest to see."""
-SEED, VERSION = 0, 1
-"""The latter is raised where nets learn in another way: weights are kept by it and the numbers above."""
+"""Kinds of the broken scenes in a batch, in equal numbers per entry; repeated kinds are the hardest."""
+SEED = 0
+"""Seed of the net's training."""
+VERSION = 1
+"""Raise this when the training changes: it is part of the cache key of weights, as are the numbers above."""
 
 
 class SceneNet(nn.Module):
@@ -45,7 +57,7 @@ class SceneNet(nn.Module):
 
     Args:
         categories: K.
-        most: objects of one category that a scene has at most.
+        most: largest number of objects of one category in a scene.
     """
 
     def __init__(self, size: int, colours: int, categories: int, most: int) -> None:
@@ -68,26 +80,26 @@ class SceneNet(nn.Module):
         return self.valid(seen).squeeze(-1), self.count(seen).unflatten(-1, self.counts)
 
     def shrunk(self, images: Tensor) -> Tensor:
-        """Images of at most `SIDE` pixels a side."""
+        """Images of at most `SIDE` pixels per side."""
         if images.shape[-1] == self.side:
             return images
         return F.adaptive_avg_pool2d(images, self.side)
 
 
 class Reading(NamedTuple):
-    """What the net says of images."""
+    """The net's verdicts on images."""
 
     valid: Tensor
     """(B,) bool"""
     numbers: Tensor
-    """(B, K) of objects of each category"""
+    """(B, K) number of objects of each category"""
     features: Tensor
     """(B, F)"""
 
 
 @torch.no_grad()
 def read(net: SceneNet, images: Tensor, sure: float = 0.0) -> Reading:
-    """What the net says of images (B, C, S, S) in [0, 1]; valid ones have a logit above `sure`."""
+    """The net's verdicts on images (B, C, S, S) in [0, 1]; valid ones have a logit above `sure`."""
     parts = []
     for x in images.cpu().clamp(0, 1).split(200):
         seen = net.trunk(net.shrunk(x))
@@ -97,7 +109,7 @@ def read(net: SceneNet, images: Tensor, sure: float = 0.0) -> Reading:
 
 
 class Errors(NamedTuple):
-    """How far a judge can be trusted, on scenes that it has not learned from."""
+    """Errors of a judge, on scenes on which it was not trained."""
 
     true: float
     """share of true scenes that pass"""
@@ -108,7 +120,7 @@ class Errors(NamedTuple):
 
     @property
     def good(self) -> bool:
-        """Whether shares of valid scenes by this judge mean something."""
+        """Whether shares of valid scenes by this judge are meaningful."""
         return self.true >= PASS_TRUE and self.broken <= PASS_BROKEN
 
 
@@ -122,12 +134,12 @@ class Judge:
     errors: Errors
 
     def read(self, images: Tensor) -> Reading:
-        """What the net says of images (B, C, S, S)."""
+        """The net's verdicts on images (B, C, S, S)."""
         return read(self.net, images, self.sure)
 
 
 def histogram(truth: Scene, categories: int) -> Tensor:
-    """(B, K) how many objects of every category there are; K = 1 counts all, where there are no categories."""
+    """(B, K) number of objects of every category; without categories K = 1 counts all objects."""
     nodes = truth.objects
     category = nodes.category if nodes.category is not None else torch.zeros_like(nodes.parent)
     category = category.where(nodes.present, -1) if categories > 1 else -1 + nodes.present.long()
@@ -135,10 +147,10 @@ def histogram(truth: Scene, categories: int) -> Tensor:
 
 
 def judge(lesson: Dataset, data: Dataset) -> Judge:
-    """A judge that has learned from one set of true scenes, its errors being measured on another.
+    """A judge that is trained on one set of true scenes and whose errors are measured on another.
 
     Raises:
-        ValueError: nothing is known of the images.
+        ValueError: the images have no truth.
     """
     if lesson.labels is None or data.labels is None:
         raise ValueError(
@@ -159,13 +171,13 @@ def judge(lesson: Dataset, data: Dataset) -> Judge:
 
 @torch.no_grad()
 def threshold(net: SceneNet, images: Tensor) -> float:
-    """The logit that all but `REFUSED` of true images (B, C, S, S) have."""
+    """The logit that a share `REFUSED` of true images (B, C, S, S) does not reach."""
     logits = torch.cat([net(x)[0] for x in images.split(200)])
     return float(logits.quantile(REFUSED))
 
 
 def learn(net: SceneNet, lesson: Dataset, categories: int) -> None:
-    """Train on true scenes and on as many that are broken; a third of batches are blurred, as draws are."""
+    """Train on equal numbers of true and broken scenes; a third of batches are blurred, as samples are."""
     generator = torch.Generator().manual_seed(SEED)
     blur = itertools.cycle([False, False, True])
 
@@ -185,13 +197,13 @@ def learn(net: SceneNet, lesson: Dataset, categories: int) -> None:
 
 
 def every_kind(truth: Scene, generator: torch.Generator) -> Tensor:
-    """Images of as many scenes or fewer, each kind of broken scene made of its share of the true ones."""
+    """Images of broken scenes, each kind made from its share of the true ones; some may be left out."""
     parts = [broken(truth[k :: len(SHARES)], kind, generator) for k, kind in enumerate(SHARES)]
     return torch.cat([x[sure] for x, sure in parts])
 
 
 def kept(net: nn.Module, key: dict[str, object], train: object) -> None:
-    """Give the net the weights that `train` gives it, or gave it before: they are in the cache."""
+    """Train the net by `train`, or load the weights of an earlier training from the cache."""
     from safetensors.torch import load, save
 
     key = key | {"training": (STEPS, BATCH, RATE, SEED, VERSION, SHARES)}
@@ -207,7 +219,7 @@ def kept(net: nn.Module, key: dict[str, object], train: object) -> None:
 
 
 def errors(net: SceneNet, truth: Scene, categories: int, sure: float) -> Errors:
-    """Of a judge, on true scenes and on the same broken in every way."""
+    """Errors of a judge on true scenes, and on the same scenes broken in every way."""
     generator = torch.Generator().manual_seed(SEED + 1)
     wrong = [x[sure] for x, sure in (broken(truth, kind, generator) for kind in KINDS)]
     found = read(net, truth.image, sure)

@@ -1,1 +1,1 @@
-"""What the papers' own tables and figures measure: ours beside theirs, one command per item."""
+"""The papers' own tables and figures, ours beside theirs, with one command per item."""

@@ -2,7 +2,7 @@
 
     python -m analysis.papers [PAPER [ITEM]] [--train] [--record] [--preset P] [--scenes N] [--seed S]
 
-Without an item all items are listed with their state. Rows and pictures are written to ``--out``.
+Without an item the command lists all items with their state. Rows and pictures are written to ``--out``.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ def main(arguments: list[str] | None = None) -> None:
     a = command_line(MODULE, __doc__)
     a.add_argument("paper", nargs="?", metavar="PAPER", help=f"one of {', '.join(it.PAPERS)}")
     a.add_argument("item", nargs="?", metavar="ITEM", help="such as table3 or figure6")
-    a.add_argument("--train", action="store_true", help="train what is neither trained nor shipped")
+    a.add_argument("--train", action="store_true", help="train the missing runs")
     a.add_argument("--record", action="store_true", help="keep the result in the paper's folder")
-    a.add_argument("--preset", default="quick", metavar="P", help="of the trainings")
+    a.add_argument("--preset", default="quick", metavar="P", help="preset of the trainings")
     a.add_argument("--runs", type=Path, default=it.Request.runs, metavar="DIR", help="of trainings")
-    a.add_argument("--scenes", type=positive, metavar="N", help="to measure on (the item's own)")
+    a.add_argument("--scenes", type=positive, metavar="N", help="scenes to measure on")
     a.add_argument("--seed", type=int, default=0, metavar="S")
     a.add_argument("--out", type=Path, metavar="DIR", help="runs/papers/PAPER/ITEM by default")
     o = a.parse_args(arguments)
@@ -58,7 +58,7 @@ def _paper(name: str) -> str:
 
 
 def listing(paper: str, request: it.Request) -> str:
-    """A line per item: its name, title and state."""
+    """One line per item: its name, title and state."""
     lines = [paper]
     for name, item in it.items(paper).items():
         lines.append(f"  {name:<9} {item.title}\n            {it.state(paper, name, request)}")

@@ -1,9 +1,9 @@
-"""Items: the tables and figures of the papers, each with the trainings that it needs and what makes ours.
+"""Items: the tables and figures of the papers, each with its trainings and the function that makes ours.
 
 A paper's folder has a file ``items.py`` with a table ``ITEMS``; ``python -m analysis.papers PAPER ITEM`` makes
 one. An item is made from run folders: those under ``--runs``, which ``--train`` fills, else the shipped ones.
-What was made with ``--record`` is kept in the paper's folder ``measured``, as a JSON file with the rows, the
-command and the runs, and pictures; an item counts as measured only if that file is there.
+With ``--record`` the result is kept in the paper's folder ``measured``: pictures, and a JSON file with the
+rows, the command and the runs. An item counts as measured only if that file exists.
 """
 
 from __future__ import annotations
@@ -34,42 +34,42 @@ class Row(NamedTuple):
     """A number of a table."""
 
     model: str
-    """the row of the paper's table"""
+    """name of the row of the paper's table"""
     metric: str
     ours: float | None
-    """None where it was not measured"""
+    """our number; None if it was not measured"""
     paper: float | None = None
-    """None where the paper has none"""
+    """the paper's number; None if the paper has none"""
     case: str = ""
-    """what is measured, where a table has several, such as "below 100" """
+    """case of a table with several cases, such as "below 100" """
     scenes: int | None = None
-    """how many scenes ours is over"""
+    """number of scenes on which ours is measured"""
     error: float | None = None
-    """standard error of ours, where it is known"""
+    """standard error of ours, if known"""
 
 
 @dataclass(frozen=True)
 class Training:
-    """What a row of a table or a column of a figure is trained as."""
+    """The training of a table's row or a figure's column."""
 
     program: str
     """stem of the program's file, or path of a file outside of programs/"""
     variant: str
     world: str
-    """by name, or path of a world's file"""
+    """name of the world, or path of its file"""
     set: tuple[str, ...] = ()
-    """as ``--set``"""
+    """settings, as in ``--set``"""
     preset: str = "{}"
-    """``{}`` stands for the preset that is asked for, as in ``{}_beta2``"""
+    """the preset; ``{}`` stands for the requested preset, as in ``{}_beta2``"""
     shipped: str | None = None
-    """the run in programs/trained that may stand for it"""
+    """name of the run in programs/trained that may replace it"""
     label: str = ""
-    """tells its folder from that of a training of the same name with other settings"""
+    """distinguishes its folder from that of a training with the same name and other settings"""
     name: str = ""
-    """names its folder, where the row's or column's name does not: several worlds in one item"""
+    """name of its folder, if the row's or column's name is ambiguous, as with several worlds in one item"""
 
     def run(self, name: str, request: Request) -> Run:
-        """The run that trains it, in a folder named after the row, the world and the seed."""
+        """The run of this training, in a folder named after the row, the world and the seed."""
         preset = self.preset.format(request.preset)
         name = (self.name or name).lower().replace(" ", "_")
         words = [name, Path(self.world).stem, self.label, f"seed{request.seed}"]
@@ -89,26 +89,26 @@ class Training:
 
 @dataclass(frozen=True)
 class Request:
-    """How an item is to be made."""
+    """Options of making an item."""
 
     runs: Path = Path("runs/papers")
     """folder of the trainings"""
     preset: str = "quick"
     seed: int = 0
-    """of trainings and of what is drawn"""
+    """seed of trainings and of drawn scenes"""
     scenes: int | None = None
-    """None for the item's own number"""
+    """number of scenes; None for the item's own"""
 
 
 @dataclass(frozen=True)
 class Made:
-    """What was made of an item."""
+    """The result of making an item."""
 
     rows: tuple[Row, ...] = ()
     figures: Mapping[str, Figure] = field(default_factory=dict)
-    """by file name without its ending"""
+    """figures by file name without its ending"""
     text: str = ""
-    """what is printed besides"""
+    """further text to print"""
 
 
 @dataclass(frozen=True)
@@ -116,11 +116,11 @@ class Item:
     """A table or a figure of a paper."""
 
     title: str
-    """as the paper numbers and names it"""
+    """number and name in the paper"""
     trainings: Mapping[str, Training]
-    """by the name of the row or column; names are unique within a paper for one training"""
+    """trainings by the name of the row or column; within a paper a name stands for one training"""
     make: Callable[[Mapping[str, Trained], Request], Made]
-    """from those trainings that there are"""
+    """makes the item from the available trainings"""
 
 
 @cache
@@ -141,7 +141,7 @@ def folder_of(name: str, training: Training, request: Request) -> Path | None:
 
 
 def train_missing(item: Item, request: Request) -> None:
-    """Train what neither was trained nor is shipped; a stopped training goes on."""
+    """Train the runs that are neither trained nor shipped; a stopped training continues."""
     for name, training in item.trainings.items():
         if folder_of(name, training, request) is None:
             run = training.run(name, request)
@@ -150,10 +150,10 @@ def train_missing(item: Item, request: Request) -> None:
 
 
 def make(item: Item, request: Request) -> tuple[Made, dict[str, Trained]]:
-    """Make an item from the runs that there are.
+    """Make an item from the available runs.
 
     Raises:
-        ValueError: it needs trainings, and there is none.
+        ValueError: the item needs trainings, and none is available.
     """
     folders = {name: folder_of(name, t, request) for name, t in item.trainings.items()}
     runs = {name: open_run(folder) for name, folder in folders.items() if folder is not None}
@@ -176,14 +176,14 @@ def write(made: Made, folder: Path) -> list[Path]:
 
 
 def measured(paper: str) -> Path:
-    """The folder of what was recorded of a paper."""
+    """The folder of a paper's recorded items."""
     return ROOT / "analysis" / "papers" / paper / "measured"
 
 
 def record(
     paper: str, name: str, made: Made, runs: Mapping[str, Trained], request: Request, words: str
 ) -> None:
-    """Keep what was made, with the command `words` and the runs, in the paper's folder."""
+    """Write the result, with the command `words` and the runs, to the paper's folder."""
     folder = measured(paper)
     folder.mkdir(parents=True, exist_ok=True)
     for title, figure in made.figures.items():
@@ -195,7 +195,7 @@ def record(
 
 
 def _about(run: Trained) -> dict[str, Any]:
-    """What made a run, and the version of its world that the item was measured on."""
+    """Origin of a run, and the version of its world on which the item was measured."""
     about = {"command": run.config["command"], **run.steps}
     if run.config["images"] is None:
         about["world_version"] = load_world(run.config["recipe"]["world"]).version
@@ -203,7 +203,7 @@ def _about(run: Trained) -> dict[str, Any]:
 
 
 def recorded(paper: str, name: str) -> dict[str, Any] | None:
-    """What `record` kept of an item."""
+    """The record of an item, as `record` wrote it, or None."""
     file = measured(paper) / f"{name}.json"
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
@@ -222,7 +222,8 @@ def state(paper: str, name: str, request: Request) -> str:
 
 
 def show(rows: Iterable[Row]) -> str:
-    """Rows as the paper prints them: a line per model, a column per metric, the paper's figures in brackets."""
+    """Rows as the paper prints them: one line per model, one column per metric, the paper's figures in
+    brackets."""
     rows, parts = list(rows), []
     for case in dict.fromkeys(row.case for row in rows):
         some = [row for row in rows if row.case == case]
@@ -238,7 +239,7 @@ def show(rows: Iterable[Row]) -> str:
 
 
 def cell(row: Row | None) -> str:
-    """``0.9866 (0.9937)``, a dash for what there is not, and nothing for a row without both."""
+    """``0.9866 (0.9937)``, with a dash for a missing number; empty for a row without both."""
     if row is None or (row.ours is None and row.paper is None):
         return ""
     one, two = (_number(value) for value in (row.ours, row.paper))
@@ -255,7 +256,7 @@ def _number(value: float | None) -> str:
 
 
 def _columns(cells: list[list[str]]) -> str:
-    """The first column to the left, the others to the right."""
+    """Align the first column to the left, the others to the right."""
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     return "\n".join(
         "  ".join(

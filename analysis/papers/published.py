@@ -1,7 +1,7 @@
-"""Every figure that the papers print and that is measured here, by (paper, table), model, metric and case.
+"""All printed figures of the papers that are measured here, by (paper, table), model, metric and case.
 
-Their data sets were mostly never published, so figures stand side by side, not against each other. Shares are
-in [0, 1]; metrics have the names of metrics.json where it has them.
+Most of the papers' data sets were never published, so figures are shown side by side, not as a contest. Shares
+are in [0, 1]; metrics have the names of metrics.json if they occur there.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Printed:
 
     title: str
     columns: tuple[str, ...]
-    """metrics, within each case"""
+    """the metrics within each case"""
     rows: Mapping[str, tuple[float | None, ...]]
-    """by model, the figures in the order of the cases and, within each, of the columns; None for a gap"""
+    """figures by model, in the order of the cases and, within each, of the columns; None for a gap"""
     cases: tuple[str, ...] = ("",)
-    """what is measured, such as scenes with 2 objects"""
+    """the cases, such as scenes with 2 objects"""
 
     def figure(self, model: str, metric: str, case: str = "") -> float | None:
         """A figure, or None if the table has none for this model, metric and case."""
@@ -80,7 +80,7 @@ PUBLISHED: dict[tuple[str, str], Printed] = {
         },
         PIXELS,
     ),
-    # Of SPACE-P on 2 objects "399" is read as 3.99.
+    # The printed "399" of SPACE-P on 2 objects is read as 3.99.
     ("gsgn", "table4"): Printed(
         "Table 4: trained on 1 and 3 objects, 2D Shapes", INFERENCE,
         {
@@ -214,7 +214,7 @@ PUBLISHED: dict[tuple[str, str], Printed] = {
 
 
 class Reference(NamedTuple):
-    """Where the figures of a run's model stand."""
+    """Place of the printed figures of a run's model."""
 
     paper: str
     table: str
@@ -250,11 +250,11 @@ RUNS: dict[str, tuple[Reference, ...]] = {
     "denf32-clevr6": (Reference("denf", "table3", "32 x 32 cells"),),
     "denf_unimodal-clevr6": (Reference("denf", "table3", "unimodal prior"),),
 }
-"""By VARIANT-WORLD."""
+"""References of each run, by VARIANT-WORLD."""
 
 
 def figures_of(run: str) -> dict[str, float]:
-    """What the papers print of a run's model in its world, by metric; empty if nothing."""
+    """The papers' figures for a run's model in its world, by metric; empty if there are none."""
     found: dict[str, float] = {}
     for reference in RUNS.get(run, ()):
         table = PUBLISHED[reference.paper, reference.table]
@@ -264,6 +264,6 @@ def figures_of(run: str) -> dict[str, float]:
 
 
 def source_of(run: str) -> str:
-    """The papers' tables in which a run's model stands, such as "gsgn, Table 2: …"; empty if in none."""
+    """The papers' tables with a run's model, such as "gsgn, Table 2: …"; empty if there are none."""
     titles = (f"{r.paper}, {PUBLISHED[r.paper, r.table].title}" for r in RUNS.get(run, ()))
     return "; ".join(titles)

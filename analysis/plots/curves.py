@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     pass
 SHARES = ("object_count_accuracy", "object_f1", "part_count_accuracy", "part_f1", "group_f1")
 MARKERS = "osD^v<>pPX*"
-"""One an estimator, over again after the last."""
+"""Markers, one per estimator, repeated after the last."""
 CURVES = 4
-"""Numbers of a quantity that are drawn in a colour each; of a map they are all grey."""
+"""Largest number of curves of one quantity that get a colour each; with more (a map) all are grey."""
 
 
 def curves_figure(log: list[dict[str, float]]) -> Figure:
-    """Training curves: loss (and ELBO a pixel), counts and F1, and the terms of the loss, in nats.
+    """Training curves: loss (and ELBO per pixel), counts and F1, and the terms of the loss, in nats.
 
     Args:
         log: records with "step" and any of "loss", "elbo_per_pixel", the metrics in `SHARES` and
@@ -36,19 +36,19 @@ def curves_figure(log: list[dict[str, float]]) -> Figure:
     if any("elbo_per_pixel" in record for record in log):
         right = loss.twinx()
         _curve(right, log, "elbo_per_pixel", color="C0", marker=".")
-        right.set_ylabel("ELBO a pixel (nats)", color="C0")
+        right.set_ylabel("ELBO per pixel (nats)", color="C0")
     for k, name in enumerate(SHARES):
         _curve(shares, log, name, color=f"C{k}", marker=".")
     shares.set_ylim(-0.02, 1.02)
     last = {key: value for record in log for key, value in record.items() if key[:5] == "term/"}
-    last.pop("term/images", None)  # beside the loss: it would dwarf the others
+    last.pop("term/images", None)  # shown with the loss, as it would dwarf the other terms
     sites = sorted({name.split("/")[-1] for name in last})
     for name in sorted(last, key=last.get, reverse=True):
         colour = colormaps["tab20"](sites.index(name.split("/")[-1]) % 20)
         style = "--" if name.startswith("term/aux") else "-"
         _curve(terms, log, name, color=colour, linewidth=1, linestyle=style)
     terms.set_yscale("symlog", linthresh=0.1)
-    titles = "loss (nats an image)", "metrics on validation scenes", "terms of the loss (nats)"
+    titles = "loss (nats per image)", "metrics on validation scenes", "terms of the loss (nats)"
     for axes, title in zip((loss, shares, terms), titles, strict=True):
         axes.set(title=title, xlabel="step")
         axes.grid(alpha=0.3)
@@ -81,12 +81,12 @@ def comparison_figure(logs: Mapping[str, list[dict[str, float]]]) -> Figure:
 
 
 def bias_variance_figure(rows: list[dict]) -> Figure:
-    """Relative bias against relative variance of gradients, a panel a training step, both logarithmic.
+    """Relative bias against relative variance of gradients, one panel per training step, both logarithmic.
 
-    Hollow: the bias is within two standard errors of none, and is drawn at that error.
+    Hollow markers: the bias is within two standard errors of 0, and is drawn at that error.
 
     Args:
-        rows: of `analysis.gradients.compare`.
+        rows: results of `analysis.gradients.compare`.
     """
     steps = list(dict.fromkeys(row["step"] for row in rows))
     names = list(dict.fromkeys(row["estimator"] for row in rows))
@@ -117,10 +117,10 @@ def bias_variance_figure(rows: list[dict]) -> Figure:
 
 
 def race_figure(rows: list[dict]) -> Figure:
-    """Hard ELBO of trainings against time, steps and evaluations: thin a line a seed, thick their median.
+    """Hard ELBO of trainings against time, steps and evaluations. Thin lines: seeds; thick: median.
 
     Args:
-        rows: of `analysis.gradients.race`.
+        rows: results of `analysis.gradients.race`.
     """
     axes = {"seconds": "seconds", "step": "steps", "evaluations": "images run through the program"}
     figure = Figure(figsize=(13, 4), layout="constrained")
@@ -145,10 +145,10 @@ def race_figure(rows: list[dict]) -> Figure:
 
 
 def scaling_figure(rows: Sequence[dict]) -> Figure:
-    """Time of a training step against batch, image size, nodes and levels, a line a program.
+    """Time of a training step against batch, image size, nodes and levels, one line per program.
 
     Args:
-        rows: of `analysis.benchmark`, with "program" and "scaling", axis -> label -> milliseconds.
+        rows: results of `analysis.benchmark`, with "program" and "scaling", axis -> label -> milliseconds.
     """
     axes_names = list(dict.fromkeys(axis for row in rows for axis in row["scaling"]))
     figure = Figure(figsize=(3.2 * len(axes_names), 3), layout="constrained")
@@ -160,18 +160,18 @@ def scaling_figure(rows: Sequence[dict]) -> Figure:
             panel.plot(x, list(times.values()), marker="o", color=f"C{k}", label=row["program"])
         panel.set(xlabel=axis, xscale="log", yscale="log")
         panel.grid(alpha=0.3)
-    panels[0].set_ylabel("milliseconds a step")
+    panels[0].set_ylabel("milliseconds per step")
     panels[0].legend(fontsize=7)
     return figure
 
 
 def labels_figure(rows: Sequence[dict]) -> Figure:
-    """Accuracy against labels, logarithmic, a line a representation (after GSGN figure 6).
+    """Accuracy against labels, logarithmic, one line per representation (after GSGN figure 6).
 
-    Thick the mean over repeats, thin every one of them.
+    Thick lines: mean over repeats; thin: single repeats.
 
     Args:
-        rows: with "name", "labels" and "accuracy"; those of the same name and labels are repeats.
+        rows: tables with "name", "labels" and "accuracy"; rows of the same name and labels are repeats.
     """
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.subplots()

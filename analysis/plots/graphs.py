@@ -1,4 +1,7 @@
-"""Objects as graphs: nodes with codes in words, edges with what they say (Discrete-AIR, figures 3 to 5)."""
+"""Objects as graphs (Discrete-AIR, figures 3 to 5).
+
+Nodes are labelled with their codes, edges with the relations they encode.
+"""
 
 from __future__ import annotations
 
@@ -25,23 +28,23 @@ from programs.scene import Scene
 WIDTHS = (1, 1, 2, 2)
 """Widths of image, reconstruction, graph and words, in pictures."""
 SMALL = 6.5
-"""Size of words in points."""
+"""Font size of words in points."""
 
 
 def graph_figure(
     images: Tensor, scene: Scene, names: Mapping[int, str] | None = None, count: int = 4
 ) -> Figure:
-    """Scenes as graphs, a row per image: image with boxes and count, reconstruction, graph, codes in words.
+    """Scenes as graphs, one row per image: image with boxes and count, reconstruction, graph, codes in words.
 
-    In the graph nodes stand around the middle as their objects do, but apart. An edge says the offset from the
-    node of the lower number to the other, in shares of the image's side, and "CatEq" where their categories are
-    the same.
+    In the graph, nodes are placed around the middle in the order of their objects, but equally apart. An
+    edge shows the offset from the node of the lower number to the other, as a fraction of the image's side,
+    and "CatEq" if their categories are the same.
 
     Args:
         images: (B, C, H, W) in [0, 1].
-        scene: of the same images, inferred or true.
-        names: of categories.
-        count: rows at most.
+        scene: the same images' scenes, inferred or true.
+        names: names of categories.
+        count: largest number of rows.
     """
     images, scene = images[:count].detach().cpu(), first_scenes(scene, count)
     figure, rows = bare_axes(len(images), [*WIDTHS], title=True)
@@ -94,7 +97,7 @@ def _ring(centre: Tensor) -> Tensor:
 
 
 def _write_codes(axes: Axes, graph: Graph, names: Mapping[int, str] | None) -> None:
-    """The codes of one image's nodes, each node in its colour's number."""
+    """Write the codes of one image's nodes, each node's number in its colour."""
     lines = []
     for row in graph.node_rows(names):
         codes = {k: v for k, v in row.items() if k not in ("image", "node", "category")}
@@ -109,7 +112,7 @@ def matrix_figure(table: Tensor, rows: Sequence[str], columns: Sequence[str]) ->
 
     Args:
         table: (R, C) counts.
-        rows, columns: what they are of.
+        rows, columns: titles of rows and columns.
     """
     shares = table.double() / table.sum(1, keepdim=True).clamp(min=1)
     figure = Figure(

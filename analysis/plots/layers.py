@@ -31,15 +31,15 @@ from programs.scene import Scene
 
 
 def layers_figure(images: Tensor, scene: Scene, count: int = 6) -> Figure:
-    """Scenes taken apart from the front to the back, a row an image, after ECON figure 4.
+    """Scenes taken apart from the front to the back, one row per image, after ECON figure 4.
 
-    The image, the reconstruction, then of every layer what was seen of the image in its region, and its object
-    with its full shape, framed in the colour of its category; in the end the background.
+    The row shows the image, the reconstruction, then for every layer the image's pixels in its region and
+    its object with its full shape, framed in the colour of its category; and last the background.
 
     Args:
         images: (B, C, H, W) in [0, 1].
-        scene: of the same images, with masks and shapes.
-        count: rows at most.
+        scene: the same images' scenes, with masks and shapes.
+        count: largest number of rows.
     Raises:
         ValueError: the scene has no shapes.
     """
@@ -66,12 +66,14 @@ def layers_figure(images: Tensor, scene: Scene, count: int = 6) -> Figure:
     return figure
 
 
-PALE, SQUARE = (0.92, 0.78), 8
-"""Greys of the checkerboard, and its squares a side."""
+PALE = 0.92, 0.78
+"""Greys of the checkerboard."""
+SQUARE = 8
+"""Squares per side of the checkerboard."""
 
 
 def experts_figure(program: Callable, count: int = 10) -> Figure:
-    """Draws of every expert alone, a row an expert (figures 1B, 5 and 6)."""
+    """Draws of every expert alone, one row per expert (figures 1B, 5 and 6)."""
     experts = range(program.config.experts)
     figure, rows = bare_axes(len(experts), [1] * count)
     for expert, row in zip(experts, rows, strict=True):
@@ -82,12 +84,13 @@ def experts_figure(program: Callable, count: int = 10) -> Figure:
 
 
 def recombination_figure(program: Callable, count: int = 10, seed: int = 0) -> Figure:
-    """Scenes by chosen experts in chosen orders, a row a choice (figure 1C).
+    """Scenes by chosen experts in chosen orders, one row per choice (figure 1C).
 
-    Every expert of objects once, each before the last; then as many objects at random; then one more, and two.
+    First every object expert once, each in front of the last; then the same number of random objects; then one
+    more, and two more.
 
     Args:
-        seed: of the choices.
+        seed: seed of the choices.
     """
     rows_of = choices_of(program, count, torch.Generator().manual_seed(seed))
     figure, rows = bare_axes(len(rows_of), [1] * count)
@@ -99,7 +102,7 @@ def recombination_figure(program: Callable, count: int = 10, seed: int = 0) -> F
 
 
 def growth_figure(program: Callable, objects: int = 5, count: int = 10, seed: int = 0) -> Figure:
-    """Scenes that grow from the background by an object of a random expert a row (figure 7)."""
+    """Scenes that grow from the background by an object of a random expert per row (figure 7)."""
     generator = torch.Generator().manual_seed(seed)
     columns = arranged(program, choices(program, objects, count, generator))
     figure, rows = bare_axes(objects + 1, [1] * count)
@@ -110,15 +113,15 @@ def growth_figure(program: Callable, objects: int = 5, count: int = 10, seed: in
 
 
 def steps_figure(program: Callable, guide: Callable, images: Tensor, count: int = 2) -> Figure:
-    """How scenes are explained from the front to the back, a row a step (figure 4).
+    """The explanation of scenes from the front to the back, one row per step (figure 4).
 
-    Left the image, and the reconstruction below it. Then of every step the scope, the region in it that the
-    winner explains, its reconstruction there, the whole object and its full shape. The last step takes what is
-    left.
+    Left are the image, and the reconstruction below it. Then follow for every step the scope, the region in it
+    that the winner explains, its reconstruction there, the whole object and its full shape. The last step
+    explains the rest.
 
     Args:
         images: (B, C, S, S) in [0, 1], on the program's device.
-        count: images at most.
+        count: largest number of images.
     """
     images = images[:count]
     scene, experts = infer(program, guide, images).cpu(), winners(program, guide, images)
@@ -156,14 +159,14 @@ def _steps(scene: Scene, image: Tensor, b: int) -> Iterator[tuple[Tensor, ...]]:
 def segments_figure(
     program: Callable, guide: Callable, images: Tensor, truth: Scene, layers: int, count: int = 5
 ) -> Figure:
-    """Scenes taken apart with another number of layers than in training, a row an image (figure 8).
+    """Scenes taken apart with another number of layers than in training, one row per image (figure 8).
 
-    The image, the reconstruction, true and inferred regions in a colour an object, and the whole objects from
-    the front to the back. What the expert of backgrounds explains is black.
+    The row shows the image, the reconstruction, true and inferred regions in one colour per object, and the
+    whole objects from the front to the back. Regions of the background expert are black.
 
     Args:
         images: (B, C, S, S) in [0, 1], on the program's device.
-        truth: of the same images, with masks.
+        truth: the same images' true scenes, with masks.
         layers: T, the last included.
     """
     images, truth = images[:count], truth[:count].cpu()

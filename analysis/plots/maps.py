@@ -1,4 +1,4 @@
-"""Kinds of pictures below each other, a column per image, numbers as heat maps (DeNF, figures 3 and 4)."""
+"""A grid with one column per image and one row per kind of picture; numbers are drawn as heat maps."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from programs.scene import Scene
 
 
 def maps_figure(rows: Mapping[str, Tensor], boxed: Mapping[str, Scene] | None = None) -> Figure:
-    """Pictures (B, C, H, W) and maps (B, h, w) by name, as many in each, a row per name.
+    """Pictures (B, C, H, W) and maps (B, h, w) by name, one row per name (after DeNF, figures 3 and 4).
 
-    The colours of a map go from the least to the greatest of its row's numbers, which stand beside its name.
+    The colours of a map range from the least to the greatest number of its row; both are printed with its name.
 
     Args:
-        boxed: scenes of the same images, whose boxes are drawn on the row of that name.
+        boxed: name of a row -> scenes of the same images, whose boxes are drawn on that row.
     """
     number = len(next(iter(rows.values())))
     figure, table = bare_axes(len(rows), [1] * number)

@@ -1,4 +1,4 @@
-"""Checks of a posterior as pictures: replicated images, k-hat, calibration."""
+"""Figures of posterior checks: replicated images, k-hat, calibration."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from analysis.plots.curves import CURVES, MARKERS
 
 
 def predictive_figure(checks: Sequence[Check]) -> Figure:
-    """Predictive checks, a row a check, a column a quantity: observed (black) on replicated (blue).
+    """Predictive checks, one row per check, one column per quantity: observed (black) on replicated (blue).
 
-    For the posterior check, whose replicates belong to one image each, p-values over images instead.
+    The posterior check, whose replicates belong to one image each, shows p-values over images instead.
     """
     columns = max(len(check.p_value) for check in checks)
     figure = Figure(figsize=(2.3 * columns, 1.9 * len(checks)), layout="constrained")
@@ -74,10 +74,10 @@ def khat_figure(khat: Tensor) -> Figure:
 
 
 def calibration_figure(calibration: Calibration) -> Figure:
-    """Is the guide's uncertainty right: ranks, probabilities, intervals; on the dashed lines where it is.
+    """Calibration by ranks, probabilities and intervals; a calibrated guide lies on the dashed lines.
 
-    Left the coverage of ranks less the level, in the band (grey) where those of the posterior stay in 19 of 20
-    sets; thin and grey the cells of a map. Error bars are one standard error, were the guide the posterior.
+    Left is the coverage of ranks minus the level, with the band (grey) in which the posterior's stays in 19 of
+    20 sets; thin grey lines are cells of a map. Error bars are one standard error if the guide is calibrated.
     """
     figure = Figure(figsize=(15, 4.2), layout="constrained")
     left, middle, right = figure.subplots(1, 3)

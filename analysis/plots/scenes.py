@@ -28,17 +28,20 @@ from programs.blocks import render
 from programs.scene import Nodes, Scene
 
 THIN = {"linewidth": 0.9}
+"""Line style of the frames of levels between the first and the last."""
 DASHED = {"linewidth": 0.9, "linestyle": (0, (3, 1.5))}
-"""Frames of levels between the first and the last, and of the last."""
+"""Line style of the frames of the last level."""
 
 COLOURS = ("#ff9f1c", "#2ec4b6", "#e05cff", "#a6d854", "#4d9de0", "#ff5d73", "#f2e94e", "#b8b8ff")
-"""One a slot, over again after the last; light enough for black, dark enough for white."""
+"""Colours of slots, repeated after the last; visible on black and on white."""
 CROP = 48
-"""Pixels a side of a patch cut out of the image, where a node brings none of its own."""
+"""Pixels per side of a patch cut out of the image, for nodes without a patch."""
 MOST = 6
 """Columns of objects; with more slots than this, only the present objects are shown."""
-INCH, DPI = 1.4, 110
-"""Size of a picture in inches, and dots an inch in files."""
+INCH = 1.4
+"""Size of a picture in inches."""
+DPI = 110
+"""Dots per inch in files."""
 MARGIN = 1.6
 """Inches at the left of strips, for their titles."""
 
@@ -51,16 +54,16 @@ def save(figure: Figure, path: str | Path) -> None:
 
 
 def scene_graph_figure(images: Tensor, scene: Scene, count: int = 6) -> Figure:
-    """Scene graphs, a row an image, after GSGN figure 2.
+    """Scene graphs, one row per image, after GSGN figure 2.
 
     The image with its boxes (the first level's solid, those of levels in between thin, the leaves'
     dashed, all in the first level's colour), the reconstruction, then for every slot of the first
-    level the node's patch and beside it its descendants', a square a level: siblings share the square
-    of their parent. Empty slots are left blank. Patches are the nodes' own, or else cut out of the
+    level the node's patch and beside it its descendants', one square per level: siblings share the square
+    of their parent. Empty slots are blank. Patches are the nodes' own, or else cut out of the
     reconstruction.
 
     Args:
-        images: (B, C, H, W) in [0, 1], what was seen.
+        images: (B, C, H, W) in [0, 1], the inputs.
         scene: the graphs of the same images, inferred or true.
         count: rows at most.
     """
@@ -123,7 +126,7 @@ def object_figure(scene: Scene, columns: int = 12, count: int = 48) -> Figure:
 
 
 def memory_figure(patches: Tensor) -> Figure:
-    """Templates and how they may look (GSGN, figure 8): the shape above, samples of its prior below.
+    """Templates and their appearances (GSGN, figure 8): the shape above, samples of its prior below.
 
     Args:
         patches: (M, count, 4, h, w), the mask last: ``program.memory.samples(count)``.
@@ -138,7 +141,7 @@ def memory_figure(patches: Tensor) -> Figure:
 
 
 def edit_figure(scenes: Mapping[str, Scene]) -> Figure:
-    """A batch edited in several ways, side by side with titles, a row an image (after GSGN figure 4).
+    """A batch edited in several ways, side by side with titles, one row per image (after GSGN figure 4).
 
     Args:
         scenes: by title, as many images in each, drawn already by `analysis.edit.render`.
@@ -147,7 +150,7 @@ def edit_figure(scenes: Mapping[str, Scene]) -> Figure:
 
 
 def pictures_figure(columns: Mapping[str, Tensor]) -> Figure:
-    """Pictures (B, C, H, W) by title, as many in each, side by side, a row an image."""
+    """Pictures (B, C, H, W) by title, as many in each, side by side, one row per image."""
     number = len(next(iter(columns.values())))
     figure, rows = bare_axes(number, [1] * len(columns), title=True)
     for (title, pictures), column in zip(columns.items(), rows.T, strict=True):
@@ -158,7 +161,7 @@ def pictures_figure(columns: Mapping[str, Tensor]) -> Figure:
 
 
 def strips_figure(strips: Mapping[str, Tensor], columns: int = 10) -> Figure:
-    """Pictures (n, C, H, W) by title, in lines of so many, the title at the left of its first line."""
+    """Pictures (n, C, H, W) by title, `columns` per line, the title at the left of its first line."""
     lines = [
         (title if k == 0 else "", part)
         for title, pictures in strips.items()
@@ -182,21 +185,21 @@ def first_scenes(scene: Scene, count: int) -> Scene:
 
 
 def _patches(scene: Scene, nodes: Nodes) -> Tensor:
-    """(B, N, C, h, w) what a node looks like in its own frame, black where it is transparent."""
+    """(B, N, C, h, w) a node's picture in its own frame, black where it is transparent."""
     if nodes.patch is not None:
         return nodes.patch[:, :, :-1] * nodes.patch[:, :, -1:]
     return render.crop(scene.image[:, None], nodes.pose[:, None], CROP)[:, 0]
 
 
 def _families(scene: Scene) -> list[Tensor]:
-    """(B, N) a level: the first level's node that each descends from."""
+    """(B, N) per level: the ancestor of each node in the first level."""
     number = range(1, len(scene.levels))
     first = torch.arange(scene.objects.pres.shape[1]).expand(scene.objects.pres.shape)
     return [first, *(owners(replace(scene, levels=scene.levels[: k + 1])) for k in number)]
 
 
 def _spots(scene: Scene) -> list[Tensor]:
-    """(B, N, 3) a level: left, top and side of a node's square, in the unit square of its family.
+    """(B, N, 3) per level: left, top and side of a node's square, in the unit square of its family.
 
     Siblings divide their parent's square into as many squares as the largest family of a level needs.
     """
@@ -205,7 +208,7 @@ def _spots(scene: Scene) -> list[Tensor]:
     for nodes in scene.levels[1:]:
         siblings = nodes.parent[:, :, None] == nodes.parent[:, None]
         place = siblings.tril(-1).sum(-1)  # (B, N): how many come before
-        number = math.isqrt(int(place.max())) + 1  # squares a side
+        number = math.isqrt(int(place.max())) + 1  # squares per side
         above = spots[-1].gather(1, nodes.parent[..., None].expand(-1, -1, 3))
         side = above[..., 2] / number
         corner = torch.stack([place % number, place // number], -1)
@@ -214,7 +217,7 @@ def _spots(scene: Scene) -> list[Tensor]:
 
 
 def _slots(objects: Nodes, image: int, columns: int) -> list[int]:
-    """Which objects to show: a column a slot, or the present ones if there are too many slots."""
+    """The objects to show: one column per slot, or the present objects if there are too many slots."""
     if objects.pres.shape[1] <= columns:
         return list(range(columns))
     return objects.present[image].nonzero()[:columns, 0].tolist()
@@ -270,7 +273,7 @@ def _outline(points: object, colour: str, **style: object) -> Polygon:
 
 
 def coloured(masks: Tensor, shown: Tensor) -> Tensor:
-    """(3, S, S) those regions of (N, S, S) that are shown (N,), each in its slot's colour, on black."""
+    """(3, S, S) the shown (N,) regions of (N, S, S), each in its slot's colour, on black."""
     colours = torch.tensor([to_rgb(colour_of(slot)) for slot in range(len(masks))])
     return torch.einsum("nhw,nc->chw", (masks * shown[:, None, None]).float(), colours)
 

@@ -1,10 +1,12 @@
-"""What a trained guide says of images: its mode as a Scene, hard draws, and importance weights.
+"""Inference with a trained guide: its mode as a Scene, hard draws, and importance weights.
 
 Everything here uses hard draws and probability-mass scoring, whatever estimator trained the guide. Draws of
-an image are more rows of the batch: any program with a plate ``batch`` is vectorised over draws and images.
+an image are further rows of the batch, so any program with a plate ``batch`` is vectorised over draws and
+images.
 
 The primitive is a table of log-weights log p(x, z) - log q(z | x), (draws, images), in nats. Its mean over
-draws is the ELBO, its log-mean-exp the IWAE bound; `ess` and `khat` say whether the weights can be trusted.
+draws is the ELBO, its log-mean-exp the IWAE bound; `ess` and `khat` measure whether the weights can be
+trusted.
 
 Shape legend: S draws, B images.
 """

@@ -1,18 +1,18 @@
-"""Is the guide's uncertainty right? Ranks, coverage and reliability of its draws against the truth.
+"""Calibration of a guide: ranks, coverage and reliability of its draws against the truth.
 
-Everything here rests on one fact: if the guide is the posterior then, given the image, the truth is one more
-draw. So its rank among S draws is uniform on 0, …, S (simulation-based calibration, SBC; Talts et al., 2018),
-and any score of the truth is distributed as the same score of a draw taken out. This is exact for any number
-of draws and for discrete quantities, with ties broken at random.
+All checks follow from one fact: if the guide is the posterior then, given the image, the truth is one more
+draw. So its rank among S draws is uniform on 0, …, S (simulation-based calibration, SBC; Talts et al.,
+2018), and any score of the truth is distributed as the same score of a draw taken out. This is exact for
+any number of draws and for discrete quantities, with ties broken at random.
 
-It holds where truth and image come from the program itself: `simulate`. A guide trained on a world may never
-have seen such images. On the world's scenes program and guide are measured together: even the posterior is
-wrong there as far as the program is not the world.
+It holds where truth and image come from the program itself: `simulate`. A guide trained on a world may
+never have seen such images. On the world's scenes program and guide are measured together: there even the
+exact posterior is miscalibrated to the extent that the program differs from the world.
 
 The numeric core takes tensors: `ranks`, `tarp`, `pit`, `coverage`, `reliability`, `ranked_probability_score`.
 `sbc` and `calibration` take a program and its guide. Randomness is torch's: `pyro.set_rng_seed` before.
 
-Shape legend: B images, S draws, D numbers that describe a scene, K events an image, N slots.
+Shape legend: B images, S draws, D numbers that describe a scene, K events per image, N slots.
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ from analysis.scores.counts import OBJECT_RADIUS
 from programs.scene import Nodes, Scene, concatenate
 
 DRAWS = 99
-"""S, so that there are 100 ranks and levels in per cent are exact."""
+"""S, for which there are 100 ranks, so that levels in per cent are exact."""
 LEVELS = (0.5, 0.8, 0.95)
 """Levels of the intervals."""
 BINS = 10
-"""Bins of probability, equally wide."""
+"""Number of bins of probability, equally wide."""
 REPLICATES = 10_000
-"""Sets of uniform ranks that a set is compared with."""
+"""Sets of uniform ranks with which a set is compared."""
 EXCHANGES = 1_000
-"""Times that truths change places with draws."""
+"""Number of random exchanges of truths with draws."""
 ROWS = 100
-"""Scenes measured a pass."""
+"""Scenes measured per pass."""
 BOX = ("centre_x", "centre_y", "extent_x", "extent_y")
-"""What an object's box is, in the image frame; extents along its own axes."""
+"""Names of the numbers of an object's box, in the image frame; extents along its own axes."""
 NODES = {"pres": lambda scene: scene.objects.pres, "pose": lambda scene: scene.objects.pose}
-"""What is drawn of each object beside the quantities."""
+"""Functions of each object that are drawn beside the quantities."""
 
 
 # Ranks
 
 
 def ranks(truth: Tensor, draws: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """(B,) int64 rank, 0 to S, of truth (B,) among draws (S, B): how many are smaller, ties broken at random.
+    """(B,) int64 rank of truth (B,) among draws (S, B): number of smaller draws, ties broken at random.
 
     Raises:
-        ValueError: shapes that do not fit, or a value that is no number.
+        ValueError: the shapes do not fit, or a value is NaN.
     """
     _check(truth, draws)
     if truth.isnan().any() or draws.isnan().any():
@@ -67,12 +67,12 @@ def ranks(truth: Tensor, draws: Tensor, generator: torch.Generator | None = None
 
 @dataclass(frozen=True)
 class RankStatistics:
-    """Ranks of B truths, each among S draws of its own, and how far they are from uniform."""
+    """Ranks of B truths, each among its own S draws, and their distance from uniform."""
 
     ranks: Tensor
     """(B,) int64, 0 to S"""
     draws: int
-    """S"""
+    """S, the number of draws per truth"""
 
     @property
     def levels(self) -> Tensor:
@@ -81,7 +81,7 @@ class RankStatistics:
 
     @property
     def coverage(self) -> Tensor:
-        """(S + 2,) share of the ranks below k; on average the level, were they uniform."""
+        """(S + 2,) share of the ranks below k; for uniform ranks its mean is the level."""
         return self._below / len(self.ranks)
 
     @property
@@ -96,17 +96,17 @@ class RankStatistics:
 
     @property
     def p_value(self) -> float:
-        """Probability that uniform ranks are, at some level, as improbable as these.
+        """Probability that uniform ranks are at least as improbable, at some level, as these.
 
-        The statistic is the smallest of the two-sided binomial p-values over all levels, its distribution that
-        of `REPLICATES` sets of uniform ranks (Säilynoja, Bürkner, Vehtari, 2022). It is sensitive in the tails,
-        where ranks of an overconfident guide pile up. At least 1 / (`REPLICATES` + 1).
+        The statistic is the smallest of the two-sided binomial p-values over all levels, compared with that
+        of `REPLICATES` sets of uniform ranks (Säilynoja, Bürkner, Vehtari, 2022). It is sensitive in the
+        tails, where ranks of an overconfident guide pile up. The result is at least 1 / (`REPLICATES` + 1).
         """
         table = _p_values(len(self.ranks), self.draws)
         return float(table[self._below[1:-1].numpy(), np.arange(self.draws)].min())
 
     def band(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
-        """Least and largest coverage, (S + 2,) each: uniform ranks stay within at all levels together.
+        """Least and largest coverage, (S + 2,) each, between which uniform ranks stay at all levels together.
 
         `coverage` leaves it if and only if `p_value` is below 1 - `level`.
         """
@@ -125,7 +125,7 @@ class RankStatistics:
 
 @lru_cache
 def _p_values(number: int, draws: int) -> np.ndarray:
-    """(number + 1, S) p-value, for all levels together, of so many of `number` ranks below k = 1, …, S."""
+    """(number + 1, S) p-value, for all levels together, of 0 to `number` ranks below k = 1, …, S."""
     from scipy.stats import binom
 
     below, level = np.arange(number + 1)[:, None], np.arange(1, draws + 1) / (draws + 1)
@@ -146,8 +146,8 @@ def tarp(
     """Expected coverage of balls around random points (TARP; Lemos et al., 2023).
 
     The ball around a reference that holds k of S + 1 draws should hold the truth with probability k / (S + 1).
-    What is ranked is the distance to the reference, Euclidean: standardise before. All numbers are judged
-    jointly, so that wrong correlations are seen, which no rank of one number shows.
+    The ranked number is the Euclidean distance to the reference, so standardise first. All numbers are
+    judged jointly, which detects wrong correlations that no rank of one number shows.
 
     Args:
         truth: (B, D).
@@ -172,20 +172,21 @@ class Coverage(NamedTuple):
     """Shares of central intervals that hold the truth."""
 
     levels: Tensor
-    """(L,) what they should be"""
+    """(L,) the nominal levels"""
     shares: Tensor
-    """(L,) what they are"""
+    """(L,) the measured shares"""
     errors: Tensor
     """(L,) standard errors of the shares at those levels: binomial, as if all truths were independent"""
     number: int
-    """truths"""
+    """number of truths"""
 
 
 def pit(truth: Tensor, draws: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """(E,) randomised probability integral transforms of truth (E,) among draws (S, E), in [0, 1].
 
-    Uniform under the posterior, discrete quantities included: where draws tie with the truth, or leave a gap,
-    the value is uniform over what is left open. NaN among the draws stand for none, so numbers may differ.
+    They are uniform under the posterior, also for discrete quantities: where draws tie with the truth, or
+    leave a gap, the value is uniform over the possible ones. NaNs among the draws are left out, so truths
+    may have different numbers of draws.
     """
     _check(truth, draws)
     below, equal = (draws < truth).sum(0), (draws == truth).sum(0)
@@ -194,11 +195,11 @@ def pit(truth: Tensor, draws: Tensor, generator: torch.Generator | None = None) 
 
 
 def coverage(transforms: Tensor, levels: tuple[float, ...] = LEVELS) -> Coverage:
-    """How often central intervals hold the truth, from its transforms (E,) by `pit`.
+    """Shares of central intervals that hold the truth, from its transforms (E,) by `pit`.
 
-    An interval runs from quantile (1 - level) / 2 to (1 + level) / 2. Those of counts would hold more than
-    their level if closed and less if open; a randomised transform takes a value at the border in as often as
-    makes the level exact.
+    An interval runs from quantile (1 - level) / 2 to (1 + level) / 2. Closed intervals of counts would hold
+    more than their level, open ones less; a randomised transform includes a value at the border with the
+    probability that makes the level exact.
     """
     level, number = torch.tensor(levels, dtype=torch.float64), len(transforms)
     shares = ((transforms[:, None] - 0.5).abs() <= level / 2).double().mean(0)
@@ -210,22 +211,22 @@ def coverage(transforms: Tensor, levels: tuple[float, ...] = LEVELS) -> Coverage
 
 @dataclass(frozen=True)
 class Reliability:
-    """Probabilities of events, in bins, against how often these were true."""
+    """Probabilities of events, in bins, against their frequencies."""
 
     probability: Tensor
-    """(bins,) mean probability of a bin's events; bins without any are left out"""
+    """(bins,) mean probability of a bin's events; empty bins are left out"""
     frequency: Tensor
-    """(bins,) share of them that were true"""
+    """(bins,) share of a bin's events that were true"""
     error: Tensor
-    """(bins,) standard error of that share, were the probabilities right: binomial"""
+    """(bins,) binomial standard error of that share if the probabilities are right"""
     number: Tensor
-    """(bins,) int64 events"""
+    """(bins,) int64 number of events"""
     brier: float
     """mean squared difference of probability and truth (Brier, 1950); 0 is best"""
     ece: float
     """expected calibration error: distance of frequency and probability, mean over events (Naeini, 2015)"""
     p_value: float
-    """probability of an error as large, or larger, were the guide the posterior"""
+    """probability of at least this error if the guide is the posterior"""
 
 
 def reliability(
@@ -234,16 +235,16 @@ def reliability(
     valid: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Reliability:
-    """Whether events are true as often as draws say.
+    """Compare the frequencies of events with the probabilities that draws give them.
 
-    The p-value lets the truth change places with a draw, image by image, all events of an image together,
-    `EXCHANGES` times. So it takes into account that the error is positive even for the posterior, that S
-    draws give a probability with an error, and that events of an image depend on each other.
+    For the p-value, the truth is exchanged with a draw, image by image, all events of an image together,
+    `EXCHANGES` times. So it takes into account that the error is positive even for the posterior, that S draws
+    give a probability with an error, and that events of an image depend on each other.
 
     Args:
         truth: (B, K) bool.
         draws: (S, B, K) bool.
-        valid: (B, K) bool, events to be judged, at least one; all if not given.
+        valid: (B, K) bool, events to judge, at least one; all by default.
     """
     _check(truth, draws)
     valid = torch.ones_like(truth) if valid is None else valid
@@ -317,20 +318,21 @@ def _check(truth: Tensor, draws: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Draws of a guide against the truth about B images."""
+    """Results of all checks of a guide's draws against the truth of B images."""
 
     ranks: dict[str, RankStatistics]
-    """of each number that describes a scene: ``centroid[0]``, ``occupancy[3,4]``"""
+    """ranks of each number that describes a scene: ``centroid[0]``, ``occupancy[3,4]``"""
     tarp: RankStatistics
-    """of all of them together"""
+    """ranks of all numbers together"""
     presence: Reliability | None
-    """of the objects found; None if the guide found none"""
+    """reliability of presence of the found objects; None if the guide found none"""
     count: Reliability
-    """of P(n = k), how many objects there are"""
+    """reliability of P(n = k), n the number of objects"""
     rps: float
     """mean ranked probability score of the number of objects, in objects"""
     coverage: dict[str, Coverage]
-    """of intervals of ``n_objects`` and, if objects were found, their boxes: ``centre_x``, ``extent_y``, …"""
+    """coverage of intervals of ``n_objects`` and, if objects were found, of boxes: ``centre_x``,
+    ``extent_y``, …"""
 
     def summary(self) -> dict[str, float]:
         """The numbers to report: p-values ``*_p``, errors, scores, and shares like ``coverage80_centre_x``.
@@ -354,8 +356,8 @@ class Calibration:
 def simulate(program: Callable, number: int) -> tuple[Tensor, Scene]:
     """Images (number, C, H, W) and the Scenes behind them, from the program itself.
 
-    Images are the values of the site ``images``, noise included, so pixels may lie outside [0, 1]. They are
-    to be given to the guide as they are: clipped ones would not be the program's.
+    Images are the values of the site ``images``, noise included, so pixels may lie outside [0, 1]. Give
+    them to the guide unchanged: clipped images would not be the program's.
 
     Raises:
         ValueError: the program has no site ``images``, or returns no Scene.
@@ -382,13 +384,13 @@ def sbc(
 ) -> dict[str, RankStatistics]:
     """Simulation-based calibration: ranks of a program's own scenes among the guide's draws.
 
-    Of every number of every quantity on its own: of m p-values the least is about 1 / m by chance.
+    Every number of every quantity is ranked separately: the least of m p-values is about 1 / m by chance.
 
     Args:
-        number: scenes to simulate.
-        draws: S of each.
+        number: number of scenes to simulate.
+        draws: S, draws per scene.
         of: test quantities of Scenes.
-        rows: draws of images a pass, as in `posterior.draw`.
+        rows: draws of images per pass, as in `posterior.draw`.
     """
     images, truth = simulate(program, number)
     return _ranks(_measured(truth, of), _drawn(program, guide, images, draws, of, rows))
@@ -404,32 +406,34 @@ def calibration(
     radius: float = OBJECT_RADIUS,
     rows: int | None = None,
 ) -> Calibration:
-    """Every check of the guide's draws against the truth; `simulate` gives images and truth, so does a world.
+    """All checks of the guide's draws against the truth; images and truth come from `simulate`, or from a
+    world.
 
     Slots switch labels between draws, so objects are identified by place. One more draw of each image is the
     reference. An object present in it is *found* by another draw, or by the truth, if `metrics.match` pairs
     it with a node there, one to one, at most `radius` away. Then
 
     * its probability of presence is the share of the S draws that find it, and the event is that the truth
-      does. Of an object that is never drawn nothing is asked: `count` and the ranks of `occupancy` see it;
+      does. Objects that are never drawn are not scored here; `count` and the ranks of `occupancy` include
+      them;
     * its box has a posterior, the boxes in the draws that find it, for the true box if the truth finds it.
-      All lie within `radius` of the reference: how far off the others are, presence tells.
+      All lie within `radius` of the reference; presence covers objects farther off.
 
     The reference does not depend on the truth, so both are exact for the posterior. Compare extents with a
-    world's only where program and world mean the same by a box (a glimpse is larger than its digit).
+    world's only if program and world define boxes in the same way (a glimpse is larger than its digit).
 
     Args:
         images: (B, C, H, W).
         truth: B scenes; quantities that they do not have are left out.
         draws: S.
         of: test quantities of Scenes.
-        radius: in the image frame.
-        rows: draws of images a pass, as in `posterior.draw`.
+        radius: largest distance of a match, in the image frame.
+        rows: draws of images per pass, as in `posterior.draw`.
     """
     drawn = _drawn(program, guide, images, draws + 1, {**of, **NODES}, rows)
     reference, *others = map(_objects, drawn.pop("pres"), drawn.pop("pose"))
     true, drawn = _measured(truth, of), {name: value[1:] for name, value in drawn.items()}
-    # alike, if the guide is the posterior:
+    # exchangeable if the guide is the posterior:
     same = [_objects(truth.objects.pres, truth.objects.pose), *others]
     n = torch.stack([objects.present.sum(1) for objects in same])
     covered = {"n_objects": coverage(pit(n[0], n[1:]))}
@@ -471,7 +475,7 @@ def _measured(truth: Scene, of: Quantities) -> dict[str, Tensor]:
 
 
 def _ranks(true: dict[str, Tensor], drawn: dict[str, Tensor]) -> dict[str, RankStatistics]:
-    """Of each number of the quantities, (B, ...) and (S, B, ...), that both have."""
+    """Ranks of each number of the quantities, (B, ...) and (S, B, ...), that both have."""
     both = _common(true, drawn)
     values = quantities.scalars({name: true[name] for name in both}, lead=1)
     draws = quantities.scalars({name: drawn[name] for name in both}, lead=2)
@@ -504,7 +508,7 @@ def _common(true: dict[str, Tensor], drawn: dict[str, Tensor]) -> list[str]:
 
 
 def _objects(pres: Tensor, pose: Tensor) -> Nodes:
-    """Of these only presence and place are known."""
+    """Nodes of which only presence and place are known."""
     nothing = torch.zeros_like(pres).cpu()
     return Nodes(pres.cpu(), pose.cpu(), nothing, nothing.long())
 

@@ -27,21 +27,21 @@ from programs.scene import Scene, concatenate
 Quantities = Mapping[str, Callable[..., Tensor]]
 """Test quantities by name (`analysis.posterior.quantities`)."""
 VALUES = 2**20
-"""Pixels times channels of a pass: 85 rows of 3 by 64 by 64. Memory grows with it."""
+"""Pixels times channels per pass, such as 85 rows of 3 by 64 by 64; memory grows with it."""
 PRIOR_ROWS = 100
-"""Scenes of the prior a pass."""
+"""Scenes of the prior per pass."""
 FAR = 100
-"""No noise takes pixels of [0, 1] as far as this, but pixels of 0 to 255 are."""
+"""Images with pixels beyond ±FAR are taken for images of 0 to 255 and refused."""
 SHAPE = ("size", "colours")
-"""Of images, in a program's Config."""
+"""Config fields that fix an image's shape."""
 
 
 class Mode(Messenger):
     """Every latent takes the most likely value of its own distribution instead of a draw.
 
     Args:
-        soft: Bernoullis take their probability.
-        sites: pattern of the latents that do; others are drawn.
+        soft: whether Bernoullis take their probability.
+        sites: pattern of the latents at their mode; others are drawn.
     """
 
     def __init__(self, soft: bool = False, sites: str = "*") -> None:
@@ -54,7 +54,7 @@ class Mode(Messenger):
         if fnmatchcase(msg["name"], self.sites):
             if isinstance(msg["fn"], Bernoulli):
                 mean = msg["fn"].mean
-                hard = (mean > 0.5).to(mean.dtype)  # torch's own mode of a tie is NaN
+                hard = (mean > 0.5).to(mean.dtype)  # for a tie torch's own mode is NaN
                 msg["value"] = mean if self.soft else hard
             else:
                 msg["value"] = most_likely(msg["fn"])
@@ -62,10 +62,10 @@ class Mode(Messenger):
 
 
 def most_likely(fn: TorchDistribution) -> Tensor:
-    """The mode of a distribution, or, where torch has none, another point that stands for it.
+    """The mode of a distribution, or, if torch has none, another point in its place.
 
-    That is the base's mode, transformed, of a transformed distribution; the mode of the most probable
-    component of a mixture; the value of a Delta; else the mean, and a draw where the mean is not finite either.
+    For a transformed distribution it is the base's mode, transformed; for a mixture the mode of the most
+    probable component; for a Delta its value; else the mean, or a draw if the mean is not finite either.
     """
     if isinstance(fn, Delta):
         return fn.v
@@ -107,10 +107,10 @@ def infer(
 
     Args:
         images: (B, C, H, W) in [0, 1], on the program's device.
-        soft: presence is its probability, not 0 or 1: how sure the guide is of an object.
-        rows: images a pass; as many as have `VALUES` if not given.
+        soft: whether presence is its probability (the guide's confidence in an object), not 0 or 1.
+        rows: images per pass; by default as many as have `VALUES`.
     Raises:
-        ValueError: `images` are not what is expected.
+        ValueError: `images` have a wrong shape, type or range.
     """
     scenes = [scene for scene, _ in modes(program, guide, images, soft, rows)]
     return concatenate(scenes) if isinstance(scenes[0], Scene) else None
@@ -139,7 +139,7 @@ def passes(
     Yields:
         Which images these rows are of, and the traces of program and guide.
     Raises:
-        ValueError: `images` are not what is expected.
+        ValueError: `images` have a wrong shape, type or range.
     """
     check_images(images, program)
     index = torch.arange(draws * len(images), device=images.device) % len(images)
@@ -180,7 +180,7 @@ def _rows(images: Tensor) -> int:
 
 @dataclass(frozen=True)
 class Draws:
-    """Hard draws of the guide for every image, how program and guide score them, and what they predict."""
+    """Hard draws of the guide for every image, their log-probabilities, and replicated images."""
 
     latents: dict[str, Tensor]
     """site -> (S, B, *plates, *event); discrete ones as integers"""
@@ -293,7 +293,7 @@ def simulations(
 def _table(
     latent: Trace, program: Trace, pixels: Tensor, of: Quantities, of_images: Quantities
 ) -> dict[str, dict]:
-    """Rows of `Draws`: latents of one trace, what the program's returned, and its pictures."""
+    """Rows of `Draws`: latents of one trace, quantities of the program's Scene, and its pictures."""
     scene, sites = program.nodes["_RETURN"]["value"], latent_sites(latent).items()
     return {
         "latents": {name: _compact(site, within_batch(site)) for name, site in sites},

@@ -1,4 +1,4 @@
-"""Scenes in layers: what experts draw alone, who paints backgrounds, and how scenes grow."""
+"""Layers: what each expert draws alone, which expert paints the background, how scenes are built up."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from programs.blocks import render
 from programs.scene import Scene
 
 PROBES = 32
-"""Objects of every expert that are drawn to find out who paints backgrounds."""
+"""Draws per expert used to find the background expert."""
 
 
 def has_layers(program: object, scene: Scene | None) -> bool:
-    """Whether the pictures here can be drawn of a program, and of a scene that it returned."""
+    """Whether these pictures can be drawn for a program, and for a scene that it returned."""
     if scene is None or not scene.levels or not hasattr(program, "arrange"):
         return False
     nodes = scene.objects
@@ -27,20 +27,20 @@ def has_layers(program: object, scene: Scene | None) -> bool:
 
 @torch.no_grad()
 def objects_of(program: Callable, expert: int, number: int) -> tuple[Tensor, Tensor]:
-    """What one expert draws: colours (B, C, S, S) and full shapes m̃ (B, S, S) of `number` draws."""
+    """Draws of one expert: colours (B, C, S, S) and full shapes m̃ (B, S, S) of `number` draws."""
     scene = program.arrange([expert, expert], number).cpu()
     colours, shapes = wholes(scene)
     return colours[:, 0], shapes[:, 0]
 
 
 def ground(program: Callable) -> int:
-    """The expert of backgrounds: the one whose shapes cover the most."""
+    """The background expert, whose shapes cover the most pixels."""
     experts = range(program.config.experts)
     return max(experts, key=lambda k: float(objects_of(program, k, PROBES)[1].mean()))
 
 
 def roles(program: Callable) -> tuple[int, list[int]]:
-    """The expert of backgrounds, and those of objects: the others, or the same where it is alone."""
+    """The background expert, and the object experts: the others, or the same if it is the only one."""
     back = ground(program)
     return back, [k for k in range(program.config.experts) if k != back] or [back]
 
@@ -48,7 +48,7 @@ def roles(program: Callable) -> tuple[int, list[int]]:
 def wholes(scene: Scene) -> tuple[Tensor, Tensor]:
     """Colours (B, N, C, S, S) and full shapes (B, N, S, S) of all objects, present or not, hidden parts too.
 
-    Nodes know their colours inside their frames; farther out those at the edges go on.
+    Nodes have colours inside their frames; outside, the colours at the edges continue.
     """
     nodes, size = scene.objects, scene.image.shape[-1]
     grid = render.pixel_grid(render.inverse(nodes.pose), size).flatten(0, 1)
@@ -65,12 +65,12 @@ def growth(scene: Scene) -> Tensor:
 
 @torch.no_grad()
 def arranged(program: Callable, orders: Sequence[Sequence[int]]) -> list[Tensor]:
-    """For each order of experts, from the back, (N + 1, C, S, S): how a scene of theirs grows."""
+    """For each order of experts, from the back, (N + 1, C, S, S): the growth of a scene by these experts."""
     return [growth(program.arrange(order).cpu())[0] for order in orders]
 
 
 def winners(program: Callable, guide: Callable, images: Tensor) -> Tensor:
-    """(B, T) which expert explains each layer, the front first, at the guide's mode.
+    """(B, T) index of the expert that explains each layer, the front first, at the guide's mode.
 
     Args:
         images: (B, C, S, S) in [0, 1], on the program's device.
@@ -82,7 +82,7 @@ def winners(program: Callable, guide: Callable, images: Tensor) -> Tensor:
 
 
 def choices(program: Callable, objects: int, count: int, generator: torch.Generator) -> list:
-    """`count` orders of experts, from the back: that of backgrounds, then `objects` at random."""
+    """`count` orders of experts, from the back: the background expert, then `objects` random ones."""
     back, fronts = roles(program)
     drawn = torch.randint(len(fronts), (count, objects), generator=generator).tolist()
     return [[back, *(fronts[i] for i in row)] for row in drawn]

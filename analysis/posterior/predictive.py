@@ -1,15 +1,16 @@
-"""Predictive checks: are the images that a program makes like those it was given? (Gelman et al., 1996)
+"""Predictive checks: compare a program's images with given ones (Gelman et al., 1996).
 
 =============  =====================================================================================
-prior          images of the program, against all images given
-posterior      replicates of an image given what the guide says of it, against that image
+prior          images of the program, against all given images
+posterior      replicates of an image given the guide's draws for it, against that image
 aggregate      replicates of all images, against all images; and the scenes of the program, against
                those that the guide finds: a prior that the posterior does not return to
 =============  =====================================================================================
 
 A replicate is drawn from the distribution of the site ``images`` given latents, noise included. The posterior
 check sees every image twice, once to infer and once to compare, so its p-values gather near 1/2 (Bayarri and
-Berger, 2000): extreme ones tell, moderate ones do not. The others compare distributions over images.
+Berger, 2000): extreme p-values are informative; moderate ones are not. The other checks compare
+distributions over images.
 
 Shape legend: S draws, B images, N scenes of the prior.
 """
@@ -28,22 +29,22 @@ from analysis.posterior.quantities import NUMBERS, OF_IMAGES, scalars
 
 @dataclass(frozen=True)
 class Check:
-    """Test quantities, replicated and observed, and how surprising the observed ones are."""
+    """Test quantities, replicated and observed, with p-values and distances of the observed ones."""
 
     kind: str
     """prior, posterior, aggregate or scenes"""
     observed: dict[str, Tensor]
-    """quantity -> (B,); for scenes the guide's, (S · B,)"""
+    """quantity -> (B,); for the check `scenes` the guide's, (S · B,)"""
     replicated: dict[str, Tensor]
-    """quantity -> (S, B) posterior; (N,) or (S · B,) else"""
+    """quantity -> (S, B) for the posterior check; else (N,) or (S · B,)"""
     p_value: dict[str, Tensor]
-    """quantity -> (B,) in [0, 1], the share of an image's replicates above it, for the posterior check; else a
-    number, of a two-sample test over images: small if the two differ"""
+    """quantity -> (B,) in [0, 1], the share of an image's replicates above it, for the posterior check;
+    else the p-value of a two-sample test over images, small if the two differ"""
     distance: dict[str, float]
     """quantity -> largest difference of the two distribution functions over images, in [0, 1]"""
 
     def summary(self) -> dict[str, dict[str, float]]:
-        """By quantity: means observed and replicated, `distance`, and `extreme` or `p_value`.
+        """For each quantity: observed and replicated means, `distance`, and `extreme` or `p_value`.
 
         `extreme` is the share of images with a p-value below 0.025 or above 0.975.
         """
@@ -109,8 +110,8 @@ def aggregate_checks(
 
     Args:
         images: (B, C, H, W) in [0, 1], on the program's device.
-        draws: S, for each image; there are as many scenes of the program as images. With more than one the
-            draws of an image resemble each other, and p-values are too small.
+        draws: S, draws per image; the program draws as many scenes as there are images. With more than one,
+            the draws of an image resemble each other, and p-values are too small.
         of, of_scenes: test quantities of images and of scenes.
     """
     drawn = draw(program, guide, images, draws, of=of_scenes, of_images=of)
@@ -133,7 +134,7 @@ def p_values(observed: Tensor, replicated: Tensor) -> Tensor:
 def ks_test(observed: Tensor, replicated: Tensor) -> tuple[float, float]:
     """Largest difference of two samples' distribution functions, and its p-value (Kolmogorov-Smirnov).
 
-    With ties the p-value errs to the large side. The samples are taken as independent.
+    With ties the p-value is too large. The samples are treated as independent.
     """
     from scipy.stats import ks_2samp
 

@@ -1,8 +1,8 @@
-"""Test quantities: numbers that say what an image, or a Scene, is like, whatever its slots are called.
+"""Test quantities: numbers that describe an image or a Scene and do not depend on the order of slots.
 
-A quantity is a function of a batch that returns one value, or an array, an image. Those of Scenes do not
-change when slots are permuted, so draws of a posterior can be averaged and ranked; those of images need no
-inference, so observations, replicates and samples of the prior can be compared.
+A quantity is a function of a batch that returns one value or array per image. Quantities of Scenes do not
+change when slots are permuted, so draws of a posterior can be averaged and ranked; quantities of images
+need no inference, so observations, replicates and samples of the prior can be compared.
 
 Shape legend: B images, N slots, C channels, H x W pixels.
 """
@@ -19,16 +19,16 @@ from programs.blocks import render
 from programs.scene import Nodes, Scene
 
 CELLS = 8
-"""Cells a side of the map of occupancy."""
+"""Cells per side of the map of occupancy."""
 
 
 def n_objects(scene: Scene) -> Tensor:
-    """(B,) int64 objects present."""
+    """(B,) int64 number of present objects."""
     return scene.objects.present.sum(1)
 
 
 def n_parts(scene: Scene) -> Tensor:
-    """(B,) int64 parts present."""
+    """(B,) int64 number of present parts."""
     return scene.parts.present.sum(1)
 
 
@@ -43,12 +43,12 @@ def occupancy(scene: Scene) -> Tensor:
 
 
 def centroid(scene: Scene) -> Tensor:
-    """(B, 2) mean centre (x, y) of the objects present, in the image frame; (0, 0) without any."""
+    """(B, 2) mean centre (x, y) of the present objects, in the image frame; (0, 0) without objects."""
     return _mean(scene.objects, scene.objects.centre)
 
 
 def object_size(scene: Scene) -> Tensor:
-    """(B,) mean half-width of the objects present, in the image frame; 0 without any."""
+    """(B,) mean half-width of the present objects, in the image frame; 0 without objects."""
     return _mean(scene.objects, scene.objects.extent).mean(-1)
 
 
@@ -77,14 +77,14 @@ OF_SCENES: dict[str, Callable[[Scene], Tensor]] = {
     f.__name__: f for f in (n_objects, n_parts, covered_area, occupancy, centroid, object_size)
 }
 NUMBERS = {name: fn for name, fn in OF_SCENES.items() if name != "occupancy"}
-"""Those of Scenes that are a few numbers, not a map."""
+"""Quantities of Scenes that are a few numbers, not a map."""
 OF_IMAGES: dict[str, Callable[[Tensor], Tensor]] = {
     f.__name__: f for f in (brightness, contrast, colour, edge_energy)
 }
 
 
 def measure(scene: Scene, which: Mapping[str, Callable] = OF_SCENES) -> dict[str, Tensor]:
-    """The quantities that this scene has: no parts without a level of them, no cover without masks."""
+    """The quantities that this scene has: those of parts need a level of parts, those of area need masks."""
     names = set(which)
     if not scene.levels:
         return {}
@@ -99,10 +99,11 @@ def measure(scene: Scene, which: Mapping[str, Callable] = OF_SCENES) -> dict[str
 
 
 def scalars(measured: Mapping[str, Tensor], lead: int) -> dict[str, Tensor]:
-    """Arrays taken apart: (*lead, 2) named ``centroid`` becomes ``centroid[0]`` and ``centroid[1]``, (*lead).
+    """Split arrays into numbers: (*lead, 2) named ``centroid`` becomes ``centroid[0]`` and ``centroid[1]``,
+    (*lead).
 
     Args:
-        lead: dimensions that count images and draws.
+        lead: number of leading dimensions, of images and draws.
     """
     found = {}
     for name, value in measured.items():
@@ -113,12 +114,12 @@ def scalars(measured: Mapping[str, Tensor], lead: int) -> dict[str, Tensor]:
 
 
 def _cover(scene: Scene) -> Tensor:
-    """(B, H, W) in [0, 1]: how much of a pixel belongs to objects that are present."""
+    """(B, H, W) in [0, 1]: share of a pixel that belongs to present objects."""
     masks = scene.objects.mask.float() * scene.objects.present[..., None, None]
     return masks.sum(1).clamp(max=1)
 
 
 def _mean(nodes: Nodes, value: Tensor) -> Tensor:
-    """(B, F) mean of (B, N, F) over the nodes present, 0 without any."""
+    """(B, F) mean of (B, N, F) over the present nodes, 0 without any."""
     present = nodes.present.unsqueeze(-1)
     return (value * present).sum(1) / present.sum(1).clamp(min=1)

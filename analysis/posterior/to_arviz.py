@@ -1,15 +1,16 @@
-"""A posterior in ArviZ's form, and its names for groups, dimensions and coordinates; ArviZ 0.23 and 1.x alike.
+"""A posterior in ArviZ's form, and its names for groups, dimensions and coordinates; for ArviZ 0.23 and 1.x.
 
 Groups are built as xarray Datasets of our own; only the container and a few calls differ between the two
-(0.x: InferenceData, 1.x: xarray's DataTree), and they are here. Files are netCDF, which both read.
+versions (0.x: InferenceData, 1.x: xarray's DataTree), and this file hides them. Files are netCDF, which
+both read.
 
 ==========================  ===============================================================
-``chain, draw``             one chain; independent draws, so R-hat and ESS of chains say nothing
-``image``                   which of the images given
+``chain, draw``             one chain of independent draws, so R-hat and ESS of chains do not apply
+``image``                   index of the image
 ``object, part, level_L``   slots of the objects, of the leaves, of a level in between
 ``step``                    steps of a program, stacked, that are not objects
 ``y, x, channel``           pixels
-``cell_y, cell_x``          of the map of occupancy
+``cell_y, cell_x``          cells of the map of occupancy
 ==========================  ===============================================================
 """
 
@@ -48,10 +49,10 @@ Labels = Mapping[str, Sequence]
 SAMPLE = ("chain", "draw", "image")
 PIXELS = ("y", "x", "channel")
 EVENTS = {"occupancy": ("cell_y", "cell_x"), "centroid": ("axis",), "colour": ("channel",)}
-"""dimensions of what is not a number, by quantity"""
+"""Names of the dimensions of quantities that are arrays."""
 COORDINATES = {"axis": ["x", "y"]}
 BUDGET = {"posterior": 0.5, "pictures": 0.3, "prior": 0.2}
-"""Shares of a file's bytes."""
+"""Shares of a file's bytes per group."""
 
 
 def to_inference_data(
@@ -75,18 +76,18 @@ def to_inference_data(
 
     ====================  ============================================================================
     posterior             latents by site, steps stacked; quantities of the scenes, which do not
-                          depend on slots: read those first, slots may switch labels between draws
+                          depend on slots: read these first, as slots may switch labels between draws
     sample_stats          lp, log_q, log_weight (chain, draw, image); elbo, iwae, ess, khat (image)
     posterior_predictive  replicates of the first images, and their quantities; observed_data has the
                           same of the images themselves
-    log_likelihood        log p(x | z), a number an image. Each image has latents of its own, so loo
+    log_likelihood        log p(x | z), one number per image. Each image has latents of its own, so loo
                           on it is not the evidence: held-out iwae is
     prior                 latents and quantities of scenes from the program; prior_predictive. Left out
                           where the program takes no ``batch``, so that it cannot be called without images
     constant_data         quantities of the truth
     ====================  ============================================================================
 
-    Latents are raw: slots that are absent hold what the guide drew for them.
+    Latents are raw: absent slots hold the values that the guide drew for them.
 
     >>> from inference.runs import open_run
     >>> run = open_run("air-multi_mnist")
@@ -97,15 +98,15 @@ def to_inference_data(
 
     Args:
         images: (B, C, H, W) in [0, 1], on the program's device.
-        num_samples: draws an image.
+        num_samples: draws per image.
         prior, posterior_predictive, log_likelihood: whether to make these groups.
         truth: the true Scene of the same images.
         of: quantities of Scenes by name.
         coords: dimension -> labels.
         dims: site -> names of the dimensions of one value of it.
-        attrs: what else to write down: run, seed, step.
-        max_megabytes: of the arrays. As many images, and replicates of as many of them, as fit are kept, from
-            the first; a warning says when images are left out.
+        attrs: further attributes of the file, such as run, seed, step.
+        max_megabytes: largest size of the arrays. The first images and replicates that fit are kept; a
+            warning is given if images are left out.
         rows: draws of images a pass; as many as have `VALUES` if not given.
     Raises:
         ValueError: not even one image fits.
@@ -151,9 +152,9 @@ def dataset(
     """A group: arrays with names for their dimensions, and a coordinate for each.
 
     Args:
-        variables: name -> names of the leading dimensions, and the array. Dimensions beyond those named are
-            called as `dims` or `EVENTS` say, else NAME_dim_0 and so on.
-        coords: dimension -> labels, of which the first are taken; 0, 1, … for those without.
+        variables: name -> names of the leading dimensions, and the array. `dims` or `EVENTS` name the other
+            dimensions; without a name they are NAME_dim_0 and so on.
+        coords: dimension -> labels, of which the first ones are used; 0, 1, … by default.
         dims: name -> names of the last dimensions.
     Raises:
         ValueError: `dims` names more or fewer dimensions than a variable has left.
@@ -179,7 +180,7 @@ def dataset(
 
 
 def written(name: str) -> str:
-    """A variable's name as netCDF takes it: with dots for the slashes of Pyro's scopes."""
+    """A variable's name for netCDF, with dots instead of the slashes of Pyro's scopes."""
     return name.replace("/", ".")
 
 
@@ -225,7 +226,7 @@ def _slot(plate: str, deepest: int) -> str:
 def posterior_groups(
     drawn: Draws, images: Tensor, log_likelihood: bool, coords: Labels, dims: Dims
 ) -> dict[str, xarray.Dataset]:
-    """What the guide says of `images` (B, C, H, W), and what program and guide say of that."""
+    """Groups of the guide's draws for `images` (B, C, H, W), with their log-probabilities."""
     weights = drawn.log_weights
     stats = {"lp": drawn.log_p, "log_q": drawn.log_q, "log_weight": weights}
     bounds = {"elbo": weights.mean(0), "iwae": iwae(weights), "ess": ess(weights)}
@@ -248,7 +249,7 @@ def posterior_groups(
 
 
 def prior_groups(drawn: Draws, coords: Labels, dims: Dims) -> dict[str, xarray.Dataset]:
-    """Scenes and images of the program itself, of no image in particular."""
+    """Groups of scenes and images that the program samples from its prior."""
     found = {"prior": latents(drawn, coords, dims), "prior_predictive": pictures(drawn, coords)}
     return {name: group.isel(image=0, drop=True) for name, group in found.items()}
 
@@ -282,7 +283,7 @@ def _named(table: Mapping[str, Tensor], lead: tuple[str, ...]) -> dict[str, tupl
 
 
 def attributes(program: Any, guide: Any, extra: Mapping[str, Any]) -> dict[str, Any]:
-    """What made a file: names, versions, the time (UTC), and `extra`."""
+    """Origin of a file: names, versions, the time (UTC), and `extra`."""
     return {
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "creation_library": "scene-programs",
@@ -302,14 +303,14 @@ def _name(part: Any) -> str:
 
 
 def arviz() -> ModuleType:
-    """ArviZ, whose 0.x announces its successor when it is imported."""
+    """The module ArviZ, without the announcement that its 0.x prints on import."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         return import_module("arviz")
 
 
 def is_old() -> bool:
-    """Whether the ArviZ installed is a 0.x."""
+    """Whether the installed ArviZ is a 0.x."""
     return int(version("arviz").split(".")[0]) < 1
 
 
@@ -325,6 +326,6 @@ def summary(data: Any, var_names: Sequence[str] | None = None) -> Any:
     """``az.summary`` of the posterior without the diagnostics of chains: draws are independent.
 
     Returns:
-        A pandas DataFrame, a row a scalar.
+        A pandas DataFrame with one row per number.
     """
     return arviz().summary(data, var_names=var_names, kind="stats")

@@ -1,4 +1,4 @@
-"""Importance weights of the guide's draws: bounds on the evidence, and how far they can be trusted.
+"""Importance weights of the guide's draws: bounds on the evidence, and diagnostics of the weights.
 
 Shape legend: S draws, B images.
 """
@@ -16,11 +16,11 @@ from analysis.posterior.draws import passes
 from inference.objectives import log_prob_per_image
 
 SHORTEST = 25
-"""Draws that have a tail."""
+"""Least number of draws from which a tail is fitted."""
 LEAST = math.log(torch.finfo(torch.float64).tiny)
-"""Least log-weight below the largest (nats) of a tail, as in ArviZ: the exponential of a lower one is 0."""
+"""Least log-weight of a tail, relative to the largest (nats), as in ArviZ; lower ones have a weight of 0."""
 EXACT = 1e-4
-"""Log-weights (nats) that differ by less are called equal."""
+"""Largest difference of log-weights (nats) that count as equal."""
 
 
 def log_weights(
@@ -53,11 +53,11 @@ def ess(weights: Tensor) -> Tensor:
 def khat(weights: Tensor) -> Tensor:
     """Shape of the upper tail of each image's importance weights (PSIS; Yao et al., 2018).
 
-    Below 0.5 guide and weights are good, above min(1 - 1 / log10 S, 0.7) not to be relied on. At the same error
-    of each latent it grows with their number: look at its distribution over images, not at 0.7 alone.
-    -inf where the largest weights are all alike, as they are when the guide is the posterior; NaN where fewer
-    than 5 stand out from others that are alike, as with a few discrete latents: that is no tail, see `ess`. inf
-    where all but fewer than 5 are so far below the largest that their weights are 0.
+    Below 0.5 guide and weights are good, above min(1 - 1 / log10 S, 0.7) do not rely on them. At the same
+    error per latent it grows with the number of latents: look at its distribution over images, not only at
+    the limit 0.7. It is -inf if the largest weights are all equal, as when the guide is the posterior; NaN
+    if fewer than 5 differ from the others, which are equal, as with a few discrete latents: that is no
+    tail, see `ess`; inf if fewer than 5 weights are above 0.
 
     >>> khat(torch.zeros(25, 2)).tolist()  # the guide is the posterior
     [-inf, -inf]

@@ -1,13 +1,14 @@
-"""How right an inferred Scene is, given the true Scene of the same images in the same order.
+"""Metrics that compare an inferred Scene with the true Scene of the same images in the same order.
 
-Counts, F1 and the tree are judged as in GSGN (ICLR 2021, section 4, tables 1 to 3). A node is
+Counts, F1 and the tree are measured as in GSGN (ICLR 2021, section 4, tables 1 to 3). A node is
 present if its presence exceeds 1/2. An inferred node is a true positive if it is matched one to one
-with a true node whose centre is close: 10 pixels for objects, 5 for parts, at 128 x 128. Every
-number is exact over all images given.
+with a true node whose centre is close: 10 pixels for objects, 5 for parts, at 128 x 128. Every number is
+exact over all given images.
 
-Of graphs with one level its nodes are the objects; with two, objects and parts; with three, groups,
-objects and parts. # differs: the paper has no groups; each level up doubles the radius, so theirs is
-20 pixels. What lies above groups is called level_1, level_2, … from the root down.
+In a graph with one level, the nodes are the objects; the levels of two are objects and parts, those
+of three groups, objects and parts. # differs: the paper has no groups; each level up doubles the
+radius, so that of groups is 20 pixels. Levels above groups are called level_1, level_2, … from the
+root down.
 
 Shape legend: B images, N inferred slots, M true slots, K matched pairs, C channels, H x W pixels.
 """

@@ -1,4 +1,4 @@
-"""How every small net that judges is trained: one cycle of the learning rate, the same for the same seed."""
+"""Trains the small judge networks: one learning-rate cycle, reproducible from the seed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """A net whose first weights depend on the seed alone, and which leaves the global generator as it was."""
+    """A net whose initial weights depend on the seed alone; the global generator is not changed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make()
@@ -30,10 +30,10 @@ def fit(
     """Train `net` by AdamW, the learning rate rising to `rate` and falling once (Smith and Topin, 2018).
 
     Args:
-        loss: indices (`batch`,) of examples -> their mean loss.
-        number: of examples; a batch is drawn with replacement.
-        decay: of the weights.
-        after: called with the number of every step, from 1.
+        loss: from indices (`batch`,) of examples to their mean loss.
+        number: number of examples; a batch is drawn with replacement.
+        decay: weight decay.
+        after: function called with the number of every step, from 1.
     """
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(net.parameters(), rate, weight_decay=decay)

@@ -1,4 +1,4 @@
-"""Which nodes are found: counts, F1, structure, categories."""
+"""Metrics of found nodes: counts, F1, structure, categories."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from programs.scene import Nodes, Scene
 
 
 def comparable(scene: Scene, truth: Scene) -> tuple[Scene, Scene]:
-    """Both with as many levels: of different depths, the first and the last, or the first alone.
+    """Both with the same number of levels: if depths differ, the first and the last, or the first alone.
 
-    Levels in between count by the ownership that they transmit.
+    Levels in between only determine which object owns a part.
     """
     if len(scene.levels) == len(truth.levels):
         return scene, truth
@@ -31,33 +31,34 @@ def _ends(scene: Scene) -> Scene:
 
 
 def from_objects(scene: Scene) -> Scene:
-    """The scene without the levels above its objects, whose parents mean nothing any more."""
+    """The scene without the levels above its objects, whose parent indices are then meaningless."""
     return replace(scene, levels=scene.levels[-2:])
 
 
 OBJECT_RADIUS = 20 / 128
-"""10 pixels at 128 x 128 in the image frame, whose side is 2 (GSGN section 4)."""
+"""Radius of a match of objects in the image frame, whose side is 2: 10 pixels at 128 x 128 (GSGN section
+4)."""
 PART_RADIUS = 10 / 128
-"""5 pixels at 128 x 128, likewise."""
+"""Radius of a match of parts in the image frame: 5 pixels at 128 x 128 (GSGN section 4)."""
 NAMES = ("part", "object", "group")
-"""Of levels, from the leaves up, where there are at least two."""
+"""Names of levels, from the leaves up, in graphs of at least two levels."""
 
 
 class Detection(NamedTuple):
-    """Shares in [0, 1] of nodes found; a share of nothing is 1."""
+    """Shares in [0, 1] of found nodes; a share of no nodes is 1."""
 
     precision: float
-    """Of the inferred nodes, those that are true."""
+    """Share of the inferred nodes that are true."""
     recall: float
-    """Of the true nodes, those that are inferred."""
+    """Share of the true nodes that are inferred."""
     f1: float
-    """Of inferred and true nodes together, those matched: the harmonic mean of the two."""
+    """Share of matched nodes among inferred and true nodes together: the harmonic mean of the two."""
 
 
 def level_names(number: int) -> tuple[str, ...]:
-    """What the levels of a graph with that many are called, from the root down.
+    """Names of the levels of a graph with `number` levels, from the root down.
 
-    `Scene.objects` is the first of them whatever it is called.
+    `Scene.objects` is the first level whatever its name.
     """
     if number == 1:
         return ("object",)
@@ -66,16 +67,16 @@ def level_names(number: int) -> tuple[str, ...]:
 
 
 def radii(number: int) -> tuple[float, ...]:
-    """How near a centre must be at every level, from the root down, in the image frame.
+    """Radius of a match at every level, from the root down, in the image frame.
 
-    That of parts, doubled with every level up; a single level's is that of objects.
+    It is the radius of parts, doubled with every level up; a single level has the radius of objects.
     """
     height = range(number - 1, -1, -1) if number > 1 else (1,)
     return tuple(PART_RADIUS * 2**k for k in height)
 
 
 def count_accuracy(nodes: Nodes, true_nodes: Nodes) -> float:
-    """Share of images with as many nodes present as in truth (GSGN, "counting accuracy")."""
+    """Share of images with the true number of present nodes (GSGN, "counting accuracy")."""
     check_same_length(nodes, true_nodes)
     equal = nodes.present.sum(1).cpu() == true_nodes.present.sum(1).cpu()
     return float(equal.double().mean())
@@ -84,14 +85,14 @@ def count_accuracy(nodes: Nodes, true_nodes: Nodes) -> float:
 def match(nodes: Nodes, true_nodes: Nodes, radius: float) -> list[Tensor]:
     """Pair inferred with true nodes one to one, both present, centres at most `radius` apart.
 
-    As many pairs as can be, and of those ways the one with the least sum of distances.
+    The number of pairs is the largest possible, and the sum of distances the least for that number.
 
     Args:
         nodes: inferred, N slots.
         true_nodes: M slots.
         radius: in the image frame.
     Returns:
-        An image's (2, K) int64 on the CPU: inferred slots, and true slots they are matched with.
+        For each image (2, K) int64 on the CPU: inferred slots, and the true slots matched with them.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -102,7 +103,7 @@ def match(nodes: Nodes, true_nodes: Nodes, radius: float) -> list[Tensor]:
     ):
         distance = (centre[:, None] - true_centre).norm(dim=-1)
         near = distance <= radius
-        bonus = 1 + radius * min(distance.shape)  # outweighs whatever a further pair may cost
+        bonus = 1 + radius * min(distance.shape)  # outweighs the cost of any further pair
         cost = torch.where(near, distance - bonus, 0.0)
         i, j = map(torch.from_numpy, linear_sum_assignment(cost.numpy()))
         i, j = i[near[i, j]], j[near[i, j]]
@@ -119,7 +120,7 @@ def _present(nodes: Nodes) -> list[tuple[Tensor, Tensor]]:
 def precision_recall_f1(nodes: Nodes, true_nodes: Nodes, radius: float) -> Detection:
     """Precision, recall and F1 from the totals over all images (GSGN tables 1 to 3).
 
-    With nothing inferred precision is 1, with nothing true recall is 1, with neither F1 is 1.
+    Without inferred nodes precision is 1, without true nodes recall is 1, without both F1 is 1.
     """
     hits = sum(pairs.shape[1] for pairs in match(nodes, true_nodes, radius))
     number, true_number = int(nodes.present.sum()), int(true_nodes.present.sum())
@@ -131,12 +132,12 @@ def precision_recall_f1(nodes: Nodes, true_nodes: Nodes, radius: float) -> Detec
 
 
 def structure_accuracy(scene: Scene, truth: Scene) -> float:
-    """Share of images whose inferred tree is right (GSGN section 4, there by eye on 100 images).
+    """Share of images whose inferred tree is right (GSGN section 4, where 100 images are judged by eye).
 
-    A tree is right if at every level `match` within that level's radius (`radii`) leaves over no node
-    present, inferred or true, and every inferred node below the first level belongs to the node that
-    is matched with the owner of the true node it is matched with. Of scenes of different depths,
-    objects and parts alone are compared (`comparable`).
+    A tree is right if at every level `match` within that level's radius (`radii`) leaves no present node,
+    inferred or true, without a partner, and if every inferred node below the first level belongs to the
+    partner of its partner's owner. If the scenes have different depths, only objects and parts are compared
+    (`comparable`).
 
     Raises:
         ValueError: a scene without parts.
@@ -163,7 +164,7 @@ def _same_owners(parent: Tensor, true_parent: Tensor, above: Tensor, own: Tensor
 
 
 def _complete(pairs: list[Tensor], nodes: Nodes, true_nodes: Nodes) -> Tensor:
-    """(B,) bool: no node of either is left over."""
+    """(B,) bool: every present node of either has a partner."""
     number = torch.tensor([p.shape[1] for p in pairs])
     return (nodes.present.sum(1).cpu() == number) & (true_nodes.present.sum(1).cpu() == number)
 
@@ -179,8 +180,8 @@ def owners(scene: Scene) -> Tensor:
 def category_correspondence(nodes: Nodes, true_nodes: Nodes) -> float:
     """Share of true labels found, under the best naming of the inferred categories.
 
-    An image's true labels are found as often as its inferred categories, renamed, hold them (Discrete-AIR,
-    appendix D). Without true labels the share is 1.
+    In an image a label counts as found as often as it occurs among the renamed inferred categories, at most
+    as often as in truth (Discrete-AIR, appendix D). Without true labels the share is 1.
     """
     common, pairs = _naming(nodes, true_nodes)
     found = sum(int(common[k, label]) for k, label in pairs.items())
@@ -190,7 +191,7 @@ def category_correspondence(nodes: Nodes, true_nodes: Nodes) -> float:
 def category_names(nodes: Nodes, true_nodes: Nodes) -> dict[int, int]:
     """The true label of each inferred category, under the naming of `category_correspondence`.
 
-    Categories that hold no label of any image, and those left over, have none.
+    Categories that find no label in any image, and surplus categories, have none.
     """
     common, pairs = _naming(nodes, true_nodes)
     return {k: label for k, label in pairs.items() if common[k, label] > 0}
@@ -213,9 +214,9 @@ def _naming(nodes: Nodes, true_nodes: Nodes) -> tuple[Tensor, dict[int, int]]:
 def confusion(
     nodes: Nodes, true_nodes: Nodes, labels: int, categories: int, radius: float = OBJECT_RADIUS
 ) -> Tensor:
-    """(labels, categories) int64: how many objects of each true label are given each inferred category.
+    """(labels, categories) int64: number of objects of each true label with each inferred category.
 
-    Counted are objects that `match` pairs within the radius.
+    Only objects that `match` pairs within the radius count.
     """
     table = torch.zeros(labels, categories, dtype=torch.int64)
     for image, (slots, true_slots) in enumerate(match(nodes, true_nodes, radius)):
@@ -226,7 +227,7 @@ def confusion(
 
 
 def label_counts(nodes: Nodes) -> Tensor:
-    """(B, categories) how often an image holds each."""
+    """(B, categories) number of nodes of each category per image."""
     category = nodes.category.where(nodes.present, -1).cpu()
     return (category[..., None] == torch.arange(max(1, int(category.max()) + 1))).sum(1)
 
@@ -236,7 +237,7 @@ def _share(part: int, whole: int) -> float:
 
 
 def check_same_length(nodes: Nodes, true_nodes: Nodes) -> None:
-    """See that both are of as many images, or raise a ValueError."""
+    """Raise a ValueError unless both have the same number of images."""
     number, true_number = len(nodes.pres), len(true_nodes.pres)
     if number != true_number:
         raise ValueError(

@@ -13,8 +13,9 @@ CHANNELS, SEED = (32, 64, 64), 0
 def random_convolutions(images: Tensor) -> Tensor:
     """(B, 128) means and standard deviations of three layers of random, orthogonal 3×3 filters.
 
-    Fixed by a seed, the same for every image size: what it sees are colours, edges and their arrangement
-    within 15 pixels. A distance on it ranks models of one data set; it cannot be compared with papers' FID.
+    The filters are fixed by a seed and equal for all image sizes; they respond to colours, edges and their
+    arrangement within 15 pixels. A distance on these features ranks models of one data set; it cannot be
+    compared with papers' FID.
     """
     generator = torch.Generator().manual_seed(SEED)
     x = images

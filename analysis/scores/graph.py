@@ -1,7 +1,7 @@
-"""A Scene's objects as a graph: a table of nodes, and a table of edges that says how two objects differ.
+"""A Scene's objects as a graph: a table of nodes, and a table of edges with the differences of two objects.
 
-Discrete-AIR, sections 2.4 and C.3: a node for every object present; an edge from each to each other of the
-same image, with the difference of their places (its sign is the direction), the distance of their
+Discrete-AIR, sections 2.4 and C.3: one node per present object; an edge from each to each other object of
+the same image, with the difference of their places (its sign is the direction), the distance of their
 attributes, and whether their categories are the same.
 """
 
@@ -50,7 +50,7 @@ class Graph:
         return graph
 
     def numbers(self) -> list[int]:
-        """Each node's number among those of its image, from 1."""
+        """Number of each node within its image, from 1."""
         seen: dict[int, int] = {}
         found = []
         for image in self.nodes["image"].tolist():
@@ -59,12 +59,13 @@ class Graph:
         return found
 
     def node_rows(self, names: Mapping[int, str] | None = None) -> list[dict[str, Cell]]:
-        """A row per node: image, number, category in words, and place, size and angle (figures 3b, 4, 5).
+        """One row per node: image, number, category in words, and place, size and angle (figures 3b, 4, 5).
 
-        Places and sizes are shares of the image's side, from its left upper corner; angles are in radians.
+        Places and sizes are fractions of the image's side, from its left upper corner; angles are in
+        radians.
 
         Args:
-            names: of categories; "category K" where there is none.
+            names: names of categories; categories without a name are called "category K".
         """
         rows, t = [], self.nodes
         for k, number in enumerate(self.numbers()):
@@ -81,8 +82,8 @@ class Graph:
         return rows
 
     def edge_rows(self) -> list[dict[str, Cell]]:
-        """A row per edge: image, its two nodes, offset and distance in shares of the side, whether categories
-        are the same ("CatEq" of figure 3a), and the distance of attributes."""
+        """One row per edge: image, its two nodes, offset and distance as fractions of the side, whether
+        categories are the same ("CatEq" of figure 3a), and the distance of attributes."""
         rows, t, numbers = [], self.edges, self.numbers()
         for k, (source, target) in enumerate(zip(t["source"], t["target"], strict=True)):
             row: dict[str, Cell] = {"image": int(self.nodes["image"][source]) + 1}

@@ -1,4 +1,4 @@
-"""What is measured of images alone: errors, Fréchet distances, bits."""
+"""Metrics of images alone: errors, Fréchet distances, bits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from programs.scene import Scene
 def frechet_distance(features: Tensor, others: Tensor) -> float:
     """Squared Fréchet distance of two Gaussians with the samples' means and covariances (Heusel et al., 2017).
 
-    Called FID when the features are Inception's, FID-like when they are another net's.
+    It is called FID with Inception's features, FID-like with those of another net.
 
     Args:
         features: (N, F), N at least 2.
@@ -38,23 +38,25 @@ def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def bits_per_dimension(log_prob: Tensor, numbers: int, values: int = 256) -> float:
-    """Mean cost of a number of an image that has `values` values, by a bound on its log-probability.
+    """Mean bits per number of an image, each with `values` possible values, by a bound on its
+    log-probability.
 
     Args:
         log_prob: (B,) nats, log-density of dequantised images in [0, 1].
-        numbers: of an image, C · H · W.
+        numbers: number of values in an image, C · H · W.
     """
     return float(math.log2(values) - log_prob.double().mean() / (numbers * math.log(2)))
 
 
 def change_outside(image: Tensor, edited: Tensor, pose: Tensor) -> float:
-    """Mean absolute change of the pixels outside of boxes, the fidelity of an edit.
+    """Mean absolute change of the pixels outside boxes, the fidelity of an edit.
 
     Args:
         image, edited: (B, C, H, W) in [0, 1].
-        pose: (B, 2, 3) the box in each image that is meant to change; of a turned one, the upright one around.
+        pose: (B, 2, 3) the box in each image that is meant to change; a turned one is enclosed by an
+            upright one.
     Raises:
-        ValueError: there is nothing outside.
+        ValueError: no pixel is outside.
     """
     chosen = outside(pose, image.shape[-1]).unsqueeze(1).expand_as(image)
     if not chosen.any():

@@ -1,4 +1,4 @@
-"""How well pixels are divided among objects: ARI, and the precision of boxes."""
+"""Metrics of masks: ARI, and the average precision of boxes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from programs.scene import Nodes, Scene
 def average_precision(nodes: Nodes, true_nodes: Nodes, overlap: float) -> float:
     """Precision against recall of the boxes around the masks, all images together, at 11 points of recall.
 
-    The mean over recalls 0, 0.1, …, 1 of the best precision at that recall or above (PASCAL VOC 2007). A box is
-    right if its intersection over union with a true box that no surer box has taken is at least `overlap`.
-    Presence is how sure a box is, so give presences as probabilities; slots of presence 0 have no box. Equally
-    sure boxes enter together. Without true boxes it is 1.
+    The mean over recalls 0, 0.1, …, 1 of the best precision at that recall or above (PASCAL VOC 2007). A
+    box is right if its intersection over union with a true box that no box of higher confidence has taken
+    is at least `overlap`. Presence is a box's confidence, so give presences as probabilities; slots of
+    presence 0 have no box. Boxes of equal confidence enter together. Without true boxes the result is 1.
 
     Args:
         nodes, true_nodes: with masks.
@@ -42,7 +42,7 @@ def average_precision(nodes: Nodes, true_nodes: Nodes, overlap: float) -> float:
         return 0.0
     confidence, order = torch.tensor(sure).sort(descending=True)
     hits = torch.tensor(right)[order].cumsum(0)
-    last = torch.cat([confidence[1:] != confidence[:-1], torch.tensor([True])])  # of equally sure
+    last = torch.cat([confidence[1:] != confidence[:-1], torch.tensor([True])])  # of ties
     precision = (hits / torch.arange(1, len(hits) + 1))[last].tolist()
     reached = hits[last].tolist()  # compared as whole numbers: 0.3 · 10 is not 3
     best = [
@@ -84,8 +84,8 @@ def ari_fg(scene: Scene, truth: Scene) -> float:
     """Adjusted Rand index of the objects' segments on the truth's foreground, mean over images.
 
     A pixel belongs to the present object with the largest mask. The foreground is where a true mask
-    exceeds 1/2. Foreground that no inferred object covers at all is a segment of its own. Images
-    without foreground are left out; were there no others, the index is 1.
+    exceeds 1/2. Foreground that no inferred object covers is one further segment. Images without foreground
+    are left out; if there are no others, the index is 1.
 
     Returns:
         At most 1, about 0 for segments at random.
@@ -106,10 +106,10 @@ def ari_fg(scene: Scene, truth: Scene) -> float:
 
 
 def ari_all(scene: Scene, truth: Scene) -> float:
-    """Adjusted Rand index of all pixels' segments, the background being one, mean over images.
+    """Adjusted Rand index of all pixels' segments, one of them the background, mean over images.
 
-    A pixel belongs to the present object with the largest mask, or to the background, where the masks of the
-    objects leave more.
+    A pixel belongs to the present object with the largest mask, or to the background if the objects' masks
+    sum to at most 1/2.
     """
     check_same_length(scene.objects, truth.objects)
     scores = []
@@ -128,7 +128,7 @@ def ari_all(scene: Scene, truth: Scene) -> float:
 
 
 def segments(nodes: Nodes, image: int, above: float) -> Tensor:
-    """(H, W) 1 + slot of the node seen at a pixel, 0 where no mask is larger than `above`."""
+    """(H, W) 1 + slot of the visible node at a pixel, 0 where no mask is larger than `above`."""
     masks = nodes.mask[image].float() * nodes.present[image, :, None, None]
     strength, slot = masks.max(0)
     return ((slot + 1) * (strength > above)).cpu()
@@ -138,7 +138,7 @@ def adjusted_rand_index(labels: Tensor, other: Tensor) -> float:
     """Agreement of two partitions, corrected for chance (Hubert and Arabie 1985, eq. 5).
 
     Args:
-        labels: (n,) integers from 0, n at least 1; what the segments are called is of no account.
+        labels: (n,) integers from 0, n at least 1; the order of the labels does not matter.
         other: (n,) likewise.
     """
     height, width = int(labels.max()) + 1, int(other.max()) + 1
@@ -150,5 +150,5 @@ def adjusted_rand_index(labels: Tensor, other: Tensor) -> float:
 
 
 def _pairs(number: Tensor) -> float:
-    """How many pairs can be drawn, summed over all entries."""
+    """Number of pairs within every entry, summed over all entries."""
     return float((number * (number - 1) // 2).sum())

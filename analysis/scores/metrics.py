@@ -1,4 +1,4 @@
-"""Every metric that a Scene and the truth allow."""
+"""All metrics that a Scene and its truth allow."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from programs.scene import Nodes, Scene
 def scene_metrics(scene: Scene, truth: Scene, soft: Scene | None = None) -> dict[str, float]:
     """Every metric that scene and truth allow: shares in [0, 1], and `ari_fg`, which is at most 1.
 
-    Levels are named as `level_names` says. Scenes of different depths are compared by their first and
-    last levels, as objects and parts, or by the first alone where one of them has no other.
+    `level_names` names the levels. Scenes of different depths are compared by their first and last levels,
+    as objects and parts, or by the first alone if one of them has no other.
 
     Args:
-        scene: inferred.
-        truth: of the same images.
-        soft: the same with probabilities of presence, for average precision; else `scene` is taken.
+        scene: the inferred scene.
+        truth: the true scene of the same images.
+        soft: the inferred scene with probabilities of presence, for average precision; `scene` by default.
     """
     soft = scene if soft is None else soft
     soft, _ = comparable(soft, truth)
@@ -43,7 +43,7 @@ def scene_metrics(scene: Scene, truth: Scene, soft: Scene | None = None) -> dict
 
 
 def _object_metrics(scene: Scene, truth: Scene, soft: Scene) -> dict[str, float]:
-    """What is measured of the objects alone, which are the first level here."""
+    """Metrics of the objects alone, which are the first level here."""
     found = {}
     if scene.objects.category is not None and truth.objects.category is not None:
         found["category_correspondence"] = category_correspondence(scene.objects, truth.objects)

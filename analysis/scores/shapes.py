@@ -1,4 +1,4 @@
-"""How well full shapes are known, hidden parts too, and who draws them."""
+"""Accuracy of full object shapes, including hidden parts, and which expert draws each object."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from analysis.scores.masks import ari_fg
 from programs.scene import Nodes, Scene
 
 ALIVE = 0.05
-"""Share of the objects that an expert explains at least, to be alive."""
+"""Least share of the objects that a living expert explains."""
 
 
 def ari_of_twins(truth: Scene, images: Tensor, generator: torch.Generator) -> float:
-    """`ari_fg` of who knows all full shapes, and guesses the order of objects that look alike.
+    """Upper bound of `ari_fg`: all full shapes known, the order of identical objects guessed.
 
-    Which of two that overlap lies in front is in no image if they have one class and one flat colour. So it is
-    about the most that can be known.
+    If two overlapping objects have one class and one flat colour, no image shows which lies in front.
 
     Args:
-        truth: flat objects, with full shapes.
-        images: (B, C, H, W) of it, in [0, 1].
+        truth: scenes of flat objects, with full shapes.
+        images: (B, C, H, W) in [0, 1], of the same scenes.
     """
     nodes = truth.objects
     area = nodes.mask.flatten(2).sum(-1).clamp(min=1)
@@ -46,17 +45,17 @@ def ari_of_twins(truth: Scene, images: Tensor, generator: torch.Generator) -> fl
 
 
 def shape_metrics(nodes: Nodes, true_nodes: Nodes) -> dict[str, float]:
-    """How well full shapes are known, hidden parts too, and who draws them (ECON shows it in pictures only).
+    """Accuracy of full shapes, including hidden parts, and use of experts (ECON shows it in pictures only).
 
-    In every image, inferred and true objects are paired one to one such that their full shapes' IoU is largest
-    in sum. True objects without a partner count as 0.
+    In every image, inferred and true objects are paired one to one so that the sum of their full shapes'
+    IoU is largest. True objects without a partner count as 0.
 
     Returns:
         `shape_iou`, mean over true objects of the full shapes' IoU;
-        `hidden_iou`, the same of what lies behind other true objects, over those of which something does;
-        `depth_order_accuracy`, the share of pairs of true objects that overlap whose order is right;
+        `hidden_iou`, mean IoU of the parts behind other true objects, over objects that have such parts;
+        `depth_order_accuracy`, the share of overlapping pairs of true objects whose order is right;
         `expert_purity`, the normalised mutual information of inferred and true categories of partners;
-        `experts_alive`, the number of categories that at least `ALIVE` of the present inferred objects have.
+        `experts_alive`, the number of categories with at least a share `ALIVE` of the present inferred objects.
     """
     check_same_length(nodes, true_nodes)
     judged = [_judge(nodes, true_nodes, image) for image in range(len(nodes.pres))]
@@ -73,14 +72,14 @@ def shape_metrics(nodes: Nodes, true_nodes: Nodes) -> dict[str, float]:
 
 
 class _Judged(NamedTuple):
-    """What `shape_metrics` averages of one image."""
+    """The numbers of one image that `shape_metrics` averages."""
 
     whole: list[float]
     """IoU of every true object's full shape"""
     hidden: list[float]
-    """IoU of what lies behind others, of those of which something does"""
+    """IoU of the hidden part of every object that has one"""
     order: list[bool]
-    """whether the order of a pair that overlaps is right"""
+    """for every overlapping pair, whether its order is right"""
     winners: list[tuple[int, int]]
     """inferred and true category of every pair of partners"""
 
@@ -115,7 +114,7 @@ def _judge(nodes: Nodes, true_nodes: Nodes, image: int) -> _Judged:
 
 
 def _mean(values: list) -> float:
-    """The mean; 1 of nothing."""
+    """The mean; 1 for an empty list."""
     return sum(values) / len(values) if values else 1.0
 
 
@@ -131,7 +130,7 @@ def _partners(shapes: Tensor, true_shapes: Tensor) -> Tensor:
 
 
 def _mask_iou(masks: Tensor, others: Tensor) -> Tensor:
-    """Intersection over union of masks (..., H, W) bool; of two empty ones 0."""
+    """Intersection over union of masks (..., H, W) bool; 0 for two empty ones."""
     common, either = (masks & others).sum((-2, -1)), (masks | others).sum((-2, -1))
     return common.double() / either.clamp(min=1)
 

@@ -1,1 +1,1 @@
-"""The machine that trains: CUDA graphs, several processes, precision and layout of networks."""
+"""Use of the machine in training: CUDA graphs, several processes, precision and layout of networks."""

@@ -1,15 +1,15 @@
 """A training step as one CUDA graph: captured once, then replayed.
 
-Python and Pyro take longer to ask for a step's kernels, one by one, than a GPU takes to run them. A graph
-asks for all of them at once. It runs the same kernels on the same memory every time, so
+Python and Pyro take longer to launch a step's kernels, one by one, than a GPU takes to run them. A graph
+launches all of them at once. It runs the same kernels on the same memory every time, so
 
-* images are copied into memory of its own;
-* what changes from step to step is a tensor that is written in place: the learning rate, temperatures, KL
-  weights, running means. Numbers, and decisions, of Python stay as they were when it was captured;
+* images are copied into the graph's own memory;
+* every value that changes from step to step is a tensor that is written in place: the learning rate,
+  temperatures, KL weights, running means. Python's numbers and decisions stay as they were at the capture;
 * nothing in a step may wait for the device, or copy a number there.
 
-A step that cannot be captured is found out when that is tried: training goes on without a graph, exactly
-where it was, and one line says why. On a CPU a step is never captured.
+If capturing a step fails, training continues without a graph, from exactly the same state, and one line
+says why. On a CPU a step is never captured.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
     from inference.trainer import Trainer
 
 Found = tuple[Tensor, dict[str, Tensor]]
-"""Loss and terms of a step."""
+"""Type of the loss and terms of a step."""
 _abandoned: list[torch.cuda.CUDAGraph] = []
-"""After a failed capture the allocator still asks the graph which memory is its own."""
+"""Graphs of failed captures, kept because the allocator still asks them which memory they own."""
 
 
 class Step:
-    """`trainer.update`, from a graph where that can be. What it returns is overwritten by the next step.
+    """`trainer.update`, replayed from a graph if possible. The next step overwrites the returned tensors.
 
     Args:
         wanted: whether to capture.
-        eager: steps that run as they are before, so that all that is made once is there.
+        eager: number of steps that run without a graph first, so that all buffers exist.
     """
 
     def __init__(self, trainer: Trainer, wanted: bool = True, eager: int = 3) -> None:
@@ -52,7 +52,7 @@ class Step:
         self.stream = torch.cuda.Stream(trainer.device) if self.wanted else None
 
     def __call__(self, x: Tensor) -> Found:
-        """One step on images x (B, C, H, W). Returns its loss and terms, in nats an image."""
+        """One step on images x (B, C, H, W). Returns its loss and terms, in nats per image."""
         if self.wanted and self.eager > 0:
             self.eager -= 1
             with beside(self.stream):
@@ -87,7 +87,7 @@ class Step:
 
 @contextmanager
 def capturable(optimiser: torch.optim.Optimizer) -> Iterator[None]:
-    """Let an optimiser be captured within; one that always may warns of every step that is not."""
+    """Inside, an optimiser may be captured; if it always may, it warns at every step outside a capture."""
     for group in optimiser.param_groups:
         group["capturable"] = True
     try:
@@ -99,7 +99,7 @@ def capturable(optimiser: torch.optim.Optimizer) -> Iterator[None]:
 
 @contextmanager
 def beside(stream: torch.cuda.Stream) -> Iterator[None]:
-    """Run on another stream than the current one, in order."""
+    """Run on another stream than the current one, in order with it."""
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         yield
@@ -109,17 +109,17 @@ def beside(stream: torch.cuda.Stream) -> Iterator[None]:
 def record(
     step: Callable[[Tensor], Found], x: Tensor, stream: torch.cuda.Stream
 ) -> tuple[Callable[[], None], Found]:
-    """Capture `step(x)`, which does not run. Returns what replays it, and the memory of its results.
+    """Capture `step(x)` without running it. Returns a function that replays it, and its result tensors.
 
     Raises:
-        Exception: the first that `step` or the capture raised. The device can be used as before.
+        Exception: the first exception of `step` or of the capture. The device stays usable.
     """
     graph = torch.cuda.CUDAGraph()
     failures: list[Exception] = []
     generator = torch.cuda.default_generators[x.device.index or torch.cuda.current_device()]
     spare = generator.clone_state()
     try:
-        # the outer stream is the one to come back to when the capture fails
+        # if the capture fails, the outer stream becomes the current one again
         with (
             torch.cuda.stream(torch.cuda.current_stream()),
             torch.cuda.graph(graph, stream=stream),
@@ -136,7 +136,7 @@ def record(
 
 @contextmanager
 def noted(failures: list[Exception]) -> Iterator[None]:
-    """Remember what is raised within: the end of a broken capture raises something else."""
+    """Remember the exceptions raised inside: the end of a broken capture raises another one."""
     try:
         yield
     except Exception as error:
@@ -145,7 +145,7 @@ def noted(failures: list[Exception]) -> Iterator[None]:
 
 
 class Constants(TorchFunctionMode):
-    """Python's numbers become tensors on the device by filling, which can be captured, not by copying."""
+    """Make tensors of Python's numbers on the device by filling, which can be captured, not by copying."""
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
@@ -162,7 +162,7 @@ class Constants(TorchFunctionMode):
 
 
 class Before:
-    """What a capture must leave as it was, since it runs a step's Python and none of its kernels."""
+    """The state that a capture must not change, since it runs a step's Python but none of its kernels."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
@@ -181,10 +181,10 @@ class Before:
         return [t for m in modules for t in (*m.parameters(), *m.buffers())]
 
     def check(self) -> None:
-        """See that a step changes its tensors in place, and draws on the device.
+        """Check that a step changes its tensors in place, and draws on the device.
 
         Raises:
-            RuntimeError: it does not, so replaying it would not do what the step does.
+            RuntimeError: it does not, so a replay would differ from the step.
         """
         pairs = zip_longest(self.tensors, self._tensors())
         if any(a is not b for a, b in pairs):
@@ -195,7 +195,7 @@ class Before:
             raise RuntimeError("a step draws random numbers on the CPU: draw them on the device")
 
     def restore(self) -> None:
-        """Undo what a failed capture left: gradients and states in memory that is gone, draws."""
+        """Undo a failed capture: restore the random state, and drop gradients and states in freed memory."""
         self.trainer.optimiser.zero_grad()
         for parameter in set(self.trainer.optimiser.state) - self.learned:
             del self.trainer.optimiser.state[parameter]
@@ -205,6 +205,6 @@ class Before:
 
 
 def _same_host(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    """Whether two random states agree but for the devices'."""
+    """Whether two random states agree, apart from the devices' states."""
     numbers = torch.equal(a["torch"], b["torch"]) and torch.equal(a["numpy"][1], b["numpy"][1])
     return numbers and a["python"] == b["python"] and a["numpy"][2:] == b["numpy"][2:]

@@ -1,11 +1,12 @@
 """One training on several processes, as ``torchrun --nproc-per-node N -m inference.svi …`` starts them.
 
-Every process holds the whole model, takes its part of every batch and draws noise of its own. After each
-backward pass gradients, and buffers that follow statistics of the batch, become their means over the
-processes. So a step is the step of one process on the whole batch, and all processes hold the same numbers,
-bit for bit. With one process nothing here does anything.
+Every process holds the whole model, takes its part of every batch and draws its own noise. After each
+backward pass, gradients and buffers of batch statistics are averaged over the processes. So a step is the
+step of one process on the whole batch, and all processes hold the same numbers, bit for bit. With one
+process these functions do nothing.
 
-Processes on CPUs talk by gloo; those on GPUs, one each, by NCCL, and by gloo about the rest.
+Processes on CPUs communicate by gloo. Processes on GPUs, one per GPU, average by NCCL, and they use gloo
+for everything else.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ import torch
 from torch import Tensor, distributed, nn
 
 PATIENCE = timedelta(days=1)
-"""How long processes wait while the first draws scenes or evaluates; one that dies is noticed at once."""
+"""Longest wait of processes while the first draws scenes or evaluates; a dead one is noticed at once."""
 
 
 class Lost(RuntimeError):
-    """Another process has ended before its time."""
+    """Raised when another process has ended too early."""
 
 
 def world() -> int:
@@ -49,7 +50,7 @@ def _started() -> bool:
 
 
 def start(device: torch.device) -> None:
-    """Let the processes that torchrun started know each other, if it did.
+    """Connect the processes if torchrun started several.
 
     Raises:
         ValueError: more processes on this machine than GPUs.
@@ -69,7 +70,7 @@ def start(device: torch.device) -> None:
 
 
 def leave() -> None:
-    """End what `start` began; processes that still wait for this one are told."""
+    """Disconnect this process; processes that still wait for it get an error."""
     if _started():
         distributed.destroy_process_group()
 
@@ -96,13 +97,13 @@ def agree(*flags: bool) -> list[bool]:
 
 
 def wait() -> None:
-    """Until all processes are here."""
+    """Wait until all processes reach this call."""
     agree(True)
 
 
 @contextmanager
 def one_first() -> Iterator[None]:
-    """One process a machine runs the block before the others: what it leaves in a cache is there for them."""
+    """One process per machine runs the block before the others, which then find its results in a cache."""
     if local_rank() > 0:
         wait()
     try:
@@ -122,7 +123,7 @@ def gather(value: Any) -> list[Any]:
 
 
 def share(value: Any) -> Any:
-    """The first process's value, whatever the others give: plain values and tensors on the CPU."""
+    """The first process's value (plain values and tensors on the CPU); those of others are ignored."""
     values = [value]
     if world() > 1:
         with _together():
@@ -131,20 +132,20 @@ def share(value: Any) -> Any:
 
 
 def part(rows: Tensor) -> Tensor:
-    """This process's part of a batch whose length the number of processes divides."""
+    """This process's part of a batch; the number of processes must divide its length."""
     return rows.chunk(world())[rank()]
 
 
 def reseed(seed: int, step: int) -> None:
-    """Noise that differs from process to process, from a run's seed and step."""
+    """Seed the noise by a run's seed and step and by the process, so that it differs between processes."""
     words = np.random.SeedSequence((seed, step, rank())).generate_state(1, np.uint32)
     pyro.set_rng_seed(int(words[0]))
 
 
 def average(modules: Iterable[nn.Module]) -> None:
-    """Gradients and buffers of modules become their means over the processes.
+    """Replace gradients and buffers of modules by their means over the processes.
 
-    A parameter without a gradient counts as one whose gradient is zero.
+    A missing gradient counts as zero.
     """
     if world() == 1:
         return
@@ -154,12 +155,12 @@ def average(modules: Iterable[nn.Module]) -> None:
     for p, mean in zip(parameters, means(gradients), strict=True):
         p.grad = mean
     buffers = dict.fromkeys(b for m in modules for b in m.buffers() if b.is_floating_point())
-    # in double precision, where constants stay what they are, bit for bit
+    # in double precision, in which constants do not change, bit for bit
     average_tensors(list(buffers), torch.float64)
 
 
 def average_tensors(tensors: list[Tensor], precision: torch.dtype | None = None) -> None:
-    """Tensors become their means over the processes, in one message."""
+    """Replace tensors by their means over the processes, in one message."""
     if world() > 1:
         for t, mean in zip(tensors, means(tensors, precision), strict=True):
             t.copy_(mean)

@@ -1,8 +1,8 @@
 """How the networks of a program and its guide compute: precision, memory layout, compilation.
 
 A network is a submodule whose class is torch's own (`nn.Sequential`, `nn.Linear`, `nn.Conv2d`, …), has
-parameters, and lies in no other network. What programs compute themselves (likelihoods, KLs, rendering)
-stays as it is, and so does what a checkpoint holds: runs go on under other settings than they began with.
+parameters, and lies in no other network. Computations of programs themselves (likelihoods, KLs, rendering)
+do not change, and neither do checkpoints, so a run can continue under other settings.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ PRECISIONS = ("float32", "bf16")
 LAYOUTS = ("contiguous", "channels_last")
 LISTS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 SEVERAL = (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention, nn.Transformer)
-"""They take or return more than one tensor, and stay as they are."""
+"""Modules that take or return more than one tensor; they are left unchanged."""
 
 
 def check(precision: str, layout: str) -> None:
-    """See that both are known.
+    """Check that both names are known.
 
     Raises:
-        ValueError: one is not; the message says what there is.
+        ValueError: one is unknown; the message lists the known ones.
     """
     for name, value, known in (("precision", precision, PRECISIONS), ("layout", layout, LAYOUTS)):
         if value not in known:
@@ -49,9 +49,9 @@ def prepare(modules: Iterable[nn.Module], precision: str, layout: str, compiled:
     """Set how the networks in modules compute, in place.
 
     Args:
-        precision: ``bf16`` runs them under autocast while they train, float32 in and out.
-        layout: ``channels_last`` of weights of convolutions.
-        compiled: by `torch.compile`, each on its own.
+        precision: ``bf16`` runs them under autocast in training, with float32 inputs and outputs.
+        layout: memory layout of convolutions' weights, such as ``channels_last``.
+        compiled: whether each is compiled by `torch.compile`.
 
     Raises:
         ValueError: there is no network.

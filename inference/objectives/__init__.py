@@ -1,16 +1,17 @@
-"""What is optimised: the evidence lower bound, its KL weights, auxiliary KLs, and penalties on the Scene.
+"""The training objective: evidence lower bound, KL weights, auxiliary KLs, and penalties on the Scene.
 
 An objective is three tables, two of them keyed by patterns of site names (``"z_pres*"``, ``"z_scale_1"``):
 
 * `weights` multiply a site's log-densities in program and guide, and so its KL;
 * `auxiliary` holds fixed priors r; every matching site pays KL(q ‖ r) besides its own KL (GSGN D.3);
-* `penalties` holds functions, by name, from the Scene that the program returns, and the images, to nats an
-  image (SPACE's boundary loss).
+* `penalties` holds functions by name, from the program's Scene and the images to nats per image
+  (SPACE's boundary loss).
 
-All are effect handlers. An auxiliary KL is a factor -KL(q ‖ r) that stands beside its site, under the
-same plates and gates, a penalty is a factor ``penalty/NAME`` in the plate ``batch``; so every estimator treats
-them as more costs downstream of what they depend on, and `weights` may name them (``"penalty/boundary"``).
-Without tables the objective is the plain ELBO (GSGN eq. 11); the paper's No-Aux ablation is just that.
+All are effect handlers. An auxiliary KL is a factor -KL(q ‖ r) beside its site, under the same
+plates and gates. A penalty is a factor ``penalty/NAME`` in the plate ``batch``. So every estimator
+treats both as further costs downstream of the sites that they depend on, and `weights` may name
+them (``"penalty/boundary"``). Without tables the objective is the plain ELBO (GSGN eq. 11), which
+is the paper's No-Aux ablation.
 """
 
 from inference.objectives.objective import (

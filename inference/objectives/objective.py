@@ -1,4 +1,4 @@
-"""The terms of the negative ELBO, weighed, with auxiliary KLs and penalties, as effect handlers."""
+"""The weighted terms of the negative ELBO, with auxiliary KLs and penalties, as effect handlers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from programs.scene import Scene
 
 
 def is_plate(site: Mapping[str, Any]) -> bool:
-    """Whether a site of a trace is a plate's choice of indices, which Pyro keeps among the samples."""
+    """Whether a site of a trace holds a plate's subsample indices, which Pyro records as a sample."""
     return isinstance(site["fn"], _Subsample)
 
 
@@ -49,7 +49,7 @@ class Weigh(Messenger):
 
 
 class AuxiliaryKL(Messenger):
-    """Around the replayed program: add the factor -KL(q ‖ r) beside every site that has a prior r."""
+    """Around the replayed program, add the factor -KL(q ‖ r) beside every site that has a prior r."""
 
     def __init__(self, priors: Mapping[str, Prior], guide_trace: Trace) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class AuxiliaryKL(Messenger):
 
 
 class Batch(Messenger):
-    """Remember the plate ``batch``; once it is known, put what is sampled within into it."""
+    """Find the plate ``batch``; or, given its frame, put all samples inside into it."""
 
     def __init__(self, frame: CondIndepStackFrame | None = None) -> None:
         super().__init__()
@@ -81,7 +81,8 @@ def penalised(program: Callable, penalties: Mapping[str, Penalty]) -> Callable:
     """The program, with a factor for every penalty on the Scene that it returns.
 
     Raises:
-        ValueError: when it runs, if it returns no Scene or has no plate ``batch``; or a penalty is not (B,).
+        ValueError: at run time, if it returns no Scene, has no plate ``batch``, or a penalty is not
+            (B,).
     """
 
     def run(*args: Any) -> Scene:
@@ -97,7 +98,7 @@ def penalised(program: Callable, penalties: Mapping[str, Penalty]) -> Callable:
             if cost.shape != (len(scene),):
                 raise ValueError(
                     f"penalty {name!r} has shape {tuple(cost.shape)}: expected ({len(scene)},), "
-                    "a number an image"
+                    "one number per image"
                 )
             with Batch(batch.frame):
                 pyro.factor(f"penalty/{name}", -cost.view(-1, *[1] * (-1 - batch.frame.dim)))
@@ -134,18 +135,18 @@ class Term(NamedTuple):
 
     name: str
     frames: tuple[CondIndepStackFrame, ...]
-    """the plates it lies in"""
+    """the plates around the term"""
     cost: Tensor
-    """nats, one dimension a plate"""
+    """nats, one dimension per plate"""
 
 
 def cost_terms(program_trace: Trace, guide_trace: Trace) -> dict[str, Term]:
     """The terms of the negative ELBO by site.
 
-    Latent sites give ``kl/SITE``: in closed form where torch knows one, else by the one sample that was
-    drawn. ``aux/SITE`` are auxiliary KLs, ``penalty/NAME`` penalties, and any other observed site gives its
-    negative log-likelihood under its own name. A KL in closed form is right when program and guide condition
-    their sites alike, which `tests/test_contract.py` holds them to.
+    Latent sites give ``kl/SITE``: in closed form if torch has one, else from the one drawn sample.
+    ``aux/SITE`` are auxiliary KLs, ``penalty/NAME`` penalties, and any other observed site gives
+    its negative log-likelihood under its own name. A KL in closed form is right only if program and
+    guide condition their sites on the same sites; `tests/test_contract.py` checks this.
     """
     terms = {}
     for name, site in program_trace.nodes.items():
@@ -169,10 +170,10 @@ def _kl(site: dict, prior: dist.TorchDistribution) -> Tensor:
 
 
 def per_image(term: Term) -> Tensor:
-    """(B,) a term summed over everything but the plate ``batch``.
+    """(B,) a term summed over all dimensions but the plate ``batch``.
 
     Raises:
-        ValueError: it lies outside that plate.
+        ValueError: the term lies outside that plate.
     """
     dims = [frame.dim for frame in term.frames if frame.name == "batch"]
     if not dims:
@@ -185,7 +186,7 @@ def per_image(term: Term) -> Tensor:
 
 
 def check_match(program_trace: Trace, guide_trace: Trace) -> None:
-    """Program and guide must have the same latent sites, of the same shapes, in the same order.
+    """Check that program and guide have the same latent sites, with the same shapes, in the same order.
 
     Raises:
         ValueError: they do not; the message names the first site that differs.

@@ -17,7 +17,7 @@ from programs.scene import Scene
 
 @dataclass(frozen=True)
 class Boundary:
-    """What is opaque near the borders of objects' boxes: an object is to end inside its own (SPACE).
+    """Penalises opacity near the borders of objects' boxes, so that objects end inside them (SPACE).
 
     Σ_ij ½ (α_ij Σ_n pres_n ST⁻¹(border, pose_n)_ij / sd)²,  border 1 at the edges of a square, 0 within
 
@@ -27,13 +27,13 @@ class Boundary:
     """
 
     border: int = 6  # pixels, of a square's 32
-    sd: float = 0.7168  # the code's 0.7, times 1024 / 1000, by which its border is not 1
+    sd: float = 0.7168  # the code's 0.7, times 1024 / 1000, since its border is not 1
 
     def __call__(self, scene: Scene, images: Tensor | None = None) -> Tensor:
         """(B,) nats.
 
         Raises:
-            ValueError: the program does not say what is opaque.
+            ValueError: the program's Scene has no opacity.
         """
         if scene.opacity is None or not scene.levels:
             raise ValueError(
@@ -52,20 +52,21 @@ class Boundary:
 
 @dataclass(frozen=True)
 class Background:
-    """The background is what some image of the batch shows, pixel by pixel (DeNF eq. 5).
+    """Penalises a background that no image of the batch shows, pixel by pixel (DeNF eq. 5).
 
     1/M Σ_j min_b |x_b^j - x̂_bg^j|²,  j over the M pixels
 
-    # differs: without `own`, b is not the image itself, whose objects are what the paper's minimum allows.
+    # differs: without `own`, b is never the image itself; the paper's minimum allows it, and so
+    its objects.
     """
 
     own: bool = True
 
     def __call__(self, scene: Scene, images: Tensor) -> Tensor:
-        """(B,), a mean over pixels.
+        """(B,) mean over pixels.
 
         Raises:
-            ValueError: the program says nothing of a background, or there is no other image.
+            ValueError: the program's Scene has no background, or there is no other image.
         """
         if scene.background is None:
             raise ValueError(
@@ -79,35 +80,35 @@ class Background:
                     "the penalty Background compares with other images: give --batch 2 or more"
                 )
             same = (images[:, None] == images).flatten(2).all(-1)  # estimators repeat images
-            same = same & ~same.all(1, keepdim=True)  # of images that are all alike, any is another
+            same = same & ~same.all(1, keepdim=True)  # all equal: all are others
             far = far.masked_fill(same[..., None, None], math.inf)
         return far.amin(1).mean((-2, -1))
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """The Scene's image is what was seen (DeNF eq. 10).
+    """Penalises the difference between the Scene's image and the given one (DeNF eq. 10).
 
     # differs: a mean over pixels, as in eq. 5, where the paper has a sum.
     """
 
     def __call__(self, scene: Scene, images: Tensor) -> Tensor:
-        """(B,), a mean over pixels."""
+        """(B,) mean over pixels."""
         return (scene.image - images).square().sum(-3).mean((-2, -1))
 
 
 @dataclass(frozen=True)
 class Compatibility:
-    """What objects' boxes cover is what objects cover (DeNF eq. 12).
+    """Penalises the difference between the area of boxes and the area of objects (DeNF eq. 12).
 
-    Σ (ê - e)² / (Σ ê + Σ e),  e the opacity, ê = min(1, what is boxed)
+    Σ (ê - e)² / (Σ ê + Σ e),  e the opacity, ê = min(1, number of boxes over a pixel)
     """
 
     def __call__(self, scene: Scene, images: Tensor | None = None) -> Tensor:
         """(B,) in [0, 1].
 
         Raises:
-            ValueError: the program does not say what is opaque, or boxed.
+            ValueError: the program's Scene has no opacity, or no boxes.
         """
         opacity, boxed = boxes_of("Compatibility", scene)
         boxed = boxed.clamp(max=1)
@@ -117,21 +118,21 @@ class Compatibility:
 
 @dataclass(frozen=True)
 class Inscribed:
-    """Every box is as large as what is opaque around it lets it be.
+    """Makes every box as large as the opaque area around it allows.
 
-    Σ c (λ (1 - e) - e) / Σ e,  e the opacity, taken as given, c by how many boxes a pixel is covered
+    Σ c (λ (1 - e) - e) / Σ e,  e the opacity (without gradient), c the number of boxes over a pixel
 
     # differs: not in DeNF. Eq. 12 has no gradient where boxes overlap, and boxes as small as a cell solve it.
     """
 
     outside: float = 2.0
-    """λ, the price of an area that is not opaque in areas that are"""
+    """λ, the price of transparent area inside a box, in units of opaque area"""
 
     def __call__(self, scene: Scene, images: Tensor | None = None) -> Tensor:
-        """(B,) mean over boxes, in units of the area that one is there for.
+        """(B,) mean over boxes, in units of the opaque area per box.
 
         Raises:
-            ValueError: the program does not say what is opaque, or boxed.
+            ValueError: the program's Scene has no opacity, or no boxes.
         """
         opacity, boxed = boxes_of("Inscribed", scene)
         opacity = opacity.detach()
@@ -140,10 +141,10 @@ class Inscribed:
 
 
 def boxes_of(penalty: str, scene: Scene) -> tuple[Tensor, Tensor]:
-    """What is opaque in a Scene, and by how many boxes it is covered.
+    """Opacity of a Scene's pixels, and the number of boxes over each.
 
     Raises:
-        ValueError: the program does not say.
+        ValueError: the program's Scene has no opacity, or no boxes.
     """
     if scene.opacity is None or scene.boxed is None:
         raise ValueError(
@@ -154,4 +155,4 @@ def boxes_of(penalty: str, scene: Scene) -> tuple[Tensor, Tensor]:
 
 
 Penalty = Callable[[Scene, Tensor], Tensor]
-"""Scene, and the images (B, C, H, W) that it is of -> (B,), in a unit of its own that a weight makes nats."""
+"""From a Scene and its images (B, C, H, W) to (B,), in a unit that a weight converts to nats."""

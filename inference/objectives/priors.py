@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 MIXTURE_SAMPLES = 100
-"""Draws from the posterior for a KL to a mixture (GSGN D.3)."""
+"""Number of posterior draws for a KL to a mixture (GSGN D.3)."""
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,17 @@
-"""How a program is trained, as data: a `Recipe` per preset, in a file per program with the program's stem.
+"""How programs are trained, as data: a `Recipe` per preset, in a file per program with the program's stem.
 
-A file holds ``RECIPES``, a table of presets by variant or program; ``NAME/WORLD`` is an entry for a world of
-its own. The first entry counts of VARIANT/WORLD, VARIANT, PROGRAM/WORLD, PROGRAM.
+A file holds ``RECIPES``, a table of presets by variant or program; the entry ``NAME/WORLD`` is for
+one world. These names are looked up in order, VARIANT/WORLD, VARIANT, PROGRAM/WORLD, PROGRAM; the
+first one found is used.
 
-`tiny` takes a few steps of a very small network on few scenes, in seconds: it shows that a training works.
-`quick` is made for two CPU cores and a quarter of an hour, `long` trains the same networks on more scenes for
-an hour, `paper` is the paper's configuration for a GPU. A program of one's own may have a table ``RECIPES`` in
-its file; a program without an entry trains with `DEFAULT`. Where the paper has an objective of its own for a
-world, that is the recipe there. Schedules are written in steps; the keys of `schedules` are ``learning_rate``,
-``estimator.BUFFER`` (``estimator.temperature``), ``program.BUFFER``, ``guide.BUFFER`` (any they declare) and
-``weight.PATTERN`` (of KLs by site name, ``weight.z_cat*``, and of penalties, ``weight.penalty/boundary``).
+`tiny` takes a few steps of a very small network on few scenes, in seconds: it only shows that a training
+works. `quick` is made for two CPU cores and a quarter of an hour, `long` trains the same networks on more
+scenes for an hour, `paper` is the paper's configuration for a GPU. A user's program may have a table
+``RECIPES`` in its file; a program without an entry trains with `DEFAULT`. Where a paper has a separate
+objective for a world, the recipe of that world has it. Schedules are written in steps; the keys of
+`schedules` are ``learning_rate``, ``estimator.BUFFER`` (``estimator.temperature``), ``program.BUFFER``,
+``guide.BUFFER`` (any buffer of program or guide) and ``weight.PATTERN`` (for KLs by site name,
+``weight.z_cat*``, and for penalties, ``weight.penalty/boundary``).
 """
 
 from __future__ import annotations
@@ -29,27 +31,27 @@ class Recipe:
     """Everything a training run needs besides the program, the seed and the device."""
 
     steps: int = 2000
-    """the step to reach; no schedule depends on it"""
+    """training step at which the run ends; no schedule depends on it"""
     batch: int = 32
     program: Mapping[str, Any] = field(default_factory=dict)
     """fields of the program's Config that the preset changes"""
     world: str = "shapes2d"
     options: Mapping[str, Any] = field(default_factory=dict)
-    """fields of the world's Config, for worlds that have them; the program's own `size` goes before"""
+    """fields of the world's Config, for worlds that have them; the program's `size` takes precedence"""
     scenes: int = 8000
     """training scenes"""
     validation_scenes: int = 200
-    """scenes on which a training is measured as it goes"""
+    """validation scenes, on which the training is measured at intervals"""
     test_scenes: int = 500
-    """scenes on which it is measured at its end"""
+    """test scenes, on which the training is measured at its end"""
     estimator: str = "gumbel"
     schedules: Mapping[str, Schedule] = field(
         default_factory=lambda: {"learning_rate": Constant(1e-3)}
     )
     auxiliary: Mapping[str, Prior] = field(default_factory=dict)
-    """fixed priors of auxiliary KLs by site-name pattern; ``{}`` is No-Aux"""
+    """fixed priors of auxiliary KLs by site-name pattern; ``{}`` is the ablation No-Aux"""
     penalties: Mapping[str, Penalty] = field(default_factory=dict)
-    """functions of the Scene, a number an image; schedules ``weight.penalty/NAME`` say what one is in nats"""
+    """functions of the Scene, one number per image; schedules ``weight.penalty/NAME`` convert it to nats"""
     rate: float = 1.0
     """factor of the learning rate"""
     clip: float = 1.0
@@ -57,13 +59,13 @@ class Recipe:
     evaluate_every: int = 1000
     """steps between evaluations on the validation scenes"""
     capture: bool = True
-    """replay steps on CUDA from a graph (`inference.machine.capture`)"""
+    """whether steps on CUDA are replayed from a graph (`inference.machine.capture`)"""
     precision: str = "float32"
-    """of the networks in training: float32 or bf16 (`inference.machine.networks`)"""
+    """number format of the networks in training: float32 or bf16 (`inference.machine.networks`)"""
     layout: str = "contiguous"
-    """of the convolutions' weights: contiguous or channels_last"""
+    """memory layout of the convolutions' weights: contiguous or channels_last"""
     compile: bool = False
-    """compile the networks"""
+    """whether the networks are compiled"""
 
     def __post_init__(self) -> None:
         numbers = ("steps", "batch", "scenes", "validation_scenes", "test_scenes", "evaluate_every")
@@ -83,7 +85,7 @@ def tiny(recipe: Recipe, program: Mapping[str, Any], **changes: Any) -> Recipe:
 
     Args:
         program: fields of the program's Config that make it small.
-        changes: other fields of the recipe, such as a world that can be drawn small.
+        changes: other fields of the recipe, such as a world that can draw small images.
     """
     small = Recipe(steps=4, batch=8, scenes=64, validation_scenes=6, test_scenes=12)
     names = ("steps", "batch", "scenes", "validation_scenes", "test_scenes", "evaluate_every")
@@ -92,9 +94,9 @@ def tiny(recipe: Recipe, program: Mapping[str, Any], **changes: Any) -> Recipe:
 
 
 def with_beta(recipe: Recipe, beta: float, pattern: str = "z_global*") -> Recipe:
-    """KLs of matching sites weighed with β in the end (GNM, section 2.1).
+    """The recipe with a weight that ends at β for KLs of matching sites (GNM, section 2.1).
 
-    # differs: the supplement does not say which KLs. Here GNM's is that of z^g, which ConvDRAW's are all.
+    # differs: the supplement does not say which KLs. Here it is that of z^g, the only one of ConvDRAW.
     """
     name = f"weight.{pattern}"
     weight: Schedule
@@ -123,12 +125,12 @@ def recipe(
     world: str | None = None,
     own: Mapping[str, Mapping[str, Recipe]] | None = None,
 ) -> Recipe:
-    """The recipe of a variant or program, in a world or its own, by name; `DEFAULT` where there is none.
+    """The recipe of a variant or program by preset and world; `DEFAULT` for a program without recipes.
 
     Args:
-        own: the table RECIPES of a program file outside of the project; None for that of `recipes_of`.
+        own: the table RECIPES of a program file outside the project; None for the table of `recipes_of`.
     Raises:
-        ValueError: there are recipes, but none of that name.
+        ValueError: the program has recipes, but none of that name.
     """
     table = recipes_of(program) if own is None else own
     names = [f"{variant}/{world}", variant, f"{program}/{world}", program]

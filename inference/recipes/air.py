@@ -41,4 +41,4 @@ AIR_TINY = tiny(
 RECIPES: dict[str, dict[str, Recipe]] = {
     "air": {"tiny": AIR_TINY, "quick": AIR_QUICK, "long": AIR_LONG, "paper": AIR_PAPER},
 }
-"""By variant or program, and in a world of its own by ``NAME/WORLD``; then by preset."""
+"""Recipes by variant or program, or by ``NAME/WORLD`` for one world; then by preset."""

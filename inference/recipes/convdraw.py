@@ -42,7 +42,7 @@ CONVDRAW_QUICK = replace(
     layout="channels_last",
 )
 
-# differs: digits need 48 pixels a side
+# differs: images have 48 pixels per side, which digits need
 CONVDRAW_TINY = tiny(
     CONVDRAW_QUICK,
     {
@@ -73,4 +73,4 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         "paper_beta10": with_beta(CONVDRAW_ARROW_PAPER, 10.0),
     },
 }
-"""By variant or program, and in a world of its own by ``NAME/WORLD``; then by preset."""
+"""Recipes by variant or program, or by ``NAME/WORLD`` for one world; then by preset."""

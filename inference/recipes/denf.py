@@ -24,10 +24,10 @@ DENF_EPOCH = 35_000 // 12  # steps; CLEVR6 has about half of the 70,000 scenes
 
 
 def per_number(size: int) -> float:
-    """1 / (3 size²): with this weight log p(x), and presence, are in nats a number of the image.
+    """1 / (3 size²): with this weight log p(x) and presence are in nats per number of the image.
 
-    # differs: eq. 13 adds a density of 49,152 numbers and means of squares as they are; the latter count for
-    nothing then.
+    # differs: eq. 13 adds a density of 49,152 numbers and unweighted means of squares; the latter then have
+    no effect.
     """
     return 1 / (3 * size**2)
 
@@ -56,7 +56,7 @@ DENF_QUICK = replace(
     DENF_PAPER,
     steps=1600,
     batch=8,
-    # differs: priors of boxes about as wide as the penalties leave them: f of wider ones is far from any image
+    # differs: priors of boxes about as wide as the penalties leave them; f maps wider ones far from images
     program={"size": 48, "couplings": 2, "features": 16, "loc_sd": 0.06, "scale_absent_sd": 0.2},
     scenes=4000,
     schedules={
@@ -64,19 +64,20 @@ DENF_QUICK = replace(
         "learning_rate": WarmupDecay(1e-3, warmup=50, half_life=300, hold=800),
         "estimator.temperature": Linear(1.0, 0.5, 800),
         "weight.z_pres*": Constant(per_number(48)),
-        # differs: the likelihood comes late and counts a tenth: it is highest where all cells are alike, and at
-        # its full weight no cell stays present
+        # differs: the likelihood comes late with a weight of a tenth: it is highest if all cells are equal,
+        # and at full weight no cell stays present
         "weight.images": Linear(0.0, 0.1 * per_number(48), 400, begin=400),
-        # differs: all cells are present at first: absent ones teach x̂_fg nothing, and x̂_bg learns sooner
+        # differs: all cells are present at first: x̂_fg learns nothing from absent ones, and x̂_bg is faster
         "program.presence": Linear(2.0, -2.197, 350, begin=100),
-        # differs: weights of the penalties, 1 in eq. 13
+        # differs: the penalties have weights, which are 1 in eq. 13
         "weight.penalty/background": Constant(100.0),
         "weight.penalty/reconstruction": Constant(10.0),
         # differs: eq. 12 keeps boxes small at first; then they fill objects, and objects must not fill boxes
         "weight.penalty/compatibility": Until(1.0, 400, after=0.0),
         "weight.penalty/inscribed": Linear(0.0, 0.01, 200, begin=400),
     },
-    # differs: with the image itself in eq. 5 the background shows all objects, and no cell is present
+    # differs: eq. 5 is without the image itself, with which the background shows all objects and no cell is
+    # present
     penalties={**DENF_PENALTIES, "background": Background(own=False), "inscribed": Inscribed()},
     evaluate_every=200,
 )
@@ -99,4 +100,4 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         "paper": DENF_TRAFFIC_PAPER,
     },
 }
-"""By variant or program, and in a world of its own by ``NAME/WORLD``; then by preset."""
+"""Recipes by variant or program, or by ``NAME/WORLD`` for one world; then by preset."""

@@ -14,8 +14,8 @@ from inference.schedules import (
 DISCRETE_AIR_QUICK = Recipe(
     steps=4000,
     batch=32,
-    # differs: the difference image is embedded at half its size, and networks are smaller. At full size, where
-    # these two layers see less than an object, one template often stayed unused (`analysis/LOG.md`)
+    # differs: the difference image is embedded at half its size, and networks are smaller. At full size
+    # these two layers see less than an object, and one template often stayed unused (`analysis/LOG.md`)
     program={
         "pool": 2,
         "embedding": (24, 48),
@@ -41,7 +41,7 @@ DISCRETE_AIR_PAPER = replace(
     evaluate_every=5000,
 )
 
-# differs: attributes, which could stand for categories, come last
+# differs: attributes come last, because they could replace categories
 CATEGORIES_FIRST = {"weight.z_attr*": Exponential(100.0, 1.0, 2500)}
 DIGITS_QUICK = replace(
     DISCRETE_AIR_QUICK,
@@ -73,4 +73,4 @@ RECIPES: dict[str, dict[str, Recipe]] = {
     },
     "discrete_air_mnist": {"tiny": DIGITS_TINY, "quick": DIGITS_QUICK, "paper": DIGITS_PAPER},
 }
-"""By variant or program, and in a world of its own by ``NAME/WORLD``; then by preset."""
+"""Recipes by variant or program, or by ``NAME/WORLD`` for one world; then by preset."""

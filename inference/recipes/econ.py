@@ -16,7 +16,7 @@ from inference.schedules import (
 ECON_QUICK = Recipe(
     steps=900,
     batch=32,
-    # differs: networks see pixels of 2 x 2 as one, which takes a quarter of the time
+    # differs: networks read 2 x 2 pixels as one, which takes a quarter of the time
     program={
         "size": 32,
         "latents": 5,
@@ -31,10 +31,10 @@ ECON_QUICK = Recipe(
     estimator="z_cat*=competition,z_mask*=mean",
     schedules={
         "learning_rate": WarmupDecay(2e-3, warmup=100, half_life=110, hold=680),
-        # differs: at first all experts win alike; none is left unused (`analysis/LOG.md`)
+        # differs: at first all experts win equally often, so none stays unused (`analysis/LOG.md`)
         "guide.sharpness": Exponential(3.0, 30.0, 600),
         "guide.balance": Constant(0.5),
-        # eq. 13: given who won, with β and γ
+        # eq. 13 given the winners, with β and γ
         "weight.z_cat*": Constant(0.0),
         "weight.z_what*": Constant(1.0),
         "weight.z_mask*": Constant(2.0),
@@ -59,7 +59,7 @@ ECON_PAPER = replace(
     schedules={
         **ECON_QUICK.schedules,
         "learning_rate": Constant(5e-4),
-        # differs: printed as β = 9.54, γ = 0.52, each outside of the range it was searched in
+        # differs: the paper prints β = 9.54, γ = 0.52, each outside the range of its search
         "weight.z_what*": Constant(0.52),
         "weight.z_mask*": Constant(9.54),
     },
@@ -68,9 +68,10 @@ ECON_PAPER = replace(
 
 
 def trusting(steps: int) -> dict[str, Schedule]:
-    """Shapes of a first look keep regions of random colours from growing together, until training ends.
+    """Schedule of `guide.trust`: in training, shapes of the first look keep regions from growing together.
 
-    # differs: after it regions are cut where shapes are wrong, unless they count for less (`analysis/LOG.md`).
+    # differs: after training, regions are cut where shapes are wrong, so the shapes count for less
+    (`analysis/LOG.md`).
     """
     return {"guide.trust": Until(1.0, steps, after=0.5)}
 
@@ -78,7 +79,7 @@ def trusting(steps: int) -> dict[str, Schedule]:
 ECON_RANDOM_QUICK = replace(
     ECON_QUICK,
     world="sprites_random",
-    # differs: λ is 0 in the paper, which leaves nothing but shapes to compete for (`analysis/LOG.md`)
+    # differs: λ is 0 in the paper, so that experts compete by shapes alone (`analysis/LOG.md`)
     program={**ECON_QUICK.program, "appearance": 0.0},
     schedules={**ECON_QUICK.schedules, **trusting(ECON_QUICK.steps - 10)},
 )
@@ -121,4 +122,4 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         "paper": ECON_RANDOM_PAPER,
     },
 }
-"""By variant or program, and in a world of its own by ``NAME/WORLD``; then by preset."""
+"""Recipes by variant or program, or by ``NAME/WORLD`` for one world; then by preset."""

@@ -16,8 +16,8 @@ GENESIS_PAPER = with_beta(
     replace(
         CONVDRAW_PAPER,
         steps=500_000,
-        # differs: not given. With GENESIS' own σ of .7 an image has -9,212 nats at most, in Table 1 10,084, and
-        # of 5 components none is left for ten digits
+        # differs: not given. With GENESIS' own σ of .7 an image has at most -9,212 nats, but 10,084 in
+        # Table 1; and 5 components are too few for ten digits
         program={"sigma": 0.2, "components": 11},
         schedules={"learning_rate": Until(3e-4, 5000, after=1e-4)},
     ),
@@ -46,7 +46,7 @@ GENESIS_QUICK = replace(
     schedules={"learning_rate": WarmupDecay(1e-3, warmup=100, half_life=300, hold=1400)},
 )
 
-# differs: digits need 48 pixels a side
+# differs: images have 48 pixels per side, which digits need
 GENESIS_TINY = tiny(
     GENESIS_QUICK,
     {
@@ -75,4 +75,4 @@ RECIPES: dict[str, dict[str, Recipe]] = {
     },
     "genesis/arrow_room": {"tiny": GENESIS_ARROW_TINY, "paper": GENESIS_ARROW_PAPER},
 }
-"""By variant or program, and in a world of its own by ``NAME/WORLD``; then by preset."""
+"""Recipes by variant or program, or by ``NAME/WORLD`` for one world; then by preset."""

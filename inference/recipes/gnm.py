@@ -20,7 +20,7 @@ from inference.schedules import (
 )
 
 # GNM, eqs. 3 and 4; means and deviations are the official code's
-# differs: z_depth, which eq. 4 leaves out, has one too, as in the code
+# differs: z_depth has one too, as in the code; eq. 4 leaves it out
 GNM_AUXILIARY: dict[str, Prior] = {
     "z_pres*": Sparse(math.log(1e-3 / (1 - 1e-3))),
     "z_where*": Gaussian(0, 1),
@@ -39,7 +39,7 @@ GNM_PAPER = Recipe(
         "learning_rate": Constant(1e-4),  # differs: the code has RMSprop
         "estimator.temperature": Linear(1.0, 0.5, 19_000, begin=1000),
         "weight.z_global*": Linear(0.0, 1.0, 100_000),  # β_g
-        # differs: for the code's ρ, which goes from 0.1 to 0.001, the price of an object from 2.3 to 6.9 nats
+        # differs: replaces the code's ρ, falling from 0.1 to 0.001: 2.3 to 6.9 nats per object
         "weight.aux/z_pres*": Linear(1 / 3, 1.0, 4000),
     },
     auxiliary=GNM_AUXILIARY,
@@ -89,11 +89,12 @@ GNM_QUICK = replace(
     schedules={
         "learning_rate": WarmupDecay(2e-3, warmup=200, half_life=300, hold=6900),
         "estimator.temperature": Linear(1.0, 0.5, 1500),
-        # differs: z^g is free until looks cost what they cost, or it does not learn which digits there are
+        # differs: z^g is free until z_what has its full cost; otherwise it does not learn which digits
+        # there are
         "weight.z_global*": Linear(0.0, 1.0, 1600, begin=4200),
-        # differs: 1 in the paper; an image has a quarter of the pixels, each worth four times as much
+        # differs: 1 in the paper; an image has a quarter of the pixels, so each has four times the weight
         "weight.aux/z_pres*": Linear(1.0, 4.0, 1000),
-        # differs: looks cost little at first, or all digits stay one
+        # differs: z_what costs little at first; otherwise all digits look the same
         **dict.fromkeys(
             ("weight.z_what*", "weight.aux/z_what*"), Exponential(0.02, 1.0, 1800, begin=2400)
         ),
@@ -102,7 +103,7 @@ GNM_QUICK = replace(
     layout="channels_last",
 )
 
-# differs: digits need 48 pixels a side; this world has backgrounds besides
+# differs: images have 48 pixels per side, which digits need; this world has backgrounds besides
 GNM_TINY = tiny(
     GNM_QUICK,
     {
@@ -156,4 +157,4 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         "paper_beta2": with_beta(GNM_ARROW_PAPER, 2.0),
     },
 }
-"""By variant or program, and in a world of its own by ``NAME/WORLD``; then by preset."""
+"""Recipes by variant or program, or by ``NAME/WORLD`` for one world; then by preset."""

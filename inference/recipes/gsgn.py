@@ -25,7 +25,8 @@ from inference.schedules import (
 )
 
 # Tables 6, 8 and 9 of GSGN. Their N(m, s) is read as mean and standard deviation, as in SPACE's and
-# GNM's code; the paper does not say. Read as variances the windows of objects grow and stay large.
+# GNM's code; the paper does not say. If they are read as variances, the windows of objects grow and stay
+# large.
 GSGN_AUXILIARY: dict[str, Prior] = {
     "z_pres*": Sparse(math.log(1e-10)),
     "z_where*": Gaussian(0, 1),
@@ -52,17 +53,17 @@ GSGN_QUICK = Recipe(
     schedules={
         "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=400, hold=2000),
         "estimator.temperature": Exponential(2.5, 0.5, 1200),
-        # differs: the background learns first. With σ_bg at 0.1 from the start, a foreground that is
-        # black where nothing is drawn explains the dark pixels, and the background learns nothing.
+        # differs: the background learns first. With σ_bg at 0.1 from the start, a foreground that is black
+        # outside its objects explains the dark pixels, and the background learns nothing.
         "program.fixed_mixing": Until(1e-5, 150),
         "program.sigma_bg": Exponential(0.3, 0.1, 150),
-        # differs: what wholes look like is free at first, or it says nothing of their parts; what parts look
-        # like is cheap, or all are discs
+        # differs: z_what of wholes is free at first, otherwise it carries nothing about their parts; z_what
+        # of parts is cheap, otherwise all parts are discs
         **dict.fromkeys(("weight.z_what_0", "weight.z_what_1"), Linear(0.0, 1.0, 1000, begin=1600)),
         "weight.z_what_2": Exponential(0.05, 1.0, 1200, begin=1000),
     },
-    # differs: priors of the scales that fit the world, and narrow: windows that are larger than their
-    # objects do not say where the objects are
+    # differs: priors of the scales are narrow and fit the world: windows larger than their objects do not
+    # locate the objects
     auxiliary={
         **GSGN_AUXILIARY,
         "z_scale_1": Gaussian(-0.4, 0.05),
@@ -83,8 +84,8 @@ GSGN_LONG = replace(
 )
 
 # Groups of objects.
-# differs: each level's size has a range of its own around what the world has. In the paper's ranges the windows
-# of all three levels grow at first, a part's to that of a group, and nothing says where anything is.
+# differs: the size of each level has its own range around the world's sizes. In the paper's ranges the
+# windows of all three levels grow at first, a part's to that of a group, and poses carry no information.
 FOUR_LEVELS_QUICK = replace(
     GSGN_QUICK,
     world="groups2d",
@@ -97,7 +98,7 @@ FOUR_LEVELS_QUICK = replace(
     },
     schedules={
         **GSGN_QUICK.schedules,
-        # differs: parts cost little at first, or each has an object of its own
+        # differs: parts cost little at first; otherwise each part gets its own object
         "weight.aux/z_pres_3": Exponential(0.1, 1.0, 1000, begin=900),
         "weight.z_what_2": GSGN_QUICK.schedules["weight.z_what_1"],
         "weight.z_what_3": GSGN_QUICK.schedules["weight.z_what_2"],
@@ -120,7 +121,7 @@ GSGN_PAPER = Recipe(
         "learning_rate": WarmupDecay(3e-4, warmup=10 * EPOCH, half_life=100 * EPOCH),
         "estimator.temperature": Exponential(2.5, 0.5, 20 * EPOCH),
         "program.fixed_mixing": Until(1e-5, EPOCH),
-        "program.sigma_bg": Exponential(0.3, 0.1, EPOCH),  # differs: as in the quick preset
+        "program.sigma_bg": Exponential(0.3, 0.1, EPOCH),  # differs: as in `quick`
     },
     auxiliary=GSGN_AUXILIARY,
     evaluate_every=5000,
@@ -133,7 +134,7 @@ GSGN_CLEVR_QUICK = replace(
     steps=4000,
     world="compositional_clevr",
     program={**GSGN_QUICK.program, **UPRIGHT, "scale_start": (0.1, -0.35)},
-    # differs: as on 2D Shapes; with Table 9 an object is one part, as large as it
+    # differs: as on 2D Shapes; with Table 9 an object is one part of its own size
     auxiliary={
         **GSGN_AUXILIARY,
         "z_scale_1": Gaussian(0.1, 0.1),
@@ -142,8 +143,8 @@ GSGN_CLEVR_QUICK = replace(
     schedules={
         "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=450, hold=2000),
         "estimator.temperature": GSGN_QUICK.schedules["estimator.temperature"],
-        # differs: parts cost little and are small at first, so that all slots are used, each for a piece of an
-        # object; then they must pay (half: the image has a quarter of the pixels) and may grow together
+        # differs: parts cost little and are small at first, so that all slots are used, each for a piece of
+        # an object; then they cost more (half: the image has a quarter of the pixels) and may grow together
         "weight.aux/z_pres_2": Exponential(0.1, 0.5, 800, begin=600),
         "weight.aux/z_scale_2": Exponential(1.0, 0.1, 800, begin=800),
         "program.fixed_mixing": Until(0.1, 150),
@@ -166,10 +167,10 @@ GSGN_CLEVR_PAPER = replace(
 
 
 def to_scale(recipe: Recipe, begin: int, steps: int, size: int = 128) -> Recipe:
-    """From step `begin + steps` on the likelihood counts as that of an image of `size` pixels a side.
+    """The recipe with a likelihood that, from step `begin + steps`, weighs as at `size` pixels per side.
 
-    KLs and prices of presence are as large on a small image as on a large one, whose likelihood has more
-    pixels; a paper's prices are in proportion to the pixels that it had. The log's loss is then no bound.
+    KLs and prices of presence do not depend on the image's size, but the likelihood grows with its pixels; a
+    paper's prices fit its number of pixels. The loss in the log is then no bound.
 
     # differs: not from the first step, when all objects stay present (`analysis/LOG.md`).
     """
@@ -193,16 +194,17 @@ GSGN_CLEVR_LONG = to_scale(
                     *((19_100, 2e-4), (21_100, 2e-4), (28_000, 8e-6)),
                 )
             ),
-            # the whole price once the likelihood is to scale
-            # differs: and four times the price in the end. A part's patch has 16 pixels a side, so a single
-            # part of more pixels is sharper as two, and that gains more nats than the paper's price of one
+            # the whole price once the likelihood has its full weight
+            # differs: and four times the price in the end. A part's patch has 16 pixels per side, so a larger
+            # part is sharper as two parts, which gains more nats than the paper's price of one
             "weight.aux/z_pres_2": Points(
                 (
                     *((600, 0.1), (1400, 0.5), (2000, 0.5), (3000, 1.0), (16_000, 1.0)),
                     *((16_400, 4.0), (19_000, 4.0), (19_400, 3.0)),
                 )
             ),
-            # differs: shapes cost little once parts are found, or one part that looks like a cube has two
+            # differs: shapes cost little once parts are found; otherwise a part that looks like a cube gets
+            # two slots
             "weight.z_what_2": Points(((3000, 1.0), (3400, 0.1), (7000, 0.1), (9000, 1.0))),
         },
     ),
@@ -218,7 +220,7 @@ GSGN9_CLEVR_QUICK, GSGN9_CLEVR_PAPER = (
 
 
 def heavier(recipe: Recipe, weight: Schedule) -> Recipe:
-    """KLs of parts' presence and pose, auxiliary ones too, weighed (appendix F)."""
+    """The recipe with a weight on the KLs, auxiliary ones too, of parts' presence and pose (appendix F)."""
     sites = ("pres", "where", "scale", "theta", "depth")
     names = [f"weight.{kind}z_{site}_2" for kind in ("", "aux/") for site in sites]
     return replace(recipe, schedules={**recipe.schedules, **dict.fromkeys(names, weight)})
@@ -247,7 +249,7 @@ FOUR_LEVELS_TINY = tiny(
     FOUR_LEVELS_QUICK,
     {
         **GSGN_TINY.program,
-        "size": 64,  # the least that the world can have
+        "size": 64,  # the smallest size of the world's images
         "z_what": (12, 10, 8, 8),
         "crops": (16, 16, 8),
         "channels": (8, 8),
@@ -278,4 +280,4 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         "paper": GSGN_CLEVR7_PAPER,
     },
 }
-"""By variant or program, and in a world of its own by ``NAME/WORLD``; then by preset."""
+"""Recipes by variant or program, or by ``NAME/WORLD`` for one world; then by preset."""

@@ -19,7 +19,7 @@ from inference.schedules import (
 SPACE_QUICK = Recipe(
     steps=1400,
     batch=16,
-    # differs: smaller networks, one background component, a prior of sizes that fits the objects and stays
+    # differs: smaller networks, one background component, a constant prior of sizes that fits the objects
     program={
         "size": 64,
         "glimpse": 16,
@@ -48,7 +48,7 @@ SPACE_QUICK = Recipe(
 
 SPACE_P_QUICK = replace(
     SPACE_QUICK,
-    # differs: a prior of boxes smaller than most parts; on CLEVR they take whole objects all the same
+    # differs: a prior of boxes smaller than most parts; on CLEVR boxes still take whole objects
     program={
         **SPACE_QUICK.program,
         "grid": 8,
@@ -112,4 +112,4 @@ RECIPES: dict[str, dict[str, Recipe]] = {
     "space/shapes2d": {"tiny": SPACE_SHAPES_TINY, "quick": SPACE_SHAPES_QUICK},
     "space_p/shapes2d": {"tiny": SPACE_P_SHAPES_TINY, "quick": SPACE_P_SHAPES_QUICK},
 }
-"""By variant or program, and in a world of its own by ``NAME/WORLD``; then by preset."""
+"""Recipes by variant or program, or by ``NAME/WORLD`` for one world; then by preset."""

@@ -27,7 +27,7 @@ VAE_QUICK = replace(
     },
 )
 
-# differs: digits need 48 pixels a side
+# differs: images have 48 pixels per side, which digits need
 VAE_TINY = tiny(
     VAE_QUICK,
     {
@@ -45,4 +45,4 @@ RECIPES: dict[str, dict[str, Recipe]] = {
     "vae": {"tiny": VAE_TINY, "quick": VAE_QUICK, "paper": CONVDRAW_PAPER},
     "vae/arrow_room": {"tiny": VAE_ARROW_TINY, "paper": VAE_ARROW_PAPER},
 }
-"""By variant or program, and in a world of its own by ``NAME/WORLD``; then by preset."""
+"""Recipes by variant or program, or by ``NAME/WORLD`` for one world; then by preset."""

@@ -1,4 +1,4 @@
-"""Upright boxes: their overlap, which of them a cell belongs to, and non-maximum suppression.
+"""Upright boxes: their overlap, the assignment of cells to boxes, and non-maximum suppression.
 
 A box is an affine map (2, 3) without rotation, as `programs.scene.Nodes.pose`. Shape legend: N cells, K boxes.
 """
@@ -34,7 +34,7 @@ def likeness(boxes: Tensor, pose: Tensor) -> Tensor:
 
 
 def owned(alike: Tensor, valid: Tensor) -> Tensor:
-    """(..., K, N) 1 for that of the valid boxes (..., K) which a cell's is most like."""
+    """(..., K, N) 1 for the valid box (..., K) that is most similar to a cell's box."""
     best = alike.masked_fill(~valid.unsqueeze(-1), -math.inf).argmax(-2)
     return F.one_hot(best, valid.shape[-1]).mT.to(alike.dtype) * valid.unsqueeze(-1)
 
@@ -48,7 +48,7 @@ def suppressed(
         pres: (..., N).
         pose: (..., N, 2, 3).
     Returns:
-        (..., slots) cells whose boxes are kept, best first, and whether there was one.
+        (..., slots) indices of cells whose boxes are kept, best first, and whether the slot has one.
     """
     alive, centre = pres > 0.5, pose[..., 2]
     place = ((centre + 1) * (side / 2)).long().clamp(0, side - 1)

@@ -1,4 +1,4 @@
-"""What programs check of their `Config`, and guides of what they are given."""
+"""Checks of programs' `Config` and of guides' inputs."""
 
 from __future__ import annotations
 

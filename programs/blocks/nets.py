@@ -24,17 +24,17 @@ def mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
 
 
 ABSENT = 1e-4
-"""A node that exists less than this takes no part in a training step on a CPU."""
+"""On a CPU, training steps skip nodes whose presence is below this."""
 FEW = 0.1
-"""Share of absent nodes up to which picking out the others costs more than it saves."""
+"""Share of absent nodes below which skipping them costs more time than it saves."""
 
 
 def where_present(exists: Tensor, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """function(*inputs), computed for the nodes that exist, where that saves time; zeros for the others.
+    """function(*inputs), computed only for existing nodes if that saves time; zeros for the others.
 
-    Nothing depends on what an absent node looks like: it is multiplied by its presence (GSGN eq. 4). Half of
-    all slots are empty in a typical scene. On a GPU, which wants shapes that stay, and without gradients,
-    where an edit may fill a slot later, all nodes are computed.
+    Nothing depends on the appearance of an absent node: it is multiplied by its presence (GSGN eq. 4). Half
+    of all slots are empty in a typical scene. All nodes are computed on a GPU, which needs constant shapes,
+    and without gradients, because an edit may fill a slot later.
 
     Args:
         exists: (...) presence, hard or relaxed.
@@ -63,7 +63,7 @@ class ConvEncoder(nn.Module):
     Every stage halves the picture (4x4 kernel, stride 2, group normalisation, CELU).
 
     Args:
-        size: pixels a side of the input, `side` times a power of two.
+        size: pixels per side of the input, `side` times a power of two.
         channels: width of the first stages; the last repeats if more are needed.
     """
 
@@ -91,7 +91,7 @@ class SubpixelDecoder(nn.Module):
 
     Args:
         inputs: features of the vector.
-        size: pixels a side of the output, 4 times a power of two.
+        size: pixels per side of the output, 4 times a power of two.
         channels: width of the seed; it halves at every doubling, never below 8.
         outputs: channels of the picture, unsquashed.
     """
@@ -126,7 +126,7 @@ class BroadcastDecoder(nn.Module):
     """A smooth picture from a vector: the spatial broadcast decoder (Watters et al., 2019).
 
     The vector and the pixel's coordinates go through 1x1 convolutions on a grid whose cells are `cell`
-    pixels a side, which is then enlarged bilinearly.
+    pixels per side, which is then enlarged bilinearly.
     """
 
     def __init__(self, inputs: int, size: int, channels: int, outputs: int, cell: int = 4) -> None:
@@ -150,7 +150,7 @@ class BroadcastDecoder(nn.Module):
 
 
 class RecurrentCell(nn.Module):
-    """An LSTM whose input is an unchanging part, read once, and one that changes at every step."""
+    """An LSTM whose input has a constant part, read once, and a part that changes at every step."""
 
     def __init__(self, fixed: int, inputs: int, units: int) -> None:
         super().__init__()
@@ -186,7 +186,7 @@ class Encoder(nn.Module):
     # differs: the last is followed by them too, as in the official code; the table has nothing there.
 
     Args:
-        size: pixels a side of the input, `side` times a power of two.
+        size: pixels per side of the input, `side` times a power of two.
         channels: width of the first stages; the last repeats if more are needed.
     """
 
@@ -211,17 +211,17 @@ class Encoder(nn.Module):
 
 
 Stages = tuple[tuple[int, int, int], ...]
-"""Sub-pixel convolutions: channels, factor by which the picture grows, kernel."""
+"""Stages of sub-pixel convolutions, each with channels, enlargement factor and kernel."""
 
 
 class SubpixelStack(nn.Module):
     """A picture from a small one, by sub-pixel convolutions of any widths (GNM, Tables 5, 6, 8 and 9).
 
-    Each stage is followed by its activation and layer normalisation. One more convolution of 3x3, unsquashed,
-    has the outputs and makes up what is missing in size.
+    Each stage is followed by its activation and layer normalisation. A last 3x3 convolution, unsquashed,
+    makes the outputs and the remaining enlargement.
 
     Args:
-        side, size: pixels a side of the input and of the output.
+        side, size: pixels per side of the input and of the output.
     """
 
     def __init__(
@@ -241,7 +241,7 @@ class SubpixelStack(nn.Module):
         last, rest = divmod(size, side * math.prod(factor for _, factor, _ in stages))
         if rest or not last:
             raise ValueError(
-                f"{stages} enlarge {side} pixels a side to {side * math.prod(f for _, f, _ in stages)}; "
+                f"{stages} enlarge {side} pixels per side to {side * math.prod(f for _, f, _ in stages)}; "
                 f"expected a divisor of {size}: take fewer stages, or smaller factors"
             )
         layers: list[nn.Module] = []
@@ -263,7 +263,7 @@ def subpixel(inputs: int, outputs: int, factor: int, kernel: int) -> list[nn.Mod
 
 
 def normed(layer: nn.Conv2d | nn.Linear) -> list[nn.Module]:
-    """A layer, CELU, and a normalisation over all that it puts out (GNM, section 4.1)."""
+    """A layer, CELU, and a normalisation over all its outputs (GNM, section 4.1)."""
     if isinstance(layer, nn.Conv2d):
         norm: nn.Module = nn.GroupNorm(1, layer.out_channels)
     else:
@@ -292,7 +292,7 @@ def normed_convolutions(
 
 
 def over_pictures(net: nn.Module, x: Tensor) -> Tensor:
-    """A net of (B, C, H, W) on (..., C, H, W)."""
+    """Apply a net for (B, C, H, W) to (..., C, H, W)."""
     return net(x.reshape(-1, *x.shape[-3:])).unflatten(0, x.shape[:-3])
 
 
@@ -313,12 +313,12 @@ class ConvLSTM(nn.Module):
 
 
 def first_state(units: int, side: int) -> nn.Parameter:
-    """Output and cell (2, units, G, G) of a ConvLSTM that learns where it begins; zeros at first."""
+    """Output and cell (2, units, G, G) of a ConvLSTM with a learned initial state; zeros before training."""
     return nn.Parameter(torch.zeros(2, units, side, side))
 
 
 class Canvas(NamedTuple):
-    """What DRAW has made of its first steps."""
+    """The state of DRAW after its first l steps."""
 
     features: Tensor
     """(..., C, G, G) f_l"""
@@ -329,12 +329,12 @@ class Canvas(NamedTuple):
 
     @property
     def state(self) -> tuple[Tensor, Tensor]:
-        """Of the decoder's LSTM."""
+        """The state of the decoder's LSTM."""
         return self.output, self.cell
 
 
 class Drawing(nn.Module):
-    """The half of a DRAW that draws (Gregor et al., 2016; GNM, Algorithm 1): latents add to a feature map.
+    """The generative half of DRAW (Gregor et al., 2016; GNM, Algorithm 1): latents add to a feature map.
 
     Args:
         prior: h_dec (..., units, G, G) -> (..., 2 D), means and deviations of the next latent.
@@ -361,7 +361,7 @@ class Drawing(nn.Module):
             self.first = first_state(units, side)
 
     def start(self, batch: int) -> Canvas:
-        """Nothing drawn yet, f_0 = 0: (B, 1, C, G, G) each."""
+        """The empty canvas, f_0 = 0: (B, 1, C, G, G) each."""
         zeros = self.out.weight.new_zeros(batch, 1, *self.shape)
         if not self.structured:
             return Canvas(zeros, zeros, zeros)
@@ -378,11 +378,11 @@ class Drawing(nn.Module):
 
 
 class Watching(nn.Module):
-    """The half of a DRAW that infers: what is drawn so far, and the image, say what to draw next.
+    """The inference half of DRAW: each latent is inferred from the image and the canvas so far.
 
     Args:
         posterior: h_enc (..., units, G, G) -> (..., 2 D), means and deviations of the next latent.
-        side: G, of a first state that is learned; without, it is the decoder's.
+        side: G, for a learned initial state; without it, the initial state is the decoder's.
     """
 
     def __init__(

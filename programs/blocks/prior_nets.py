@@ -1,12 +1,12 @@
-"""Learned priors that depend on other latents, by small nets; at first each is what a program's own net says.
+"""Learned priors that depend on other latents, by small nets; at first each equals the program's own prior.
 
     NetMixture(D, F, K)   p(z | μ, σ, c) = w_0 N(z | μ, σ²) + Σ_k w_k N(z | μ + σ m_k, diag (s_k σ)²)
                           w, m_k, s_k by a net of c
     NetBernoulli(F)       p(z | l, c)    = Bernoulli(z | logit l + net(c))
 
-`programs.blocks.priors` says what a `Learned` prior owes.
+`programs.blocks.priors` defines the rules for a `Learned` prior.
 
-Shape legend: D features, F numbers of what is known (c), K components, N draws.
+Shape legend: D features, F numbers of the condition c, K components, N draws.
 """
 
 from __future__ import annotations
@@ -24,22 +24,30 @@ from programs.blocks.nets import mlp
 from programs.blocks.priors import ENOUGH, Learned, LearnedMixture, Mixture
 
 HIDDEN = 64
-"""Width of a net's layer."""
+"""Width of a net's hidden layer."""
 NEVER = -20.0
-"""Logit of components that have no weight at first."""
+"""Initial logit of the learned components, whose weight is then almost 0."""
 OTHERS = 9.0
-"""Weight of the learned components in that of the program's own Gaussian, where a fit begins."""
-STEPS, BATCH, RATE, DECAY = 600, 512, 1e-3, 1e-2
-"""Of a net's fit by AdamW, whose learning rate falls to 0 as a cosine."""
-LOOK, HELD = 50, 8
-"""Steps between two looks at every eighth draw, which says when a fit was best."""
+"""Weight of all learned components over that of the program's own Gaussian, where a fit begins."""
+STEPS = 600
+"""Steps of a net's fit by AdamW."""
+BATCH = 512
+"""Draws per step of a fit."""
+RATE = 1e-3
+"""Initial learning rate of a fit, which falls to 0 as a cosine."""
+DECAY = 1e-2
+"""Weight decay of a fit."""
+LOOK = 50
+"""Steps of a fit between two evaluations on held-out draws."""
+HELD = 8
+"""Every eighth draw is held out; these draws choose the best step of a fit."""
 
 
 class NetMixture(Learned):
-    """The Gaussian that the program's own net says, and K others, told in its deviations from its mean.
+    """The Gaussian of the program's own net, and K others relative to its mean and deviation.
 
-    Where children copy what their parent happens to have drawn, the program's own net knows it. What the net
-    does not know, such as which of seven colours, is a mixture around that.
+    The program's own net predicts latents that children copy from their parent. Latents that it cannot predict,
+    such as one of seven colours, follow a mixture around its mean.
     """
 
     def __init__(self, features: int, known: int, components: int) -> None:
@@ -50,7 +58,7 @@ class NetMixture(Learned):
         self.plain()
 
     def forward(self, given: Tensor) -> dist.TorchDistribution:
-        """Of event (D); `given` (..., 2 D + F) are μ, σ and c."""
+        """The prior, of event (D); `given` (..., 2 D + F) are μ, σ and c."""
         loc, sd, known = given.split(self.split, -1)
         others = self.net(known).unflatten(-1, (self.components, -1))
         logits, shift, spread = others.split([1, *self.split[:2]], -1)
@@ -69,7 +77,7 @@ class NetMixture(Learned):
         self.net[-1].bias.copy_(bias.flatten())
 
     def fit(self, draws: Tensor, weights: Tensor, given: Tensor | None = None) -> None:
-        """By gradient, beginning at the mixture that is best where nothing is known."""
+        """Fit by gradient, from the best mixture that ignores the condition."""
         if weights.sum() < ENOUGH * self.components:
             return
         loc, sd, _ = given.split(self.split, -1)
@@ -89,7 +97,7 @@ class NetMixture(Learned):
 
 
 class NetBernoulli(Learned):
-    """The probability that the program's own net says, changed by a net of what is known."""
+    """The probability of the program's own net, changed by a net of the condition."""
 
     def __init__(self, known: int) -> None:
         super().__init__()
@@ -97,7 +105,7 @@ class NetBernoulli(Learned):
         self.plain()
 
     def forward(self, given: Tensor) -> dist.Bernoulli:
-        """Of batch (...); `given` (..., 1 + F) are l and c."""
+        """The prior, of batch (...); `given` (..., 1 + F) are l and c."""
         logit, known = given.split([1, given.shape[-1] - 1], -1)
         return dist.Bernoulli(logits=(logit + self.net(known)).squeeze(-1))
 
@@ -108,7 +116,7 @@ class NetBernoulli(Learned):
         nn.init.zeros_(self.net[-1].bias)
 
     def fit(self, draws: Tensor, weights: Tensor, given: Tensor | None = None) -> None:
-        """By gradient."""
+        """Fit by gradient."""
         if weights.sum() >= ENOUGH:
             ascend(
                 self,
@@ -119,11 +127,12 @@ class NetBernoulli(Learned):
 
 @torch.enable_grad()
 def ascend(net: nn.Module, gain: Callable[[Tensor], Tensor], number: int) -> None:
-    """Maximise a sum over draws in a net's parameters, and keep those that were best for every eighth draw.
+    """Maximise a sum over draws in a net's parameters, and keep those that are best on every eighth draw,
+    which is held out.
 
     Args:
-        gain: indices -> (n,) what the draws add to the sum.
-        number: of draws.
+        gain: from indices to (n,), the terms of these draws in the sum.
+        number: number of draws.
     """
     index = torch.arange(number)
     held, rest = index[index % HELD == 0], index[index % HELD != 0]

@@ -6,14 +6,14 @@
     LearnedCategory(K)        p(z) = π_z
     AffineGaussian(D, R)      p(z | μ, σ, r) = N(z | a_r μ + b_r, diag (s_r σ)²),  N(μ, σ²) from a net
 
-A program that learns its priors samples ``pyro.sample("z_what", self.what_prior())`` where it else samples the
-paper's prior. The parameters learn with the program, by the evidence lower bound, or after it, by
-`inference.fit_prior`. With `rows` a family has parameters for every class, step or layer: a call names the row
-by a one-hot vector. A fit relies on these rules: a module is called once per site, and its only argument is one
-tensor whose last dimension is the event.
+A program with learned priors samples ``pyro.sample("z_what", self.what_prior())`` instead of the paper's
+prior. The parameters are trained with the program, by the evidence lower bound, or afterwards, by
+`inference.fit_prior`. With `rows` a family has parameters for every class, step or layer: a call names the
+row by a one-hot vector. A fit relies on these rules: a module is called once per site, and its only
+argument is one tensor whose last dimension is the event.
 
-Why: the draws of a trained guide over all images do not fill N(0, 1). What a program draws from a prior where
-no image has its latents is of no kind that the decoder knows.
+Why: the draws of a trained guide over all images do not fill N(0, 1). Where no image's latents lie, the
+decoder has never been trained, so such samples look wrong.
 
 Shape legend: D features, K components or categories, R rows, N draws. Anything may stand to the left.
 """
@@ -31,17 +31,17 @@ from torch.nn import functional as F
 from programs.blocks.distributions import normal, positive
 
 UNIT = math.log(math.e - 1)
-"""The number that softplus makes a deviation of 1."""
+"""The number whose softplus is 1, a deviation of 1."""
 NARROWEST = 0.005
-"""Least deviation that a fit gives a Gaussian."""
+"""Smallest deviation that a fit gives to a Gaussian."""
 ENOUGH = 8.0
-"""Least number of draws from which a row is fitted; a row of fewer keeps the paper's prior."""
+"""Smallest number of draws from which a row is fitted; a row with fewer keeps the paper's prior."""
 ROUNDS = 40
-"""Rounds of expectation and maximisation of a mixture (Dempster, Laird, Rubin, 1977)."""
+"""Rounds of expectation-maximisation in the fit of a mixture (Dempster, Laird, Rubin, 1977)."""
 
 
 class Learned(nn.Module):
-    """A prior that is learned. Every family says how it is the paper's, and how it fits draws best."""
+    """A learned prior. Every family defines how to become the paper's prior, and how to fit draws."""
 
     def plain(self) -> None:
         """Become the paper's prior."""
@@ -51,18 +51,18 @@ class Learned(nn.Module):
         """Maximise Σ_n w_n log p(z_n | given_n) over the parameters.
 
         Args:
-            draws: (N, D) the guide's latents; (N,) of a Bernoulli.
-            weights: (N,) how much each counts: 0 where what hangs on an absent node is excluded.
-            given: (N, ·) what the module was called with.
+            draws: (N, D) the guide's latents; (N,) for a Bernoulli.
+            weights: (N,) weight of each draw, 0 for latents below an absent node.
+            given: (N, ·) the arguments of the module's call.
         """
         raise NotImplementedError
 
 
 class LearnedGaussian(Learned):
-    """N(μ, diag σ²), which begins as the paper's N(loc, sd²).
+    """N(μ, diag σ²), initially the paper's N(loc, sd²).
 
     Args:
-        rows: 0 where the module is called without an argument.
+        rows: number of rows; 0 if the module is called without an argument.
         loc, sd: numbers, or (D).
     """
 
@@ -76,7 +76,7 @@ class LearnedGaussian(Learned):
         self.plain()
 
     def forward(self, given: Tensor | None = None) -> dist.TorchDistribution:
-        """Of event (D)."""
+        """The prior, of event (D)."""
         return normal(picked(self.loc, given), positive(picked(self.spread, given)))
 
     @torch.no_grad()
@@ -108,7 +108,7 @@ class Mixture(dist.MixtureSameFamily):
 
 
 class LearnedMixture(Learned):
-    """Σ_k w_k N(μ_k, diag σ_k²); at first weights are alike, deviations 1, and means drawn from N(0, 1)."""
+    """Σ_k w_k N(μ_k, diag σ_k²); at first with equal weights, deviations of 1, and means from N(0, 1)."""
 
     def __init__(self, features: int, components: int, rows: int = 0) -> None:
         super().__init__()
@@ -118,20 +118,20 @@ class LearnedMixture(Learned):
         self.spread = nn.Parameter(torch.full((*lead, components, features), UNIT))
 
     def forward(self, given: Tensor | None = None) -> dist.TorchDistribution:
-        """Of event (D)."""
+        """The prior, of event (D)."""
         logits, loc, spread = (picked(t, given) for t in (self.logits, self.loc, self.spread))
         return Mixture(dist.Categorical(logits=logits), normal(loc, positive(spread)))
 
     @torch.no_grad()
     def plain(self) -> None:
-        """N(0, 1): all components are alike."""
+        """N(0, 1): all components are equal."""
         self.logits.zero_()
         self.loc.zero_()
         self.spread.fill_(UNIT)
 
     @torch.no_grad()
     def fit(self, draws: Tensor, weights: Tensor, given: Tensor | None = None) -> None:
-        """Clusters of each row's draws, then `ROUNDS` rounds of expectation and maximisation."""
+        """Cluster each row's draws, then take `ROUNDS` rounds of expectation-maximisation."""
         for row, own in by_row(weights, given):
             some = own > 0
             if own.sum() >= ENOUGH * len(self.loc[row]):
@@ -151,7 +151,7 @@ class LearnedMixture(Learned):
 
 
 class LearnedBernoulli(Learned):
-    """Bernoulli(ρ), which begins as the paper's; a number of logits, one a row."""
+    """Bernoulli(ρ), initially the paper's; one logit per row."""
 
     def __init__(self, logit: Tensor | float, rows: int = 0) -> None:
         super().__init__()
@@ -160,7 +160,7 @@ class LearnedBernoulli(Learned):
         self.plain()
 
     def forward(self, given: Tensor | None = None) -> dist.Bernoulli:
-        """Of batch (...)."""
+        """The prior, of batch (...)."""
         return dist.Bernoulli(logits=picked(self.logits, given))
 
     @torch.no_grad()
@@ -178,14 +178,14 @@ class LearnedBernoulli(Learned):
 
 
 class LearnedCategory(Learned):
-    """One-hot categories with probabilities π, alike at first."""
+    """One-hot categories with probabilities π, equal at first."""
 
     def __init__(self, categories: int, rows: int = 0) -> None:
         super().__init__()
         self.logits = nn.Parameter(torch.zeros((rows, categories) if rows else (categories,)))
 
     def forward(self, given: Tensor | None = None) -> dist.OneHotCategorical:
-        """Of event (K)."""
+        """The prior, of event (K)."""
         return dist.OneHotCategorical(logits=picked(self.logits, given))
 
     @torch.no_grad()
@@ -202,7 +202,7 @@ class LearnedCategory(Learned):
 
 
 class AffineGaussian(Learned):
-    """N(a_r μ + b_r, diag (s_r σ)²) around the N(μ, σ²) that a net says; at first as the net says."""
+    """N(a_r μ + b_r, diag (s_r σ)²) around the N(μ, σ²) of a net; at first equal to it."""
 
     def __init__(self, features: int, rows: int) -> None:
         super().__init__()
@@ -213,7 +213,7 @@ class AffineGaussian(Learned):
         self.plain()
 
     def forward(self, given: Tensor) -> dist.TorchDistribution:
-        """Of event (D); `given` (..., 2 D + R) are μ, σ, and the row."""
+        """The prior, of event (D); `given` (..., 2 D + R) are μ, σ, and the row."""
         loc, sd, row = given.split([self.features, self.features, len(self.slope)], -1)
         slope, shift, stretch = (
             picked(t, row) for t in (self.slope, self.shift, self.stretch.exp())
@@ -229,7 +229,7 @@ class AffineGaussian(Learned):
 
     @torch.no_grad()
     def fit(self, draws: Tensor, weights: Tensor, given: Tensor | None = None) -> None:
-        """Each row's line by weighted least squares, and the deviation around it in σ."""
+        """Fit each row's line by weighted least squares, and the deviation around it in units of σ."""
         loc, sd, rows = given.split([self.features, self.features, len(self.slope)], -1)
         for row, own in by_row(weights, rows):
             if own.sum() < ENOUGH:
@@ -239,7 +239,7 @@ class AffineGaussian(Learned):
             x, y = ((sure * t).sum(0) / total for t in (loc, draws))
             spread = (sure * (loc - x).square()).sum(0)
             common = (sure * (loc - x) * (draws - y)).sum(0)
-            # a μ that hardly moves has no slope
+            # a μ that hardly varies has no slope
             slope = torch.where(spread > 1e-3 * total, common / spread.clamp(min=1e-12), 0.0)
             error = (draws - y - slope * (loc - x)).square()
             square = (sure * error).sum(0) / own.sum()
@@ -255,34 +255,34 @@ def learned(features: int, components: int = 1, rows: int = 0) -> LearnedGaussia
 
 
 def picked(table: Tensor, given: Tensor | None) -> Tensor:
-    """The row (...) of a table (R, ...) that one-hot vectors (..., R) name; all of it where none is given."""
+    """The row (...) of a table (R, ...) that one-hot vectors (..., R) name; the whole table without them."""
     if given is None or table.ndim == 1:
         return table if given is None else given @ table
     return (given @ table.flatten(1)).unflatten(-1, table.shape[1:])
 
 
 def by_row(weights: Tensor, given: Tensor | None) -> list[tuple[Any, Tensor]]:
-    """Each row of a family, and the weights (N,) of the draws that are its."""
+    """Each row of a family, and the weights (N,) of its draws."""
     if given is None:
         return [(..., weights)]
     return [(row, weights * own) for row, own in enumerate(given.T)]
 
 
 def moments(draws: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """(D) mean and deviation of draws (N, D) that count as weights (N,) say."""
+    """(D) mean and deviation of draws (N, D) with weights (N,)."""
     share = weights / weights.sum().clamp(min=1e-9)
     mean = share @ draws
     return mean, (share @ (draws - mean).square()).sqrt()
 
 
 def distance(draws: Tensor, centres: Tensor) -> Tensor:
-    """(N, K) in deviations of the draws (N, D) in each feature."""
+    """(N, K) distances of draws (N, D) from centres, each feature in units of its deviation."""
     unit = draws.std(0).clamp(min=1e-6)
     return torch.cdist(draws / unit, centres / unit)
 
 
 def clusters(draws: Tensor, number: int) -> Tensor:
-    """(K, D) of the draws (N, D), as k-means++ chooses them (Arthur, Vassilvitskii, 2007)."""
+    """(K, D) centres chosen from the draws (N, D) as in k-means++ (Arthur, Vassilvitskii, 2007)."""
     chosen = draws[torch.randint(len(draws), (1,))]
     for _ in range(number - 1):
         square = distance(draws, chosen).amin(1).square() + 1e-12
@@ -291,11 +291,11 @@ def clusters(draws: Tensor, number: int) -> Tensor:
 
 
 def raw(sd: Tensor) -> Tensor:
-    """The numbers that `positive` makes deviations of, which are at least `NARROWEST`."""
+    """The numbers that `positive` maps to the given deviations, or to `NARROWEST` if that is larger."""
     return (sd - 1e-4).clamp(min=NARROWEST).expm1().log()
 
 
 def step_row(t: int, rows: int, like: Tensor) -> Tensor:
-    """(..., R) the one-hot row of step t, from 1, for every entry of a tensor (...); of one row the first."""
+    """(..., R) one-hot row of step t = 1, 2, … for every entry of a tensor (...); row 1 if R = 1."""
     row = F.one_hot(torch.tensor(min(t, rows) - 1, device=like.device), rows).to(like)
     return row.expand(*like.shape, -1)

@@ -1,4 +1,4 @@
-"""Masks drawn one after another, and what an encoder or a renderer makes of shares and opacities.
+"""Masks drawn one after another, and conversions of shares and opacities for encoders and renderers.
 
 Shape legend: B images, K segments, C colours, D numbers of a latent, H x W pixels.
 """
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from programs.blocks.distributions import gaussian
 
 LEAST_SHARE = math.log(1e-5)
-"""Least log π that an encoder sees."""
+"""Smallest log π in an encoder's input."""
 
 
 def with_opacity(patches: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ def break_stick(logits: Tensor) -> Tensor:
 
 
 def with_shares(x: Tensor, log_shares: Tensor) -> Tensor:
-    """What an encoder sees of every segment: x (..., B, 1, C, H, W), with its log π (..., B, 1, K, H, W).
+    """The encoder's input for every segment: x (..., B, 1, C, H, W), with its log π (..., B, 1, K, H, W).
 
     Returns:
         (..., B, K, C + 1, H, W).

@@ -4,38 +4,37 @@ A world is a Python file: one in this folder, or any other that ``--world FILE.p
 
 ``Config``
     A frozen dataclass with a default for every field and a field ``size``, pixels per side. Its values
-    are plain (numbers, strings, tuples of them): they are part of a data set's name in the cache. It
-    raises a ValueError for a value that cannot be drawn.
+    are plain (numbers, strings, tuples of them): they are part of a data set's name in the cache. It raises
+    a ValueError for an impossible value.
 ``draw(batch, generator, config)``
     Returns `batch` scenes drawn with the torch.Generator, as a Scene and labels (B, size, size) uint8.
     The Scene has its image (B, C, size, size) in [0, 1], and on every level pres, pose, depth, parent
-    and category, but no masks: labels hold them. Nothing else may be drawn from than the generator, and
-    no state be kept between calls: batches are drawn by several processes in any order.
+    and category, but no masks: labels hold them. All random numbers must come from the generator, and no
+    state may be kept between calls, because several processes draw batches in any order.
 
 and may have
 
 ``VERSION``
-    A string, raised with every change of what is drawn: cached sets are found by it. Of a file that is
-    none of the project's the whole source counts besides.
+    A string, part of the cache key; raise it with every change of the drawn scenes. For a file outside the
+    project the key includes the whole source.
 ``VARIANTS``
     Names of variants in this folder, each with the fields of Config that it changes; a literal.
 ``with_masks(scene, labels)``
-    The Scene with the masks that labels hold. By default labels are 0 where no object is seen, and 1 +
-    the slot of the leaf that is (`with_visible_masks`). `pack` and `unpack` are for leaves that
-    overlap.
+    The Scene with the masks that labels hold. By default labels are 0 where no object is visible, else 1 +
+    the slot of the visible leaf (`with_visible_masks`). `pack` and `unpack` code leaves that overlap.
 ``prepare(config)``
-    Is called once before scenes are drawn, such as to download pictures.
+    Called once before scenes are drawn, for example to download pictures.
 ``obeys(nodes, config)``
     (B,) bool: whether objects follow the world's rule, which ``Config.lawful = False`` breaks.
 
-Fields of Config that are known elsewhere: ``split`` is set to train, validation or test, for worlds
-whose objects differ between them; ``colours`` is set to the program's; ``digits`` says which digits,
-and ``classes`` which kinds of objects a scene has; ``lawful`` makes a world's structure be judged
-(`analysis.papers.gnm.judges`), ``repeats`` the classes of its objects be counted
+Other code reads these fields of Config: ``split`` is set to train, validation or test, for worlds whose
+objects differ between them; ``colours`` is set to the program's; ``digits`` names the source of digits, and
+``classes`` the kinds of objects; for worlds with ``lawful`` the structure of images is judged
+(`analysis.papers.gnm.judges`), for worlds with ``repeats`` the classes of objects are counted
 (`analysis.papers.econ.validity`).
 
-Here is what worlds share: the folder that generated and downloaded things are kept in, and the label
-maps of scenes whose objects may overlap.
+This file holds the code that worlds share: the folder of generated and downloaded files, and the label maps
+of scenes whose objects may overlap.
 
 Shape legend: B images, N slots, H x W pixels.
 """
@@ -69,12 +68,12 @@ def cache() -> Path:
 
 
 def numbers(config: Any, most: int) -> list[int]:
-    """The numbers of objects that scenes have: from `min_objects` to `max_objects`, `without` some.
+    """The possible numbers of objects: from `min_objects` to `max_objects`, except those in `without`.
 
     Args:
-        most: slots.
+        most: number of slots.
     Raises:
-        ValueError: there is none, or one that has no room.
+        ValueError: no number remains, or one is larger than `most`.
     """
     if not 1 <= config.min_objects <= config.max_objects <= most:
         raise ValueError(
@@ -97,7 +96,7 @@ def pack(masks: Tensor) -> Tensor:
 
 
 def unpack(labels: Tensor, number: int) -> Tensor:
-    """The masks (B, N, H, W) bool of `number` slots that `pack` has made `labels` (B, H, W) of."""
+    """The masks (B, N, H, W) bool of `number` slots that `pack` coded as `labels` (B, H, W)."""
     return labels[:, None] & _bits(number) != 0
 
 
@@ -108,7 +107,7 @@ def _bits(number: int) -> Tensor:
 
 
 def with_visible_masks(scene: Scene, labels: Tensor) -> Scene:
-    """Add masks (bool) from a map (B, H, W) uint8 of what is seen: 0, or 1 + the slot of a leaf."""
+    """Add masks (bool) from a map (B, H, W) uint8: 0, or 1 + the slot of the visible leaf."""
     leaves = scene.levels[-1]
     slots = torch.arange(1, leaves.pres.shape[1] + 1)
     masks = (labels[:, None] == slots[:, None, None],)

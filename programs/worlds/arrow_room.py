@@ -1,4 +1,4 @@
-"""Arrow Room: an arrow points at the one that is different (GNM, NeurIPS 2020, section 5 and supplement).
+"""Arrow Room: an arrow points at the object of another shape (GNM, NeurIPS 2020, section 5 and supplement).
 
 Four things in CLEVR's studio: three objects at the back, left, middle and right, of which two have the same
 shape, and in front an arrow that lies on the floor and points at the third. Seen from the arrow:
@@ -7,19 +7,19 @@ shape, and in front an arrow that lies on the floor and points at the third. See
     azimuth  ~ Uniform(±10°) around -50°, 0°, 50°    distance   ~ Uniform(2.5, 3.5), each object
     arrow    ~ Uniform(±0.3)² around START           its heading = the direction of the odd one
     colour of each thing ~ Uniform{8 colours}        material of all four ~ Uniform{rubber, metal}
-    places again where objects are nearer than 0.2, or something shows less than 100 px at 128 x 128
+    places again if objects are nearer than 0.2, or one has less than 100 visible px at 128 x 128
 
-# differs: the paper says neither where things stand nor how large they are. That the arrow points at the odd
-one in three dimensions, that one material is the whole scene's and that objects have one size was seen on its
-pictures; the numbers above are ours.
+# differs: the paper gives neither places nor sizes. Its pictures show that the arrow points at the odd one
+in three dimensions, that a scene has one material and that objects have one size; the numbers above are
+ours.
 
 Slots: left, middle, right, arrow. `category` is an index of KINDS; `attributes` are 1 for the odd one and 0
 for the others, the place (x, y) on the floor, and the direction in which the thing points there, in radians
 from x towards y (0 for objects). A pose is the upright box around the whole projection, depth the distance
-from the eye. `obeys` is the rule. With ``lawful=False`` the arrow points at any object, which is called the odd
-one then, and shapes are independent: to teach and to measure what judges structure.
+from the eye. `obeys` is the rule. With ``lawful=False`` shapes are independent, and the arrow points at any
+object, which then counts as the odd one: such scenes train and measure the judges of structure.
 
-Shape legend: B images, N = 4 things, S pixels a side.
+Shape legend: B images, N = 4 things, S pixels per side.
 """
 
 from __future__ import annotations
@@ -39,29 +39,39 @@ from programs.worlds.made_of.tracer import BOX, PRISM, Camera, Solids
 __all__ = ["VERSION", "Config", "draw", "obeys", "with_masks", "world"]
 
 VERSION = "2"
-"""To be raised with every change of what is drawn: cached sets are found by it."""
+"""Part of the cache key: raise it with every change of the drawn scenes."""
 KINDS = (*studio.SHAPES, "arrow")
 OBJECTS = 3
 RADIUS = 0.7
 AZIMUTH, SWAY = (-50.0, 0.0, 50.0), 10.0  # degrees
 DISTANCE = 2.5, 3.5
-START, STRAY = (0.0, -2.3), 0.3
-"""Where the arrow is: to the right of and beyond the origin, in the camera's directions on the floor."""
-ARROW, THING = (BOX, PRISM), [0, 1, 2, 3, 3]
-"""The solids of an arrow, and which thing each of the scene's solids belongs to."""
-SHAFT, HEAD, THICK = (0.17, 0.45), 0.5, 0.15
-"""Half-widths of the arrow's shaft, circumradius of its head, half its height."""
+START = 0.0, -2.3
+"""Mean place of the arrow, right of and beyond the origin in the camera's directions on the floor."""
+STRAY = 0.3
+"""Largest shift of the arrow from `START` along each direction."""
+ARROW = BOX, PRISM
+"""Solids of an arrow."""
+THING = [0, 1, 2, 3, 3]
+"""Thing to which each of the scene's solids belongs."""
+SHAFT = 0.17, 0.45
+"""Half-widths of the arrow's shaft."""
+HEAD = 0.5
+"""Circumradius of the arrow's head."""
+THICK = 0.15
+"""Half the arrow's height."""
 APART = 0.2
-LEAST, GRID = 100, 128
-"""Pixels that a thing shows at least, of a picture with so many a side, whatever the image has."""
+LEAST = 100
+"""Least number of visible pixels of a thing, at GRID pixels per side."""
+GRID = 128
+"""Pixels per side of the picture in which visible pixels are counted, whatever the image's size."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """What may be varied; the defaults are the paper's."""
+    """Options of the world; the defaults are the paper's."""
 
-    size: int = 128  # pixels a side
-    samples: int = 2  # rays a pixel, along each side
+    size: int = 128  # pixels per side
+    samples: int = 2  # rays per pixel, along each side
     lawful: bool = True  # False: any three shapes, and the arrow points at any of them
 
     def __post_init__(self) -> None:
@@ -74,7 +84,7 @@ def world(batch: int, generator: torch.Generator, config: Config = Config()) -> 
 
 
 def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene, Tensor]:
-    """The same without masks, but with a label map (B, S, S) uint8: 0, or 1 + the slot of what is seen."""
+    """Draw scenes without masks, and their label map (B, S, S) uint8: 0, or 1 + the visible slot."""
     odd = torch.randint(OBJECTS, (batch,), generator=generator)
     is_odd = torch.arange(OBJECTS + 1) == odd[:, None]
     pair = studio.uniform(generator, batch, len(studio.SHAPES)).argsort(1)
@@ -112,10 +122,10 @@ def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene,
 
 
 def obeys(nodes: Nodes, config: Config = Config(), tolerance: float = 1e-3) -> Tensor:
-    """(B,) whether of three objects two have one shape and the arrow points at the third.
+    """(B,) whether two of three objects have one shape and the arrow points at the third.
 
     Args:
-        tolerance: of the arrow's direction, in radians.
+        tolerance: largest error of the arrow's direction, in radians.
     """
     category = nodes.category[:, :OBJECTS]
     alike = (category[:, :, None] == category[:, None]).sum(2)
@@ -125,7 +135,7 @@ def obeys(nodes: Nodes, config: Config = Config(), tolerance: float = 1e-3) -> T
 
 
 def _places(camera: Camera, generator: torch.Generator) -> Tensor:
-    """(B, N, 2) on the floor."""
+    """Draw places (B, N, 2) on the floor."""
     batch = len(camera.eye)
     floor = torch.nn.functional.normalize(camera.axes[:, [0, 2], :2], dim=-1)  # right, away
     centred = lambda *shape: 2 * studio.uniform(generator, *shape) - 1  # noqa: E731
@@ -138,19 +148,19 @@ def _places(camera: Camera, generator: torch.Generator) -> Tensor:
 
 
 def _apart(place: Tensor) -> Tensor:
-    """(B,) whether objects are."""
+    """(B,) whether all objects are at least `APART` from each other."""
     i, j = torch.triu_indices(OBJECTS, OBJECTS, 1)
     return ((place[:, i] - place[:, j]).norm(dim=-1) > 2 * RADIUS + APART).all(1)
 
 
 def _direction(place: Tensor, odd: Tensor) -> Tensor:
-    """(B,) of the odd one, seen from the arrow, in radians from x towards y."""
+    """(B,) direction of the odd one, seen from the arrow, in radians from x towards y."""
     step = place[torch.arange(len(odd)), odd] - place[:, OBJECTS]
     return torch.atan2(step[:, 1], step[:, 0])
 
 
 def _frames(shape: Tensor, place: Tensor, turn: Tensor, heading: Tensor) -> Tensor:
-    """(B, N + 1, 3, 4) of the objects and of the arrow's shaft and head, whose y axes point ahead."""
+    """Frames (B, N + 1, 3, 4) of the objects and of the arrow's shaft and head, whose y axes point ahead."""
     radius = torch.full(shape.shape, RADIUS, dtype=torch.float64)
     objects = studio.stand(shape, radius, place[:, :OBJECTS], turn)
     half = torch.tensor([[*SHAFT, THICK], [HEAD, HEAD, THICK]], dtype=torch.float64)
@@ -162,6 +172,6 @@ def _frames(shape: Tensor, place: Tensor, turn: Tensor, heading: Tensor) -> Tens
 
 
 def _things(solids: Tensor, join: Callable[..., Tensor] = torch.sum) -> Tensor:
-    """What belongs to the things (B, N, …), of what belongs to the solids."""
+    """Values of the things (B, N, …), joined from values of their solids."""
     arrow = join(solids[:, OBJECTS:], dim=1, keepdim=True)
     return torch.cat([solids[:, :OBJECTS], arrow], 1)

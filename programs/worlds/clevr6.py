@@ -4,14 +4,15 @@
     shape  ~ Uniform{cube, sphere, cylinder}      radius ~ Uniform{0.7, 0.35}, half a cube's diagonal
     colour ~ Uniform{8 colours}                   material ~ Uniform{rubber, metal}
     place  ~ Uniform(-3, 3)²                      angle  ~ Uniform(-π, π)
-    place again, 50 times at most, while a thing before it is nearer than 0.25, or than 0.4 along one of the
-    camera's two directions on the floor; all again after that, or when one shows less than 89 px at 128 x 128
+    place again, 50 times at most, while an earlier thing is nearer than 0.25, or than 0.4 along one of the
+    camera's two directions on the floor; all again after that, or if one has less than 89 visible px at 128
+    x 128
 
-The picture is what Greff et al. cut out of CLEVR's 320 x 240: rows 29 to 221, columns 64 to 256. 89 px are
-CLEVR's 200 at that scale.
+The picture is the cut of Greff et al. from CLEVR's 320 x 240: rows 29 to 221, columns 64 to 256. CLEVR's
+limit of 200 px is 89 px at that scale.
 
-# differs: CLEVR counts them before the cut, so that things may be lost by it; here all that are in the truth
-are in the picture.
+# differs: CLEVR counts pixels before the cut, which may remove things; here every thing of the truth is in
+the picture.
 
 The published pictures themselves are read by ``--images FILE.hdf5`` (`inference.images`).
 
@@ -19,7 +20,7 @@ A node's `category` is its shape (an index of SHAPES), its `attributes` are the 
 `studio.RGB`), its size (0 large, 1 small) and its material (of `studio.MATERIALS`). Things are in the order
 drawn, from slot 0. A pose is the upright box around the whole projection, depth the distance from the eye.
 
-Shape legend: B images, N = max_objects slots, S pixels a side.
+Shape legend: B images, N = max_objects slots, S pixels per side.
 """
 
 from __future__ import annotations
@@ -38,25 +39,27 @@ from programs.worlds.made_of.tracer import Camera, Solids
 __all__ = ["VERSION", "Config", "draw", "with_masks", "world"]
 
 VERSION = "2"
-"""To be raised with every change of what is drawn: cached sets are found by it."""
+"""Part of the cache key: raise it with every change of the drawn scenes."""
 MOST = 8
-"""Things a scene at most: more would wait long until all show enough within the cut."""
+"""Largest number of things per scene: with more, few draws have enough visible pixels of each."""
 SHAPES, RADII = studio.SHAPES, (0.7, 0.35)
 SPREAD, APART, MARGIN = 3.0, 0.25, 0.4
 TRIES = 50
-"""Places that are tried for a thing."""
-LEAST, GRID = 89, 128
-"""Pixels that a thing shows at least, of a picture with so many a side, whatever the image has."""
+"""Largest number of places tried for a thing."""
+LEAST = 89
+"""Least number of visible pixels of a thing, at GRID pixels per side."""
+GRID = 128
+"""Pixels per side of the picture in which visible pixels are counted, whatever the image's size."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """What may be varied; the defaults are the papers'."""
+    """Options of the world; the defaults are the papers'."""
 
-    size: int = 128  # pixels a side
+    size: int = 128  # pixels per side
     min_objects: int = 3
     max_objects: int = 6
-    samples: int = 2  # rays a pixel, along each side
+    samples: int = 2  # rays per pixel, along each side
 
     def __post_init__(self) -> None:
         studio.check_picture(self.size, self.samples)
@@ -73,7 +76,7 @@ def world(batch: int, generator: torch.Generator, config: Config = Config()) -> 
 
 
 def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene, Tensor]:
-    """The same without masks, but with a label map (B, S, S) uint8: 0, or 1 + the slot of what is seen."""
+    """Draw scenes without masks, and their label map (B, S, S) uint8: 0, or 1 + the visible slot."""
     slots = config.max_objects
     choose = lambda n: torch.randint(n, (batch, slots), generator=generator)  # noqa: E731
     number = torch.randint(config.min_objects, slots + 1, (batch, 1), generator=generator)
@@ -101,7 +104,7 @@ def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene,
 
 
 def _solids(shape: Tensor, frame: Tensor, index: Tensor) -> Solids:
-    """Some scenes' solids, whose looks do not matter."""
+    """Solids of some scenes, with arbitrary colours and materials."""
     frame = frame[index]
     return Solids(studio.solid(shape[index]), frame, frame[..., 3], shape[index] < 0)
 
@@ -109,7 +112,7 @@ def _solids(shape: Tensor, frame: Tensor, index: Tensor) -> Solids:
 def _places(
     shape: Tensor, radius: Tensor, camera: Camera, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Places (B, N, 2) on the floor, one after the other, and whether (B,) they were found in time."""
+    """Places (B, N, 2) on the floor, one after the other, and whether (B,) `TRIES` sufficed."""
     batch, slots = shape.shape
     place, found = torch.zeros(batch, slots, 2, dtype=torch.float64), torch.ones(batch).bool()
     wide = radius * studio.HALF[shape.clamp(min=0), 0]  # a cube's half-width, as CLEVR takes it

@@ -6,30 +6,31 @@ Size, place and angle of an object, colour and material of every part are random
 
     number ~ Uniform{min, …, max}      type ~ Uniform{0, …, 9}      factor ~ Uniform(0.85, 1.15)
     angle  ~ Uniform(-π, π)            colour, material of a part ~ Uniform{7 colours}, Uniform{rubber, metal}
-    aim    ~ Uniform(±55 % of a quadrant's half-width around its centre), one object a quadrant of the image:
-             where the object's middle shows, moved inwards until the object is inside the image
-    aim and angle of an object again where it is not, or is larger than .55 of the image, or where its parts do
-    not fit into quadrants of its box; those of all again where what objects stand on meets, or a part shows
-    less than 100 px at 128 x 128, in 3.5 % of the scenes less than 40 px
+    aim    ~ Uniform(±55 % of a quadrant's half-width around its centre), one object per quadrant of the image:
+             the object's middle in the image, moved inwards until the object is inside the image
+    aim and angle of an object again if it is not inside, or larger than .55 of the image, or if its parts
+    do not fit into quadrants of its box; those of all again if objects' floor areas meet, or a part has
+    less than 100 visible px at 128 x 128, in 3.5 % of the scenes less than 40 px
 
 # differs: the paper's set was never published. This is a reconstruction: shapes, types, layouts and camera
-are our own, calibrated to what the printed figures imply. In brackets ours, of 4,000 scenes at 128 x 128
-(seed 0): scenes whose least visible part has < 100, 100 to 200, > 200 px: 0.4, 29.5, 70.1 % (0.3, 32.8, 67.0);
-an object 1,200 to 1,300 px on average (1,247; a part 591); boxes of objects overlap in about 1 scene of 5
-(0.16). The seven-part set (`compositional_clevr7`), the same of 2,000: 0.2, 33, 67 % (0.1, 32.9, 67.1);
-1,150 to 1,200 px (1,144); boxes overlap in 0.12.
+are our own, calibrated to the printed figures. In brackets are our figures, of 4,000 scenes at 128 x 128
+(seed 0): scenes whose least visible part has < 100, 100 to 200, > 200 px: 0.4, 29.5, 70.1 % (0.3, 32.8,
+67.0); an object 1,200 to 1,300 px on average (1,247; a part 591); boxes of objects overlap in about 1 scene
+of 5 (0.16). The seven-part set (`compositional_clevr7`), the same of 2,000: 0.2, 33, 67 % (0.1, 32.9,
+67.1); 1,150 to 1,200 px (1,144); boxes overlap in 0.12.
 
-Layouts: `quadrants` holds at most one object a quadrant of the image and one part a quadrant of an object's
-box, which is all that a graph of out-degree 4 can represent; a part on the border between two counts for
-either. Parts in quadrants of one row are at least .4 half-sides of the box apart in x, of one column in y.
-Nearer ones cannot be told apart by a graph whose cells they share, unless its window stands just so (three
-parts on one axis, say; version 2 had them), and the paper's 99 % of right structures say that it had none.
-`free` places objects anywhere in the image (boxes overlap in 36 % of scenes, an object has 1,162 px).
+Layouts: `quadrants` holds at most one object per quadrant of the image and one part per quadrant of an object's
+box, since a graph of out-degree 4 cannot represent more; a part on the border between two counts for
+either. Parts in quadrants of one row are at least .4 half-sides of the box apart in x, those of one column
+in y. If parts are nearer, for example three on one axis, as in version 2, they share cells of the graph,
+which can separate them in few positions of its window only; the paper's 99 % of right structures imply that
+its set had none. `free` places objects anywhere in the image (boxes overlap in 36 % of scenes, an object
+has 1,162 px).
 
-Places are judged at 128 x 128 whatever the image's size, so the same seed draws the same scenes at any. A
-node's pose is the upright box around its whole projection, its depth the distance from the eye.
+Places are checked at 128 x 128 whatever the image's size, so the same seed draws the same scenes at any
+size. A node's pose is the upright box around its whole projection, its depth the distance from the eye.
 
-Shape legend: B images, O = 4 objects, P = 3 parts of an object, M objects of any images, S pixels a side.
+Shape legend: B images, O = 4 objects, P = 3 parts of an object, M objects of any images, S pixels per side.
 """
 
 from __future__ import annotations
@@ -50,37 +51,48 @@ from programs.worlds.made_of.tracer import BALL, BOX, CONE, CYLINDER, PRISM, Cam
 __all__ = ["VERSION", "Config", "draw", "with_masks", "world"]
 
 VERSION = "3"
-"""To be raised with every change of what is drawn: cached sets are found by it."""
+"""Part of the cache key: raise it with every change of the drawn scenes."""
 VARIANTS = {"compositional_clevr7": {"parts": 7}}
-"""Seven-part Compositional CLEVR (GSGN, appendix F): cones, ellipsoids, prisms and discs besides."""
+"""Fields of each variant: with seven kinds of parts (GSGN, appendix F) also cones, ellipsoids, prisms,
+discs."""
 OBJECTS, PARTS = 4, 3
 LAYOUTS = ("quadrants", "free")
-EYE, TARGET, FIELD = (6.2, -5.4, 6.6), (0.0, 0.0, 0.2), 0.275
-"""The camera: CLEVR's azimuth, but nearer and higher."""
-UNIT, FACTOR = 0.682, (0.85, 1.15)
-"""World units of a length of 1 in the tables, and what an object's are times."""
+EYE = 6.2, -5.4, 6.6
+"""The camera's place, with CLEVR's azimuth, but nearer and higher."""
+TARGET = 0.0, 0.0, 0.2
+"""Point in the middle of the picture."""
+FIELD = 0.275
+"""Tangent of half the camera's angle of view."""
+UNIT = 0.682
+"""World units of a length of 1 in the tables."""
+FACTOR = 0.85, 1.15
+"""Range of an object's factor on `UNIT`."""
 JITTER = 0.55
 """Reach of the aim at an object around its quadrant's centre, in half-widths of the quadrant."""
 GAP = 0.1
-"""Least distance between what objects stand on, in the world."""
-LEAST, LEAST_RARE, RARE = 100, 40, 0.035
-"""Pixels that a part shows at least, at GRID pixels a side; in some scenes; which share of scenes these are."""
+"""Least distance between objects' floor areas, in world units."""
+LEAST = 100
+"""Least number of visible pixels of a part, at GRID pixels per side."""
+LEAST_RARE = 40
+"""Least number of visible pixels of a part in a few scenes."""
+RARE = 0.035
+"""Share of the scenes for which `LEAST_RARE` holds."""
 GRID = 128
-"""Scenes are judged on a picture with so many pixels a side, whatever the image has."""
+"""Pixels per side of the picture in which scenes are checked, whatever the image's size."""
 EDGE = 0.97
-"""Where the box of an object that reaches beyond the image is moved to, in the image frame."""
+"""Coordinate of the edge to which a box beyond the image is moved, in the image frame."""
 LARGEST = 0.55
-"""Half a side of an object's box at most, in the image frame: GSGN's windows end at 0.59 (eq. 16)."""
+"""Largest half-side of an object's box, in the image frame; GSGN's windows end at 0.59 (eq. 16)."""
 REACH = 0.05
-"""How far beyond its quadrant of the object's box a part may lie, in half-sides: a child's reach."""
+"""Largest distance of a part beyond its quadrant of the object's box, in half-sides: a child's reach."""
 APART = 0.4
 """Least distance of parts in a row of quadrants along x, in a column along y, in half-sides of the box."""
 QUADRANTS = torch.tensor([[-1.0, -1], [1, -1], [-1, 1], [1, 1]], dtype=torch.float64)
 WAYS = torch.tensor([*itertools.permutations(range(4), PARTS)])
-"""(24, P) quadrants that the parts of an object may be given."""
+"""(24, P) all assignments of quadrants to the parts of an object."""
 PAIRS = torch.tensor([*itertools.combinations(range(PARTS), 2)])
 SIDES = (QUADRANTS[WAYS[:, PAIRS[:, 1]]] - QUADRANTS[WAYS[:, PAIRS[:, 0]]]) / 2
-"""(24, 3, 2) on which side of the first part of a pair its second is, -1, 0 or 1 along each axis."""
+"""(24, 3, 2) side of a pair's first part on which the second lies, -1, 0 or 1 along each axis."""
 OWNER = torch.arange(OBJECTS * PARTS).div(PARTS, rounding_mode="floor")
 HUES = [k for k, name in enumerate(studio.RGB) if name != "gray"]
 
@@ -132,15 +144,15 @@ TYPES = {3: THREE, 7: SEVEN}
 
 @dataclass(frozen=True)
 class Config:
-    """What may be varied; the defaults are the paper's."""
+    """Options of the world; the defaults are the paper's."""
 
-    size: int = 128  # pixels a side
+    size: int = 128  # pixels per side
     layout: str = "quadrants"
     min_objects: int = 1
     max_objects: int = OBJECTS
     without: tuple[int, ...] = ()  # numbers in between that no scene has
     parts: int = 3  # or 7: kinds of parts
-    samples: int = 2  # rays a pixel, along each side
+    samples: int = 2  # rays per pixel, along each side
 
     def __post_init__(self) -> None:
         studio.check_picture(self.size, self.samples)
@@ -164,19 +176,20 @@ def world(batch: int, generator: torch.Generator, config: Config = Config()) -> 
 
 @dataclass(frozen=True)
 class Types:
-    """What objects of each type are made of, in units of their size."""
+    """The parts of objects of each type, in units of the object's size."""
 
     kind: Tensor
-    """(10, P) of the parts, -1 where there is none"""
+    """(10, P) kinds of the parts, -1 where there is none"""
     offset: Tensor
-    """(10, P, 3) of a part's middle from the object's place on the floor"""
+    """(10, P, 3) offset of a part's middle from the object's place on the floor"""
     half: Tensor
     """(10, P, 3) half-widths"""
     height: Tensor
-    """(10,)"""
+    """(10,) heights of objects"""
 
     def frames(self, kind: Tensor, size: Tensor, place: Tensor, yaw: Tensor) -> Tensor:
-        """(..., P, 3, 4) of the parts of objects of type `kind`, at `place` (..., 2), turned by `yaw`."""
+        """Frames (..., P, 3, 4) of the parts of objects of type `kind`, at `place` (..., 2), turned by
+        `yaw`."""
         offset, half = (t[kind] * size[..., None, None] for t in (self.offset, self.half))
         cos, sin = yaw.cos()[..., None], yaw.sin()[..., None]
         x, y, z = offset.unbind(-1)
@@ -197,7 +210,7 @@ def _types(table: tuple[tuple[Part, ...], ...]) -> Types:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is in a scene, wherever it will stand."""
+    """The contents of scenes, before their places are drawn."""
 
     pres: Tensor
     """(B, O) bool"""
@@ -210,7 +223,7 @@ class Plan:
     metal: Tensor
     """(B, OP) bool"""
     least: Tensor
-    """(B, 1) pixels that every part shows"""
+    """(B, 1) least number of visible pixels of every part"""
     types: Types
 
     def __getitem__(self, index: Tensor) -> Plan:
@@ -230,7 +243,7 @@ class Plan:
 
 
 def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene, Tensor]:
-    """The same without masks, but with a label map (B, S, S) uint8: 0, or 1 + the part's slot."""
+    """Draw scenes without masks, and their label map (B, S, S) uint8: 0, or 1 + the part's slot."""
     plan = _plan(batch, generator, config)
     camera = studio.camera(batch, generator, EYE, TARGET, FIELD)
     lamps = studio.lamps(batch, generator)
@@ -255,7 +268,7 @@ def _plan(batch: int, generator: torch.Generator, config: Config) -> Plan:
 
 
 def _arrange(plan: Plan, camera: Camera, generator: torch.Generator, config: Config) -> Solids:
-    """Draw where objects stand and how they are turned, again where the rules are broken."""
+    """Draw places and angles of objects, again where the rules are broken."""
     place = torch.zeros(*plan.pres.shape, 2, dtype=torch.float64)
     yaw, todo = torch.zeros(plan.pres.shape, dtype=torch.float64), torch.arange(len(place))
     while len(todo):
@@ -297,7 +310,7 @@ def _stand(
 
 
 def _boxes(types: Types, kind: Tensor, frame: Tensor, camera: Camera) -> Tensor:
-    """Boxes (M, P, 4) of the parts of objects, each before a camera of its own."""
+    """Boxes (M, P, 4) of the parts of objects, each seen by its own camera."""
     solid = SOLID[types.kind[kind]]
     return tracer.boxes(Solids(solid, frame, frame[..., 3], solid > 0), camera)
 
@@ -317,7 +330,7 @@ def _half(box: Tensor) -> Tensor:
 def _in_quadrants(part: Tensor, whole: Tensor, there: Tensor, slot: Tensor) -> Tensor:
     """(M,) whether objects are in their quadrants of the image, and their parts in different ones of theirs.
 
-    Parts that are given quadrants of one row are APART in x, of one column in y.
+    Parts in quadrants of one row are APART in x, those of one column in y.
     """
     centre = (whole[:, 2:] + whole[:, :2]) / 2
     local = ((part[..., :2] + part[..., 2:]) / 2 - centre[:, None]) / _half(whole)[:, None]
@@ -326,7 +339,7 @@ def _in_quadrants(part: Tensor, whole: Tensor, there: Tensor, slot: Tensor) -> T
     each = torch.stack([fits[:, p, WAYS[:, p]] for p in range(PARTS)]).all(0)  # (M, 24)
     step = local[:, PAIRS[:, 1]] - local[:, PAIRS[:, 0]]
     both = there[:, PAIRS].all(-1)
-    # parts of different rows and columns need no distance of their own
+    # parts of different rows and columns need no minimum distance
     apart = (step[:, None] * SIDES >= APART) | (SIDES == 0)
     apart = apart.all(-1) | (SIDES != 0).all(-1) | ~both[:, None]
     each &= apart.all(-1)
@@ -334,7 +347,7 @@ def _in_quadrants(part: Tensor, whole: Tensor, there: Tensor, slot: Tensor) -> T
 
 
 def _apart(solids: Solids) -> Tensor:
-    """(B,) whether circles around what parts cover of the floor are GAP apart between objects."""
+    """(B,) whether circles around the floor areas of parts are GAP apart between objects."""
     centre, wide = solids.frame[..., :2, 3], solids.frame[..., :2, :2].norm(dim=-2)
     radius = torch.where(solids.shape == BOX, wide.norm(dim=-1), wide[..., 0])
     distance = (centre[:, :, None] - centre[:, None]).norm(dim=-1)
@@ -345,7 +358,7 @@ def _apart(solids: Solids) -> Tensor:
 
 
 def _truth(plan: Plan, solids: Solids, camera: Camera) -> tuple[Nodes, Nodes]:
-    """An object's box is that around its parts' boxes, its middle the mean of theirs."""
+    """The truth: an object's box encloses its parts' boxes, its middle is the mean of theirs."""
     there, pair = plan.shape >= 0, (OBJECTS, PARTS)
     part, middle = tracer.boxes(solids, camera), solids.frame[..., 3]
     whole = around(part.unflatten(1, pair), there)

@@ -3,23 +3,24 @@
 Colours are integers from 0 to 255.
 
     background  ~ Uniform{0, …, 127}³, flat
-    number      ~ Uniform{min, …, max}; of these, back to front in an order that is uniform:
+    number      ~ Uniform{min, …, max}; for each, back to front in a uniformly random order:
     class       ~ Uniform{classes}, each at most once, or any number of times with `repeats`
     centre      ~ Uniform(the places where the object is wholly inside the image)
     colour      its class's, or Uniform{128, …, 255}³
     x           <- m_t ⊙ colour + (1 - m_t) ⊙ x, the full mask m_t binary
-    r_t         = m_t ⊙ Π_t' in front (1 - m_t'), the region where it is seen                      (1, 2)
+    r_t         = m_t ⊙ Π_t' in front (1 - m_t'), its visible region                               (1, 2)
 
 An object's frame is the upright square of its size, whatever its class: a circle touches its four sides, a
 square fills it, a triangle stands on it with equal sides, its apex and base as far from the middle.
 
-# differs: neither the image's nor the objects' size is in the paper. Its best models have 2 latent
-dimensions with a colour a class, and 5 with random ones: so objects have one size and no rotation.
+# differs: the paper gives neither the image's nor the objects' size. Its best models have 2 latent
+dimensions with a colour per class, and 5 with random colours, so objects here have one size and no
+rotation.
 
-Slots are in order of depth, slot 0 in front, and `depth` is the slot's number. The label map holds the
-full masks; with the order they say which regions are seen.
+Slots are in order of depth, slot 0 in front, and `depth` is the slot's number. The label map holds the full
+masks; together with the order they determine the visible regions.
 
-Shape legend: B images, N = max_objects slots, S pixels a side.
+Shape legend: B images, N = max_objects slots, S pixels per side.
 """
 
 from __future__ import annotations
@@ -36,14 +37,16 @@ from programs.scene import Nodes, Scene
 from programs.worlds import pack, unpack
 
 VERSION = "1"
-"""To be raised with every change of what is drawn: cached sets are found by it."""
+"""Part of the cache key: raise it with every change of the drawn scenes."""
 VARIANTS = {"sprites_unique": {}, "sprites_random": {"colour": "random"}}
-"""ECON, section C.1: a circle, a square and a triangle on each other, a colour per class or random colours."""
+"""Fields of each variant: circles, squares, triangles, coloured by class or at random (ECON, section C.1)."""
 MOST = 8
-"""Objects a scene at most: a label has a bit for each."""
+"""Largest number of objects per scene: a label has 8 bits, one per object."""
 COLOURS = ("class", "random")
-DARK, BRIGHT = (0, 128), (128, 256)
-"""Backgrounds' and random objects' channels: from, and up to but without."""
+DARK = 0, 128
+"""Range of a background's channels, without its end."""
+BRIGHT = 128, 256
+"""Range of a randomly coloured object's channels, without its end."""
 HEIGHT = math.sqrt(3) / 2
 """Half a triangle's height, in half-sides of its base."""
 
@@ -57,28 +60,28 @@ SHAPES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     ),
     "ring": lambda u, v: ((u.square() + v.square()).sqrt() - 0.75).abs() <= 0.25,
 }
-"""Whether a point of the object's frame [-1, 1]², v down, is in the object. Yours may be put here."""
+"""For each class, whether a point of the object's frame [-1, 1]², v down, is in it. Add your own here."""
 PALETTE = torch.tensor(
     [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [255, 0, 255], [0, 255, 255]]
 )
-"""(6, 3) of the classes in their order: red, green, blue, yellow, magenta, cyan."""
+"""(6, 3) colours of the classes in their order: red, green, blue, yellow, magenta, cyan."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """What may be varied; the defaults are the paper's."""
+    """Options of the world; the defaults are the paper's."""
 
-    size: int = 64  # pixels a side
+    size: int = 64  # pixels per side
     classes: tuple[str, ...] = ("circle", "square", "triangle")
     colour: str = "class"  # or "random"
     min_objects: int = 3
     max_objects: int = 3
     repeats: bool = False  # classes are drawn independently of each other
-    scale: float = 0.36  # side of an object's frame, that of the image being 1
+    scale: float = 0.36  # side of an object's frame, in sides of the image
 
     def __post_init__(self) -> None:
         if self.size < 16:
-            raise ValueError(f"size={self.size}: expected at least 16 pixels a side")
+            raise ValueError(f"size={self.size}: expected at least 16 pixels per side")
         if unknown := {*self.classes} - {*SHAPES}:
             raise ValueError(f"classes={unknown} are unknown; known are {', '.join(SHAPES)}")
         if not 1 <= len({*self.classes}) == len(self.classes):
@@ -105,7 +108,7 @@ def world(batch: int, generator: torch.Generator, config: Config = Config()) -> 
 
 
 def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene, Tensor]:
-    """The same without masks, but with a label map (B, S, S) uint8, bit k of slot k's full mask."""
+    """Draw scenes without masks, and their label map (B, S, S) uint8, bit k of slot k's full mask."""
     slots, kinds = config.max_objects, len(config.classes)
     number = torch.randint(config.min_objects, slots + 1, (batch, 1), generator=generator)
     pres = torch.arange(slots) < number
@@ -132,7 +135,7 @@ def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene,
 
 
 def full_masks(kind: Tensor, centre: Tensor, config: Config) -> Tensor:
-    """(B, N, S, S) bool: every pixel whose middle is in the object, whatever lies on it."""
+    """(B, N, S, S) bool: every pixel whose middle is in the object, visible or not."""
     axis = (2 * torch.arange(config.size) + 1) / config.size - 1
     u = ((axis - centre[..., :1]) / config.scale)[..., None, :]
     v = ((axis - centre[..., 1:]) / config.scale)[..., None]
@@ -142,7 +145,7 @@ def full_masks(kind: Tensor, centre: Tensor, config: Config) -> Tensor:
 
 
 def with_masks(scene: Scene, labels: Tensor) -> Scene:
-    """Add the full masks (bool) that a label map describes, and what is seen of them."""
+    """Add the full masks (bool) that a label map describes, and their visible parts."""
     full = unpack(labels, scene.objects.pres.shape[1])
-    covered = full.cumsum(1) - full.long() > 0  # by what is in front
+    covered = full.cumsum(1) - full.long() > 0  # by objects in front
     return scene.with_masks((full & ~covered,), (full,))

@@ -9,12 +9,12 @@ size and angle of a group and the colour of every part are random.
     angle  ~ Uniform(-π, π)            colour of a part ~ Uniform{7 colours}
     centre   as in `shapes2d`, layout `quadrants`
 
-# differs: a world of ours; no paper has one with groups of objects.
+# differs: this world is ours; no paper has groups of objects.
 
 Parts of one object are 2.6 to 2.8 units apart (a unit is the radius of a disc of size 1), parts of
 different objects of a group at least 5.3: the window of an object holds no part of another.
 
-Shape legend: B images, G = 4 groups, O = 3 objects of a group, P = 2 parts of an object, S pixels a
+Shape legend: B images, G = 4 groups, O = 3 objects of a group, P = 2 parts of an object, S pixels per
 side.
 """
 
@@ -32,7 +32,7 @@ from programs.worlds import shapes2d
 from programs.worlds.shapes2d import COLOURS, centres, rasterise, tables
 
 VERSION = "2"
-"""To be raised with every change of what is drawn: cached sets are found by it."""
+"""Part of the cache key: raise it with every change of the drawn scenes."""
 GROUPS, OBJECTS, PARTS = 4, 3, 2
 GAP = 8 / 64
 """Least distance between parts of different groups, in the image frame: 4 px at 64 x 64."""
@@ -54,15 +54,15 @@ TYPES: tuple[tuple[tuple[int, float, float], ...], ...] = (
 
 @dataclass(frozen=True)
 class Config:
-    """What may be varied."""
+    """Options of the world."""
 
-    size: int = 128  # pixels a side
+    size: int = 128  # pixels per side
     min_groups: int = 1
     max_groups: int = GROUPS
 
     def __post_init__(self) -> None:
         if self.size < 64:
-            raise ValueError(f"size={self.size}: expected at least 64 pixels a side")
+            raise ValueError(f"size={self.size}: expected at least 64 pixels per side")
         if not 1 <= self.min_groups <= self.max_groups <= GROUPS:
             raise ValueError(
                 f"min_groups={self.min_groups}, max_groups={self.max_groups}: "
@@ -83,7 +83,7 @@ def world(batch: int, generator: torch.Generator, config: Config = Config()) -> 
 
 
 def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene, Tensor]:
-    """The same without masks, but with a label map (B, S, S) uint8: 0, or 1 + the part's slot."""
+    """Draw scenes without masks, and their label map (B, S, S) uint8: 0, or 1 + the part's slot."""
     uniform = lambda: torch.rand(batch, GROUPS, generator=generator)  # noqa: E731
     number = torch.randint(
         config.min_groups, config.max_groups + 1, (batch, 1), generator=generator
@@ -96,7 +96,7 @@ def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene,
 
     member = OBJECT[kind]  # (B, G, O)
     object_pres = pres[..., None] & (member >= 0)
-    shape = SHAPE[member]  # (B, G, O, P); a member that is not there, -1, is any
+    shape = SHAPE[member]  # (B, G, O, P); an absent member, -1, gets any shape
     part_pres = object_pres[..., None] & (shape >= 0)
     poses = _poses(part_pres, kind, size, angle, generator)
     levels = (
@@ -120,7 +120,7 @@ def with_masks(scene: Scene, labels: Tensor) -> Scene:
 def _poses(
     part_pres: Tensor, kind: Tensor, size: Tensor, angle: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of groups (B, G, 2, 3), objects (B, GO, 2, 3) and parts (B, GOP, 2, 3), at centres drawn here.
+    """Poses of groups (B, G, 2, 3), objects (B, GO, 2, 3) and parts (B, GOP, 2, 3), with centres drawn here.
 
     Args:
         part_pres: (B, G, O, P) bool.
@@ -140,7 +140,7 @@ def _poses(
 
 
 def _nodes(pres: Tensor, pose: Tensor, category: Tensor, degree: int) -> Nodes:
-    """A level from who is present (B, N) bool, poses, types (B, N), and the slots of a parent."""
+    """A level from presences (B, N) bool, poses, types (B, N), and the number of slots per parent."""
     parent = torch.arange(pres.shape[1]).div(degree, rounding_mode="floor").expand(pres.shape)
     return Nodes(pres.float(), pose, torch.ones(pres.shape), parent, category.where(pres, -1))
 

@@ -1,30 +1,32 @@
 """MNIST-4-10: scenes of four digits in order on a rectangle, or of all ten by quadrants (GNM, supplement 2.1).
 
-Lengths are of an image with 128 pixels a side; at other sizes everything is scaled, digits too. A digit's
+Lengths are of an image with 128 pixels per side; at other sizes everything is scaled, digits too. A digit's
 centre is that of its tight upright box.
 
     layout  ~ Uniform{4, 10}
     4:  n   ~ Uniform{0, …, 6}            classes n, n + 1, n + 2, n + 3, clockwise from the left upper corner
         w, h ~ Uniform(10, 54)            centres (64 ± w, 64 ± h)
-    10: upper left and lower right        {0, 1} and {8, 9}, which of them where ~ Uniform
+    10: upper left and lower right        {0, 1} and {8, 9}, in uniformly random order
         upper right and lower left        {2, 3, 4} and {5, 6, 7}, likewise
-        centres ~ Uniform(10, 54)² of the quadrant; all again where two are nearer than 22 on both axes
+        centres ~ Uniform(10, 54)² of the quadrant; all again if two are nearer than 22 on both axes
     image of each digit ~ Uniform{digits of its class and of the split}
 
 A digit, which fills 20 × 20 at most, lies wholly in its quadrant.
 
-# differs: the paper's generators were never published. The rules were read off its pictures; that centres
-begin 10 from the quadrant's edges fits what was measured there (half widths of 9 to 56, deciles 15, 18, 22, …).
-Ten digits' least distance of centres, 5 % quantile and median, was 22.4 and 26; ours is 22.4 and 24.3. That
-both layouts are equally frequent is assumed. Where MNIST is not at hand, the digits are the embedded ones (see
-`programs/worlds/made_of/digits.py`); the last 5,000 of MNIST's training digits are kept for validation.
+# differs: the paper's generators were never published. The rules were read off its pictures; centres that
+begin 10 from the quadrant's edges fit the measurements there (half widths of 9 to 56, deciles 15, 18, 22,
+…). The least distance between the centres of ten digits has the 5 % quantile 22.4 and the median 26 there;
+ours has 22.4 and 24.3. We assume that both layouts are equally frequent. Without MNIST, the digits are the
+embedded ones (see `programs/worlds/made_of/digits.py`); the last 5,000 of MNIST's training digits are kept
+for validation.
 
-Slots: four digits clockwise from the left upper one, ten by their class. A digit's mask is where its ink is a
-tenth of white or more, its pose the tight upright box around that, along the edges of pixels. None is in
-front: `depth` is 1. `obeys` is the rule. With ``lawful=False`` one digit of every scene is replaced by one of
-another class, which breaks the rule: to measure what a judge of structure lets pass.
+Slots: four digits clockwise from the left upper one, ten by their class. A digit's mask covers the pixels
+    where its ink is a tenth of white or more, and its pose is the tight upright box around the mask, along
+    the edges of pixels. No digit is in front: `depth` is 1. `obeys` is the rule. With ``lawful=False`` one
+    digit of every scene is replaced by one of another class, which breaks the rule: such scenes measure the
+    errors of a judge of structure.
 
-Shape legend: B images, N slots, M scenes of a layout, S pixels a side of an image, s of a digit.
+Shape legend: B images, N slots, M scenes of a layout, S pixels per side of an image, s of a digit.
 """
 
 from __future__ import annotations
@@ -43,24 +45,26 @@ from programs.worlds.made_of.digits import SIDE, SPLITS, Digits, announce, digit
 __all__ = ["VERSION", "Config", "draw", "obeys", "prepare", "with_masks", "world"]
 
 VERSION = "1"
-"""To be raised with every change of what is drawn: cached sets are found by it."""
+"""Part of the cache key: raise it with every change of the drawn scenes."""
 VARIANTS = {"mnist4": {"layouts": (4,)}, "mnist10": {"layouts": (10,)}}
-"""MNIST-4: four digits in order; MNIST-10: all ten, two or three per quadrant (GNM, section 5)."""
+"""Fields of each variant: four digits in order, or all ten, two or three per quadrant (GNM, section 5)."""
 LAYOUTS = (4, 10)
 GRID = 128
-"""Pixels a side of the image that lengths are of."""
-NEAR, FAR = 10.0, 54.0
-"""Distances of a centre from the lines that part the quadrants."""
+"""Pixels per side of the image in which lengths are given."""
+NEAR = 10.0
+"""Least distance of a centre from the lines between the quadrants."""
+FAR = 54.0
+"""Largest distance of a centre from the lines between the quadrants."""
 APART = 22.0
-"""Of two centres on one of the axes, where there are ten digits."""
+"""Least distance of two centres on at least one axis, in scenes of ten digits."""
 GROUPS = ((0, 1), (2, 3, 4), (5, 6, 7), (8, 9))
 """Classes that share a quadrant."""
 PLACES = torch.tensor([[0, 1, 3, 2], [2, 1, 3, 0], [0, 3, 1, 2], [2, 3, 1, 0]])
-"""(4, groups) the quadrants of the groups, clockwise from the left upper one: all there are."""
+"""(4, groups) the four possible assignments of quadrants to groups, clockwise from the left upper one."""
 QUADRANTS = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
 """Directions of the quadrants, clockwise from the left upper one."""
 TOLERANCE = 4 * 2 / GRID
-"""How far a digit may be from the rectangle's corner, on each axis, in the image frame: 4 pixels."""
+"""Largest distance of a digit from the rectangle's corner, per axis, in the image frame: 4 pixels."""
 WHITE = 255
 INK = 26
 """Least brightness of a digit's mask, a tenth of white."""
@@ -68,17 +72,17 @@ INK = 26
 
 @dataclass(frozen=True)
 class Config:
-    """What may be varied; the defaults are the paper's."""
+    """Options of the world; the defaults are the paper's."""
 
-    size: int = GRID  # pixels a side
+    size: int = GRID  # pixels per side
     layouts: tuple[int, ...] = LAYOUTS
     lawful: bool = True  # False: one digit of a scene breaks the rule
     digits: str = "auto"  # mnist or embedded; auto becomes one of them here (made_of/digits.py)
-    split: str = "train"  # whose digits: a data set puts its own split here
+    split: str = "train"  # split of the digits; a data set writes its own split here
 
     def __post_init__(self) -> None:
         if self.size < 48:
-            raise ValueError(f"size={self.size}: expected at least 48 pixels a side")
+            raise ValueError(f"size={self.size}: expected at least 48 pixels per side")
         if not self.layouts or {*self.layouts} - {*LAYOUTS}:
             raise ValueError(f"layouts={self.layouts}: expected some of {LAYOUTS}")
         if self.split not in SPLITS:
@@ -92,13 +96,13 @@ def world(batch: int, generator: torch.Generator, config: Config | None = None) 
 
 
 def prepare(config: Config) -> None:
-    """Say whose digits are drawn, and see to it that they are there and whole."""
+    """Announce the source of the digits, and check that its files are complete."""
     announce(config.digits)
     digits(config.digits, config.split)
 
 
 def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene, Tensor]:
-    """The same without masks, but with a label map (B, S, S) uint8: 0, or 1 + the slot of what is seen."""
+    """Draw scenes without masks, and their label map (B, S, S) uint8: 0, or 1 + the visible slot."""
     layout = torch.tensor(config.layouts)
     layout = layout[torch.randint(len(layout), (batch,), generator=generator)]
     slots = max(config.layouts)
@@ -163,7 +167,7 @@ def _crowded(centre: Tensor) -> Tensor:
 
 
 def _broken(category: Tensor, layout: Tensor, generator: torch.Generator) -> Tensor:
-    """(B, N) the classes, one of a scene's replaced by another that is as likely as any."""
+    """(B, N) the classes, with one class per scene replaced by another, uniformly."""
     u = torch.rand(len(layout), generator=generator)
     row, slot = torch.arange(len(layout)), (u * layout).long()
     category = category.clone()
@@ -210,15 +214,15 @@ def _paste(ink: Tensor, centre: Tensor, size: int) -> tuple[Tensor, Tensor, Tens
 
 
 def obeys(nodes: Nodes, config: Config = Config()) -> Tensor:
-    """(B,) whether the objects present are as the rules have them for one of the config's layouts."""
+    """(B,) whether the present objects keep the rules of one of the config's layouts."""
     rules = {4: obeys_four, 10: obeys_ten}
     return torch.stack([rules[layout](nodes) for layout in config.layouts]).any(0)
 
 
 def obeys_four(nodes: Nodes) -> Tensor:
-    """(B,) whether there are four digits in order, one a quadrant, on a rectangle around the middle.
+    """(B,) whether there are four digits in order, one per quadrant, on a rectangle around the middle.
 
-    To within `TOLERANCE`.
+    Places may be wrong by `TOLERANCE`.
     """
     here, centre = _quadrant(nodes), nodes.centre
     single = (here.sum(1) == 1).all(1)
@@ -230,7 +234,7 @@ def obeys_four(nodes: Nodes) -> Tensor:
 
 
 def obeys_ten(nodes: Nodes) -> Tensor:
-    """(B,) whether there is every digit once, in a quadrant that is its group's."""
+    """(B,) whether there is every digit once, in its group's quadrant."""
     here = _quadrant(nodes)
     kind = F.one_hot(nodes.category.where(nodes.present, -1) + 1, 11)[..., 1:].double()
     once = (kind.sum(1) == 1).all(1)

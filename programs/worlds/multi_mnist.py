@@ -7,21 +7,20 @@ Pyro's copy of it. Pixels are integers from 0 to 255.
     image  ~ Uniform{digits of the split}, 28 x 28
     scale  ~ N(1.3, 0.1)        side = ⌊28 / scale⌋ pixels, resized bilinearly (anti-aliased)
     offset ~ Uniform{0, …, size - side - 1}² of the image's left upper corner
-    image  = the sum of all digits; all of them again, but their number, where it exceeds 255
+    image  = the sum of all digits; all but their number again, if it exceeds 255 anywhere
 
-Scenes whose strokes meet are drawn again, of those with two digits a third. So digits of much ink
-are rarer where there are several.
+Scenes whose strokes meet are drawn again, a third of those with two digits. So digits with much ink are
+rarer in scenes of several.
 
-# differs: where MNIST is not at hand, the digits are the embedded ones (see
-`programs/worlds/made_of/digits.py`).
-The last 5,000 of MNIST's training digits are kept for validation.
+# differs: without MNIST, the digits are the embedded ones (see `programs/worlds/made_of/digits.py`). The
+last 5,000 of MNIST's training digits are kept for validation.
 
 Digits keep their pixels whatever the image's size, as in `observations`. They are in the order
-drawn, from slot 0. A digit's mask is where its own ink is a tenth of white or more (a pixel may be in
-two masks, as digits are added), and its pose is the tight upright box around that, along the edges of
-pixels. None is in front: `depth` is 1.
+drawn, from slot 0. A digit's mask covers the pixels where its own ink is a tenth of white or more (a pixel
+may be in two masks, as digits are added), and its pose is the tight upright box around the mask, along the
+edges of pixels. No digit is in front: `depth` is 1.
 
-Shape legend: B images, N = max_objects slots, S pixels a side, M scenes drawn at once.
+Shape legend: B images, N = max_objects slots, S pixels per side, M scenes drawn at once.
 """
 
 from __future__ import annotations
@@ -37,11 +36,12 @@ from programs.worlds import pack, unpack
 from programs.worlds.made_of.digits import SIDE, SPLITS, announce, digits, resizing, resolve
 
 VERSION = "1"
-"""To be raised with every change of what is drawn: cached sets are found by it."""
+"""Part of the cache key: raise it with every change of the drawn scenes."""
 MOST = 4
-"""Digits a scene at most: of more, hardly a draw would pass (of 4, 6 % do at 50 pixels, 0.2 % at 40)."""
+"""Largest number of digits per scene: with 4, 6 % of draws pass at 50 pixels, 0.2 % at 40, and fewer with
+more."""
 SCALE = 1.3, 0.1
-"""Mean and standard deviation."""
+"""Mean and standard deviation of a digit's scale."""
 WHITE = 255
 INK = 26
 """Least brightness of a digit's mask, a tenth of white."""
@@ -49,17 +49,17 @@ INK = 26
 
 @dataclass(frozen=True)
 class Config:
-    """What may be varied; the defaults are the papers'."""
+    """Options of the world; the defaults are the papers'."""
 
-    size: int = 50  # pixels a side
+    size: int = 50  # pixels per side
     min_objects: int = 0
     max_objects: int = 2
     digits: str = "auto"  # mnist or embedded; auto becomes one of them here (made_of/digits.py)
-    split: str = "train"  # whose digits: a data set puts its own split here
+    split: str = "train"  # split of the digits; a data set writes its own split here
 
     def __post_init__(self) -> None:
         if self.size < 40:
-            raise ValueError(f"size={self.size}: expected at least 40 pixels a side")
+            raise ValueError(f"size={self.size}: expected at least 40 pixels per side")
         if not 0 <= self.min_objects <= self.max_objects or not 1 <= self.max_objects <= MOST:
             raise ValueError(
                 f"min_objects={self.min_objects}, max_objects={self.max_objects}: "
@@ -76,13 +76,13 @@ def world(batch: int, generator: torch.Generator, config: Config | None = None) 
 
 
 def prepare(config: Config) -> None:
-    """Say whose digits are drawn, and see to it that they are there and whole."""
+    """Announce the source of the digits, and check that its files are complete."""
     announce(config.digits)
     digits(config.digits, config.split)
 
 
 def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene, Tensor]:
-    """The same without masks, but with a label map (B, S, S) uint8, bit k of slot k's pixels."""
+    """Draw scenes without masks, and their label map (B, S, S) uint8, bit k of slot k's pixels."""
     slots = config.max_objects
     number = torch.randint(config.min_objects, slots + 1, (batch, 1), generator=generator)
     pres = torch.arange(slots) < number
@@ -109,7 +109,7 @@ def with_masks(scene: Scene, labels: Tensor) -> Scene:
 
 
 def _place(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Resize digits (M, N, 28, 28) and put them anywhere on canvases (M, N, S, S) of their own."""
+    """Resize digits (M, N, 28, 28) and put each at a random place on its own canvas (M, N, S, S)."""
     mean, deviation = SCALE
     scale = mean + deviation * torch.randn(images.shape[:2], generator=generator)
     side = (SIDE / scale).long().clamp(max=size - 1)

@@ -4,24 +4,24 @@
     class  ~ Uniform{square, triangle, ellipse}
     centre ~ Uniform(0.2, 0.8)² of the image's side        size ~ Uniform(0.185, 0.32) of it
     angle  ~ Uniform(-π, π)
-    centre, size and angle again while the object shares 10 % or more of the smaller area with one of
-    the objects before it: of the second 25 % of the draws, of the third 46 %
-    image = what the objects cover together, with anti-aliased edges
+    centre, size and angle again while the object shares 10 % or more of the smaller area with an earlier
+    object: 25 % of the draws of the second object, 46 % of the third image = the union of the objects, with
+        anti-aliased edges
 
 Size is the side of the square, the side of the triangle (equilateral) and the long axis of the
 ellipse, whose axes are as 5 to 3. An object's canonical frame is the tight box around it in its own
 orientation (the triangle's apex is up at angle 0), its centre the centre of that box.
 
-# differs: the paper's set was never published and its text gives no numbers. Its figure 4 prints
-places of 0.23 to 0.73 and sizes of 0.18 to 0.31; its appendix G warns of sprites of some tens of
-pixels. Ours have 60 px of area at least at 64 x 64, and squares reach 1.7 px beyond the border at
-most. White on black, the threshold of the overlap, the ellipse's axes, the equal sides of the
-triangle and the class that is kept when an object is drawn again are our reading, too.
+# differs: the paper's set was never published and its text gives no numbers. Its figure 4 prints places of
+0.23 to 0.73 and sizes of 0.18 to 0.31; its appendix G warns of sprites of some tens of pixels. Ours have at
+least 60 px of area at 64 x 64, and squares reach at most 1.7 px beyond the border. White on black, the
+threshold of the overlap, the ellipse's axes, the triangle's equal sides and keeping the class of an object
+that is drawn again are our reading, too.
 
-Objects are in the order drawn, from slot 0. As all are white none is in front: `depth` is 1, and a
-pixel that two objects cover is in the masks of both.
+Objects are in the order drawn, from slot 0. As all are white, no object is in front: `depth` is 1, and a
+pixel that two objects cover is in both masks.
 
-Shape legend: B images, N = max_objects slots, S pixels a side, M objects drawn at once.
+Shape legend: B images, N = max_objects slots, S pixels per side, M objects drawn at once.
 """
 
 from __future__ import annotations
@@ -37,32 +37,32 @@ from programs.scene import Nodes, Scene
 from programs.worlds import pack, unpack
 
 VERSION = "1"
-"""To be raised with every change of what is drawn: cached sets are found by it."""
+"""Part of the cache key: raise it with every change of the drawn scenes."""
 MOST = 5
-"""Objects a scene at most: more would wait long for a place without overlap."""
+"""Largest number of objects per scene: with more, few draws are without overlap."""
 SQUARE, TRIANGLE, ELLIPSE = range(3)
 ASPECT = torch.tensor([[1.0, 1.0], [1.0, math.sqrt(3) / 2], [1.0, 0.6]])
 """(3, 2) sides of the box around a sprite of size 1, by class."""
 REACH = 0.6
 """Largest coordinate of a centre, in the image frame."""
 SIZES = 0.185, 0.32
-"""Least and largest."""
+"""Least and largest size, in sides of the image."""
 GRID = 64
-"""Overlap is counted in pixels of a picture with so many a side, whatever the image has."""
+"""Pixels per side of the picture in which overlap is counted, whatever the image's size."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """What may be varied; the defaults are the paper's."""
+    """Options of the world; the defaults are the paper's."""
 
-    size: int = 64  # pixels a side
+    size: int = 64  # pixels per side
     min_objects: int = 0
     max_objects: int = 3
     overlap: float = 0.1  # objects share less than this of the smaller area
 
     def __post_init__(self) -> None:
         if self.size < 32:
-            raise ValueError(f"size={self.size}: expected at least 32 pixels a side")
+            raise ValueError(f"size={self.size}: expected at least 32 pixels per side")
         if not 0 <= self.min_objects <= self.max_objects or not 1 <= self.max_objects <= MOST:
             raise ValueError(
                 f"min_objects={self.min_objects}, max_objects={self.max_objects}: "
@@ -80,7 +80,7 @@ def world(batch: int, generator: torch.Generator, config: Config = Config()) -> 
 
 
 def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene, Tensor]:
-    """The same without masks, but with a label map (B, S, S) uint8, bit k of slot k's pixels."""
+    """Draw scenes without masks, and their label map (B, S, S) uint8, bit k of slot k's pixels."""
     slots = config.max_objects
     number = torch.randint(config.min_objects, slots + 1, (batch, 1), generator=generator)
     pres = torch.arange(slots) < number
@@ -137,12 +137,12 @@ def _paint(pres: Tensor, sprites: tuple[Tensor, ...], size: int) -> tuple[Tensor
 def _distance(kind: Tensor, centre: Tensor, size: Tensor, angle: Tensor, pixels: int) -> Tensor:
     """Signed distance to the sprites' edges, negative inside, at the pixels of the image.
 
-    Of the ellipse to first order: exact where it is 0.
+    For ellipses it is a first-order approximation, exact at the edge.
 
     Args:
         kind, size, angle: (...)
         centre: (..., 2)
-        pixels: a side.
+        pixels: number of pixels per side of the image.
     Returns:
         (..., pixels, pixels) in the image frame, in which a size is half a sprite's side.
     """
@@ -152,7 +152,7 @@ def _distance(kind: Tensor, centre: Tensor, size: Tensor, angle: Tensor, pixels:
     cos, sin = angle.cos(), angle.sin()
     u, v = cos * x + sin * y, cos * y - sin * x
     square = torch.maximum(u.abs(), v.abs()) - size
-    half = 0.5 * math.sqrt(3)  # the triangle's height is that of its sides; two of them slant
+    half = 0.5 * math.sqrt(3)  # half a triangle's height, in sides; two sides slant
     triangle = torch.maximum(v - half * size, half * (u.abs() - 0.5 * size) - 0.5 * v)
     p, q = u / size, v / (float(ASPECT[ELLIPSE, 1]) * size)
     level = (p.square() + q.square()).sqrt()

@@ -6,21 +6,22 @@ parts never touch. Position, size and angle of an object and the colour of every
 
     number ~ Uniform{min, …, max}      type ~ Uniform{0, …, 9}      factor ~ Uniform(0.75, 1.25)
     angle  ~ Uniform(-π, π)            colour of a part ~ Uniform{7 colours}
-    centre ~ Uniform(±45 % of a quadrant's half-width around its centre), one object a quadrant,
+    centre ~ Uniform(±45 % of a quadrant's half-width around its centre), one object per quadrant,
              moved inwards until the object is inside the image; again where objects touch
 
-# differs: the paper's set was never published. This is a reconstruction: shapes, types and layouts
-are our own, sizes are calibrated to what the printed figures imply (at 128 x 128 about 180 px a
-part and at most 390 px an object; ours have 179 and 374).
+# differs: the paper's set was never published. This is a reconstruction: shapes, types and layouts are our
+own, sizes are calibrated to the printed figures (at 128 x 128 about 180 px per part and at most 390 px per
+object; ours have 179 and 374).
 
-# differs: the paper groups the parts of a detector by overlapping boxes, rightly in 95 % of the scenes. With
-true boxes, the upright ones around parts' frames, that is so in 63 % here, as parts do not touch; in 92 % with
-boxes 1.2 times as wide, as a detector's are, 97 % with 1.3 times. Objects' own boxes never overlap.
+# differs: the paper groups the parts of a detector by overlapping boxes, which is right in 95 % of its
+scenes. Here it is right in 63 % with true boxes (upright, around parts' frames), as parts do not touch; in
+92 % with boxes 1.2 times as wide, as a detector's are, and in 97 % with 1.3 times. Boxes of objects never
+overlap.
 
-Layouts: `quadrants` holds at most one object a quadrant of the image, which is all that a graph of
-out-degree 4 can represent; `free` places objects anywhere (boxes overlap in about 2 % of scenes).
+Layouts: `quadrants` holds at most one object per quadrant of the image, since a graph of out-degree 4
+    cannot represent more; `free` places objects anywhere (boxes overlap in about 2 % of scenes).
 
-Shape legend: B images, O = 4 objects, P = 3 parts of an object, S pixels a side, W of a window.
+Shape legend: B images, O = 4 objects, P = 3 parts of an object, S pixels per side, W of a window.
 """
 
 from __future__ import annotations
@@ -36,14 +37,14 @@ from programs.scene import Nodes, Scene
 from programs.worlds import numbers
 
 VERSION = "3"
-"""To be raised with every change of what is drawn: cached sets are found by it."""
+"""Part of the cache key: raise it with every change of the drawn scenes."""
 OBJECTS, PARTS = 4, 3
 JITTER = 0.45
-"""Reach of an object's centre around its quadrant's, in half-widths of the quadrant."""
+"""Largest distance of an object's centre from its quadrant's, per axis, in half-widths of the quadrant."""
 GAP = 12 / 64
 """Least distance between parts of different objects, in the image frame: 12 px at 128 x 128.
 
-Parts of one object are as near as 2 px, so that which belong together shows (`analysis.grouping`)."""
+Parts of one object are as near as 2 px, so that parts that belong together can be recognised."""
 LAYOUTS = ("quadrants", "free")
 DISC, SQUARE, TRIANGLE = range(3)
 _RGB = ("ff2828", "28dc28", "3c50ff", "ffe61e", "f03cf0", "28e1e1", "ff8c14")
@@ -57,7 +58,7 @@ EXTENT = torch.tensor([1.0, 0.886, 1.555])
 
 Types = tuple[tuple[tuple[int, float, float, float], ...], ...]
 # (shape, x, y, size) of every part, in units of the disc's radius; y points down. Gaps are at least
-# .35 of a unit, so that at 128 x 128 pixels no two parts have pixels that are neighbours, at 64 x 64 hardly any
+# .35 of a unit, so that at 128 x 128 pixels no two parts have neighbouring pixels, and few at 64 x 64
 TYPES: Types = (
     ((DISC, 0.0, 0.0, 1.1),),
     ((SQUARE, 0.0, 0.0, 1.1),),
@@ -78,9 +79,9 @@ TYPES: Types = (
 
 @dataclass(frozen=True)
 class Config:
-    """What may be varied; the defaults are the paper's."""
+    """Options of the world; the defaults are the paper's."""
 
-    size: int = 128  # pixels a side
+    size: int = 128  # pixels per side
     layout: str = "quadrants"
     min_objects: int = 1
     max_objects: int = OBJECTS
@@ -88,7 +89,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.size < 32:
-            raise ValueError(f"size={self.size}: expected at least 32 pixels a side")
+            raise ValueError(f"size={self.size}: expected at least 32 pixels per side")
         if self.layout not in LAYOUTS:
             raise ValueError(f"unknown layout {self.layout!r}; known are {', '.join(LAYOUTS)}")
         numbers(self, OBJECTS)
@@ -107,7 +108,7 @@ def world(batch: int, generator: torch.Generator, config: Config = Config()) -> 
 
 
 def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene, Tensor]:
-    """The same without masks, but with a label map (B, S, S) uint8: 0, or 1 + the part's slot."""
+    """Draw scenes without masks, and their label map (B, S, S) uint8: 0, or 1 + the part's slot."""
     some = torch.tensor(numbers(config, OBJECTS))
     number = some[torch.randint(len(some), (batch, 1), generator=generator)]
     pres = _uniform(generator, batch, OBJECTS).argsort(1).argsort(1) < number
@@ -238,8 +239,8 @@ def _distance(x: Tensor, y: Tensor, pose: Tensor, shape: Tensor) -> Tensor:
 
 
 def tables(types: Types) -> tuple[Tensor, ...]:
-    """By type, `shape`, `place` and `scale` of the parts in the object's frame; in units, `circle`,
-    the radius around a part, and `half`, half the side of the square around the object."""
+    """Tables by type: `shape`, `place` and `scale` of the parts in the object's frame; and in units
+    `circle`, the radius around a part, and `half`, half the side of the square around the object."""
     number = max(map(len, types))
     shape = torch.full((len(types), number), -1)
     place, scale = torch.zeros(len(types), number, 2), torch.ones(len(types), number)

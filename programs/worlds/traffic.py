@@ -1,23 +1,23 @@
-"""Traffic: a street from a camera that stays, 1 to 6 cars and their shadows (as in Real-Traffic; RELATE, DeNF).
+"""Traffic: a street from a fixed camera, 1 to 6 cars and their shadows (as in Real-Traffic; RELATE, DeNF).
 
     light  ~ Uniform(0.85, 1.15)                 of the whole scene
     number ~ Uniform{min, …, max}, then car by car:
     lane   ~ Uniform{4 lanes}, two each way      place ~ Uniform along it
     length ~ Uniform(0.3, 0.42)                  colour ~ Uniform{8 colours}
     drift  ~ Uniform(-0.03, 0.03) across the lane,  heading ~ the lane's, give or take 0.06
-    place again while a car before it is on the lane and less than a length and `APART` away
+    place again while an earlier car is on the lane and less than a length and `APART` away
     image  = street · light, shadows, cars
 
-The street, asphalt with grain, lane marks, kerbs and grass, is the same in every scene: it belongs to the
-world. A shadow lies `SHADOW` to the right and below of its car, darkens what is under it by half, and is no
-part of a car.
+The street, asphalt with grain, lane marks, kerbs and grass, is the same in every scene. A shadow lies
+`SHADOW` to the right and below its car, darkens the street under it by half, and is no part of the car.
 
-# differs: the published footage has no truth; this has what its papers say of it, a fixed view and 1 to 6 cars.
+# differs: the published footage has no truth; this world has its described features, a fixed view and 1 to
+6 cars.
 
 A node's `category` is its colour. Its frame is the box along the car, x towards its front. Cars do not overlap:
 `depth` is 1. Lengths are in the image frame, whose side is 2. Slots are in the order drawn.
 
-Shape legend: B images, N = max_objects slots, S pixels a side.
+Shape legend: B images, N = max_objects slots, S pixels per side.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from programs.worlds import with_visible_masks as with_masks
 __all__ = ["VERSION", "Config", "draw", "street", "with_masks", "world"]
 
 VERSION = "1"
-"""To be raised with every change of what is drawn: cached sets are found by it."""
+"""Part of the cache key: raise it with every change of the drawn scenes."""
 MOST = 8
-"""Cars a scene at most: more would wait long for a place."""
+"""Largest number of cars per scene: with more, few draws have room for all."""
 LANES = torch.tensor([-0.54, -0.18, 0.18, 0.54])
-"""Their middles; the upper two go to the left."""
+"""Middles of the lanes; cars on the upper two drive to the left."""
 LENGTHS, WIDTH, APART = (0.3, 0.42), 0.19, 0.06
 SHADOW = 0.05
 LIGHT = 0.85, 1.15
@@ -51,20 +51,20 @@ PALETTE = torch.tensor(
         *((220, 190, 40), (40, 130, 60), (150, 155, 165), (200, 110, 40)),
     ]
 )
-"""(8, 3): red, blue, white, black, yellow, green, silver, orange."""
+"""(8, 3) colours of cars: red, blue, white, black, yellow, green, silver, orange."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """What may be varied."""
+    """Options of the world."""
 
-    size: int = 128  # pixels a side
+    size: int = 128  # pixels per side
     min_objects: int = 1
     max_objects: int = 6
 
     def __post_init__(self) -> None:
         if self.size < 32:
-            raise ValueError(f"size={self.size}: expected at least 32 pixels a side")
+            raise ValueError(f"size={self.size}: expected at least 32 pixels per side")
         if not 1 <= self.min_objects <= self.max_objects <= MOST:
             raise ValueError(
                 f"min_objects={self.min_objects}, max_objects={self.max_objects}: "
@@ -78,7 +78,7 @@ def world(batch: int, generator: torch.Generator, config: Config = Config()) -> 
 
 
 def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene, Tensor]:
-    """The same without masks, but with a label map (B, S, S) uint8: 0, or 1 + the slot of what is seen."""
+    """Draw scenes without masks, and their label map (B, S, S) uint8: 0, or 1 + the visible slot."""
     slots = config.max_objects
     number = torch.randint(config.min_objects, slots + 1, (batch, 1), generator=generator)
     pres = torch.arange(slots) < number
@@ -104,7 +104,7 @@ def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene,
 
 
 def street(size: int) -> Tensor:
-    """(3, size, size) what the camera sees without cars, in light 1, whatever the size."""
+    """(3, size, size) the picture without cars, in light 1, for any size."""
     grain = torch.from_numpy(np.random.default_rng(7).normal(0.0, 1.0, (4, 256, 256))).float()
     y, x = torch.meshgrid(*[(2 * torch.arange(256) + 1) / 256 - 1] * 2, indexing="ij")
     coarse = F.avg_pool2d(grain[:1], 17, stride=1, padding=8)[0] * 6
@@ -163,7 +163,8 @@ def _paint(
 
 
 def _body(pose: Tensor, size: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """How much of a pixel (B, 1, S, S) a car with round corners covers, and the pixels in the car's frame."""
+    """Share of a pixel (B, 1, S, S) that a car with round corners covers, and the pixels in the car's
+    frame."""
     u, v = render.pixel_grid(render.inverse(pose), size).unbind(-1)
     half = pose[..., :2].norm(dim=-2)[..., None, None]  # (B, 2, 1, 1)
     radius = 0.04

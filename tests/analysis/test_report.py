@@ -55,7 +55,7 @@ def test_it_says_what_there_is_to_say(made):
     page = (made / "index.html").read_text()
     headings = re.findall("<h2>(.*?)</h2>", page)
     assert headings == [
-        "The program", "Metrics", "What it sees", "What it dreams", "Edits", "Predictive checks",
+        "The program", "Metrics", "Inferred scenes", "Samples of the prior", "Edits", "Predictive checks",
         "Calibration", "Posterior", "Training",
     ]  # fmt: skip
     assert "Attend, Infer, Repeat" in page and "z_where_t" in page

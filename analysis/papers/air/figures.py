@@ -21,13 +21,13 @@ LABELS = {
     "multi_sprites": ("square", "triangle", "ellipse"),
     "multi_mnist": tuple(map(str, range(10))),
 }
-"""Of each world's categories, in their order."""
+"""Names of each world's categories, in their order."""
 NAMING = 200
-"""Scenes that name the inferred categories."""
+"""Scenes from which the inferred categories get names."""
 SCENES = 1000
 """Scenes of a confusion table and of the errors by step."""
 VALUES = (-2.0, -1.0, 0.0, 1.0, 2.0)
-"""Of z_attr, in standard deviations of its prior (figure 7)."""
+"""Values of z_attr, in standard deviations of its prior (figure 7)."""
 PAIRS = ((5, 2), (3, 9), (4, 7))
 """Digits that figure 7 draws side by side: the paper's two pairs, and one more."""
 APART = 0.45
@@ -40,8 +40,8 @@ def graphs(count: int, edges: bool = True) -> Callable[[Runs, Request], Made]:
     """Scenes of each run as graphs in pictures and tables (figures 3, 4 and 5).
 
     Args:
-        count: scenes with at least two objects that are shown.
-        edges: print the table of edges too.
+        count: number of scenes to show, each with at least two objects.
+        edges: whether to print the table of edges too.
     """
 
     def make(runs: Runs, request: Request) -> Made:
@@ -61,26 +61,27 @@ def graphs(count: int, edges: bool = True) -> Callable[[Runs, Request], Made]:
 
 
 def file_name(name: str) -> str:
-    """Of a run's picture."""
+    """File name of a run's picture."""
     return name.lower().replace(" ", "_")
 
 
 def tables(scene: Scene, names: Mapping[int, str], edges: bool = True) -> str:
-    """Nodes and edges of scenes as text; places, sizes and offsets are shares of the image's side."""
+    """Nodes and edges of scenes as text; places, sizes and offsets are fractions of the image's side."""
     graph = scene_graph(scene)
     parts = [graph.node_rows(names), graph.edge_rows() if edges else []]
     return "\n\n".join(aligned(rows) for rows in parts if rows)
 
 
 def names_of(run: Trained, scene: Scene, truth: Scene) -> dict[int, str]:
-    """Inferred categories by the true labels that they correspond to best."""
+    """Names of inferred categories: the true labels to which they correspond best."""
     labels = LABELS[run.config["recipe"]["world"]]
     pairs = category_names(scene.objects, truth.objects)
     return {category: labels[label] for category, label in pairs.items()}
 
 
 def figure6(runs: Runs, request: Request) -> Made:
-    """Which labels share a category: shares of each label's objects by inferred category, and templates."""
+    """Shares of each label's objects by inferred category, which show labels in one category; and
+    templates."""
     rows, figures, number = [], {}, request.scenes or SCENES
     for name, run in runs.items():
         _, scene, truth = explained(run, number, request.seed)
@@ -107,7 +108,7 @@ def templates(program: Callable) -> list[Tensor]:
 
 
 def figure7(runs: Runs, request: Request) -> Made:
-    """Pairs of digits, z_attr growing from the top to the bottom."""
+    """Pairs of digits, with z_attr growing from the top to the bottom."""
     figures = {}
     for name, run in runs.items():
         _, scene, truth = explained(run, request.scenes or NAMING, request.seed)
@@ -126,10 +127,10 @@ def figure7(runs: Runs, request: Request) -> Made:
 def varied(
     program: Callable, categories: Sequence[int], values: Sequence[float] = VALUES
 ) -> Tensor:
-    """(V, C, H, W) scenes of objects of these categories, side by side, whose attributes all are a value.
+    """(V, C, H, W) scenes of objects of these categories, side by side, with one value for all attributes.
 
     Raises:
-        ValueError: the program has no attributes, or fewer steps than objects are asked for.
+        ValueError: the program has no attributes, or fewer steps than the scenes have objects.
     """
     c, number = program.config, len(values)
     if not c.attributes or len(categories) > c.steps:
@@ -176,7 +177,7 @@ def after_steps(program: Callable, scene: Scene) -> list[Scene]:
 def steps_figure(images: Tensor, scene: Scene, stages: Sequence[Scene], count: int = 10) -> Figure:
     """Images of the most objects above their reconstructions after each step."""
     order = scene.objects.present.sum(1).argsort(descending=True, stable=True)
-    # the first of many scenes with as many objects are as good as any
+    # among scenes with the same number of objects the first ones are shown
     chosen = order[:count].sort()[0]
     rows = {"input": images[chosen]}
     rows |= {f"step {t}": stage.image[chosen] for t, stage in enumerate(stages, 1)}

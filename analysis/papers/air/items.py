@@ -1,6 +1,6 @@
 """The tables and figures of the Discrete-AIR paper (Wang, Jamnik, Liò, 2019).
 
-Left out are figures 1 and 2 and table 2, which show the model and its networks and no result.
+Figures 1 and 2 and table 2 are left out, because they show the model and its networks, not results.
 """
 
 from __future__ import annotations
@@ -34,4 +34,4 @@ ITEMS: dict[str, Item] = {
     "figure8": Item("Figure 8: Multi-MNIST step by step", OF_DIGITS, figures.steps),
     "figure9": Item("Figure 9: Multi-Sprites step by step", OF_SPRITES, figures.steps),
 }
-"""By name."""
+"""Items by name."""

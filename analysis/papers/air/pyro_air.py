@@ -1,7 +1,7 @@
-"""AIR as Pyro's own examples have it, for ``analysis.benchmark --against analysis.papers.air.pyro_air:step``.
+"""AIR from Pyro's own examples, for ``analysis.benchmark --against analysis.papers.air.pyro_air:step``.
 
 The examples are not installed with Pyro: ``PYRO_EXAMPLES`` names the folder ``examples`` of a checkout of
-https://github.com/pyro-ppl/pyro. The arguments are those that the example's README calls good.
+https://github.com/pyro-ppl/pyro. The arguments are those that the example's README recommends.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ARGUMENTS = {
     "scale_prior_sd": 0.2,
 }
 PRESENCE = 0.01
-"""Every further object is that much less probable (the example's ``--z-pres-prior``)."""
+"""Factor of the probability of every further object (the example's ``--z-pres-prior``)."""
 
 
 def step(images: Tensor) -> Callable[[], float]:

@@ -1,6 +1,7 @@
-"""Table 1 of the Discrete-AIR paper: numbers of objects and their categories, and what chance reaches.
+"""Table 1 of the Discrete-AIR paper: numbers of objects and their categories, and the scores of chance.
 
-# differs: the paper reports means over 10 trainings; here each row is one, of the seed that is asked for.
+# differs: the paper reports means over 10 trainings; here each row is one training, with the requested
+seed.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from inference.runs import Trained
 from programs.scene import Nodes, Scene
 
 SCENES = 2000
-"""Scenes that each cell is measured on."""
+"""Scenes on which each cell is measured."""
 CATEGORIES = {"multi_sprites": 3, "multi_mnist": 10}
-"""Categories that Discrete-AIR has in each world, as many as there are labels."""
+"""Number of Discrete-AIR's categories in each world, equal to the number of labels."""
 SPRITES = Training(
     "discrete_air", "discrete_air", "multi_sprites", shipped="discrete_air-multi_sprites"
 )
@@ -35,13 +36,13 @@ TRAININGS = {
     "AIR sprites": Training("air", "air", "multi_sprites"),
     "AIR digits": Training("air", "air", "multi_mnist", shipped="air-multi_mnist"),
 }
-"""By model and world."""
+"""Trainings by model and world."""
 BEST = "Discrete-AIR, best of 10"
-"""What the text says of the best training; the table has means."""
+"""Row with the paper's text about the best training; its table has means."""
 
 
 def table1(runs: Mapping[str, Trained], request: Request) -> Made:
-    """The four cells, and random categories beside."""
+    """The four cells, and random categories for comparison."""
     printed, number, rows = PUBLISHED["air", "table1"], request.scenes or SCENES, []
     for name, training in TRAININGS.items():
         model, case = name.partition(" ")[0], training.world
@@ -76,12 +77,12 @@ def measure(run: Trained, scenes: int, seed: int = 0) -> dict[str, tuple[float, 
 
 
 def standard_error(share: float, number: int) -> float:
-    """Of a share of so many independent cases."""
+    """Standard error of a share of `number` independent cases."""
     return math.sqrt(share * (1 - share) / max(number, 1))
 
 
 def chance(world: str, scenes: int, seed: int = 0) -> tuple[float, float]:
-    """Category correspondence of right counts with random categories, and its standard error.
+    """Category correspondence of correct counts with random categories, and its standard error.
 
     The paper expects 1 / K; the best naming, and labels counted per image, raise it.
     """

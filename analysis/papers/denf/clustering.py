@@ -1,9 +1,10 @@
-"""What colours alone say of a scene's segments: k-means on colour and position, and connected components.
+"""Segments from colours alone: k-means on colour and position, and connected components.
 
-The baseline of unsupervised decomposition, to be set beside a run's `ari_fg` on the same scenes. Every image by
-itself: its pixels are clustered by colour, and place times `PLACES`, into each of `NUMBERS` clusters; the
-largest is background. Segments are the clusters, or the connected components of each. Printed is the foreground
-ARI of all settings, the best last: chosen with the truth in view, which no method to be compared with has.
+This is a baseline of unsupervised decomposition; compare it with a run's `ari_fg` on the same scenes. In
+every image, pixels are clustered by colour, and place times `PLACES`, into each of `NUMBERS` clusters; the
+largest is the background. Segments are the clusters, or the connected components of each. The foreground
+ARI of all settings is printed, the best last. The best is chosen with the truth, which no compared method
+uses.
 
 Shape legend: B images, K slots, H x W pixels.
 """
@@ -22,9 +23,9 @@ from programs.scene import Nodes, Scene
 
 NUMBERS = (4, 6, 8, 10)
 PLACES = (0.0, 0.3, 1.0)
-"""Weights of places in [-1, 1], beside colours in [0, 1]."""
+"""Weights of places in [-1, 1], relative to colours in [0, 1]."""
 LEAST = 0.002
-"""Share of the image that a component has at least."""
+"""Least share of the image that a component covers."""
 
 
 def clustered(images: Tensor, number: int, place: float, connected: bool, seed: int = 0) -> Scene:
@@ -47,7 +48,7 @@ def _labels(image: np.ndarray, number: int, place: float, connected: bool, seed:
     _, height, width = image.shape
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     pixels = np.concatenate([image, place * np.stack([x, y])]).reshape(-1, height * width).T
-    # fewer colours than clusters are no clusters of their own
+    # with fewer colours than clusters, the surplus clusters are empty
     number = min(number, len(np.unique(pixels, axis=0)))
     found = KMeans(number, n_init=1, random_state=seed).fit_predict(pixels).reshape(height, width)
     order = np.bincount(found.ravel(), minlength=number).argsort()[::-1]

@@ -1,6 +1,6 @@
-"""Fidelity of edits: what changes outside an object's box when it is removed, and scenes of some objects.
+"""Fidelity of edits: changes outside an object's box when it is removed, and scenes with some of the objects.
 
-DeNF claims that nothing but the edited object changes (section 4, figure 5), and generates examples "of the
+DeNF claims that only the edited object changes (section 4, figure 5), and generates examples "of the
 input scene by preserving only a subset of objects" (section 4.1). Programs need a method `redraw`.
 
 Shape legend: B images, N slots, R removals, C channels, H x W pixels.
@@ -21,12 +21,12 @@ from programs.scene import Scene
 
 @torch.no_grad()
 def removals(program: Callable, scene: Scene, images: Tensor) -> Tensor:
-    """(R, 2) mean absolute differences in [0, 1] outside the boxes of R objects, each removed by itself.
+    """(R, 2) mean absolute differences in [0, 1] outside the boxes of R objects, each removed alone.
 
-    From the scene drawn with the object, and from the image.
+    The first is the difference from the scene drawn with the object, the second from the image.
 
     Args:
-        images: (B, C, H, W) in [0, 1], what the scenes are inferred from.
+        images: (B, C, H, W) in [0, 1], from which the scenes are inferred.
     Raises:
         ValueError: the scene has no objects, or the program cannot draw Scenes.
     """
@@ -48,10 +48,10 @@ def removals(program: Callable, scene: Scene, images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def edits_figure(program: Callable, images: Tensor, scene: Scene, count: int = 6) -> Figure:
-    """The first `count` scenes that have a first object, edited, a row an image.
+    """Edits of the first `count` scenes whose first slot has an object, one row per image.
 
     Raises:
-        ValueError: fewer than two scenes have one.
+        ValueError: fewer than two scenes have such an object.
     """
     chosen = scene.objects.present[:, 0].nonzero()[:count, 0]
     if len(chosen) < 2:
@@ -74,7 +74,7 @@ def subsets(program: Callable, scene: Scene, generator: torch.Generator) -> Tens
 
 @torch.no_grad()
 def alone(program: Callable, scene: Scene) -> Iterator[Tensor]:
-    """(B, C, H, W) for each slot: the scenes with that object only (section 3.1.5)."""
+    """For each slot, the scenes (B, C, H, W) with that object only (section 3.1.5)."""
     slots = torch.arange(scene.objects.pres.shape[1])
     for slot in slots:
         chosen = (slots == slot).expand_as(scene.objects.present)

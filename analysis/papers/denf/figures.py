@@ -17,15 +17,15 @@ from programs.blocks.flows import dequantised
 from programs.scene import Scene
 
 SCENES = 8
-"""Scenes of a figure, a column each."""
+"""Scenes of a figure, one per column."""
 MOST = 6
-"""Scenes of one object of an image at most."""
+"""Largest number of one-object scenes per image."""
 
 Runs = Mapping[str, Trained]
 
 
 def of_each(draw: Callable[[Trained, Tensor, Scene], Figure]) -> Callable[[Runs, Request], Made]:
-    """What makes a picture of each run, from unseen images and what is inferred from them."""
+    """A function that makes a picture of each run, from unseen images and the scenes inferred from them."""
 
     def make(runs: Runs, request: Request) -> Made:
         figures = {}
@@ -38,7 +38,8 @@ def of_each(draw: Callable[[Trained, Tensor, Scene], Figure]) -> Callable[[Runs,
 
 
 def maps(run: Trained, images: Tensor, scene: Scene) -> Figure:
-    """Images, boxes, foreground, maps of the latents and backgrounds, a column per image (figures 3 and 4)."""
+    """Images, boxes, foreground, maps of the latents and backgrounds, one column per image (figures 3 and
+    4)."""
     present = scene.objects.present
     pairs = zip(scene.objects.mask, present, strict=True)
     rows = {"image": images, "boxes": images}
@@ -66,7 +67,7 @@ def backgrounds(run: Trained, images: Tensor, scene: Scene) -> Figure:
 
 
 def single(run: Trained, images: Tensor, scene: Scene) -> Figure:
-    """Images, and scenes with one of their objects only, a row per image (figure 6)."""
+    """Images, and scenes with one of their objects only, one row per image (figure 6)."""
     columns = {"image": images, "inferred": scene.image}
     for slot, pictures in enumerate(alone(run.program, scene)):
         if slot == MOST:

@@ -1,6 +1,6 @@
 """The tables and figures of the DeNF paper (anonymous, under review), and the fidelity that section 4 claims.
 
-Left out are figures 1 and 2 and tables 4 and 5: they show the model, its layers and its settings, no result.
+Figures 1 and 2 and tables 4 and 5 are left out: they show the model, its layers and settings, not results.
 """
 
 from __future__ import annotations
@@ -28,4 +28,4 @@ ITEMS: dict[str, Item] = {
     ),
     "fidelity": Item("Section 4: what changes outside an edited object", OF_CLEVR, tables.fidelity),
 }
-"""By name."""
+"""Items by name."""

@@ -1,9 +1,10 @@
 """The tables of the DeNF paper, and the fidelity that section 4 claims.
 
-# differs: the paper's scores of Table 1 are means over trainings; here each row is one, of the seed asked for.
-# differs: Fréchet distances here are on random convolutions ("fid_like"), not on Inception's features, so they
-stand beside the paper's FID and cannot be compared with it.
-# differs: with the preset quick, whose images have 48 pixels a side, "32 x 32 cells" are 12 x 12.
+# differs: the paper's scores of Table 1 are means over trainings; here each row is one training, with the
+requested seed.
+# differs: Fréchet distances here are on random convolutions ("fid_like"), not on Inception's features, so
+they are shown beside the paper's FID but cannot be compared with it.
+# differs: with the preset quick, whose images have 48 pixels per side, "32 x 32 cells" are 12 x 12.
 """
 
 from __future__ import annotations
@@ -29,21 +30,21 @@ from inference.settings import override
 from programs.scene import Scene
 
 SCENES = 500
-"""Scenes of a run's scores."""
+"""Scenes on which a run's scores are measured."""
 CLUSTERED = 200
-"""Scenes that colours are clustered in."""
+"""Scenes in which colours are clustered."""
 PICTURES = 500
 """Images on each side of a Fréchet distance; the paper has 10,000."""
 REMOVED = 200
 """Scenes whose objects are removed one by one."""
 SCORES = ("ari_fg", "ari", "ap50", "object_count_accuracy")
-"""Masks that are too large raise the foreground's ARI and lower the others. ap50 is that of hard presence."""
+"""Scores of tables 1 and 3. Too large masks raise `ari_fg` and lower the others; ap50 is of hard presence."""
 CLEVR = Training("denf", "denf", "clevr6", shipped="denf-clevr6")
 TRAFFIC = Training("denf", "denf", "traffic")
-# a cell is four pixels a side and not two, so an object has a fourth of the cells
+# a cell has four pixels per side, not two, so an object has a fourth of the cells
 COARSE = Training("denf", "denf32", "clevr6", ("least=1",))
 UNIMODAL = Training("denf", "denf_unimodal", "clevr6")
-# of the recipe's penalties those that need no spatial transformer
+# the recipe's penalties that need no spatial transformer
 WITHOUT_ST = Training("denf", "denf", "clevr6", ("train.penalties=background,reconstruction",))
 ABLATIONS = {
     "DeNF": CLEVR,
@@ -56,7 +57,7 @@ GENERATED = {
     "GENESIS": Training("genesis", "genesis", "traffic", ("colours=3",)),
     "DeNF": CLEVR,
 }
-"""Of Table 2. The paper has no such figure on CLEVR6; its run is measured in the same way."""
+"""Trainings of Table 2. The paper has no FID on CLEVR6; its run is measured in the same way."""
 
 Runs = Mapping[str, Trained]
 
@@ -76,7 +77,8 @@ def scores(run: Trained, scenes: int, seed: int = 0) -> dict[str, float]:
 
 
 def table1(runs: Runs, request: Request) -> Made:
-    """Segmentation of CLEVR6, beside the literature's printed scores and the best clustering of colours."""
+    """Segmentation of CLEVR6, beside the printed scores of the literature and the best clustering of
+    colours."""
     number = request.scenes or SCENES
     found = {name: scores(run, number, request.seed) for name, run in runs.items()}
     rows = list(_beside("table1", found, number))
@@ -88,7 +90,7 @@ def table1(runs: Runs, request: Request) -> Made:
 
 
 def clevr_like(run: Trained | None, scenes: int, seed: int) -> Dataset:
-    """Scenes of a run's world, or without a run of CLEVR6 at the size of the preset quick."""
+    """Scenes of a run's world; without a run, scenes of CLEVR6 at the size of the preset quick."""
     if run is not None:
         return run.unseen(scenes, seed)
     world = load_world("clevr6")
@@ -103,9 +105,9 @@ def table3(runs: Runs, request: Request) -> Made:
 
 
 def _beside(table: str, found: Mapping[str, Mapping[str, float]], number: int) -> list[Row]:
-    """Ours beside the table's figures, a row per model and score.
+    """Ours beside the table's figures, one row per model and score.
 
-    Of the model without the spatial transformer the paper prints no score, only that it does not work.
+    For the model without the spatial transformer the paper prints no score, only that it does not work.
     """
     printed, rows = PUBLISHED["denf", table], []
     for model in dict.fromkeys([*printed.rows, *found]):
@@ -118,7 +120,8 @@ def _beside(table: str, found: Mapping[str, Mapping[str, float]], number: int) -
 
 
 def table2(runs: Runs, request: Request) -> Made:
-    """Fréchet distances of generated images from unseen ones; subsets of an input's objects are the paper's."""
+    """Fréchet distances of generated from unseen images; the paper generates subsets of an input's
+    objects."""
     printed, number = PUBLISHED["denf", "table2"], request.scenes or PICTURES
     rows = [
         Row(model, "fid", None, figures[0], "traffic, Inception")
@@ -134,10 +137,10 @@ def table2(runs: Runs, request: Request) -> Made:
 
 @torch.no_grad()
 def distances(run: Trained, number: int, seed: int = 0) -> dict[str, float]:
-    """`fid_like` of what a run generates from other unseen images, by kind.
+    """`fid_like` between images that a run generates and other unseen images, by kind.
 
-    Of a program that can draw Scenes also subsets of an input's objects, and backgrounds. Reconstructions and
-    other true images are yardsticks.
+    If the program can draw Scenes, subsets of an input's objects and backgrounds are included. Reconstructions
+    and other true images serve for comparison.
     """
     _, images, scene = explained(run, number, seed)
     true = random_convolutions(floats(run.unseen(number, seed + 1), "cpu"))
@@ -159,7 +162,7 @@ def prior(run: Trained, number: int, rows: int = 100) -> Tensor:
 
 
 def fidelity(runs: Runs, request: Request) -> Made:
-    """What changes when objects are removed, of 255, and edits of some scenes."""
+    """Changes when objects are removed, in grey levels of 255, and edits of some scenes."""
     rows, figures, number = [], {}, request.scenes or REMOVED
     for name, run in runs.items():
         _, images, scene = explained(run, number, request.seed)

@@ -1,8 +1,8 @@
-"""What a program can do, after ECON's Table 1 (von Kügelgen et al., 2020), found out by running it.
+"""Abilities of programs, after ECON's Table 1 (von Kügelgen et al., 2020), measured by running them.
 
-Nothing is trained: these are properties of how a process is written, not of how well it has learned, nor of
-the size of networks, which is that of the preset `tiny`. Every one is an intervention on the latents of scenes,
-or a call. `python -m analysis.papers econ table1` prints them.
+Nothing is trained: abilities depend on how a process is written, not on its training, nor on the size of
+networks, which is that of the preset `tiny`. Each is tested by an intervention on the latents of scenes, or
+by a call. `python -m analysis.papers econ table1` prints them.
 
 decompose    every object of an explained image has latents that change the picture where that object is, and
              nowhere else
@@ -35,9 +35,9 @@ from inference.settings import override
 from programs.scene import Nodes, Scene
 
 SEEN = 1e-4
-"""Change of a pixel that counts, of 1."""
+"""Least change of a pixel in [0, 1] that counts."""
 DRAWS = 16
-"""Scenes of the prior, of which some objects overlap. They get all objects, as priors may place none."""
+"""Scenes of the prior; all their objects are made present, since a prior may place none, and some overlap."""
 PROGRAMS = {
     "gsgn": "gsgn",
     "space": "space",
@@ -50,7 +50,7 @@ PROGRAMS = {
     "convdraw": "convdraw",
     "vae": "vae",
 }
-"""Variants in the table, and the files that they are of."""
+"""Variants in the table, with their program files."""
 TEXTS = {
     "decompose": "decompose scenes into objects and reconstruct",
     "generate": "generate scenes like those inferred, without an image",
@@ -62,13 +62,13 @@ TEXTS = {
 
 @torch.no_grad()
 def decomposes(program: Callable, guide: Callable, images: Tensor) -> bool:
-    """Whether every object of explained images (B, C, H, W) in [0, 1] can be changed by itself."""
+    """Whether every object inferred from images (B, C, H, W) in [0, 1] can be changed alone."""
     trace = _everything(poutine.trace(guide).get_trace(images))
     scene = _scene(program, trace)
     if not scene.levels:
         return False
     before = _places(scene)
-    own = ~before.any(-1).any(-1)  # nothing is seen of these
+    own = ~before.any(-1).any(-1)  # objects without visible pixels
     for name, part in _elements(trace):
         after = _scene(program, _with(trace, {name: _other(trace, name, part)}))
         changed = (after.image - scene.image).abs().amax(1) > SEEN
@@ -79,7 +79,7 @@ def decomposes(program: Callable, guide: Callable, images: Tensor) -> bool:
 
 @torch.no_grad()
 def generates(program: Callable, guide: Callable, images: Tensor) -> bool:
-    """Whether scenes of the kind that is inferred for `images` (B, C, H, W) are drawn without any."""
+    """Whether scenes like those inferred from `images` (B, C, H, W) can be drawn without an image."""
     try:
         first, second = (poutine.trace(program).get_trace(batch=DRAWS) for _ in range(2))
     except (TypeError, ValueError, AttributeError):
@@ -98,7 +98,7 @@ def generates(program: Callable, guide: Callable, images: Tensor) -> bool:
 
 @torch.no_grad()
 def recombines(program: Callable, number: int = DRAWS) -> bool:
-    """Whether objects of one draw of the prior are the same objects in another, which stays as it was."""
+    """Whether objects of one sample of the prior can be put into another sample, which does not change."""
     a, b = (_everything(poutine.trace(program).get_trace(batch=number)) for _ in range(2))
     one, two = _scene(program, a), _scene(program, b)
     if not _apart(one):
@@ -140,7 +140,7 @@ def orders(program: Callable, number: int = DRAWS) -> bool:
 
 @torch.no_grad()
 def amortizes(program: Callable, guide: Callable, images: Tensor) -> bool:
-    """Whether `images` (B, C, H, W), at least 2 and not alike, are all explained by one call of the guide."""
+    """Whether one call of the guide explains all `images` (B, C, H, W), at least 2 and different."""
     calls = []
 
     def counted(x: Tensor) -> None:
@@ -163,7 +163,7 @@ def abilities(program: Callable, guide: Callable, images: Tensor) -> dict[str, b
     """Every property of a program and its guide, by name.
 
     Args:
-        images: (B, C, H, W) in [0, 1], at least 2 and not alike.
+        images: (B, C, H, W) in [0, 1], at least 2 and different.
     """
     return {
         "decompose": decomposes(program, guide, images),
@@ -175,7 +175,7 @@ def abilities(program: Callable, guide: Callable, images: Tensor) -> dict[str, b
 
 
 def table(found: Mapping[str, Mapping[str, bool]]) -> str:
-    """Markdown of program -> property -> whether it has it."""
+    """Markdown table from program -> property -> whether it has the property."""
     lines = [
         "| | " + " | ".join(f"`{name}`" for name in found) + " |",
         "|---" * (len(found) + 1) + "|",
@@ -204,19 +204,19 @@ def _with(trace: Trace, values: Mapping[str, Tensor]) -> Trace:
 
 
 def _scene(program: Callable, trace: Trace) -> Scene:
-    """The scene that these latents are, with visible masks."""
+    """The scene of these latents, with visible masks."""
     number = len(trace.nodes[_latents(trace)[0]]["value"])
     scene = poutine.replay(program, trace=trace)(batch=number)
     return with_masks(scene)
 
 
 def _apart(scene: Scene) -> bool:
-    """Whether there are objects that have looks of their own, apart from where they are seen."""
+    """Whether objects have an appearance that is separate from their place."""
     return bool(scene.levels) and scene.objects.patch is not None
 
 
 def _places(scene: Scene) -> Tensor:
-    """(B, N, H, W) bool: where objects are seen."""
+    """(B, N, H, W) bool: the visible pixels of objects."""
     return scene.objects.mask > 0
 
 
@@ -231,7 +231,7 @@ def _events(trace: Trace, name: str) -> int:
 
 
 def _elements(trace: Trace) -> Iterator[tuple[str, Tensor]]:
-    """Latents that can be changed by themselves: sites, node by node, but presences; bool over the plate."""
+    """Latents that can be changed alone: sites except presences, node by node, as bool over the plate."""
     for name in _latents(trace):
         if not name.startswith("z_pres"):
             yield from ((name, row) for row in torch.eye(max(1, _slots(trace, name))).bool())

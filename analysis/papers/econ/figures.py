@@ -1,4 +1,4 @@
-"""Figures 1 and 4 to 8 of the ECON paper: scenes taken apart, experts' samples, scenes put together."""
+"""Figures 1 and 4 to 8 of the ECON paper: layers of scenes, samples of experts, composed scenes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from inference.runs import Trained
 from programs.scene import Scene
 
 SCENES = 100
-"""Scenes of other numbers of objects that are scored."""
+"""Scenes of each kind that are scored."""
 SHOWN = 10
 """Pictures in a row."""
 UNTOLD = ("shape_iou", "hidden_iou")
-"""Scores of an expert that is told the true regions, in the true order."""
+"""Scores that are meaningful for an expert that gets the true regions in the true order."""
 NEAR = 0.25
-"""What is left of the contrast of objects to the background in figure 8 d."""
+"""Remaining share of the contrast of objects to the background in figure 8 d."""
 CROWDS: dict[str, tuple[dict[str, Any], int]] = {
     "a five objects": ({"min_objects": 5, "max_objects": 5, "repeats": True}, 6),
     "b spare layers": ({}, 6),
@@ -33,13 +33,13 @@ CROWDS: dict[str, tuple[dict[str, Any], int]] = {
     ),
     "d near the background": ({}, 4),
 }
-"""Figure 8: fields of the world's Config, and layers that the trained program places."""
+"""Kinds of scenes in figure 8: fields of the world's Config, and layers that the trained program places."""
 
 Runs = Mapping[str, Trained]
 
 
 def figure1(runs: Runs, request: Request) -> Made:
-    """A: scenes of the world; B: samples of every expert; C: scenes put together of them."""
+    """A: scenes of the world; B: samples of every expert; C: scenes composed of them."""
     rows, figures = [], {}
     for name, run in runs.items():
         figures["a"] = plots.sample_figure(run.unseen(SHOWN, request.seed).truth(), SHOWN)
@@ -65,7 +65,8 @@ def figure4(runs: Runs, request: Request) -> Made:
 
 
 def samples(runs: Runs, request: Request) -> Made:
-    """Samples of every expert, and which classes each explains, or how well one explains all (figures 5, 6)."""
+    """Samples of every expert, and the classes that each explains, or the scores of a single one (figures
+    5, 6)."""
     rows, figures, number = [], {}, request.scenes or SCENES
     for name, run in runs.items():
         data = run.unseen(number, request.seed)
@@ -94,7 +95,8 @@ def specialisation(run: Trained, name: str, request: Request, number: int) -> li
 
 
 def figure7(runs: Runs, request: Request) -> Made:
-    """Scenes that grow from a background by an object per row, and how many are as asked for."""
+    """Scenes that grow from a background by an object per row, and the share that shows the chosen
+    classes."""
     rows, figures = [], {}
     for name, run in runs.items():
         figures[file_name(name)] = plots.growth_figure(run.program, count=SHOWN, seed=request.seed)
@@ -103,7 +105,7 @@ def figure7(runs: Runs, request: Request) -> Made:
 
 
 def figure8(runs: Runs, request: Request) -> Made:
-    """Scenes that are unlike those trained on, taken apart; pictures of each kind, and scores."""
+    """Layers inferred from scenes unlike the training scenes; pictures of each kind, and scores."""
     rows, figures, number = [], {}, request.scenes or SCENES
     for name, run in runs.items():
         for case, (options, layers) in CROWDS.items():
@@ -120,7 +122,7 @@ def figure8(runs: Runs, request: Request) -> Made:
 
 
 def file_name(name: str) -> str:
-    """Of a run's picture."""
+    """File name of a run's picture."""
     return name.lower().replace(" ", "_")
 
 
@@ -132,13 +134,13 @@ def ground_colour(images: Tensor, truth: Scene) -> Tensor:
 
 
 def faded(images: Tensor, truth: Scene, share: float = NEAR) -> Tensor:
-    """The same scenes with so little of the contrast of objects to their background."""
+    """The same scenes with a share of the contrast of objects to their background."""
     behind = ground_colour(images, truth)
     return behind + share * (images - behind)
 
 
 def twin_colours(images: Tensor, truth: Scene) -> Tensor:
-    """The same scenes, the last object in the colour of the first, wherever it is seen."""
+    """The same scenes, with all visible pixels of the last object in the colour of the first."""
     first, last = truth.objects.mask[:, :1], truth.objects.mask[:, -1:]
     number = first.sum((-2, -1), keepdim=True).clamp(min=1)
     colour = (images * first).sum((-2, -1), keepdim=True) / number

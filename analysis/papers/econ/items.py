@@ -1,6 +1,6 @@
 """The tables and figures of the ECON paper (von Kügelgen et al., 2020).
 
-Left out are figures 2 and 3, which show the model and its networks and no result.
+Figures 2 and 3 are left out, because they show the model and its networks, not results.
 """
 
 from __future__ import annotations
@@ -37,4 +37,4 @@ ITEMS: dict[str, Item] = {
         "Appendix C.4: architectures drawn at random", SEARCH, tables.compared(SEARCHED)
     ),
 }
-"""By name."""
+"""Items by name."""

@@ -1,4 +1,4 @@
-"""Table 1 of the ECON paper, the search of appendix C.4, and what experts compete for (section 5.2)."""
+"""Table 1 of the ECON paper, the search of appendix C.4, and the experts' competition (section 5.2)."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from programs.scene import Scene
 UNIQUE = Training("econ", "econ", "sprites_unique", shipped="econ-sprites_unique")
 RANDOM = Training("econ", "econ_random", "sprites_random", shipped="econ-sprites_random")
 SCENES = 200
-"""Scenes of a run's scores."""
+"""Scenes on which a run's scores are measured."""
 DRAWS = 5
 """Draws per image for the ELBO."""
 OURS = {"MONet": "monet", "GENESIS": "genesis", "ECON": "econ"}
-"""Models of Table 1 that are programs here; IODINE and M-RBM are not."""
+"""Models of Table 1 that exist as programs here; IODINE and M-RBM do not."""
 SCORES = ("ari_fg", "object_count_accuracy", "shape_iou", "hidden_iou", "depth_order_accuracy")
 COMPETING = ("ari_fg", "category_correspondence", "expert_purity", "experts_alive")
 SEARCHED = ("elbo_per_pixel", "ari_fg", "expert_purity")
 PLACE = 2
-"""Latents of an object's place, which the paper's numbers do not count."""
+"""Number of latents of an object's place, which the paper's numbers do not include."""
 RANGES = {
     "unique": {"latents": (2, 3), "blocks": (2, 4), "features": (4, 32)},
     "random": {"latents": (4, 5), "blocks": (3, 4), "features": (16, 32)},
 }
-"""C.4: from and up to."""
-# differs: weights of KLs, which the paper draws too, are the recipe's.
+"""Ranges of the search in C.4, first and last value."""
+# differs: the paper also draws weights of KLs; here they are the recipe's.
 DRAWN = 4
 """Architectures per set; the paper has 512."""
 
@@ -45,9 +45,9 @@ Runs = Mapping[str, Trained]
 
 
 def table1(runs: Runs, request: Request) -> Made:
-    """What programs can do; 1 for yes.
+    """Abilities of programs; 1 for yes.
 
-    # differs: "coherent scenes like training data" is here that a scene is drawn without an image at all.
+    # differs: "coherent scenes like training data" means here that a scene can be drawn without an image.
     """
     printed, rows, found = PUBLISHED["econ", "table1"], [], of_programs()
     for model in printed.rows:
@@ -71,7 +71,7 @@ def explained(
     layers: int | None = None,
     seed: int = 0,
 ) -> tuple[Tensor, Scene]:
-    """Images, the data's own by default, and the scenes at the guide's mode, in `layers` layers."""
+    """Images, by default those of the data, and the scenes at the guide's mode, in `layers` layers."""
     images = floats(data, "cpu") if images is None else images
     pyro.set_rng_seed(seed)
     with run.program.placing(layers or run.program.layers):
@@ -91,7 +91,7 @@ def scores(
 
 
 def validity_rows(name: str, run: Trained, request: Request, number: int = 500) -> list[Row]:
-    """Shares of sampled scenes that are as asked for, beside those of true scenes."""
+    """Shares of sampled scenes that show the chosen classes, beside those of true scenes."""
     pyro.set_rng_seed(request.seed)
     rows, data = [], run.unseen(100, request.seed)
     number = request.scenes or number
@@ -122,7 +122,7 @@ def compared(metrics: tuple[str, ...]) -> Callable[[Runs, Request], Made]:
 
 
 def search(seed: int = 0) -> dict[str, Training]:
-    """Trainings of architectures that are drawn from the ranges of appendix C.4."""
+    """Trainings of random architectures from the ranges of appendix C.4."""
     found, generator = {}, torch.Generator().manual_seed(seed)
     for kind, own in (("unique", UNIQUE), ("random", RANDOM)):
         for _ in range(DRAWN):

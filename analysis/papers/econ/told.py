@@ -1,11 +1,11 @@
-"""ECON with one expert that is told the true regions: MONet as a generative model (section 5.1, figure 5).
+"""ECON with one expert that gets the true regions: MONet as a generative model (section 5.1, figure 5).
 
     python -m inference.svi analysis/papers/econ/told.py --world analysis/papers/econ/told_leaves.py
 
-The program is `programs.econ`. Instead of attention and competition the guide has the true region of each
-layer, the front first, which it reads from the pictures of `told_leaves`. So only encoder and decoder learn.
+The program is `programs.econ`. Instead of attention and competition the guide takes the true region of each
+layer, the front first, from the pictures of `told_leaves`. So only encoder and decoder are trained.
 
-Shape legend: B images, T layers, S pixels a side.
+Shape legend: B images, T layers, S pixels per side.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Dead leaves whose pictures say which region is whose: the slot is in the two lowest bits of the blue channel.
+"""Dead leaves whose pictures hold the true regions, in the two lowest bits of the blue channel.
 
-A world for ECON's figure 5, whose expert is trained with ground-truth masks. Slots count from the front, so the
-bits hold the true regions and their true order: 1 + the slot of what is seen there, 0 for the background. No
-channel changes by more than 3 of 255.
+This world is for ECON's figure 5, whose expert is trained with ground-truth masks. Slots count from the front,
+so the bits hold the true regions and their order: 1 + the visible slot, 0 for the background. No channel
+changes by more than 3 of 255.
 
-Shape legend: B images, N slots, S pixels a side.
+Shape legend: B images, N slots, S pixels per side.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["VERSION", "Config", "draw", "regions", "with_masks"]
 
 VERSION = f"1 of {dead_leaves.VERSION}"
 MOST = 3
-"""Objects of a scene at most, the numbers that two bits hold."""
+"""Largest number of objects per scene, since two bits hold the slot."""
 WHITE = 255
 
 
@@ -42,5 +42,5 @@ def draw(batch: int, generator: torch.Generator, config: Config) -> tuple[Scene,
 
 
 def regions(images: Tensor) -> Tensor:
-    """(B, S, S) int64 of images (B, 3, S, S): 1 + the slot of what is seen, 0 for the background."""
+    """(B, S, S) int64 of images (B, 3, S, S): 1 + the visible slot, 0 for the background."""
     return (images[:, 2] * WHITE).round().long() % 4

@@ -1,11 +1,11 @@
-"""Are sampled scenes what was asked for: the number of objects and their classes, as a classifier finds them.
+"""Validity of sampled scenes: whether they show the chosen number and classes of objects, by a classifier.
 
-ECON (von Kügelgen et al., 2020) shows sampled scenes in pictures only. Here a small net learns from true scenes
-of the world how many objects of every class there are, and counts in scenes whose experts were chosen
-(`Program.arrange`). Experts are named by the classes that they explain. What the net finds right on true scenes
-of the same kind is the most that can be asked for; hidden objects count as asked for on both sides.
+ECON (von Kügelgen et al., 2020) shows sampled scenes in pictures only. Here a small net is trained on true
+scenes of the world to count the objects of every class, and counts them in scenes of chosen experts
+(`Program.arrange`). Experts are named by the classes that they explain. The net's score on true scenes of
+the same kind is an upper bound; hidden objects count as chosen in both cases.
 
-Shape legend: B scenes, N slots, K classes, C colours, S pixels a side.
+Shape legend: B scenes, N slots, K classes, C colours, S pixels per side.
 """
 
 from __future__ import annotations
@@ -25,21 +25,27 @@ from inference.images.worlds import load_world
 from inference.settings import override
 from programs.scene import Scene
 
-SCENES, STEPS, BATCH, RATE = 4000, 300, 64, 5e-3
-"""Of the classifier's training: half a minute on one slow core."""
+SCENES = 4000
+"""Scenes of the classifier's training."""
+STEPS = 300
+"""Steps of the classifier's training, which take half a minute on one slow core."""
+BATCH = 64
+"""Scenes per step of the classifier's training."""
+RATE = 5e-3
+"""Peak learning rate of the classifier's training."""
 SIDE = 32
-"""Pixels a side that the classifier sees at most."""
+"""Largest number of pixels per side of the classifier's input."""
 SEED = 0
 
 
 def judges(data: Dataset) -> bool:
-    """Whether the world of these images can be asked for numbers of objects with repeats."""
+    """Whether the world of these images can draw given numbers of objects with repeats."""
     world = data.description.get("world")
     return world is not None and hasattr(load_world(world).config(), "repeats")
 
 
 class Counter(nn.Module):
-    """How many objects of every class an image shows, from a sum over its places."""
+    """Counts the objects of every class in an image, from a sum over its places."""
 
     def __init__(self, classes: int, most: int, colours: int = 3) -> None:
         super().__init__()
@@ -64,7 +70,7 @@ class Counter(nn.Module):
 
 
 def true_scenes(data: Dataset, number: int, seed: int, **changes: Any) -> tuple[Tensor, Tensor]:
-    """Images (B, C, S, S) of the data's world, drawn now, and how many of every class they have (B, K).
+    """Newly drawn images (B, C, S, S) of the data's world, and their numbers of objects per class (B, K).
 
     Args:
         changes: fields of the world's Config.
@@ -76,7 +82,8 @@ def true_scenes(data: Dataset, number: int, seed: int, **changes: Any) -> tuple[
 
 
 def counter(data: Dataset, scenes: int = SCENES, steps: int = STEPS) -> Counter:
-    """A classifier trained on true scenes: one object and more, each class once at most, or with repeats."""
+    """A classifier trained on true scenes of one or more objects, each class at most once, or with
+    repeats."""
     most = data.description["config"]["max_objects"] + 1
     kinds = len(data.description["config"]["classes"])
     sets = [
@@ -94,13 +101,13 @@ def counter(data: Dataset, scenes: int = SCENES, steps: int = STEPS) -> Counter:
 
 
 def names(scene: Scene, truth: Scene, experts: int, classes: int) -> dict[int, int]:
-    """The class of each expert: one to one, such that most of what experts explain is of their classes.
+    """The class of each expert: one to one, so that most pixels that experts explain belong to their classes.
 
-    Experts that explain nothing of any object, and those left over, have none.
+    Experts that explain no part of an object, and surplus experts, have none.
 
     Args:
-        scene: inferred, with masks and categories.
-        truth: of the same images.
+        scene: inferred scenes, with masks and categories.
+        truth: true scenes of the same images.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -118,11 +125,11 @@ def names(scene: Scene, truth: Scene, experts: int, classes: int) -> dict[int, i
 def asked_for(
     program: Callable, named: dict[int, int], objects: int, number: int, repeats: bool
 ) -> tuple[Tensor, Tensor]:
-    """Images (B, C, S, S) of scenes by experts at random, and which experts they are (B, objects).
+    """Images (B, C, S, S) of scenes by random experts, and the experts (B, objects).
 
     Args:
         named: the experts to choose from.
-        repeats: an expert may be chosen more than once.
+        repeats: whether an expert may be chosen more than once.
     """
     back, experts = ground(program), torch.tensor(sorted(named))
     generator = torch.Generator().manual_seed(SEED)
@@ -142,12 +149,13 @@ def asked_for(
 def validity(
     program: Callable, guide: Callable, data: Dataset, number: int = 500, net: Counter | None = None
 ) -> dict[str, dict[str, float]]:
-    """How many scenes are as asked for, and how many true ones the classifier finds to be what they are.
+    """Shares of sampled scenes that show the chosen classes, and of true scenes that are read right.
 
-    Two kinds of scenes with as many objects as in the data: of different experts, and of experts at random.
+    There are two kinds of scenes, with the data's number of objects: of different experts, and of random
+    experts.
 
     Args:
-        data: with truth; 100 of its scenes name the experts.
+        data: scenes with truth; 100 of them give the experts names.
         number: scenes of each kind.
         net: the classifier; None trains one.
     Returns:

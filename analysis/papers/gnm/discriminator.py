@@ -1,8 +1,9 @@
-"""How soon a classifier tells a program's images from true ones: D-Steps of GNM's supplement.
+"""D-Steps of GNM's supplement: training steps until a classifier separates a program's images from true ones.
 
-# differs: the paper's classifier is not known; all of its figures are multiples of 40 less one, so it looked
-every 40 steps and counted from 0. Here: `Discriminator`, batches of `HALF` true and `HALF` sampled images; a
-fourth of them is kept apart to measure the accuracy. So its steps compare models of this project only.
+# differs: the paper's classifier is not known; all its figures are multiples of 40 minus one, so it was
+evaluated every 40 steps, counted from 0. Here it is `Discriminator`, with batches of `HALF` true and `HALF`
+sampled images; a fourth of the images is held out to measure the accuracy. So D-Steps compare models of
+this project only.
 
 Shape legend: B images, C colours, S pixels per side.
 """
@@ -15,14 +16,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-HALF, INTERVAL, GOAL, LIMIT = 32, 40, 0.9, 2000
-"""Half a batch, steps between two looks, accuracy to reach, steps at most."""
+HALF = 32
+"""Half the batch size."""
+INTERVAL = 40
+"""Steps between two evaluations."""
+GOAL = 0.9
+"""Accuracy to reach."""
+LIMIT = 2000
+"""Largest number of steps."""
 RATE = 3e-4
 """Learning rate."""
 
 
 class Discriminator(nn.Module):
-    """Whether an image is true: four convolutions of stride 2, and a linear layer on what remains."""
+    """Classifies images as true or sampled: four convolutions of stride 2, and a linear layer."""
 
     def __init__(self, size: int, colours: int, seed: int = 0) -> None:
         super().__init__()
@@ -39,19 +46,19 @@ class Discriminator(nn.Module):
 
 
 class Discrimination(NamedTuple):
-    """How soon images are told apart."""
+    """Result of a discrimination: steps and accuracy."""
 
     steps: int
-    """The step, from 0, after which the goal was reached; `limit` if it never was."""
+    """step, from 0, after which the goal was reached; `limit` if it never was"""
     accuracy: float
-    """On the images kept apart, at the last look."""
+    """accuracy on held-out images, at the last evaluation"""
 
 
 def d_steps(true: Tensor, sampled: Tensor, limit: int = LIMIT, seed: int = 0) -> Discrimination:
-    """Steps until a classifier tells sampled images from true ones with an accuracy of `GOAL` (D-Steps).
+    """Steps until a classifier separates sampled images from true ones with an accuracy of `GOAL` (D-Steps).
 
     Args:
-        true, sampled: (B, C, S, S) in [0, 1]; the last fourth of each is kept apart.
+        true, sampled: (B, C, S, S) in [0, 1]; the last fourth of each is held out.
     """
     number = min(len(true), len(sampled))
     true, sampled = true[:number], sampled[:number]

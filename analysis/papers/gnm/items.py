@@ -1,6 +1,6 @@
 """The tables and figures of GNM's supplement (Jiang, Ahn: Generative Neurosymbolic Machines, NeurIPS 2020).
 
-Left out is what reports no result: figure 8 and tables 4 to 9, the architectures.
+Figure 8 and tables 4 to 9 are left out, because they are architectures, not results.
 """
 
 from __future__ import annotations
@@ -32,4 +32,4 @@ ITEMS: dict[str, Item] = {
         {model: training(model, tables.MIXED) for model in MIXED},
     ),
 }
-"""By name."""
+"""Items by name."""

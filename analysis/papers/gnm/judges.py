@@ -1,22 +1,23 @@
-"""Does an image have its world's structure: judges that read images and apply the world's rule (GNM's S-Acc).
+"""Judges that decide whether an image has its world's structure, by the world's rule (GNM's S-Acc).
 
-The paper classified 250 images a model by hand as right or wrong in structure, whatever their quality. Here
-the rule is the world's `obeys`, and what it is applied to is read from the image by nets trained on true digits
-or rooms. A judge errs: its word on true scenes, and on scenes that break the rule in one place
-(``lawful=False``), is to stand beside its word on a program's.
+The paper classified 250 images per model by hand as right or wrong in structure, whatever their quality.
+Here the rule is the world's `obeys`, and nets trained on true digits or rooms read the scene from the
+image. A judge makes errors: always show its verdict on true scenes, and on scenes that break the rule in
+one place (``lawful=False``), beside its verdict on a program's.
 
-Digits (`mnist4`, `mnist10`, `mnist4_10`): objects are connected components of what is brighter than `LEVEL`,
-or a program's own segments. Fragments that fit into one digit's box together are one digit, and what is longer
-than `LONG` is cut where there is least ink. A classifier, trained on the digits of the world's training split,
-names them. A digit may be read as any class of at least `READABLE` probability, as by somebody who knows the
-rule and gives a doubtful digit the benefit; with ``strict`` as the most likely alone.
+Digits (`mnist4`, `mnist10`, `mnist4_10`): objects are connected components of pixels brighter than `LEVEL`,
+or a program's own segments. Fragments that fit into one digit's box together are one digit, and components
+longer than `LONG` are cut where there is least ink. A classifier, trained on the digits of the world's
+training split, names them. A digit may be read as any class of at least `READABLE` probability, which
+accepts doubtful digits; with ``strict`` only as the most likely class.
 
-Arrow rooms: one net tells the shapes at the left, in the middle and at the right, and by how much the arrow
-misses each. It learns from rooms without the rule: of those with it, it could guess the arrow from the shapes.
+Arrow rooms: one net reads the shapes at the left, in the middle and at the right, and the angle by which
+the arrow misses each. It is trained on rooms without the rule; with the rule it could guess the arrow from
+the shapes.
 
 Trained nets are kept in the cache.
 
-Shape legend: B images, N slots, M digits, S pixels a side of an image, s of a digit.
+Shape legend: B images, N slots, M digits, S pixels per side of an image, s of a digit.
 """
 
 from __future__ import annotations
@@ -48,26 +49,48 @@ from programs.worlds.made_of.digits import SIDE, digits, resizing
 
 GRID = mnist4_10.GRID
 LEVEL = 0.3
-"""Brightness of a component, at least."""
-FIT, LONG, LEAST = 20.0, 28.0, 16.0
-"""Of digits, at 128 x 128: side of a box (and 2 pixels, at any size); a side that is too long; area."""
-READABLE, COMBINATIONS = 0.05, 256
-"""Probability of a class that a digit may be read as, and readings of a scene at most: one with more fails."""
-STEPS, BATCH, RATE = {"mnist": 1500, "embedded": 400}, 128, 4e-3
-"""Of the digits' classifier."""
-TURN, STRETCH, SHIFT = 0.13, 0.07, 0.04
-"""Standard deviations of the digits' changes in training: radians, logarithm of the sides, half-sides."""
+"""Least brightness of a component."""
+FIT = 20.0
+"""Side of a digit's box at 128 x 128, without the 2 pixels added at any size."""
+LONG = 28.0
+"""Side from which a component at 128 x 128 is too long for one digit."""
+LEAST = 16.0
+"""Least area of a digit at 128 x 128."""
+READABLE = 0.05
+"""Least probability of a class as which a digit may be read."""
+COMBINATIONS = 256
+"""Largest number of readings of a scene; scenes with more fail."""
+STEPS = {"mnist": 1500, "embedded": 400}
+"""Training steps of the digits' classifier, by source."""
+BATCH = 128
+"""Digits per training step."""
+RATE = 4e-3
+"""Peak learning rate of both nets."""
+TURN = 0.13
+"""Standard deviation of a digit's rotation in training, in radians."""
+STRETCH = 0.07
+"""Standard deviation of the logarithm of a digit's stretch in training."""
+SHIFT = 0.04
+"""Standard deviation of a digit's shift in training, in half-sides."""
 WIDER = {"mnist": 1.0, "embedded": 1.5}
-"""Factor of these: of the embedded digits there are few, and a net that knows them is too sure of itself."""
-ROOMS, ROOM_STEPS, ROOM_BATCH, ROOM_SIDE = 4000, 1200, 64, 64
-"""Of the net of arrow rooms, and pixels a side that it sees."""
+"""Factor of the three above, by source; the embedded set is small and overfits."""
+ROOMS = 4000
+"""Training scenes of the net of arrow rooms."""
+ROOM_STEPS = 1200
+"""Training steps of the net of arrow rooms."""
+ROOM_BATCH = 64
+"""Rooms per training step."""
+ROOM_SIDE = 64
+"""Pixels per side of the net's input."""
 MISS = math.radians(15)
-"""By how much an arrow may miss: half the least angle between two objects."""
-SEED, VERSION = 0, 1
-"""The latter is raised where nets learn in another way; weights are kept by it and the numbers above."""
+"""Largest angle by which an arrow may miss: half the least angle between two objects."""
+SEED = 0
+"""Seed of the trainings."""
+VERSION = 1
+"""Raise this when the training changes: it is part of the cache key of weights, as are the numbers above."""
 
 Judge = Callable[[Tensor], Tensor]
-"""Images (B, C, S, S) in [0, 1] -> (B,) bool."""
+"""Type of a judge: from images (B, C, S, S) in [0, 1] to (B,) bool."""
 
 
 def judges(data: Dataset) -> bool:
@@ -77,7 +100,7 @@ def judges(data: Dataset) -> bool:
 
 
 def judge(data: Dataset) -> Judge:
-    """The judge of a data set's world, trained now or found in the cache.
+    """The judge of a data set's world, trained now or loaded from the cache.
 
     Raises:
         ValueError: there is none for this world.
@@ -98,7 +121,7 @@ def judge(data: Dataset) -> Judge:
 
 
 def broken(data: Dataset, number: int, seed: int) -> Tensor:
-    """Images (B, C, S, S) of the data's world that break its rule: what a judge should let pass none of."""
+    """Images (B, C, S, S) of the data's world that break its rule; a judge should refuse all of them."""
     world = load_world(data.description["world"])
     options = override(world.config(), data.description["config"] | {"lawful": False}, world.title)
     drawn = world_dataset(data.description["world"], 2 * number, "test", seed, options)
@@ -107,7 +130,7 @@ def broken(data: Dataset, number: int, seed: int) -> Tensor:
 
 
 def _kept(net: nn.Module, key: dict[str, Any], train: Callable[[nn.Module], None]) -> nn.Module:
-    """The net with the weights that `train` gives it, or gave it before."""
+    """The net after `train`, or with the cached weights of an earlier training."""
     from safetensors.torch import load, save
 
     key = key | {"net": str(net), "rate": RATE, "seed": SEED, "version": VERSION}
@@ -126,7 +149,7 @@ def _kept(net: nn.Module, key: dict[str, Any], train: Callable[[nn.Module], None
 
 
 class Reader(nn.Module):
-    """The class of a digit."""
+    """Classifier of digits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -151,7 +174,7 @@ class Reader(nn.Module):
 
 
 def patches(source: str, split: str, size: int) -> tuple[Tensor, Tensor]:
-    """Digits (M, 1, s, s) as images of a size show them, in [0, 1], and their classes (M,)."""
+    """Digits (M, 1, s, s) in [0, 1], resized as in images of a size, and their classes (M,)."""
     images, labels = digits(source, split)
     side = round(SIDE * size / GRID)
     lines = resizing(torch.tensor(side), torch.tensor(0), side)
@@ -160,12 +183,12 @@ def patches(source: str, split: str, size: int) -> tuple[Tensor, Tensor]:
 
 
 def windows(x: Tensor, box: Tensor, half: float, changes: Tensor | None = None) -> Tensor:
-    """What a reader sees (M, 1, 28, 28): the squares of half-width `half` around the middles of boxes.
+    """Inputs of a reader (M, 1, 28, 28): the squares of half-width `half` around the middles of boxes.
 
     Args:
         x: (M, 1, S, S).
-        box: (M, 2, 3) in the frames of these.
-        changes: (M, 5) of turn, stretch along x and y, shift along x and y; standard normal.
+        box: (M, 2, 3) in the frames of x.
+        changes: (M, 5) standard normal numbers for rotation, stretch along x and y, shift along x and y.
     """
     changes = torch.zeros(len(x), 5) if changes is None else changes
     where = box[..., 2] + half * SHIFT * changes[:, 3:]
@@ -174,7 +197,7 @@ def windows(x: Tensor, box: Tensor, half: float, changes: Tensor | None = None) 
 
 
 def reader(source: str, size: int) -> Reader:
-    """A classifier of the digits of a source as images of a size show them."""
+    """A classifier of the digits of a source in images of a size."""
     return _kept(
         Reader(),
         {"digits": source, "size": size, "level": LEVEL, "training": (STEPS[source], BATCH)}
@@ -197,12 +220,12 @@ def learn_digits(net: nn.Module, source: str, size: int, steps: int) -> None:
         return F.cross_entropy(net(seen), labels[rows], label_smoothing=0.02)
 
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)  # of what is dropped out
+        torch.manual_seed(SEED)  # of dropout
         fit(net, loss, len(x), batch=BATCH, steps=steps, rate=RATE, seed=SEED)
 
 
 def accuracy(net: Reader, source: str, size: int, split: str = "test") -> float:
-    """Share of a split's digits that are named right, each alone."""
+    """Share of a split's digits, each alone, that are named right."""
     x, labels = patches(source, split, size)
     box = render.box((x[:, 0] >= LEVEL).to(x.dtype))
     return float((net.probabilities(windows(x, box, 1.0)).argmax(-1) == labels).double().mean())
@@ -220,12 +243,12 @@ def components(image: Tensor) -> Tensor:
     found = np.zeros(ink.shape, np.int64)
     for k, piece in enumerate(kept):
         found[piece] = k + 1
-    near = ndimage.grey_dilation(found, (3, 3))  # the faint edge belongs to it
+    near = ndimage.grey_dilation(found, (3, 3))  # a component includes its faint edge
     return torch.from_numpy(np.where(found > 0, found, near))
 
 
 def _sides(piece: np.ndarray) -> tuple[int, int, int, int]:
-    """First row, last row and one, first column, last column and one."""
+    """First row, last row + 1, first column, last column + 1."""
     rows, columns = piece.any(1).nonzero()[0], piece.any(0).nonzero()[0]
     return rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
 
@@ -246,7 +269,7 @@ def _cut(piece: np.ndarray, ink: np.ndarray, long: float) -> list[np.ndarray]:
 
 
 def _merge(pieces: list[np.ndarray], fit: float) -> list[np.ndarray]:
-    """Pieces joined, those first that need the smallest box, as long as the box fits a digit."""
+    """Join pieces as long as their box fits a digit, those with the smallest box first."""
     pieces = list(pieces)
     while len(pieces) > 1:
         sides = np.array([_sides(piece) for piece in pieces])
@@ -271,11 +294,11 @@ class Digits:
     strict: bool = False
 
     def __call__(self, images: Tensor) -> Tensor:
-        """By components."""
+        """Judge images by connected components."""
         return self._judge(images, torch.stack([components(x) for x in images[:, 0]]))
 
     def own(self, scene: Scene) -> Tensor:
-        """(B,) of a program's scenes, by its own segments: masks above `LEVEL`."""
+        """(B,) verdicts on a program's scenes by its own segments, masks above `LEVEL`."""
         labels = [segments(scene.objects, k, LEVEL) for k in range(len(scene))]
         return self._judge(scene.image, torch.stack(labels))
 
@@ -304,7 +327,7 @@ class Digits:
         return Nodes(there.float(), pose, there.float(), empty, category), chance
 
     def _any(self, pres: Tensor, pose: Tensor, chance: Tensor) -> bool:
-        """Whether some reading of one scene's digits obeys."""
+        """Whether some reading of one scene's digits obeys the rule."""
         readable = [(row >= READABLE).nonzero()[:, 0].tolist() or [-1] for row in chance]
         if math.prod(map(len, readable)) > COMBINATIONS:
             return False
@@ -343,7 +366,7 @@ class RoomNet(nn.Module):
 
 
 def angles(nodes: Nodes) -> Tensor:
-    """(B, 3) directions of the objects seen from the arrow, less the arrow's own."""
+    """(B, 3) directions from the arrow to the objects, minus the arrow's own."""
     place, heading = nodes.attributes[..., 1:3], nodes.attributes[:, -1:, 3]
     step = place[:, :-1] - place[:, -1:]
     return torch.atan2(step[..., 1], step[..., 0]) - heading
@@ -378,14 +401,14 @@ class Rooms:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """By shapes and the arrow's direction."""
+        """Judge images by shapes and the arrow's direction."""
         return torch.cat([self._judge(part) for part in images.split(200)])
 
     def _judge(self, images: Tensor) -> Tensor:
         return arrow_room.obeys(self.read(images), tolerance=MISS)
 
     def read(self, images: Tensor) -> Nodes:
-        """The rooms as the net sees them: the arrow at the middle, pointing along x."""
+        """The rooms that the net reads, with the arrow in the middle, pointing along x."""
         logits, direction = self.net(images)
         batch = len(images)
         arrow = torch.full((batch, 1), arrow_room.OBJECTS)
@@ -399,11 +422,11 @@ class Rooms:
 
 
 def shares(judge: Judge, data: Dataset, images: Tensor, number: int, seed: int) -> dict[str, float]:
-    """Shares of images that obey: of a program's, of true ones, and of ones that break the rule.
+    """Shares of images that obey the rule: a program's, true ones, and ones that break it.
 
     Args:
         images: (B, C, S, S) in [0, 1], of the program.
-        number: true scenes, of the data, and scenes that break the rule.
+        number: number of true scenes, and of scenes that break the rule.
     """
     true = torch.as_tensor(data.images[:number]).float() / 255
     shown = {"s_acc": images, "s_acc_true": true, "s_acc_broken": broken(data, number, seed)}
@@ -411,5 +434,5 @@ def shares(judge: Judge, data: Dataset, images: Tensor, number: int, seed: int) 
 
 
 def strict(judge: Judge) -> Judge:
-    """The judge that reads every digit as what it most likely is."""
+    """The judge that reads every digit as its most likely class."""
     return replace(judge, strict=True) if isinstance(judge, Digits) else judge

@@ -23,14 +23,16 @@ from inference.runs import Trained
 
 SAMPLES = 30
 """Samples per model in a picture."""
-LATENTS, DRAWS = 5, 9
-"""Global latents in a picture, and draws of the symbols under each."""
+LATENTS = 5
+"""Global latents in a picture."""
+DRAWS = 9
+"""Draws of the symbols under each global latent."""
 SCENES = 250
-"""Scenes that are judged, as many as the paper looked at."""
+"""Scenes that are judged, the paper's number."""
 
 
 def samples(title: str, trainings: Mapping[str, Training]) -> Item:
-    """Samples of several models, a strip per model, symbols at their mode (supplement, 4.1)."""
+    """Samples of several models, one strip per model, symbols at their mode (supplement, 4.1)."""
 
     def make(runs: Mapping[str, Trained], request: Request) -> Made:
         number = request.scenes or SAMPLES
@@ -43,8 +45,8 @@ def samples(title: str, trainings: Mapping[str, Training]) -> Item:
 def symbols(title: str, inferred: bool) -> Item:
     """Symbols z^s drawn anew under one global latent z^g: an image's if `inferred`, else the prior's.
 
-    The paper finds that the structure stays: so beside the pictures stands the share of scenes with the world's
-    structure, symbols at their mode and drawn.
+    The paper finds that the structure stays, so the item also has the shares of scenes with the world's
+    structure, for symbols at their mode and drawn.
     """
 
     def make(runs: Mapping[str, Trained], request: Request) -> Made:
@@ -70,11 +72,11 @@ def _trace(run: Trained, images: Tensor, inferred: bool) -> Trace:
 
 
 def redrawn(program: Callable, trace: Trace, draws: int, images: Tensor | None = None) -> Figure:
-    """A row per global latent of a trace: its symbols at their mode, and drawn anew.
+    """One row per global latent of a trace: its symbols at their mode, and drawn anew.
 
     Args:
-        trace: of the guide or of the program.
-        images: (B, C, H, W) that the guide saw, shown first.
+        trace: trace of the guide or of the program.
+        images: (B, C, H, W) inputs of the guide, shown first.
     """
     again = partial(edit.anew, program, trace, SYMBOLS)
     columns = {} if images is None else {"image": images}

@@ -1,19 +1,19 @@
-"""What GNM's supplement measures (NeurIPS 2020), of a run.
+"""The metrics of GNM's supplement (NeurIPS 2020) for a run.
 
-s_acc          share of the prior's images whose structure obeys the world's rule, as a judge reads it
-               (`analysis.papers.gnm.judges`); and what it says of true scenes and of scenes that break the rule
-d_steps        steps until a classifier tells true images from the prior's 9 times in 10
+s_acc          share of the prior's images whose structure obeys the world's rule, by a judge
+(`analysis.papers.gnm.judges`); and its verdicts on true scenes and on scenes that break the rule
+d_steps        steps until a classifier separates true images from the prior's with an accuracy of 0.9
                (`analysis.papers.gnm.discriminator`)
 ll             log-likelihood in nats per image by 100 importance samples of the guide, presence hard (IWAE)
 ap50           average precision of boxes at an IoU of .5, and its mean over .5, .55, …, .95 (ap50_95)
-what_accuracy  share of objects whose class a two-layer MLP tells from z_what, in a fourth of the scenes that it
-               does not learn from; an object's class is that of the nearest true one
-parameters     of program and guide
+what_accuracy  share of objects whose class a two-layer MLP reads from z_what, in a held-out fourth of the
+scenes; an object's class is that of the nearest true one
+parameters     number of parameters of program and guide
 
-Images of the prior: the program's, with the mode of all that follows the global latent, as in the paper's
-figures. Programs without a global latent are always drawn.
+Images of the prior have all sites after the global latent at their mode, as in the paper's figures.
+Programs without a global latent draw all sites.
 
-# differs: the paper's S-Acc is by hand.
+# differs: the paper judges S-Acc by hand.
 
 Shape legend: B images, N slots, M objects, D features, C colours, S pixels per side.
 """
@@ -40,19 +40,27 @@ from programs.blocks.nets import mlp
 from programs.scene import Scene, concatenate
 
 SYMBOLS = "z_[!g]*"
-"""Sites of all that is not the global latent."""
+"""Pattern of all sites but the global latent."""
 PASS = 50
-"""Images of the prior at a time."""
-DRAWS, LIKELIHOODS = 100, 50
-"""Importance samples an image, and images, at most, whose likelihood is measured."""
+"""Images of the prior per pass."""
+DRAWS = 100
+"""Importance samples per image."""
+LIKELIHOODS = 50
+"""Largest number of images whose likelihood is measured."""
 PER_STEP = 2
-"""Images of either kind that the discriminator has per scene asked for."""
-HIDDEN, WHAT_STEPS, WHAT_BATCH, WHAT_RATE = 128, 800, 128, 3e-3
-"""Of the classifier of z_what."""
+"""Images of either kind for the discriminator, per requested scene."""
+HIDDEN = 128
+"""Hidden width of the classifier of z_what."""
+WHAT_STEPS = 800
+"""Training steps of the classifier of z_what."""
+WHAT_BATCH = 128
+"""Objects per training step of the classifier of z_what."""
+WHAT_RATE = 3e-3
+"""Peak learning rate of the classifier of z_what."""
 
 
 def symbols(latents: Iterable[str]) -> list[str]:
-    """The sites that a global latent decodes to; none without such a latent."""
+    """The sites that are decoded from a global latent; none without such a latent."""
     latents = list(latents)
     if not any(name.startswith("z_global") for name in latents):
         return []
@@ -64,7 +72,7 @@ def prior(program: Callable, number: int, mode: bool = True) -> Scene:
     """Scenes of the prior on the CPU.
 
     Args:
-        mode: what follows the global latent takes its mode, if the program has such a latent.
+        mode: whether sites after the global latent take their mode, if the program has such a latent.
     """
     latents = latent_sites(poutine.trace(program).get_trace(batch=1))
     mode = mode and bool(symbols(latents))
@@ -77,7 +85,7 @@ def prior(program: Callable, number: int, mode: bool = True) -> Scene:
 
 
 def describes(guide: Callable, images: Tensor) -> bool:
-    """Whether a guide has latents that say what an object looks like."""
+    """Whether a guide has latents of an object's appearance."""
     with torch.no_grad():
         latents = latent_sites(poutine.trace(guide).get_trace(images))
     return any(name.startswith(APPEARANCE) for name in latents)
@@ -105,12 +113,12 @@ def described(program: Callable, guide: Callable, data: Dataset) -> tuple[Tensor
 
 
 def what_accuracy(what: Tensor, kind: Tensor, apart: Tensor, seed: int = 0) -> float:
-    """Share of the objects kept apart whose class a two-layer MLP names; it learns from the others.
+    """Share of held-out objects whose class a two-layer MLP names; it is trained on the others.
 
     Args:
         what: (M, D).
         kind: (M,) classes.
-        apart: (M,) bool, not all and not none.
+        apart: (M,) bool, the held-out objects; some, but not all.
     """
     scale = what[~apart].std(0, correction=0).clamp(min=1e-6)
     x = (what - what[~apart].mean(0)) / scale
@@ -126,7 +134,7 @@ def what_accuracy(what: Tensor, kind: Tensor, apart: Tensor, seed: int = 0) -> f
 
 
 def parameters(*modules: nn.Module) -> int:
-    """Numbers that are learned, each counted once."""
+    """Number of trained parameters, each counted once."""
     found = {id(p): p.numel() for module in modules for p in module.parameters()}
     return sum(found.values())
 
@@ -145,14 +153,14 @@ def structure(
     mode: bool = True,
     limit: int = LIMIT,
 ) -> dict[str, Any]:
-    """All figures that program and world allow, with what they are over.
+    """All metrics that program and world allow, with numbers of scenes, seed and data.
 
     Args:
         data: `PER_STEP` times `number` unseen scenes of the world, with truth.
         number: scenes of all measures but `ll` (`LIKELIHOODS` at most) and `d_steps` (`PER_STEP` times these).
-        boxes: of digits: objects are the program's own segments instead of components.
+        boxes: whether digits are the program's own segments instead of components.
         mode: see `prior`.
-        limit: of `d_steps`.
+        limit: largest number of D-Steps.
     Raises:
         ValueError: there is no judge for this world, or no objects to take boxes from.
     """
@@ -185,23 +193,23 @@ def samples(
 
 
 def objects(program: Any, guide: Any, data: Dataset, seed: int) -> dict[str, float]:
-    """Table 2: how well objects are found, and their classes told; nothing of programs without objects."""
+    """Table 2: scores of boxes and of classes from z_what; empty for programs without objects."""
     images = floats(data, _device(program))
     graph = graph_metrics(program, guide, data, images.device)
     found = {name: graph[name] for name in ("ap50", "ap50_95") if name in graph}
     if found and describes(guide, images[:1]):
         what, kind, image = described(program, guide, data)
         apart = image >= len(images) - len(images) // 4
-        if apart.any() and not apart.all():  # something is found
+        if apart.any() and not apart.all():  # some objects are found
             found["what_accuracy"] = what_accuracy(what, kind, apart, seed)
     return found
 
 
 def by_own_boxes(judge: judges.Judge, sampled: Scene, inferred: Scene) -> dict[str, float]:
-    """S-Acc of scenes of the prior and of inferred ones, of digits in the program's own segments.
+    """S-Acc of scenes of the prior and of inferred ones, with digits in the program's own segments.
 
     Raises:
-        ValueError: the judge is none of digits, or the program has no objects.
+        ValueError: the judge does not read digits, or the program has no objects.
     """
     objects = sampled.levels and sampled.objects.patch is not None
     if not isinstance(judge, judges.Digits) or not objects:
@@ -211,7 +219,8 @@ def by_own_boxes(judge: judges.Judge, sampled: Scene, inferred: Scene) -> dict[s
 
 
 def likelihood(program: Callable, guide: Callable, images: Tensor) -> dict[str, float]:
-    """IWAE of `DRAWS` hard draws of images (B, C, S, S): its mean in nats, and the mean's standard error."""
+    """IWAE with `DRAWS` hard draws for images (B, C, S, S): its mean in nats, and the mean's standard
+    error."""
     bound = iwae(log_weights(program, guide, images, draws=DRAWS)).cpu().double()
     error = bound.std(correction=0) / len(bound) ** 0.5
     return {"ll": float(bound.mean()), "ll_error": float(error)}

@@ -1,10 +1,10 @@
-"""The tables of GNM's supplement, and what they say of one run.
+"""The tables of GNM's supplement, and their metrics for one run.
 
     python -m analysis.papers.gnm.tables RUN [--scenes N] [--seed S] [--boxes] [--symbols mode|draw]
         [--limit N] [--json FILE]
 
-prints what `analysis.papers.gnm.structure` measures of a run below the paper's figures for its world. With
-``--symbols draw`` the prior's images have all latents drawn, not at their mode.
+prints the metrics of `analysis.papers.gnm.structure` for a run below the paper's figures for its world.
+With ``--symbols draw`` all latents of the prior's images are drawn, not at their mode.
 
 # differs: the paper's table 1 has 250 scenes per model, judged by hand, and an unknown classifier for D-Steps.
 """
@@ -29,7 +29,7 @@ from inference.plan import Run, plan
 from inference.runs import Trained, open_run
 
 SCENES = 250
-"""Scenes of a model in table 1; D-Steps have `measures.PER_STEP` times these."""
+"""Scenes per model in table 1; D-Steps use `measures.PER_STEP` times as many."""
 FOUND = 500
 """Scenes of table 2."""
 MIXED = "mnist4_10"
@@ -59,7 +59,7 @@ def _samples(run: Trained, number: int, seed: int) -> dict[str, float]:
 
 
 def table2() -> Item:
-    """How well objects are found, and how well their looks tell their classes."""
+    """Scores of boxes, and accuracy of classes from z_what."""
     printed = PUBLISHED["gnm", "table2"]
     titles = {world: title for title, world in WORLDS.items()}
 
@@ -80,7 +80,7 @@ def table2() -> Item:
 
 
 def table3() -> Item:
-    """Numbers that are learned, of the ``paper`` presets: no training is needed."""
+    """Numbers of parameters of the ``paper`` presets, which need no training."""
     printed = PUBLISHED["gnm", "table3"]
 
     def make(runs: Mapping[str, Trained], request: Request) -> Made:
@@ -96,7 +96,7 @@ def table3() -> Item:
 
 
 def size(model: str, world: str) -> float:
-    """Numbers that are learned, of program and guide at the ``paper`` preset."""
+    """Number of parameters of program and guide at the ``paper`` preset."""
     chosen = MODELS[model]
     run = Run(
         f"programs/{chosen.program}.py", ROOT / "runs", chosen.variant, "paper", world, device="cpu"
@@ -113,14 +113,14 @@ def _row(
     scenes: int | None,
     case: str = "",
 ) -> Row:
-    """A row with the paper's figure beside; the error is that of `found`, under ``METRIC_error``."""
+    """A row with the paper's figure beside ours; the error is `found` under ``METRIC_error``."""
     paper = PUBLISHED["gnm", table].figure(model, metric, case)
     scenes = scenes if metric in found else None
     return Row(model, metric, found.get(metric), paper, case, scenes, found.get(f"{metric}_error"))
 
 
 def beside(name: str, found: Mapping[str, Any], world: str) -> list[Row]:
-    """The paper's figures for a world, and what was measured of a run in it."""
+    """The paper's figures for a world, and a run's metrics in it."""
     rows = []
     for table in TABLES:
         printed = PUBLISHED["gnm", table]
@@ -140,7 +140,7 @@ def beside(name: str, found: Mapping[str, Any], world: str) -> list[Row]:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
     a = of_run("analysis.papers.gnm.tables", __doc__, scenes=500)
-    a.add_argument("--boxes", action="store_true", help="objects are the program's own, of digits")
+    a.add_argument("--boxes", action="store_true", help="digits are the program's own objects")
     a.add_argument("--symbols", choices=("mode", "draw"), default="mode", help="given z_global")
     a.add_argument("--limit", type=int, default=LIMIT, metavar="N", help="of D-Steps")
     a.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")

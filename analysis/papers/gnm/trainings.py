@@ -1,4 +1,4 @@
-"""What the models of GNM's supplement are trained as."""
+"""The trainings of the models of GNM's supplement."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Model(NamedTuple):
     program: str
     variant: str
     preset: str = "{}"
-    """with {} for the preset that is asked for"""
+    """preset, with {} for the requested preset"""
     set: tuple[str, ...] = ()
-    """as ``--set``"""
+    """settings, as in ``--set``"""
 
 
 MODELS: dict[str, Model] = {
@@ -32,13 +32,13 @@ MODELS: dict[str, Model] = {
     "VAE": Model("vae", "vae"),
     "SPACE": Model("space", "space", set=("colours=1",)),
 }
-"""By the names of the published tables."""
+"""Models by the names of the published tables."""
 WORLDS = {"MNIST-4": "mnist4", "MNIST-10": "mnist10", "Arrow room": "arrow_room"}
-"""By the paper's names."""
+"""Worlds by the paper's names."""
 
 
 def training(model: str, world: str) -> Training:
-    """How a model is trained; items share the trainings that are the same."""
+    """The training of a model; items share equal trainings."""
     program, variant, preset, changes = MODELS[model]
     shipped = f"{variant}-{world}" if preset == "{}" and not changes else None
     return Training(program, variant, world, changes, preset, shipped, name=variant)

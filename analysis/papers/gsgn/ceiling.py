@@ -1,14 +1,14 @@
-"""What a scene graph can hold of a world: the structure accuracy that the truth allows.
+"""The largest structure accuracy that a scene graph can reach in a world.
 
     python -m analysis.papers.gsgn.ceiling WORLD [--scenes N] [--seed S]
 
-A child's centre is within `reach` of its cell's, in cells (GSGN eq. 15), each cell has one child, and a window
-has half a side of .59 at most (eq. 16). Windows stand where the true boxes are. Children of cells that are
-neighbours can be told apart only where their centres differ along that axis: two parts that share the border of
-their cells would need a window that stands exactly there. In shipped runs of GSGN parts less than .25
-half-sides apart were found in 1 % of cases, .25 to .4 apart in 14 %, more in 41 %.
+A child's centre is within `reach` of its cell's, in cells (GSGN eq. 15), each cell has one child, and a
+window has half a side of at most .59 (eq. 16). Windows are taken to be the true boxes. Children in
+neighbouring cells can be separated only if their centres differ along that axis: two parts on the border of
+their cells would need a window at exactly one place. In shipped runs of GSGN, parts less than .25
+half-sides apart were found in 1 % of cases, .25 to .4 apart in 14 %, farther apart in 41 %.
 
-Shape legend: B images, N nodes, K children of each, W ways to give them cells.
+Shape legend: B images, N nodes, K children per node, W assignments of cells to them.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def held(truth: Scene, apart: tuple[float, float] = APART, side: int = 2) -> Ten
 
 
 def ceiling(truth: Scene, apart: tuple[float, float] = APART, side: int = 2) -> float:
-    """The share of scenes all of whose objects are `held`."""
+    """The share of scenes in which all objects are `held`."""
     return float(held(truth, apart, side).all(1).float().mean())
 
 
 def fits(place: Tensor, there: Tensor, apart: float, side: int = 2) -> Tensor:
-    """(...) whether children at `place` (..., K, 2) in [-1, 1]², where `there`, can be given a cell each."""
+    """(...) whether the children at `place` (..., K, 2) in [-1, 1]² that are `there` can get a cell each."""
     number = place.shape[-2]
     axis = (2 * torch.arange(side) + 1) / side - 1
     cells = torch.cartesian_prod(axis, axis)

@@ -1,7 +1,7 @@
-"""How many scene graphs Compositional CLEVR has, from the world's table of types (GSGN, appendix G).
+"""Number of scene graphs of Compositional CLEVR, from the world's table of types (GSGN, appendix G).
 
-A scene is a multiset of 1 to 4 objects; an object counts by how many parts it has (structures), by the relative
-places and sizes of its parts too (poses), and by their kinds, colours and materials besides (objects).
+A scene is a multiset of 1 to 4 objects. Objects differ by their number of parts (structures), or also by the
+relative places and sizes of parts (poses), or also by the kinds, colours and materials of parts (objects).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ WORLD = "Compositional CLEVR"
 
 
 def scenes_of(objects: int, most: int = world.OBJECTS) -> int:
-    """Multisets of 1 to `most` objects out of so many different ones."""
+    """Number of multisets of 1 to `most` objects out of `objects` different ones."""
     return sum(math.comb(objects + n - 1, n) for n in range(1, most + 1))
 
 
 def arrangement(parts: tuple[world.Part, ...]) -> tuple[tuple[float, ...], ...]:
-    """Relative places and sizes of an object's parts: what parts but the first have, in units of its size."""
+    """Relative places and sizes of an object's parts: those of all but the first, in units of its size."""
     first = parts[0][1]
     return tuple((size / first, x, y, below) for _, size, x, y, below in parts[1:])
 
@@ -43,7 +43,7 @@ def counts(types: tuple[tuple[world.Part, ...], ...]) -> dict[str, int]:
 
 
 def appendix_g(runs: Mapping[str, Trained], request: Request) -> Made:
-    """The numbers beside the paper's; neither needs a training or a draw."""
+    """The numbers beside the paper's; they need no training and no scenes."""
     printed = PUBLISHED["gsgn", "appendixG"]
     found = counts(world.TYPES[3])
     return Made(

@@ -1,21 +1,23 @@
-"""How many labels a classifier needs on what a run says of images: GSGN's downstream task (figure 6).
+"""GSGN's downstream task (figure 6): the number of labels that a classifier needs on a run's latents.
 
-The label of an image: how many different shapes the parts of an object have, summed over its objects. The
-guide's mode says what each node looks like (``z_what``, with ``z_cat`` and ``z_attr`` where there are any); a
-net learns the labels from that, and nothing else. What it sees is a view:
+The label of an image is the number of different shapes among the parts of an object, summed over its
+objects. The guide's mode gives the appearance of each node (``z_what``, with ``z_cat`` and ``z_attr`` if
+there are any); a net predicts the labels from these alone. Its input is one of three views:
 
     tree     the parts, within the object that they belong to (GSGN)
     objects  every object's own appearance (SPACE-O)
-    parts    the parts, without the object that they belong to: what the tree is worth
+    parts    the parts, without the object that they belong to, which measures the value of the tree
 
-tree: a graph net within each object (Battaglia et al., 2018) makes one vector of its parts; these pass an MLP
-and are summed with learned weights; another MLP makes logits of that. In the other views a graph is a single
-node, so all views have the same nets.
+In the view `tree`, a graph net within each object (Battaglia et al., 2018) makes one vector of its parts;
+these pass an MLP and are summed with learned weights; another MLP makes the logits. In the other views a
+graph is a single node, so all views have the same nets.
 
-# differs: the paper does not say how large its nets are, how long they learn, or how weights depend on objects.
-Here the best weights on the validation images are kept, and an object's weight is a linear function of it.
+# differs: the paper gives neither the size of its nets, nor the length of training, nor how weights depend
+on objects. Here the best weights on the validation images are kept, and an object's weight is a linear
+function of it.
 
-Shape legend: B images, N nodes of a level, O graphs an image, K nodes a graph, D features, H hidden features.
+Shape legend: B images, N nodes of a level, O graphs per image, K nodes per graph, D features, H hidden
+features.
 """
 
 from __future__ import annotations
@@ -48,25 +50,25 @@ APPEARANCE = ("z_cat", "z_attr", "z_what")
 LABELS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16000)
 """Numbers of labelled images."""
 SCENES = 12_800
-"""Scenes to validate on, and as many to test on."""
+"""Number of validation scenes, and also of test scenes."""
 STEPS = 1000
-"""Of a classifier's training."""
+"""Steps of a classifier's training."""
 VIEWS = {"GSGN": ("tree", "parts"), "SPACE-O": ("objects",)}
-"""What classifiers are given, by model."""
+"""Views of each model."""
 RATES = (1e-3, 3e-3, 1e-2)
-"""Learning rates at their peak, to choose from."""
+"""Peak learning rates to choose from."""
 BATCH, HIDDEN = 128, 64
 PASS = 1000
 """Images in memory as floats."""
 CHECKS = 20
-"""Looks at the validation images in a training."""
+"""Number of evaluations on the validation images in a training."""
 ACCURACIES = 50
-"""Points between the least and the greatest accuracy that two curves share."""
+"""Number of accuracies at which two curves are compared, within their common range."""
 
 
 @dataclass(frozen=True)
 class Graphs:
-    """Nodes as a classifier is given them, in graphs of the same number of slots."""
+    """A classifier's input: nodes in graphs with the same number of slots."""
 
     what: Tensor
     """(B, O, K, D) appearances"""
@@ -79,23 +81,23 @@ class Graphs:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a guide says of the nodes of one level."""
+    """A guide's latents of the nodes of one level."""
 
     what: Tensor
     """(B, N, D)"""
     there: Tensor
     """(B, N) bool"""
     owner: Tensor
-    """(B, N) int64 object that it descends from; an object is its own"""
+    """(B, N) int64 object from which the node descends; an object is its own owner"""
 
     def apart(self) -> Graphs:
-        """Every node a graph of its own."""
+        """Graphs of one node each."""
         return Graphs(self.what.unsqueeze(2), self.there.unsqueeze(2))
 
     def together(self, objects: int) -> Graphs:
-        """A graph an object, of the nodes present that descend from it."""
+        """One graph per object, with the present nodes that descend from it."""
         member = (self.owner[..., None] == torch.arange(objects)) & self.there[..., None]
-        place = member.cumsum(1) - 1  # (B, N, O) among the object's own
+        place = member.cumsum(1) - 1  # (B, N, O) index among the object's nodes
         image, node = self.there.nonzero(as_tuple=True)
         graph = self.owner[image, node]
         slot = image, graph, place[image, node, graph]
@@ -106,7 +108,7 @@ class Seen:
 
 
 def distinct_shapes(truth: Scene) -> Tensor:
-    """(B,) int64 the labels: different categories of an object's parts, summed over the objects.
+    """(B,) int64 the labels: number of different categories of an object's parts, summed over objects.
 
     Raises:
         ValueError: the truth has no parts, or they have no categories.
@@ -124,10 +126,10 @@ def distinct_shapes(truth: Scene) -> Tensor:
 
 
 def appearance(trace: Trace, level: int, slots: int) -> Tensor:
-    """What the nodes of a level look like, (B, N, D): `APPEARANCE`, side by side.
+    """(B, N, D) appearances of the nodes of a level: the sites `APPEARANCE`, side by side.
 
     Args:
-        trace: of a guide.
+        trace: trace of a guide.
         level: 1 for objects. Their sites are those in a plate ``nodes_<level>``; in a program without such
             plates, those of its steps.
         slots: N; steps after these (ECON's background) are no nodes.
@@ -152,7 +154,7 @@ def appearance(trace: Trace, level: int, slots: int) -> Tensor:
 
 
 def read(program: Callable, guide: Callable, data: Dataset) -> list[Seen]:
-    """What the guide's mode says of images, of the objects and, if there are any, of the parts.
+    """The guide's mode for images: latents of the objects and, if there are any, of the parts.
 
     Raises:
         ValueError: the program returns no Scene with objects.
@@ -176,12 +178,12 @@ def _seen(scene: Scene, trace: Trace, level: int) -> Seen:
 
 
 def view(seen: Sequence[Seen], name: str, lesson: slice = slice(None)) -> Graphs:
-    """What a classifier is given in the view of that name, standardised.
+    """The standardised input of a classifier in the view of that name.
 
     Args:
-        lesson: images over whose nodes it is standardised: those that are learned from.
+        lesson: the training images, over whose nodes it is standardised.
     Raises:
-        ValueError: a view of parts, and there are none; or nothing to see at all.
+        ValueError: a view of parts without parts, or nodes that are nearly all absent.
     """
     if name != "objects" and len(seen) == 1:
         raise ValueError(f"view {name!r} needs parts, and the program has none: give 'objects'")
@@ -204,7 +206,7 @@ class GraphNet(nn.Module):
         self.update = mlp(2 * hidden, [hidden], hidden)
 
     def forward(self, graphs: Graphs) -> Tensor:
-        """(B, O, K, D) -> (B, O, H), whatever the order of the nodes and in the slots where there is none."""
+        """(B, O, K, D) -> (B, O, H), independent of the order of nodes and of the values in empty slots."""
         there = graphs.there.float()
         node = where_present(there, self.node, graphs.what)
         number = node.shape[-2]
@@ -217,14 +219,14 @@ class GraphNet(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Logits of the labels from the graphs of an image, in whatever order."""
+    """Logits of the labels from the graphs of an image, independent of their order."""
 
     def __init__(self, features: int, classes: int, hidden: int = HIDDEN) -> None:
         super().__init__()
         self.graph = GraphNet(features, hidden)
         self.object = mlp(hidden, [hidden], hidden)
         self.weight = nn.Linear(hidden, 1)
-        nn.init.ones_(self.weight.bias)  # begins as a sum: near 0 objects would hardly learn
+        nn.init.ones_(self.weight.bias)  # begins as a sum: near 0 it would learn slowly
         self.out = mlp(hidden, [hidden], classes)
 
     def forward(self, graphs: Graphs) -> Tensor:
@@ -235,7 +237,7 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def accuracy(self, graphs: Graphs, labels: Tensor) -> float:
-        """Share of the images whose most likely label is theirs (B,)."""
+        """Share of the images whose most likely label is the true one (B,)."""
         parts = torch.arange(len(labels)).split(1000)
         found = torch.cat([self(graphs[part]).argmax(-1) for part in parts])
         return float((found == labels).double().mean())
@@ -279,10 +281,10 @@ def learn(
 def curve(
     train: Split, validation: Split, test: Split, sizes: Sequence[int], steps: int, seed: int
 ) -> Iterator[dict]:
-    """Accuracy on the test images with so many labels, at the learning rate that the validation images choose.
+    """Accuracy on the test images per number of labels, at the best learning rate on the validation images.
 
     Yields:
-        A row per size: labels, rate, validation, accuracy.
+        One row per number: labels, rate, validation, accuracy.
     """
     classes = 1 + max(int(split.labels.max()) for split in (train, validation, test))
     for size in sizes:
@@ -295,10 +297,10 @@ def curve(
 
 
 def labels_ratio(points: dict[int, float], others: dict[int, float]) -> float:
-    """How many times as many labels `others` need as `points` for the same accuracy.
+    """Factor of labels that `others` need relative to `points` for the same accuracy.
 
-    Geometric mean over the accuracies that both reach, of curves made to rise, interpolated in the logarithm of
-    the labels. NaN where they share no accuracy.
+    It is a geometric mean over the accuracies that both reach. The curves are made monotone, and
+    interpolated in the logarithm of the labels. NaN if they share no accuracy.
 
     Args:
         points, others: labels -> accuracy.
@@ -324,9 +326,10 @@ def _rising(points: dict[int, float]) -> tuple[np.ndarray, np.ndarray]:
 def study(
     run: Trained, views: Sequence[str], sizes: Sequence[int], scenes: int, steps: int, seed: int
 ) -> Iterator[dict]:
-    """All rows of one run, as they come: view, and those of `curve`.
+    """All rows of one run, as they are measured: view, and the entries of `curve`.
 
-    Unseen scenes of the run's world: `scenes` to test on, `scenes` to validate on, the rest to learn from.
+    Unseen scenes of the run's world are split: `scenes` for tests, `scenes` for validation, the rest for
+    training.
 
     Raises:
         ValueError: the run's world has no parts, or the run has no such view.
@@ -350,13 +353,13 @@ def study(
 
 
 def figure6(world: str) -> Item:
-    """Accuracy by labels, of GSGN's tree and SPACE-O's objects."""
+    """Accuracy by number of labels, for GSGN's tree and SPACE-O's objects."""
     title = PUBLISHED["gsgn", "figure6"].title
     return Item(title, {model: training(model, world) for model in VIEWS}, make)
 
 
 def make(runs: Mapping[str, Trained], request: Request) -> Made:
-    """A curve per view, and how many times the labels of the first each needs."""
+    """One curve per view, and the labels that each needs relative to the first."""
     scenes = request.scenes or SCENES
     sizes = [n for n in LABELS if n <= LABELS[-1] / SCENES * scenes] or [scenes]
     curves: dict[str, dict[int, float]] = {}
@@ -375,7 +378,7 @@ def make(runs: Mapping[str, Trained], request: Request) -> Made:
 
 
 def rows(curves: Mapping[str, Mapping[int, float]], scenes: int) -> Iterator[Row]:
-    """Accuracies, and labels needed in those of the first curve."""
+    """Rows of accuracies, and of labels needed relative to the first curve."""
     printed, first = PUBLISHED["gsgn", "figure6"], next(iter(curves.values()))
     for name, points in curves.items():
         for labels, accuracy in points.items():

@@ -1,7 +1,7 @@
-"""Objects from parts, by their boxes: the baseline that GSGN's structures are compared with (section 4).
+"""Objects from parts, by their boxes: the baseline of GSGN's structures (section 4).
 
-"starts from the parts predicted by SPACE-P, and groups the parts whose bounding boxes overlap". The tables'
-SPACE-P rows are measured after that.
+It "starts from the parts predicted by SPACE-P, and groups the parts whose bounding boxes overlap". The SPACE-P
+rows of the tables are measured after this grouping.
 
 Shape legend: B images, N slots.
 """
@@ -21,11 +21,11 @@ from programs.scene import Nodes, Scene
 def group(scene: Scene) -> Scene:
     """The Scene's nodes as parts of objects: present nodes whose boxes overlap, directly or through others.
 
-    An object is in the slot of the first of its parts. Its box is the upright one around theirs, and it lies as
-    deep as the nearest of them.
+    An object is in the slot of the first of its parts. Its box is the upright one around its parts' boxes,
+    and its depth is that of its nearest part.
 
     Raises:
-        ValueError: the Scene has parts already, or nothing to group.
+        ValueError: the Scene already has parts, or nothing to group.
     """
     if len(scene.levels) != 1:
         raise ValueError(
@@ -44,7 +44,7 @@ def group(scene: Scene) -> Scene:
     low = torch.stack([of_members(low[..., i], 1.0) for i in (0, 1)], -1)
     high = torch.stack([-of_members(-high[..., i], 1.0) for i in (0, 1)], -1)
     depth = of_members(parts.depth, math.inf).where(pres, 0.0)
-    # where nothing is, `low` is 1 and `high` -1: the whole image
+    # for an absent object `low` is 1 and `high` -1: the whole image
     box = pose((low + high) / 2, (high - low).abs() / 2, torch.zeros_like(depth))
     objects = Nodes(pres.to(parts.pres.dtype), box, depth, torch.zeros_like(first))
     return replace(scene, levels=(objects, replace(parts, parent=first)))

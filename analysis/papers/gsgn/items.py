@@ -1,7 +1,7 @@
 """The tables and figures of the GSGN paper (Deng, Zhi, Lee, Ahn: Generative Scene Graph Networks, ICLR 2021).
 
-Left out is what reports no result: figure 1 (the model), figures 9 and 10 (the networks' architectures), and
-tables 6 to 9 (the auxiliary priors, which are `GSGN_AUXILIARY` in inference/recipes/gsgn.py).
+Items without results are left out: figure 1 (the model), figures 9 and 10 (the networks' architectures),
+and tables 6 to 9 (the auxiliary priors, which are `GSGN_AUXILIARY` in inference/recipes/gsgn.py).
 """
 
 from __future__ import annotations
@@ -39,4 +39,4 @@ ITEMS: dict[str, Item] = {
     ),
     "appendixG": Item(PUBLISHED["gsgn", "appendixG"].title, {}, counts.appendix_g),
 }
-"""By name."""
+"""Items by name."""

@@ -1,12 +1,12 @@
 """New objects and scenes by changing numbers in an inferred scene graph (GSGN, section 4 and figure 4).
 
-Objects: one is enlarged, and moved along x across its neighbour, before and after an object of another scene
-replaces it. Parts: one that stands on another is enlarged, and parts of other scenes replace it; it goes on
-touching what it stands on.
+Objects: one is enlarged, and moved along x across its neighbour, before and after an object of another
+    scene replaces it. Parts: one that stands on another is enlarged, and replaced by parts of other scenes;
+    it still touches the part below it.
 
 # differs: the scenes are chosen by rules, not by hand: the first with two objects side by side at different
 heights, and the object of two parts, one on the other, that is nearest to the viewer. The object that moves
-ends lowest of all, and is put in front: an image without overlap says nothing of the depths.
+reaches lowest in the image, and is put in front: without overlap, an image does not determine depths.
 """
 
 from __future__ import annotations
@@ -28,16 +28,20 @@ from programs.scene import Scene
 SCENES = 60
 """Scenes to choose from."""
 SIZES = (0.6, 0.8, 1.0, 1.2, 1.4)
-"""Of an object, times its own."""
+"""Sizes of an object, relative to its own."""
 STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Places of an object, in its distance from its neighbour along x."""
+"""Places of an object on its way, as fractions of its distance from its neighbour along x."""
 PART_SIZES = (0.5, 0.75, 1.0, 1.25, 1.5)
 ROOM = 1.6
-"""How much wider an object's frame is made, so that its parts may grow."""
-APART, LOWER = 0.4, (0.1, 0.6)
-"""Of two objects, in the image frame: distance along x at least, and by how much one ends lower."""
-OVER, BESIDE = 0.5, 0.15
-"""Of a part and what it stands on: distance along y, in their half-heights, at least; along x, at most."""
+"""Factor by which an object's frame is widened, so that its parts may grow."""
+APART = 0.4
+"""Least distance of two objects along x, in the image frame."""
+LOWER = 0.1, 0.6
+"""Range of the distance by which one object reaches lower, in the image frame."""
+OVER = 0.5
+"""Least distance along y of a part and the part below it, in their half-heights."""
+BESIDE = 0.15
+"""Largest distance along x of a part and the part below it."""
 
 
 def item(title: str) -> Item:
@@ -46,10 +50,10 @@ def item(title: str) -> Item:
 
 
 def make(runs: Mapping[str, Trained], request: Request) -> Made:
-    """Both halves of the figure, as far as there are scenes for them.
+    """Both halves of the figure, if there are suitable scenes.
 
     Raises:
-        ValueError: there is none for either.
+        ValueError: no scene is suitable for either half.
     """
     run = runs["GSGN"]
     images = floats(run.unseen(request.scenes or SCENES, request.seed), "cpu")
@@ -65,7 +69,7 @@ def make(runs: Mapping[str, Trained], request: Request) -> Made:
 
 
 def objects(program: Callable, images: Tensor, scenes: Scene) -> dict[str, Tensor]:
-    """Figure 4A: strips of pictures by title, nothing if no scene will do."""
+    """Figure 4A: strips of pictures by title; empty if no scene is suitable."""
     found = next(neighbours(scenes), None)
     if found is None:
         return {}
@@ -83,7 +87,7 @@ def objects(program: Callable, images: Tensor, scenes: Scene) -> dict[str, Tenso
 
 
 def neighbours(scenes: Scene) -> Iterator[tuple[int, int, int]]:
-    """An image and two objects of it that stand side by side, the first of them ending lowest of all."""
+    """An image and two of its objects side by side, the first of which reaches lowest of all."""
     nodes, low = scenes.objects, lowest(scenes, 0)
     first = low[..., 1].masked_fill(~nodes.present, -torch.inf)
     first = (first == first.amax(1, keepdim=True))[..., None]
@@ -96,7 +100,7 @@ def neighbours(scenes: Scene) -> Iterator[tuple[int, int, int]]:
 
 
 def richest(scenes: Scene, other_than: int) -> tuple[int, int]:
-    """The first image, but for one, and object with as many parts as any has."""
+    """The first image, except for one, and object with the largest number of parts."""
     there = scenes.parts.present.double()
     number = torch.zeros_like(scenes.objects.pres).double()
     number.scatter_add_(1, scenes.parts.parent, there)
@@ -107,7 +111,7 @@ def richest(scenes: Scene, other_than: int) -> tuple[int, int]:
 
 
 def enlarged(program: Callable, scene: Scene, slot: int) -> Tensor:
-    """(n, 3, H, W) an object in several sizes, standing where it stands."""
+    """(n, 3, H, W) an object in several sizes at its place on the floor."""
     about = lowest(scene, 0)[:, slot]
     sizes = [edit.scale(scene, slot, factor, about=about) for factor in SIZES]
     return torch.cat([edit.render(program, edit.bring_to_front(s, slot)).image for s in sizes])
@@ -122,7 +126,7 @@ def moved(program: Callable, scene: Scene, slot: int, other: int) -> Tensor:
 
 
 def parts(program: Callable, images: Tensor, scenes: Scene) -> dict[str, Tensor]:
-    """Figure 4B: strips of pictures by title, nothing if no scene will do."""
+    """Figure 4B: strips of pictures by title; empty if no scene is suitable."""
     found = list(stacks(scenes))
     if not found:
         return {}
@@ -153,13 +157,13 @@ def stacks(scenes: Scene) -> Iterator[tuple[int, int]]:
 
 
 def replaced(scene: Scene, slot: int, source: Scene, source_slot: int, level: int) -> Scene:
-    """A node replaced by one of another scene, which stands where the old one stood."""
+    """A node replaced by one of another scene, which gets the old one's place of contact."""
     new = edit.graft(scene, slot, source, source_slot, level)
     return edit.move(new, slot, lowest(scene, level)[:, slot] - lowest(new, level)[:, slot], level)
 
 
 def lowest(scenes: Scene, level: int) -> Tensor:
-    """(B, N, 2) where nodes touch what they stand on: below their centres, as low as their masks reach."""
+    """(B, N, 2) points of contact of nodes: below their centres, at the lowest pixels of their masks."""
     nodes = scenes.levels[level]
     around = render.chain(nodes.pose, render.box(nodes.patch[:, :, -1]))
     corners = torch.tensor([[-1.0, -1], [1, -1], [-1, 1], [1, 1]])

@@ -1,12 +1,12 @@
-"""Scenes of the tracer's worlds beside the same scenes as Mitsuba 3 renders them, a path tracer of its own.
+"""Scenes of the tracer's worlds beside the same scenes rendered by Mitsuba 3, an independent path tracer.
 
     python -m analysis.papers.gsgn.mitsuba_scenes [--world W] [--scenes N] [--seed S] [--spp N] --out FILE.png
 
-Above the tracer, below Mitsuba, and on the terminal how far apart they are. Solids go over as meshes, lamps as
-discs of the same radiant flux, light from everywhere as a constant surrounding; materials are Mitsuba's own
-(rough plastic; a rough conductor blended with what scatters), and its light meets up to three surfaces.
+The picture shows the tracer above and Mitsuba below; the terminal shows their differences. Solids become
+meshes, lamps discs of the same radiant flux, ambient light a constant environment; materials are Mitsuba's
+own (rough plastic; a rough conductor blended with a diffuse one), and its light meets up to three surfaces.
 
-Needs ``pip install mitsuba``, which nothing else here does.
+Only this file needs ``pip install mitsuba``.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ from programs.worlds.made_of import tracer
 from programs.worlds.made_of.tracer import BALL, BOX, CONE, CYLINDER, Camera, Lamps, Solids
 
 AROUND = 96
-"""Corners of a circle."""
+"""Corners of a circle in a mesh."""
 SIZE = 128
 
 
 def outline(shape: int) -> list[np.ndarray]:
-    """Rings (n, 3) of a solid in its own frame from the bottom to the top, a point being a ring of one."""
+    """Rings (n, 3) of a solid in its own frame from the bottom to the top; a point is a ring of one
+    corner."""
     low, high = np.array([[0.0, 0.0, -1.0]]), np.array([[0.0, 0.0, 1.0]])
     angle = 2 * math.pi * (np.arange(AROUND) + 0.5) / AROUND
     if shape == BOX:
@@ -75,7 +76,7 @@ def ply(path: Path, shape: int, frame: np.ndarray) -> str:
 
 
 def material(colour: list[float], metal: bool) -> dict[str, Any]:
-    """Mitsuba's for rubber or metal of a colour."""
+    """Mitsuba's material for rubber or metal of a colour."""
     rgb = lambda c: {"type": "rgb", "value": c}  # noqa: E731
     if not metal:
         return {"type": "roughplastic", "diffuse_reflectance": rgb(colour), "alpha": 0.3}
@@ -131,7 +132,7 @@ def describe(
 
 
 def shown(scene: Any, camera: Camera) -> Tensor:
-    """(S, S) int64: which solid Mitsuba's rays through the pixels' middles meet, -1 for the floor."""
+    """(S, S) int64: solid that Mitsuba's rays through the pixels' middles meet, -1 for the floor."""
     import mitsuba as mi
 
     axis = camera.field * ((2 * torch.arange(SIZE, dtype=torch.float64) + 1) / SIZE - 1)
@@ -148,7 +149,7 @@ def shown(scene: Any, camera: Camera) -> Tensor:
 
 
 def both(world: str, number: int, seed: int, spp: int) -> tuple[Tensor, Tensor, float]:
-    """Images (N, 3, S, S) of the tracer and of Mitsuba, and the share of pixels that show the same."""
+    """Images (N, 3, S, S) of the tracer and of Mitsuba, and the share of pixels that show the same solid."""
     import tempfile
 
     import mitsuba as mi

@@ -18,14 +18,16 @@ from programs.scene import Scene
 
 SCENES = 5
 """Scenes of a picture, as in the paper."""
-OBJECTS, DREAMS = 36, 16
-"""Objects and scenes of the prior in a picture."""
+OBJECTS = 36
+"""Objects of the prior in a picture."""
+DREAMS = 16
+"""Scenes of the prior in a picture."""
 LOOKS = 6
-"""Draws of a template's looks."""
+"""Draws of a template's appearance."""
 
 
 class Present(Messenger):
-    """Around a program: all its objects are there."""
+    """Around a program, make all its objects present."""
 
     def _pyro_sample(self, msg: dict) -> None:
         if msg["name"].startswith("z_pres"):
@@ -48,7 +50,7 @@ def scene_graphs(title: str, model: str, world: str) -> Item:
 def draws_of_the_prior(title: str) -> Item:
     """Objects of GSGN's prior beside those of SPACE-O's, and GSGN's scenes, in both worlds.
 
-    SPACE's prior has next to no object present: its objects are drawn as if they were.
+    In SPACE's prior almost no object is present, so its objects are made present.
     """
 
     def make(runs: Mapping[str, Trained], request: Request) -> Made:
@@ -68,7 +70,7 @@ def draws_of_the_prior(title: str) -> Item:
 
 @torch.no_grad()
 def dreams(program: Callable, number: int, present: bool = False) -> Scene:
-    """Scenes of the prior, on the CPU; with all objects there if `present`."""
+    """Scenes of the prior, on the CPU; with all objects present if `present`."""
     if not present:
         return program(batch=number).cpu()
     with Present():
@@ -76,7 +78,7 @@ def dreams(program: Callable, number: int, present: bool = False) -> Scene:
 
 
 def memory(title: str, world: str) -> Item:
-    """The templates that leaves point to: their shapes, and draws of their looks."""
+    """The templates that leaves point to: their shapes, and draws of their appearance."""
 
     def make(runs: Mapping[str, Trained], request: Request) -> Made:
         with torch.no_grad():

@@ -2,10 +2,10 @@
 
 Small superpixels (SLIC; Achanta et al., 2012) are merged two by two, neighbours only, always the pair that adds
 least to the squared deviations of the pixels from their region's mean colour (Ward, 1963), until one is
-left. That hierarchy is cut at the number of true objects or parts, plus one for the background, and wherever
-else asked.
+left. The hierarchy is cut at the number of true objects or parts, plus one for the background, or at any
+given number.
 
-# differs: it stands in for Superpixel Hierarchy (Wei et al., 2018), which begins at pixels and weighs edges and
+# differs: it replaces Superpixel Hierarchy (Wei et al., 2018), which begins at pixels and weights edges and
 histograms.
 
 Needs scikit-image: ``pip install "scene-programs[superpixels]"``.
@@ -37,19 +37,23 @@ from programs.scene import Nodes
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SUPERPIXELS, COMPACTNESS = 200, 0.1
-"""Of SLIC: where merging begins, and how much nearness counts beside colour."""
-SCENES, SHOWN = 50, 5
-"""Scenes to measure, and those of them in the picture."""
+SUPERPIXELS = 200
+"""Number of SLIC's superpixels, with which merging begins."""
+COMPACTNESS = 0.1
+"""Weight of nearness relative to colour in SLIC."""
+SCENES = 50
+"""Scenes to measure."""
+SHOWN = 5
+"""Scenes in the picture."""
 PICTURES = (20, 30)
-"""Regions of the over-segmentations that are shown (figure 11)."""
+"""Numbers of regions of the over-segmentations that are shown (figure 11)."""
 
 
 def scikit_image() -> ModuleType:
-    """scikit-image, or a word on how to get it.
+    """The module scikit-image.
 
     Raises:
-        ValueError: it is not installed.
+        ValueError: it is not installed; the message says how to get it.
     """
     try:
         import skimage.graph
@@ -69,13 +73,13 @@ class Hierarchy:
     labels: np.ndarray
     """(H, W) superpixel of a pixel, from 0"""
     merges: tuple[tuple[int, int], ...]
-    """S - 1 pairs: the first joins the second, whose name the region keeps"""
+    """S - 1 pairs: the first joins the second, and the region keeps the second's name"""
 
     def cut(self, regions: int) -> Tensor:
         """(H, W) int64 region of every pixel, 0 to R - 1.
 
         Raises:
-            ValueError: fewer than one, or more than there are superpixels.
+            ValueError: fewer than one region, or more than there are superpixels.
         """
         number = len(self.merges) + 1
         if not 1 <= regions <= number:
@@ -90,7 +94,7 @@ class Hierarchy:
 
 
 def hierarchy(image: Tensor, superpixels: int = SUPERPIXELS) -> Hierarchy:
-    """The hierarchy of an image (C, H, W) in [0, 1], from about so many superpixels.
+    """The hierarchy of an image (C, H, W) in [0, 1], from about `superpixels` superpixels.
 
     Raises:
         ValueError: scikit-image is not installed.
@@ -118,7 +122,7 @@ def hierarchy(image: Tensor, superpixels: int = SUPERPIXELS) -> Hierarchy:
 
 
 def _cost(graph: Any, old: int, new: int, neighbour: int) -> dict[str, float]:
-    """What merging `new` with its neighbour adds to the squared deviations from the regions' means."""
+    """Increase of the squared deviations from the regions' means when `new` merges with its neighbour."""
     a, b = graph.nodes[new], graph.nodes[neighbour]
     n, m = a["pixel count"], b["pixel count"]
     difference = a["total color"] / n - b["total color"] / m
@@ -138,7 +142,7 @@ def agreement(labels: Tensor, truth: Tensor) -> dict[str, float]:
 def compare(
     images: Tensor, levels: dict[str, tuple[Tensor, Tensor]]
 ) -> dict[str, dict[str, float]]:
-    """Mean agreement with the truth, of merged superpixels and of a run.
+    """Mean agreement of merged superpixels, and of a run, with the truth.
 
     Args:
         images: (B, C, H, W) in [0, 1].
@@ -162,11 +166,11 @@ def _mean(rows: list[dict[str, float]], key: str) -> float:
 
 
 def superpixel_figure(images: Tensor, numbers: list[dict[str, int]]) -> Figure:
-    """Images and their regions in mean colours, a row an image, after GSGN figure 11.
+    """Images and their regions in mean colours, one row per image, after GSGN figure 11.
 
     Args:
         images: (B, C, H, W) in [0, 1].
-        numbers: an image's title -> regions; the same titles for all.
+        numbers: for each image, title -> number of regions; the same titles for all images.
     """
     rows: dict[str, list[Tensor]] = {"input": list(images)}
     for image, wanted in zip(images, numbers, strict=True):
@@ -203,7 +207,7 @@ def figure11(title: str) -> Item:
 
 
 def make(runs: Mapping[str, Trained], request: Request) -> Made:
-    """A picture per world, and the agreement with the truth.
+    """One picture per world, and the agreement with the truth.
 
     Raises:
         ValueError: scikit-image is not installed.

@@ -1,7 +1,7 @@
 """The tables of the GSGN paper (Deng et al., ICLR 2021), measured on trainings of this project.
 
-SPACE-P's nodes are taken for parts; its objects are groups of parts whose boxes overlap (section 4). The worlds
-are reconstructions, so figures stand side by side, not against each other.
+SPACE-P's nodes are treated as parts; its objects are groups of parts whose boxes overlap (section 4). The
+worlds are reconstructions, so figures are shown side by side, not as a contest.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from programs.scene import Scene
 DRAWS = 10
 """Draws per image for the ELBO."""
 SCENES = 1000
-"""Scenes that every test draws."""
+"""Scenes that are drawn for every case."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which scenes are measured."""
+    """Selection of the scenes that are measured."""
 
     options: Mapping[str, Any] = field(default_factory=dict)
-    """fields of the world's Config, besides those of the training"""
+    """further fields of the world's Config, besides those of the training"""
     least: tuple[float, float] = (0, math.inf)
-    """visible pixels of the least visible part, at 128 x 128: at least the first, less than the second"""
+    """range of visible pixels of the least visible part, at 128 x 128, without its end"""
 
 
 TESTS = {
@@ -49,14 +49,14 @@ TESTS = {
     "2 objects": Selection({"min_objects": 2, "max_objects": 2, "without": ()}),
     "4 objects": Selection({"min_objects": 4, "max_objects": 4, "without": ()}),
 }
-"""By the cases of the published tables."""
+"""Selections by the cases of the published tables."""
 
 
 def table(name: str, world: str, set_: tuple[str, ...] = ()) -> Item:
     """A table of the paper as an item.
 
     Args:
-        set_: settings of the trainings, as ``--set``.
+        set_: settings of the trainings, as in ``--set``.
     """
     printed = PUBLISHED["gsgn", name]
     trainings = {model: training(model, world, set_) for model in printed.rows}
@@ -92,11 +92,11 @@ def least_visible(truth: Scene) -> torch.Tensor:
 def measure(
     run: Trained, cases: tuple[str, ...], scenes: int, seed: int = 0, parts: bool = False
 ) -> dict[str, dict[str, float]]:
-    """What a trained row reaches by case; `scenes` in the result says on how many.
+    """Metrics of a trained row by case; `scenes` in the result is the number of scenes.
 
     Args:
-        scenes: drawn for every case; those that it does not select are not measured.
-        parts: the program's only level are parts.
+        scenes: number of scenes drawn for every case; only the selected ones are measured.
+        parts: whether the program's only level are parts.
     """
     found: dict[str, dict[str, float]] = {}
     drawn: dict[tuple, tuple[torch.Tensor, Scene, Scene]] = {}
@@ -115,7 +115,7 @@ def measure(
 
 
 def selected(truth: Scene, between: tuple[float, float]) -> torch.Tensor:
-    """(S,) indices of the scenes whose least visible part has so many pixels."""
+    """(S,) indices of the scenes whose least visible part has a number of pixels in the given range."""
     low, high = between
     least = least_visible(truth)
     return ((least >= low) & ((least < high) | (high == math.inf))).nonzero()[:, 0]
@@ -131,5 +131,5 @@ def explained(run: Trained, data: Dataset, parts: bool) -> tuple[torch.Tensor, S
 
 
 def hidden(model: str, metric: str) -> bool:
-    """Whether a metric says nothing about a model: objects of SPACE-P."""
+    """Whether a metric is meaningless for a model: objects of SPACE-P."""
     return model == "SPACE-P" and metric.startswith("object_")

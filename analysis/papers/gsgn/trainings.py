@@ -1,4 +1,4 @@
-"""What the models of the GSGN paper are trained as."""
+"""The trainings of the models of the GSGN paper."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ MODELS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 }
 """Program, variant and settings by model.
 
-# differs: No-Aux leaves out the auxiliary KLs only; KL weights of the recipe stay.
+# differs: No-Aux leaves out only the auxiliary KLs; KL weights of the recipe stay.
 """
 WORLDS = {"2D Shapes": "shapes2d", "Compositional CLEVR": "compositional_clevr"}
-"""By the paper's names."""
+"""Worlds by the paper's names."""
 ONE_AND_THREE = ("world.max_objects=3", "world.without=(2,)")
 """Settings of a training on scenes with 1 and 3 objects (Tables 4 and 5)."""
 
 
 def training(model: str, world: str, set_: tuple[str, ...] = ()) -> Training:
-    """How a model is trained; items share the trainings that are the same.
+    """The training of a model; items share equal trainings.
 
     Args:
-        set_: settings besides the model's own, as ``--set``.
+        set_: further settings besides the model's own, as in ``--set``.
     """
     program, variant, own = MODELS[model]
     shipped = None if own or set_ else f"{variant}-{world}"

@@ -1,15 +1,15 @@
-"""Handwritten digits for the worlds that show some, white on black, 28 x 28.
+"""Handwritten digits for worlds of digits, white on black, 28 x 28.
 
 ``mnist``: the four published files, from the folder ``$SCENE_PROGRAMS_MNIST``, else downloaded once
 into the cache. Their MD5 sums are checked.
 
 ``embedded``: the 1,797 digits that come with scikit-learn (the test part of UCI's "optical
 recognition of handwritten digits"), 8 x 8, enlarged to MNIST's 20 x 20 within 28 x 28 by bicubic
-interpolation and sharpened until strokes are about as thick as MNIST's. They are the handwriting of
-13 people, for where MNIST is not at hand.
+interpolation and sharpened until strokes are about as thick as MNIST's. They are the handwriting of 13
+people, and replace MNIST where it is missing.
 
-Splits share no image. MNIST's validation digits are the last 5,000 of its training file. The
-embedded digits are split by index: those of a writer lie together.
+Splits share no image. MNIST's validation digits are the last 5,000 of its training file. The embedded
+digits are split by index, because a writer's digits lie together.
 
 Shape legend: M digits.
 """
@@ -46,14 +46,14 @@ MNIST = {
     "validation": ("train", slice(55_000, 60_000)),
     "test": ("t10k", slice(0, 10_000)),
 }
-"""File and digits of a split."""
+"""File and range of digits of each split."""
 EMBEDDED = {"train": slice(0, 1297), "validation": slice(1297, 1497), "test": slice(1497, 1797)}
 SPLITS = tuple(EMBEDDED)
 SOURCES = ("mnist", "embedded")
 
 
 class Digits(NamedTuple):
-    """Images and what they show."""
+    """Images of digits and their labels."""
 
     images: Tensor
     """(M, 28, 28) uint8"""
@@ -62,7 +62,7 @@ class Digits(NamedTuple):
 
 
 def resolve(source: str) -> str:
-    """The source that ``auto`` stands for now: mnist if its folder is given, else embedded.
+    """The source, with ``auto`` replaced: mnist if its folder is given, else embedded.
 
     Raises:
         ValueError: there is no such source.
@@ -76,7 +76,7 @@ def resolve(source: str) -> str:
 
 @functools.cache
 def announce(source: str) -> None:
-    """Say on screen, once, whose digits are shown."""
+    """Print the source of the digits, once."""
     hint = f"set {FOLDER} to a folder with MNIST's four files for MNIST"
     said = {"mnist": "MNIST", "embedded": f"the 1,797 of scikit-learn, enlarged; {hint}"}
     print(f"handwritten digits: {said[source]}", file=sys.stderr)
@@ -93,9 +93,9 @@ def digits(source: str, split: str) -> Digits:
 
 
 def resizing(side: Tensor, offset: Tensor, size: int) -> Tensor:
-    """(..., S, 28): what each of 28 pixels in a line gives to each of S, where the line is resized
-    to `side` (...) pixels that begin at `offset` (...): a triangle as wide as two pixels of the coarser
-    grid, normalised, as in Pillow's bilinear resizing."""
+    """(..., S, 28) weights with which 28 pixels in a line enter each of S pixels, if the line is resized to
+    `side` (...) pixels that begin at `offset` (...): a normalised triangle as wide as two pixels of the
+    coarser grid, as in Pillow's bilinear resizing."""
     side, place = side[..., None, None], torch.arange(size)[:, None] - offset[..., None, None]
     step = SIDE / side
     reach = ((place + 0.5) * step - (torch.arange(SIDE) + 0.5)).abs() / step.clamp(min=1)

@@ -1,13 +1,13 @@
 """CLEVR's studio: its camera, its four lamps, its colours and its two materials.
 
-Shared by the worlds that `programs.worlds.made_of.tracer` draws. CLEVR shifts its camera by up to 0.5 and its
-three near lamps by up to 1 along each axis.
+The worlds that `programs.worlds.made_of.tracer` draws share this file. CLEVR shifts its camera by up to 0.5
+and its three near lamps by up to 1 along each axis.
 
 # differs: the look is matched by eye. Places of camera and lamps are close to CLEVR's, but not read from its
-Blender scene; powers are the tracer's own; there is no inter-reflection but light from everywhere; edges of
-cubes are sharp.
+Blender scene; powers are the tracer's own; ambient light replaces inter-reflection; edges of cubes are
+sharp.
 
-Shape legend: B scenes, N nodes, S pixels a side.
+Shape legend: B scenes, N nodes, S pixels per side.
 """
 
 from __future__ import annotations
@@ -34,15 +34,17 @@ RGB = {
     "yellow": (255, 238, 51),
 }
 COLOURS = torch.tensor([*RGB.values()], dtype=torch.float64) / 255
-"""(8, 3), taken for linear, as CLEVR takes them."""
+"""(8, 3) colours of things, taken as linear, as in CLEVR."""
 MATERIALS = ("rubber", "metal")
 SHAPES = ("cube", "sphere", "cylinder")
 SOLID = torch.tensor([BOX, BALL, CYLINDER])
 HALF = torch.tensor([[math.sqrt(0.5)] * 3, [1.0] * 3, [1.0] * 3], dtype=torch.float64)
 """(3, 3) half-widths of a thing of radius 1, by shape."""
 EYE = (7.4811, -6.5076, 5.3437)
-TARGET, FIELD = (0.0, 0.0, -0.18), 0.274
-"""What the square that is cut out of CLEVR's pictures has in its middle, and the tangent of half its angle."""
+TARGET = 0.0, 0.0, -0.18
+"""World point in the middle of the square that is cut out of CLEVR's pictures."""
+FIELD = 0.274
+"""Tangent of half the square's angle of view."""
 LAMPS = (  # place, radius, power
     ((6.4467, -2.9052, 4.2584), 0.5, 15.0),  # key
     ((-4.6711, -4.0136, 3.0112), 0.7, 3.5),  # fill
@@ -50,7 +52,7 @@ LAMPS = (  # place, radius, power
     ((11.6608, -6.628, 25.8232), 1.5, 200.0),  # far above: shifted as little as a sun
 )
 SHIFTED = 3
-"""Lamps that are shifted: the first so many."""
+"""Number of lamps that are shifted, from the first."""
 
 
 def camera(
@@ -60,7 +62,7 @@ def camera(
     target: tuple[float, float, float] = TARGET,
     field: float = FIELD,
 ) -> Camera:
-    """A camera a scene at `eye`, each coordinate shifted by up to 0.5."""
+    """One camera per scene at `eye`, each coordinate shifted by up to 0.5."""
     shift = uniform(generator, batch, 3) - 0.5
     aim = torch.tensor(target, dtype=torch.float64).expand(batch, -1)
     return Camera(torch.tensor(eye, dtype=torch.float64) + shift, aim, field)
@@ -75,12 +77,12 @@ def lamps(batch: int, generator: torch.Generator) -> Lamps:
 
 
 def uniform(generator: torch.Generator, *shape: int) -> Tensor:
-    """float64 in [0, 1)."""
+    """Uniform float64 numbers in [0, 1)."""
     return torch.rand(shape, generator=generator, dtype=torch.float64)
 
 
 def stand(shape: Tensor, radius: Tensor, place: Tensor, yaw: Tensor) -> Tensor:
-    """Frames (..., 3, 4) of CLEVR's shapes on the floor at `place` (..., 2); of shape -1, anything."""
+    """Frames (..., 3, 4) of CLEVR's shapes on the floor at `place` (..., 2); arbitrary for shape -1."""
     half = HALF[shape.clamp(min=0)] * radius[..., None]
     return tracer.upright(torch.cat([place, half[..., 2:]], -1), half, yaw)
 
@@ -93,14 +95,15 @@ def solid(shape: Tensor) -> Tensor:
 def photograph(
     solids: Solids, camera: Camera, lamps: Lamps, size: int, samples: int
 ) -> tuple[Tensor, Tensor]:
-    """Images (B, 3, S, S), and maps (B, S, S) uint8 of what the pixels' middles show: 0, or 1 + the solid."""
+    """Images (B, 3, S, S), and maps (B, S, S) uint8 of the visible solid at pixels' middles: 0, or 1 + its
+    index."""
     labels, _ = tracer.see(solids, camera, size)
     image = tracer.picture(solids, camera, lamps, size, samples)
     return image, (labels + 1).to(torch.uint8)
 
 
 def pixels(solids: Solids, camera: Camera, size: int) -> Tensor:
-    """How many pixels (B, N) show each solid."""
+    """(B, N) number of pixels that show each solid."""
     labels, _ = tracer.see(solids, camera, size)
     return F.one_hot(labels.flatten(1).long() + 1, solids.shape.shape[1] + 1).sum(1)[:, 1:]
 
@@ -113,7 +116,7 @@ def nodes(
     parent: Tensor | None = None,
     attributes: Tensor | None = None,
 ) -> Nodes:
-    """The truth of one level: poses around boxes, depths that are distances from the eye.
+    """The truth of one level: poses from boxes, depths as distances from the eye.
 
     Args:
         box: (B, N, 4) left, top, right, bottom in the image frame.
@@ -132,12 +135,12 @@ def nodes(
 
 
 def check_picture(size: int, samples: int) -> None:
-    """Say what is wrong with a world's options.
+    """Check the options of a ray-traced world.
 
     Raises:
-        ValueError: what it is.
+        ValueError: an option is out of range.
     """
     if size < 32:
-        raise ValueError(f"size={size}: expected at least 32 pixels a side")
+        raise ValueError(f"size={size}: expected at least 32 pixels per side")
     if not 1 <= samples <= 4:
         raise ValueError(f"samples={samples}: expected 1 to 4 along a pixel's side")

@@ -1,23 +1,23 @@
-"""A small ray tracer: what a camera sees of solids on a floor, and what is where.
+"""A small ray tracer: pictures of solids on a floor, and the solid at each pixel.
 
 A solid is convex, given in its own frame as
 
     x² + y² + a z² + b z + c ≤ 0  (QUADRIC)      and      n · (x, y, z) ≤ h for some planes  (PLANES)
 
-and put into the world by an affine map: rotation times scale, and a shift. A ray is taken into that frame,
-where the stretch of it that is inside is cut out of the quadric's by plane after plane. Solids do not
-intersect each other in what follows, and none is behind the camera.
+and placed in the world by an affine map: rotation times scale, and a shift. A ray is transformed to that
+frame; its stretch inside the solid is its stretch inside the quadric, cut by plane after plane. The tracer
+assumes that solids do not intersect and that none is behind the camera.
 
 The picture is the floor z = 0 and the solids, lit by lamps that are discs (so that shadows are soft) and by
-light from everywhere. Rubber scatters; metal mirrors what is around it once, and shows the lamps.
-Radiance is linear until the last step, which is sRGB's.
+ambient light. Rubber scatters; metal mirrors its surroundings once, and shows the lamps. Radiance is linear
+until the last step, the conversion to sRGB.
 
 Nothing here is random: the points of a lamp that shadow rays go to are the same in every picture.
 
 World frame: z up, lengths in CLEVR's unit. Camera frame: x right, y down, z forward. Image frame: [-1, 1]², as
 everywhere. A ray is eye + t d with d of length 1 along the camera's z.
 
-Shape legend: B scenes, N solids, L lamps, S pixels a side.
+Shape legend: B scenes, N solids, L lamps, S pixels per side.
 """
 
 from __future__ import annotations
@@ -34,21 +34,27 @@ from torch import Tensor
 
 SHAPES = ("ball", "box", "cylinder", "cone", "prism")
 BALL, BOX, CYLINDER, CONE, PRISM = range(5)
-"""In [-1, 1]³: the unit ball, the cube, the upright cylinder and cone of radius 1, and the upright prism
-on an equilateral triangle of circumradius 1, a corner of it at y = 1."""
+"""Kinds of solids in [-1, 1]³: the unit ball, the cube, the upright cylinder and cone of radius 1, and the
+upright prism on an equilateral triangle of circumradius 1 with a corner at y = 1."""
 
 AMBIENT = 0.2
-"""Light from everywhere, in units of what a lamp of power 1 gives at a distance of 1."""
+"""Ambient light, in units of the light of a lamp of power 1 at a distance of 1."""
 FLOOR = 0.5
 """The floor's albedo."""
 SKY = 0.35
-"""Radiance of what is above the floor, as mirrored in metal."""
-SHINE, GLOSS = 1.0, 24
-"""Strength and exponent of the highlights on rubber."""
-SCATTERED, MIRRORED, LAMP = 0.28, 0.85, 13.0
-"""Of metal: the shares of scattered and of mirrored light, and how bright a lamp's image is."""
+"""Radiance of the sky, as mirrored in metal."""
+SHINE = 1.0
+"""Strength of the highlights on rubber."""
+GLOSS = 24
+"""Exponent of the highlights on rubber."""
+SCATTERED = 0.28
+"""Share of light that metal scatters."""
+MIRRORED = 0.85
+"""Share of light that metal mirrors."""
+LAMP = 13.0
+"""Brightness of a lamp's image in metal."""
 MOST = 64
-"""Rays to a lamp: each has a bit."""
+"""Largest number of rays to a lamp: each has a bit of 64."""
 TINY, ZERO = 1e-6, (0.0, 0.0, 0.0)
 
 
@@ -71,12 +77,12 @@ class Solids:
 
 @dataclass(frozen=True)
 class Camera:
-    """A camera a scene, upright, with a square picture."""
+    """One camera per scene, upright, with a square picture."""
 
     eye: Tensor
     """(B, 3) float64"""
     target: Tensor
-    """(B, 3) what the middle of the picture shows"""
+    """(B, 3) the point in the middle of the picture"""
     field: float
     """tangent of half the angle of view"""
 
@@ -102,7 +108,7 @@ class Lamps:
     radius: Tensor
     """(L,)"""
     power: Tensor
-    """(L,) what arrives at a distance of 1, straight on"""
+    """(L,) light at a distance of 1, in the direction of the lamp's normal"""
 
 
 def upright(centre: Tensor, half: Tensor, yaw: Tensor) -> Tensor:
@@ -122,14 +128,14 @@ def upright(centre: Tensor, half: Tensor, yaw: Tensor) -> Tensor:
 
 
 def boxes(solids: Solids, camera: Camera) -> Tensor:
-    """The upright boxes (B, N, 4) around the solids' projections, whole whatever hides them.
+    """The upright boxes (B, N, 4) around the solids' whole projections, hidden parts included.
 
     A solid is the convex hull of balls, discs and points (HULL). A plane through the eye touches one with
     centre m and axes e_k, in the camera's frame, if (n · m)² = Σ_k (n · e_k)². The planes that show as the
     line x = u are n = (1, 0, -u), so the box's sides are the roots of a quadratic. The same for y.
 
     Returns:
-        Left, top, right and bottom, in the image frame; of what is not there, anything.
+        Left, top, right and bottom, in the image frame; arbitrary for absent solids.
     """
     hull = HULL[solids.shape.clamp(min=0)]  # (B, N, K, 6)
     axes = camera.axes[:, None]
@@ -147,14 +153,14 @@ def boxes(solids: Solids, camera: Camera) -> Tensor:
 
 
 def unproject(camera: Camera, point: Tensor, height: Tensor) -> Tensor:
-    """Where (B, N, 2) of the image frame lies, if at the `height` (B, N) above the floor: (B, N, 3)."""
+    """(B, N, 3) world points of places (B, N, 2) in the image, at the `height` (B, N) above the floor."""
     ray = torch.cat([point * camera.field, torch.ones_like(point[..., :1])], -1) @ camera.axes
     eye = camera.eye[:, None]
     return eye + ray * ((height - eye[..., 2]) / ray[..., 2])[..., None]
 
 
 def see(solids: Solids, camera: Camera, size: int) -> tuple[Tensor, Tensor]:
-    """What the middles of the pixels show.
+    """The solids that the middles of the pixels show.
 
     Returns:
         (B, S, S) int8 the solid's number, -1 for the floor, and (B, S, S) float32 its distance from the eye
@@ -175,10 +181,10 @@ def picture(
     """Images (B, 3, S, S) float32 in [0, 1].
 
     Args:
-        samples: rays a pixel, along each side; where they all meet the floor, one.
-        shadows: rays from what they meet to each lamp, where something may be between.
+        samples: rays per pixel, along each side; one if they all meet the floor.
+        shadows: rays from the point that they meet to each lamp, if a solid may be between.
     Raises:
-        ValueError: more rays from a pixel to a lamp than can be counted.
+        ValueError: more than `MOST` rays from a pixel to a lamp.
     """
     if not 1 <= samples**2 * shadows <= MOST:
         raise ValueError(
@@ -194,7 +200,7 @@ def picture(
 
 
 def _srgb(x: Tensor) -> Tensor:
-    """The values that show radiances, 1 the brightest."""
+    """sRGB values of radiances, 1 the brightest."""
     x = x.clamp(0, 1)
     return torch.where(
         x <= 0.0031308, 12.92 * x, 1.055 * x.clamp(min=0.0031308) ** (1 / 2.4) - 0.055
@@ -202,7 +208,7 @@ def _srgb(x: Tensor) -> Tensor:
 
 
 class Things(NamedTuple):
-    """The solids of one scene that are there, n of them, as the compiled functions take them."""
+    """The n present solids of one scene, as the compiled functions take them."""
 
     shape: np.ndarray  # (n,)
     centre: np.ndarray  # (n, 3)
@@ -267,8 +273,8 @@ def _stretch(field: float, size: int) -> np.ndarray:
 
 
 def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray, Tensor]:
-    """QUADRIC (5, 3): a, b and c; PLANES (5, 6, 4): n and h; SIDES (5,): how many; HULL (5, 8, 6): centres
-    and half-axes of what a solid is the convex hull of, one of them again to fill up."""
+    """QUADRIC (5, 3): a, b and c; PLANES (5, 6, 4): n and h; SIDES (5,): number of planes; HULL (5, 8, 6):
+    centres and half-axes of the balls, discs and points whose hull is the solid, padded by repeats."""
     quadric = np.array([[1, 0, -1], [0, 0, -1e9], [0, 0, -1], [-0.25, 0.5, -0.25], [0, 0, -1e9]])
     up, down = [0, 0, 1, 1], [0, 0, -1, 1]
     third = [math.pi * (1.5 + 2 * k / 3) for k in range(3)]
@@ -302,7 +308,7 @@ Vector = tuple[float, float, float]
 
 
 def _compiled(function: Callable, **options: bool) -> Callable:
-    """Compile, and keep the result for the next process where there is a folder for it."""
+    """Compile, and keep the result for the next process if numba has a folder for it."""
     try:
         return numba.njit(cache=True, error_model="numpy", **options)(function)
     except RuntimeError:  # no folder that numba knows of can be written
@@ -310,7 +316,8 @@ def _compiled(function: Callable, **options: bool) -> Callable:
 
 
 def _inlined(function: Callable) -> Callable:
-    """The same, for what is called often: passing tuples of arrays on takes longer than the work."""
+    """Compile a function that is called often, inlined: passing tuples of arrays takes longer than its
+    work."""
     return _compiled(function, forceinline=True)
 
 
@@ -410,7 +417,7 @@ def _ray(eye: Eye, x: float, y: float) -> Vector:
 
 @_compiled
 def _cast(things: Things, eye: Eye, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """How far, and at which solid (-1: none), the rays through a grid end."""
+    """Distance and solid (-1: none) at which the rays through a grid end."""
     depth, first = np.full((side, side), np.inf), np.full((side, side), -1, np.int64)
     place = (eye.place[0], eye.place[1], eye.place[2])
     for k in range(len(things.shape)):
@@ -427,7 +434,7 @@ def _cast(things: Things, eye: Eye, side: int) -> tuple[np.ndarray, np.ndarray]:
 
 @_compiled
 def _nearest(things: Things, o: Vector, d: Vector, own: int) -> tuple[float, int]:
-    """Where a ray from the surface of the solid `own` ends, and at which other."""
+    """Distance and solid at which a ray from the surface of the solid `own` ends."""
     depth, first = math.inf, -1
     for k in range(len(things.shape)):
         to = _plus(_row(things.centre, k), -1.0, o)
@@ -448,7 +455,7 @@ def _nearest(things: Things, o: Vector, d: Vector, own: int) -> tuple[float, int
 def _lit(
     things: Things, lights: Lights, p: Vector, n: Vector, own: int, rays: int, turn: float
 ) -> float:
-    """What arrives at p on the surface of the solid `own` (-1: the floor) with unit normal n."""
+    """Light at p on the surface of the solid `own` (-1: the floor) with unit normal n."""
     total = AMBIENT * (0.5 + 0.5 * n[2]) * _open(things, p, n, own)
     for k in range(len(lights.power)):
         to = _plus(_row(lights.place, k), -1.0, p)
@@ -462,7 +469,7 @@ def _lit(
 
 @_inlined
 def _open(things: Things, p: Vector, n: Vector, own: int) -> float:
-    """The share of what is around p that solids leave free, taking them for balls."""
+    """Share of the surroundings of p that solids leave free, treated as balls."""
     taken = 0.0
     for k in range(len(things.shape)):
         to = _plus(_row(things.centre, k), -1.0, p)
@@ -484,7 +491,7 @@ def _unshadowed(
     rays: int,
     turn: float,
 ) -> float:
-    """The share of a lamp's disc that is seen from p, by rays to as many points of it."""
+    """Share of a lamp's disc that is visible from p, by rays to points of it."""
     open_rays, square, blocked = rays, _dot(to, to), 0
     for k in range(len(things.shape)):
         c = _plus(_row(things.centre, k), -1.0, p)
@@ -537,7 +544,7 @@ def _shade(
     rays: int,
     turn: float,
 ) -> tuple[float, float, float]:
-    """Radiance of what a ray ends at without what is mirrored in it: the solid k, or the floor or the sky."""
+    """Radiance, without reflections, at the end of a ray: on the solid k, the floor or the sky."""
     if k < 0 and d[2] >= -TINY:
         return SKY, SKY, SKY
     if k < 0:
@@ -575,7 +582,7 @@ def _look(
     rays: int,
     turn: float,
 ) -> tuple[float, float, float]:
-    """The same with what is mirrored."""
+    """Radiance at the end of a ray, with reflections."""
     own = _shade(things, lights, o, d, depth, k, rays, turn)
     if k < 0 or not things.metal[k]:
         return own

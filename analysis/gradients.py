@@ -6,18 +6,21 @@ First, one training (of the recipe's own estimator) is stopped at several points
 draws many gradients of the same images at the same weights; their mean is held against a reference, by
 enumeration where the discrete space is small enough, else by many draws of `rloo`. Then every estimator
 trains from the same starts for the same time, and is measured with hard draws as it goes, so that
-trainings can be compared at equal time, equal steps and equal evaluations of the program.
+trainings can be compared at equal time, equal steps and equal evaluations of the program. With --times N, N
+training steps of every estimator are timed besides, by turns. Time is the processor's, on a GPU the clock's.
 
-Written to --out: gradients.csv, training.csv, bias_variance.png, training.png; the tables are printed.
+Written to --out: gradients.csv, training.csv, times.csv, bias_variance.png, training.png; the tables are
+printed. --record NAME keeps the same as analysis/measured/NAME.json, from which RESULTS.md is written.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -27,21 +30,17 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from analysis.command import aligned, command_line, told, write_csv
+from analysis import plots
+from analysis.command import aligned, command_line, told, write_csv, write_json
 from analysis.evaluate import floats, graph_metrics
 from analysis.posterior import iwae, log_weights
+from analysis.studies import MEASURED, RECORDS, beside, summary
 from inference.estimators import LIMIT, Bound, estimator
 from inference.images.dataset import Dataset
 from inference.plan import Plan, Run, plan
 from inference.trainer import Training
 
 REFERENCE = "rloo:8"
-SCENES = 100
-"""Validation scenes on which trainings are measured."""
-MEASURED = ("object_count_accuracy", "ari_fg", "expert_purity", "mse")
-"""Metrics of trainings, of those that a world and a program have."""
-COLLAPSED = 0.5
-"""A run whose count accuracy ends below this share of the best estimator's median has collapsed."""
 
 
 class Learner(Training):
@@ -138,10 +137,10 @@ def compare(
                 method.temperature.copy_(learner.estimator.temperature)
             settle(method, learner, x, fit)
             learner.gradient(method, x)  # the first one costs more
-            moments, before, started = Moments(), learner.evaluations, time.perf_counter()
+            moments, before, started = Moments(), learner.evaluations, clock(x.device)
             for _ in range(draws):
                 moments.add(learner.gradient(method, x))
-            seconds = (time.perf_counter() - started) / draws
+            seconds = (clock(x.device) - started) / draws
             off = moments.mean - reference.mean
             noise = moments.variance.sum() / draws + reference.variance.sum() / reference.number
             row = {
@@ -163,12 +162,6 @@ def compare(
                 spread = moments.variance[part].sum().sqrt().clamp(min=1e-12)
                 row[f"snr {group}"] = float(moments.mean[part].norm() / spread)
             yield row
-
-
-def beside(rows: list[dict], yardstick: str = "nvil") -> list[dict]:
-    """The rows of one point, with the time of a gradient in units of the yardstick's, if that is among them."""
-    times = [row["seconds"] for row in rows if row["estimator"] == yardstick]
-    return [row | {f"times {yardstick}": row["seconds"] / t} for row in rows for t in times] or rows
 
 
 def exact(
@@ -197,15 +190,51 @@ def enumeration(learner: Learner, x: Tensor) -> nn.Module | None:
 
 
 def settle(method: nn.Module, learner: Learner, x: Tensor, steps: int) -> None:
-    """Fit what an estimator learns while program and guide stand still."""
-    if not list(method.parameters()):
+    """Fit what an estimator learns, and fill its running moments, while program and guide stand still."""
+    parameters = list(method.parameters())
+    moments = [n for n, _ in method.named_buffers() if n.rpartition(".")[2] != "temperature"]
+    if not parameters and not moments:
         return
-    optimiser = torch.optim.Adam(method.parameters(), 1e-3)
+    optimiser = torch.optim.Adam(parameters, 1e-3) if parameters else None
     for _ in range(steps):
-        optimiser.zero_grad()
         loss, _ = method(learner.program, learner.guide, x, learner.trainer.objective)
-        (loss / len(x)).backward()
-        optimiser.step()
+        if optimiser:
+            optimiser.zero_grad()
+            (loss / len(x)).backward()
+            optimiser.step()
+
+
+def clock(device: torch.device) -> float:
+    """Seconds: of this process on processors, which others may share; of the wall where a GPU computes."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+def times(p: Plan, names: list[str], data: Dataset, rounds: int) -> list[dict]:
+    """A row for every estimator: the median time of a training step, the first two left out; by turns.
+
+    `evaluations` are runs of an image by a step in which origins are not followed.
+    """
+    learners = {name: Learner(p, name, 0, data) for name in names}
+    steps: dict[str, list[tuple[float, int]]] = {name: [] for name in names}
+    for _ in range(rounds + 2):
+        for name, learner in learners.items():
+            before, started = learner.evaluations, clock(p.device)
+            learner.update()
+            spent = clock(p.device) - started
+            steps[name].append((spent, learner.evaluations - before))
+    rows = []
+    for name, learner in learners.items():
+        seconds, evaluations = zip(*steps[name][2:], strict=True)
+        runs = min(evaluations) / learner.batch
+        rows.append({"estimator": name, "seconds": _median(seconds), "evaluations": runs})
+    return beside(rows)
+
+
+def _median(values: Sequence[float]) -> float:
+    return float(torch.tensor(values, dtype=torch.float64).quantile(0.5))
 
 
 def race(
@@ -215,9 +244,9 @@ def race(
     learner, spent = Learner(p, name, seed, data), 0.0
     for point in range(1, points + 1):
         while spent < 60 * minutes * point / points:
-            started = time.perf_counter()
+            started = clock(p.device)
             learner.update()
-            spent += time.perf_counter() - started
+            spent += clock(p.device) - started
         seen = learner.evaluations
         yield {
             "estimator": name,
@@ -242,54 +271,8 @@ def measure(learner: Learner, validation: Dataset) -> dict[str, float]:
     return {"elbo": float(weights.mean()), "iwae": float(iwae(weights).mean()), **chosen}
 
 
-def summary(rows: list[dict]) -> list[dict]:
-    """A row an estimator: medians over seeds at equal time, steps and evaluations; share of collapsed runs."""
-    curves: dict[tuple[str, int], list[dict]] = {}
-    for row in rows:
-        curves.setdefault((row["estimator"], row["seed"]), []).append(row)
-    budget = {k: min(c[-1][k] for c in curves.values()) for k in ("seconds", "step", "evaluations")}
-    names = list(dict.fromkeys(row["estimator"] for row in rows))
-    best = max(
-        _median(c[-1].get("object_count_accuracy", 0.0) for c in _of(curves, n)) for n in names
-    )
-    table = []
-    for name in names:
-        line: dict[str, Any] = {"estimator": name, "seeds": len(_of(curves, name))}
-        for axis, limit in budget.items():
-            values = sorted(_read(curve, axis, limit, "elbo") for curve in _of(curves, name))
-            line[f"elbo at equal {axis}"] = _median(values)
-            line[f"lowest, highest at equal {axis}"] = f"{values[0]:.1f}, {values[-1]:.1f}"
-        counts = [c[-1].get("object_count_accuracy", math.nan) for c in _of(curves, name)]
-        line["count accuracy"] = _median(counts)
-        line["collapsed"] = sum(c < COLLAPSED * best for c in counts) / len(counts)
-        table.append(line)
-    return table
-
-
-def _of(curves: dict[tuple[str, int], list[dict]], name: str) -> list[list[dict]]:
-    return [curve for (who, _), curve in curves.items() if who == name]
-
-
-def _read(curve: list[dict], axis: str, limit: float, key: str) -> float:
-    """The curve's value where `axis` reaches `limit`, by linear interpolation."""
-    before = curve[0]
-    for row in curve:
-        if row[axis] >= limit:
-            span = row[axis] - before[axis]
-            share = 1.0 if span == 0 else (limit - before[axis]) / span
-            return before[key] + min(max(share, 0.0), 1.0) * (row[key] - before[key])
-        before = row
-    return curve[-1][key]
-
-
-def _median(values: Any) -> float:
-    return float(torch.tensor(sorted(values), dtype=torch.float64).quantile(0.5))
-
-
 def figures(gradients: list[dict], training: list[dict], out: Path) -> list[Path]:
     """Bias against variance (a panel a point of the trajectory), ELBO against time."""
-    from analysis import plots
-
     drawn = {}
     if gradients:
         drawn["bias_variance.png"] = plots.bias_variance_figure(gradients)
@@ -318,6 +301,15 @@ def parser() -> argparse.ArgumentParser:
     a.add_argument("--preset", default="quick")
     a.add_argument("--world", metavar="W")
     a.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
+    add_parts(a)
+    a.add_argument("--device", default="auto")
+    a.add_argument("--out", type=Path, default=Path("runs/gradients"), metavar="DIR")
+    a.add_argument("--record", metavar="NAME", help="keep all as analysis/measured/NAME.json")
+    return a
+
+
+def add_parts(a: argparse.ArgumentParser) -> None:
+    """The options of the three parts."""
     a.add_argument(
         "--points", default="0,200,1000", help="training steps at which gradients are compared"
     )
@@ -336,22 +328,28 @@ def parser() -> argparse.ArgumentParser:
     a.add_argument(
         "--minutes", type=float, default=1.0, metavar="M", help="of every training; 0 for none"
     )
+    a.add_argument("--scenes", type=int, default=100, metavar="N", help="validation scenes of that")
+    a.add_argument(
+        "--measured", type=int, default=8, metavar="N", help="times that a training is measured"
+    )
+    a.add_argument(
+        "--times", type=int, default=0, metavar="N", help="timed training steps of every estimator"
+    )
     a.add_argument("--seeds", type=int, default=5, metavar="N", help="trainings an estimator")
-    a.add_argument("--device", default="auto")
-    a.add_argument("--out", type=Path, default=Path("runs/gradients"), metavar="DIR")
-    return a
 
 
 @told
 def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
-    study(parser().parse_args(arguments))
+    words = sys.argv[1:] if arguments is None else arguments
+    options = parser().parse_args(arguments)
+    options.words = shlex.join(["python", "-m", "analysis.gradients", *words])
+    study(options)
 
 
 def study(o: argparse.Namespace) -> None:
-    """Both halves, written as they come."""
+    """All parts, written as they come."""
     names = [n.strip() for n in o.estimators.split(";" if ";" in o.estimators else ",")]
-    points = sorted(int(step) for step in o.points.split(","))
     run = Run(o.program, o.out, o.variant, o.preset, o.world, device=o.device, set=tuple(o.set))
     p = plan(run)
     for name in names:
@@ -362,29 +360,58 @@ def study(o: argparse.Namespace) -> None:
     data, validation = p.training_images(), p.validation_images()
     if validation is None:
         raise ValueError("analysis.gradients needs a world with its truth: give --world")
-    validation = validation.first(SCENES)
-    gradients: list[dict] = []
+    found = {
+        "times": of_steps(o, p, names, data) if o.times else [],
+        "gradients": of_gradients(o, p, names, data),
+        "training": of_trainings(o, p, names, data, validation.first(o.scenes)),
+    }
+    for path in figures(found["gradients"], found["training"], o.out):
+        print(f"  {path}")
+    if o.record:
+        about = {"command": o.words, "batch": p.recipe.batch, "scenes": o.scenes} | found
+        write_json(RECORDS / f"{o.record}.json", about)
+        if found["training"]:
+            plots.save(plots.race_figure(found["training"]), RECORDS / f"{o.record}.png")
+
+
+def of_steps(o: argparse.Namespace, p: Plan, names: list[str], data: Dataset) -> list[dict]:
+    """The times of training steps."""
+    rows = times(p, names, data, o.times)
+    write_csv(o.out / "times.csv", rows)
+    print(f"a training step of {p.recipe.batch} images, median of {o.times}")
+    print(aligned(rows), flush=True)
+    return rows
+
+
+def of_gradients(o: argparse.Namespace, p: Plan, names: list[str], data: Dataset) -> list[dict]:
+    """The comparison at every point of one training."""
+    rows: list[dict] = []
     learner = Learner(p, p.recipe.estimator, 0, data)
-    for point in points:
+    for point in sorted(int(step) for step in o.points.split(",") if step):
         while learner.trainer.step < point:
             learner.update()
         x = learner.images(10**6)[: o.images]
-        rows = beside(list(compare(learner, names, o.draws, o.draws, x, o.reference)))
-        gradients += rows
-        write_csv(o.out / "gradients.csv", gradients)
+        here = beside(list(compare(learner, names, o.draws, o.draws, x, o.reference)))
+        rows += here
+        write_csv(o.out / "gradients.csv", rows)
         print(f"gradients at step {point}, {o.draws} draws of {len(x)} images")
-        print(aligned(rows, shown(rows)), flush=True)
-    training: list[dict] = []
+        print(aligned(here, shown(here)), flush=True)
+    return rows
+
+
+def of_trainings(
+    o: argparse.Namespace, p: Plan, names: list[str], data: Dataset, validation: Dataset
+) -> list[dict]:
+    """The curves of all trainings."""
+    rows: list[dict] = []
     for seed in range(o.seeds if o.minutes else 0):
         for name in names:
-            for row in race(p, name, seed, data, validation, o.minutes, points=8):
-                training.append(row)
-            print(aligned([training[-1]]).split("\n")[1], flush=True)
-            write_csv(o.out / "training.csv", training)
-    if training:
-        print(aligned(summary(training)))
-    for path in figures(gradients, training, o.out):
-        print(f"  {path}")
+            rows += race(p, name, seed, data, validation, o.minutes, o.measured)
+            print(aligned([rows[-1]]).split("\n")[1], flush=True)
+            write_csv(o.out / "training.csv", rows)
+    if rows:
+        print(aligned(summary(rows)))
+    return rows
 
 
 if __name__ == "__main__":

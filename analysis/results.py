@@ -2,10 +2,11 @@
 
     python -m analysis.results
 
-Nothing is measured here. Every number is read from the files of a run in `programs/trained`, or from the
-table of published figures. RESULTS.md has a table per run, ordered by program. The README has a row per
-run, between two comments, and inference/README.md has the descriptions in the classes of
-`inference.estimators`. A test checks that all are current.
+Nothing is measured here. Every number is read from the files of a run in `programs/trained`, from studies of
+estimators in `analysis/measured`, or from the table of published figures. RESULTS.md holds a table per run,
+ordered by program, and those of the studies. The README holds a row per run, between two comments,
+inference/README.md what the classes of `inference.estimators` say of themselves, and the README beside them
+what other libraries have. A test holds that all are current.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis import studies
 from analysis.command import command_line, told
 from analysis.papers.published import figures_of, source_of
 from inference import svi
-from inference.estimators import markdown
+from inference.estimators import field, markdown
 from inference.images.worlds import load_world
 from inference.loading import ROOT, own_programs
 from inference.plan import plan
@@ -31,7 +33,9 @@ TRAINED = ROOT / "programs" / "trained"
 RESULTS = ROOT / "analysis" / "RESULTS.md"
 README = ROOT / "README.md"
 ESTIMATORS = ROOT / "inference" / "README.md"
+FIELD = ROOT / "inference" / "estimators" / "README.md"
 BEGIN = "<!-- results: written by python -m analysis.results -->"
+BEGIN_FIELD = "<!-- field: written by python -m analysis.results -->"
 BEGIN_ESTIMATORS = "<!-- estimators: written by python -m analysis.results -->"
 END = "<!-- end -->"
 
@@ -210,6 +214,7 @@ def render(runs: list[Shipped] | None = None) -> str:
         own = [run for run in runs if run.program == program]
         lines += ["", f"## {program}"]
         lines += [line for run in own for line in section(run)] or ["", "No run ships."]
+    lines += studies.render()
     return "\n".join(lines) + "\n"
 
 
@@ -303,6 +308,11 @@ def estimators() -> str:
     return "\n".join([BEGIN_ESTIMATORS, markdown(), END])
 
 
+def others() -> str:
+    """The table of inference/estimators/README.md: what other libraries have."""
+    return "\n".join([BEGIN_FIELD, field(), END])
+
+
 def inserted(text: str, lines: str) -> str:
     """A README's text in which `lines`, whose first and last are two comments, replace those between the
     same two.
@@ -325,9 +335,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
     command_line("analysis.results", __doc__).parse_args(arguments)
     RESULTS.write_text(render(), encoding="utf-8")
-    for file, lines in ((README, summary()), (ESTIMATORS, estimators())):
+    for file, lines in ((README, summary()), (ESTIMATORS, estimators()), (FIELD, others())):
         file.write_text(inserted(file.read_text(encoding="utf-8"), lines), encoding="utf-8")
-    print(RESULTS, README, ESTIMATORS, sep="\n")
+    print(RESULTS, README, ESTIMATORS, FIELD, sep="\n")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ FLOORS = (
     ("analysis.command",),
     ("analysis.scores",),
     ("analysis.posterior",),
-    ("analysis.edit", "analysis.plots", "analysis.judges"),
+    ("analysis.edit", "analysis.plots", "analysis.judges", "analysis.studies"),
     ("analysis.evaluate", "analysis.gradients", "analysis.benchmark"),
     ("analysis.generation", "analysis.dreams"),
     ("analysis.compare",),

@@ -11,7 +11,7 @@ MODULES = (
     "analysis.posterior.draws",
     "analysis.posterior.to_arviz",
     "analysis.posterior.weights",
-    "inference.estimators.estimator",
+    "inference.estimators.names",
     "inference.images.worlds",
     "inference.runs",
 )

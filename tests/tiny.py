@@ -10,6 +10,9 @@ from inference.recipes import recipe
 from inference.runs import Trained
 from inference.settings import override
 
+OF_BOUNDS = {"iwae": "iwae:2+nvil", "dreg": "dreg:2+nvil"}
+"""Bounds that take a method for discrete sites, with one."""
+
 
 def cases():
     for name in own_programs():

@@ -117,31 +117,29 @@ def bias_variance_figure(rows: list[dict]) -> Figure:
 
 
 def race_figure(rows: list[dict]) -> Figure:
-    """Hard ELBO and count accuracy against training time. Thin lines: seeds; thick: median.
+    """Hard ELBO of trainings against time, steps and evaluations. Thin lines: seeds; thick: median.
 
     Args:
         rows: results of `analysis.gradients.race`.
     """
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    panels = figure.subplots(1, 2)
-    for axes, key, title in zip(
-        panels, ("elbo", "object_count_accuracy"), ("ELBO (nats per image)", "count accuracy"),
-        strict=True,
-    ):  # fmt: skip
+    axes = {"seconds": "seconds", "step": "steps", "evaluations": "images run through the program"}
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    panels = figure.subplots(1, len(axes), sharey=True)
+    for panel, (axis, label) in zip(panels, axes.items(), strict=True):
         for name in dict.fromkeys(row["estimator"] for row in rows):
             seeds: dict[int, list[dict]] = {}
             for row in rows:
-                if row["estimator"] == name and key in row:
+                if row["estimator"] == name:
                     seeds.setdefault(row["seed"], []).append(row)
-            if not seeds:
-                continue
             number = min(map(len, seeds.values()))
-            values = np.array([[row[key] for row in curve[:number]] for curve in seeds.values()])
-            x = [row["seconds"] for row in next(iter(seeds.values()))[:number]]
-            line = axes.plot(x, np.median(values, 0), linewidth=2.5, label=name)[0]
-            axes.plot(x, values.T, color=line.get_color(), linewidth=0.7, alpha=0.5)
-        axes.set(title=title, xlabel="seconds of training")
-        axes.grid(alpha=0.3)
+            curves = [curve[:number] for curve in seeds.values()]
+            x = np.array([[row[axis] for row in curve] for curve in curves])
+            y = np.array([[row["elbo"] for row in curve] for curve in curves])
+            line = panel.plot(np.median(x, 0), np.median(y, 0), linewidth=2.5, label=name)[0]
+            panel.plot(x.T, y.T, color=line.get_color(), linewidth=0.7, alpha=0.5)
+        panel.set(xlabel=label)
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("ELBO (nats per image)")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
     return figure
 

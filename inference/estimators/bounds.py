@@ -56,7 +56,7 @@ class TraceGraph(Whole):
     summary: ClassVar[str] = (
         "Pyro's own TraceGraph_ELBO, with the guide's own baselines (Schulman et al., 2015)"
     )
-    bias: ClassVar[str] = "none"
+    bias: ClassVar[str] = "none, unless a latent outside of a plate joins its elements"
     runs: ClassVar[str] = "1"
 
     def forward(
@@ -105,9 +105,7 @@ class Bound(Whole):
 
     def log_weights(self, traces: tuple[Trace, Trace]) -> Tensor:
         """(K, B) log p - log q."""
-        program_trace, guide_trace = traces
-        both = log_prob_per_image(program_trace) - log_prob_per_image(guide_trace)
-        return both.view(self.copies, -1)
+        return log_weight(traces).view(self.copies, -1)
 
     def log_q(self, guide_trace: Trace, discrete: bool, copies: int | None = None) -> Tensor:
         """(K, B) of what was drawn, or its discrete part: no weights, no scales, no absent nodes."""
@@ -122,10 +120,33 @@ class Bound(Whole):
             return latent["value"].new_zeros(())
         return sum(sites).view(copies or self.copies, -1)
 
-    def terms(self, traces: tuple[Trace, Trace]) -> dict[str, Tensor]:
+    def terms(self, traces: tuple[Trace, Trace], groups: int = 1) -> dict[str, Tensor]:
         """Of the ELBO, for the log: the mean over the copies."""
+        number = groups * self.copies
         with torch.no_grad():
-            return {n: per_image(t).sum() / self.copies for n, t in cost_terms(*traces).items()}
+            return {n: per_image(t).sum() / number for n, t in cost_terms(*traces).items()}
+
+
+def log_weight(traces: tuple[Trace, Trace]) -> Tensor:
+    """(K·B) log p - log q of the program's trace and the guide's."""
+    return log_prob_per_image(traces[0]) - log_prob_per_image(traces[1])
+
+
+def without_own(log_w: Tensor) -> Tensor:
+    """(…, K, B) the logarithm of the sum of the other weights, from log weights (…, K, B)."""
+    number = log_w.shape[-2]
+    own = torch.eye(number, dtype=torch.bool, device=log_w.device)[..., None]
+    others = log_w.unsqueeze(-3).expand(*log_w.shape[:-1], number, -1)
+    return others.masked_fill(own, -math.inf).logsumexp(-2)
+
+
+def vimco_signal(log_w: Tensor) -> Tensor:
+    """(K, B) the bound minus that with a sample's log weight replaced by the mean of the others (eq. 9)."""
+    number = len(log_w)
+    mean = (log_w.sum(0) - log_w) / (number - 1)
+    own = torch.eye(number, dtype=torch.bool, device=log_w.device)[..., None]
+    without = torch.where(own, mean, log_w).logsumexp(1)
+    return (log_w.logsumexp(0) - without).detach()
 
 
 def _log_prob(site: dict) -> Tensor:
@@ -150,9 +171,5 @@ class VIMCO(Bound):
             traces = objective.traces(program, guide, repeated(images, self.copies))
         log_w = self.log_weights(traces)
         bound = log_w.logsumexp(0) - math.log(self.copies)
-        mean = (log_w.sum(0) - log_w) / (self.copies - 1)
-        own = torch.eye(self.copies, dtype=torch.bool, device=images.device)[..., None]
-        without = torch.where(own, mean, log_w).logsumexp(1) - math.log(self.copies)
-        signal = (bound - without).detach()
         score = self.log_q(traces[1], discrete=True)
-        return -(bound + (signal * score).sum(0)).sum(), self.terms(traces)
+        return -(bound + (vimco_signal(log_w) * score).sum(0)).sum(), self.terms(traces)

@@ -1,4 +1,4 @@
-"""The network that predicts a cost: a baseline, or a control variate that sees a relaxed sample."""
+"""What is learned about costs: a network that predicts them, and how much of a control variate to take."""
 
 from __future__ import annotations
 
@@ -72,3 +72,34 @@ class Control(nn.Module):
             (self.weight, exists),
         ):
             moment += rate * (exists * (new - moment)).mean(0)
+
+
+class Scaled(nn.Module):
+    """η of control variates: the least-squares one of the gradients so far, held back while they are few.
+
+    Args:
+        number: M, of control variates.
+    """
+
+    decay = 0.99
+    caution = 10.0  # calls after which η is half of what least squares says
+
+    def __init__(self, number: int = 1) -> None:
+        super().__init__()
+        self.register_buffer("cross", torch.zeros(number))
+        self.register_buffer("square", torch.zeros(number, number))
+        self.register_buffer("calls", torch.zeros(()))
+
+    @torch.no_grad()
+    def forward(self, plain: Tensor, controls: Tensor) -> Tensor:
+        """plain (B, …) + Σ η_m controls (M, B, …): η is from earlier calls, later ones see these."""
+        ridge = torch.diag(1e-6 * self.square.diagonal() + 1e-12)
+        eta = -torch.linalg.solve_ex(self.square + ridge, self.cross)[0]
+        eta = eta * self.calls / (self.calls + self.caution)
+        found = plain + torch.tensordot(eta.to(controls.dtype), controls, 1)
+        flat = controls.flatten(1)
+        cross, square = flat @ plain.flatten() / plain.numel(), flat @ flat.T / plain.numel()
+        self.cross.lerp_(cross.to(self.cross.dtype), 1 - self.decay)
+        self.square.lerp_(square.to(self.square.dtype), 1 - self.decay)
+        self.calls += 1
+        return found

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from inference.estimators.control import Control
+from inference.estimators.control import Control, Scaled
 from inference.estimators.relaxations import conditional
 from inference.estimators.score import Score
 from inference.estimators.sites import Place, Site, alternatives, key, plain
@@ -53,26 +53,6 @@ class RELAX(Score):
         return (gradient.detach() * logits).sum(-1) + variance
 
 
-class Scaled(nn.Module):
-    """η of a control variate: the least-squares one of the gradients so far, 0 before there are any."""
-
-    decay = 0.99
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("cross", torch.zeros(()))
-        self.register_buffer("square", torch.zeros(()))
-
-    @torch.no_grad()
-    def forward(self, plain: Tensor, control: Tensor) -> Tensor:
-        """plain + η control, η from earlier calls; both (B, …) are seen by later ones."""
-        eta = -self.cross / self.square.clamp(min=1e-12)
-        found = plain + eta * control
-        self.cross.lerp_((plain * control).mean(), 1 - self.decay)
-        self.square.lerp_(control.square().mean(), 1 - self.decay)
-        return found
-
-
 class MuProp(Score):
     """Minus the cost's first-order expansion about the mean, whose expectation is known (eq. 3).
 
@@ -105,7 +85,7 @@ class MuProp(Score):
         known = p * (slope - (p * slope).sum(-1, keepdim=True))
         score = (chosen - p) * site.exists.unsqueeze(-1)
         control = known * site.exists.unsqueeze(-1) - expansion.unsqueeze(-1) * score
-        gradient = self.scales[key(site.name)](site.cost.unsqueeze(-1) * score, control)
+        gradient = self.scales[key(site.name)](site.cost.unsqueeze(-1) * score, control[None])
         return (gradient * logits).sum(-1)
 
 
@@ -143,5 +123,5 @@ class REBAR(Score):
         path = torch.zeros_like(leaf) if path is None else path
         score = (chosen - leaf.detach().softmax(-1)) * site.exists.unsqueeze(-1)
         control = path * site.exists.unsqueeze(-1) - costs[1].unsqueeze(-1) * score
-        gradient = self.scales[key(site.name)](site.cost.unsqueeze(-1) * score, control)
+        gradient = self.scales[key(site.name)](site.cost.unsqueeze(-1) * score, control[None])
         return (gradient * logits).sum(-1)

@@ -1,4 +1,4 @@
-"""A method for every discrete site, the handlers that put it there, and estimators by name."""
+"""A method for every discrete site, and the handlers that put it there."""
 
 from __future__ import annotations
 
@@ -12,35 +12,22 @@ from pyro.poutine import Trace
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from inference.estimators.bounds import VIMCO, TraceGraph, Whole
 from inference.estimators.checks import check, check_absent
-from inference.estimators.controls import REBAR, RELAX, MuProp
-from inference.estimators.handlers import repeated
+from inference.estimators.handlers import Leaves, repeated
 from inference.estimators.origins import unseen, warn_of_unseen
-from inference.estimators.pathwise import (
-    Competition,
-    GappedST,
-    Gumbel,
-    GumbelRao,
-    GumbelST,
-    Mean,
-    ReinMax,
-)
-from inference.estimators.reruns import ARMS, DisARM, Expect, Unordered
-from inference.estimators.runs import Runs, where
-from inference.estimators.score import NVIL, RLOO, PublishedNVIL, Reinforce, Score
+from inference.estimators.runs import Below, Runs, where
+from inference.estimators.score import Score
 from inference.estimators.sites import (
     Method,
     Place,
+    Site,
     alternatives,
     is_discrete,
     key,
     plain,
     unmasked,
 )
-from inference.estimators.wake import RWS, DefensiveRWS, SleepingRWS
-from inference.objectives import Objective, Term, lookup, per_image
-from inference.settings import choose
+from inference.objectives import Objective, Term, cost_terms, lookup, per_image
 
 LIMIT = 4096
 """Largest number of joint values to enumerate."""
@@ -112,7 +99,7 @@ class Estimator(nn.Module):
     def _prepare(self, place: Place, images: Tensor) -> Method:
         method = lookup(self.by_pattern, place.name)
         if method is None:
-            known = ", ".join(self.by_pattern)
+            known = ", ".join(self.by_pattern) or "none: give one as in iwae:4+nvil"
             raise ValueError(
                 f"no estimator for the discrete site {place.name!r}; patterns are {known}"
             )
@@ -135,19 +122,19 @@ class Estimator(nn.Module):
         copies = max(method.copies for method in self.by_pattern.values())
         x = repeated(images, copies * self.states)
         run = Runs(self.by_pattern, self.temperature, program, guide, objective)
-        trace, terms = run(x, self.values(copies * len(images)), self.states)
+        with Leaves(self.by_pattern) as leaves:
+            traces = run.traces(x, self.values(copies * len(images)), self.states)
+        trace, terms = traces[1], cost_terms(*traces)
         weight = self.weight(trace, len(x)) / copies
         losses = {n: self._loss(term, weight, len(images)) for n, term in terms.items()}
         surrogate = sum(losses.values())
         scored = [n for n, node in trace.nodes.items() if is_discrete(node) and self.scores(n)]
         if scored:
             self.follow(run, images, terms.keys())
-        everything = unseen(scored, self.origins)
-        for name in scored:
-            below = [t for t in terms if name in everything or name in self.origins.get(t, (name,))]
-            site = run.see(name, trace, terms, below, x)
-            extra = lookup(self.by_pattern, name).surrogate(site) * site.exists
-            surrogate = surrogate + extra.sum() / copies
+            slopes = leaves.slopes(copies * surrogate)
+            judge = Below(terms, self.below(scored, terms))
+            extra = self.extra(scored, lambda n: run.see(n, trace, x, judge, slopes.get(n)))
+            surrogate = surrogate + extra / copies
         return surrogate, {name: loss.detach() for name, loss in losses.items()}
 
     @staticmethod
@@ -156,6 +143,23 @@ class Estimator(nn.Module):
         if term.shared:
             return term.cost.sum() * (weight.sum() / images)
         return (weight * per_image(term)).sum()
+
+    def below(self, scored: list[str], terms: Collection[str]) -> dict[str, list[str]]:
+        """Names of the terms that depend on every site of a score method."""
+        everything = unseen(scored, self.origins)
+        return {
+            name: [t for t in terms if name in everything or name in self.origins.get(t, (name,))]
+            for name in scored
+        }
+
+    def extra(self, scored: list[str], see: Callable[[str], Site]) -> Tensor:
+        """What score methods add to a surrogate, in nats a batch."""
+        total = torch.zeros((), device=self.temperature.device)
+        for name in scored:
+            site = see(name)
+            found = lookup(self.by_pattern, name).surrogate(site) * site.exists
+            total = total + found.sum()
+        return total
 
     def scores(self, name: str) -> bool:
         """Whether a site's method is a score function."""
@@ -192,75 +196,3 @@ class Estimator(nn.Module):
             of_values = place.front(unmasked(site["fn"]).log_prob(site["value"]))
             log_prob = log_prob + of_values.reshape(rows, -1).sum(1)
         return log_prob.exp()
-
-
-ESTIMATORS: dict[str, type[Method | Whole]] = {
-    "gumbel": Gumbel,
-    "gumbel_st": GumbelST,
-    "gumbel_rao": GumbelRao,
-    "gapped_st": GappedST,
-    "reinmax": ReinMax,
-    "mean": Mean,
-    "competition": Competition,
-    "reinforce": Reinforce,
-    "nvil": NVIL,
-    "nvil_published": PublishedNVIL,
-    "rloo": RLOO,
-    "relax": RELAX,
-    "muprop": MuProp,
-    "rebar": REBAR,
-    "disarm": DisARM,
-    "arms": ARMS,
-    "unordered": Unordered,
-    "expect": Expect,
-    "enumerate": Enumerate,
-    "tracegraph": TraceGraph,
-    "vimco": VIMCO,
-    "rws": RWS,
-    "rws_sleep": SleepingRWS,
-    "rws_defensive": DefensiveRWS,
-}
-
-
-def estimator(text: str) -> nn.Module:
-    """From ``nvil``, ``rloo:8`` or ``z_pres*=nvil,z_cat*=gumbel``.
-
-    >>> {name: type(m).__name__ for name, m in estimator("z_pres*=rloo:8,z_cat*=gumbel").by_pattern.items()}
-    {'z_pres*': 'RLOO', 'z_cat*': 'Gumbel'}
-
-    Raises:
-        ValueError: an unknown name, a bad number, a bound among other methods, two methods for one pattern.
-    """
-    pairs = [part.rpartition("=") for part in text.split(",")]
-    patterns = [pattern.strip() or "*" for pattern, _, _ in pairs]
-    if len({*patterns}) < len(patterns):
-        raise ValueError(
-            f"--estimator {text!r} has several methods for the same sites: give one, or one a pattern as in "
-            "'z_pres*=nvil,z_cat*=gumbel'"
-        )
-    methods = {p: _method(name.strip()) for p, (_, _, name) in zip(patterns, pairs, strict=True)}
-    numbers = {m.copies for m in methods.values() if isinstance(m, RLOO)}
-    if len(numbers) > 1:
-        raise ValueError(
-            f"--estimator {text!r}: an image has the same number of copies at all sites, here {numbers}"
-        )
-    wholes = [m for m in methods.values() if isinstance(m, Whole)]
-    if wholes and (len(methods) > 1 or "*" not in methods):
-        alone = ", ".join(name for name, m in ESTIMATORS.items() if issubclass(m, Whole))
-        raise ValueError(f"--estimator {text!r}: {alone} are for all sites, give one alone")
-    return wholes[0] if wholes else Estimator(methods)
-
-
-def _method(text: str) -> Method | Whole:
-    name, colon, number = text.partition(":")
-    make = choose(ESTIMATORS, name, "estimator")
-    if not colon:
-        return make()
-    if not make.takes:
-        names = [name for name, m in ESTIMATORS.items() if m.takes]
-        raise ValueError(
-            f"--estimator {text!r}: only {', '.join(names[:-1])} and {names[-1]} take a number, as in rloo:8"
-        )
-    if not number.isdigit():
-        raise ValueError(f"--estimator {text!r}: expected a number of {make.takes}, as in {name}:4")
-    return make(int(number))

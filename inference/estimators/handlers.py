@@ -87,6 +87,30 @@ class Share(Messenger):
         return first.repeat([self.copies if d == dim else 1 for d in range(like.ndim)])
 
 
+class Leaves(Messenger):
+    """Draws of the guide at sites whose method has `slopes` are leaves: the cost has a gradient by them."""
+
+    def __init__(self, methods: Mapping[str, Method]) -> None:
+        super().__init__()
+        self.methods = methods
+        self.drawn: dict[str, Tensor] = {}
+
+    def _pyro_post_sample(self, msg: dict) -> None:
+        method = lookup(self.methods, msg["name"]) if is_discrete(msg) else None
+        if method is not None and method.slopes and msg["name"] not in self.drawn:
+            leaf = self.drawn[msg["name"]] = msg["value"].detach().requires_grad_()
+            msg["value"] = leaf.clone()  # a program may write into it
+
+    def slopes(self, cost: Tensor) -> dict[str, Tensor]:
+        """The gradient of a number by every draw, of its shape; 0 where it does not depend on it."""
+        if not self.drawn:
+            return {}
+        found = torch.autograd.grad(
+            cost, list(self.drawn.values()), retain_graph=True, materialize_grads=True
+        )
+        return dict(zip(self.drawn, found, strict=True))
+
+
 class Detach(Messenger):
     """Samples are data: no gradient passes them."""
 

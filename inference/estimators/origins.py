@@ -126,9 +126,16 @@ def unseen(sites: Iterable[str], origins: Origins) -> frozenset[str]:
 
 
 def downstream(site: dict, terms: Iterable[Term]) -> Tensor:
-    """(*batch shape) a site's share of terms that depend on it, elementwise where plates allow."""
+    """(*batch shape) a site's share of terms that depend on it, elementwise where plates allow.
+
+    A latent outside of a plate that depends on the site joins the plate's elements: what hangs on it, at all
+    elements, hangs on each element of the site. So such a plate is summed over.
+    """
+    terms, frames = list(terms), site["cond_indep_stack"]
+    latents = [{f.name for f in term.frames} for term in terms if term.name.startswith("kl/")]
+    apart = [frame for frame in frames if all(frame.name in names for names in latents)]
     costs = MultiFrameTensor(*((term.frames, term.cost.detach()) for term in terms))
-    total = torch.as_tensor(costs.sum_to(site["cond_indep_stack"]), device=site["value"].device)
+    total = torch.as_tensor(costs.sum_to(apart), device=site["value"].device)
     return total.expand(site["fn"].batch_shape)
 
 

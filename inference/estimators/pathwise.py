@@ -40,6 +40,16 @@ class Gumbel(Pathwise):
     draw = staticmethod(relaxations.gumbel)
 
 
+class GumbelSparsemax(Pathwise):
+    """A point of the simplex, often on its boundary."""
+
+    summary: ClassVar[str] = (
+        "the same by sparsemax: values may be exactly 0 or 1 (Martins & Astudillo, 2016)"
+    )
+    bias: ClassVar[str] = "another loss, that of relaxed values"
+    draw = staticmethod(relaxations.gumbel_sparsemax)
+
+
 class GumbelST(Pathwise):
     """A corner, with the gradient of the point that it was rounded from."""
 

@@ -9,6 +9,7 @@ two-way choice with logits (logit, 0).
 
 ==============  =====================================================================================
 ``gumbel``      softmax((logits + Gumbel noise) / τ) (Jang et al., 2017; Maddison et al., 2017)
+``gumbel_sparsemax``  the nearest point of the simplex to the same (Martins & Astudillo, 2016)
 ``gumbel_st``   its largest entry set to one, the others to zero; the gradient is the soft one's
 ``gumbel_rao``  an exact draw; the mean gradient of K soft ones that round to it (Paulus et al., 2021)
 ``gapped_st``   an exact draw; the gradient at logits by which it wins by a gap (Fan et al., 2022)
@@ -81,6 +82,20 @@ def _kl_relaxed(q: Relaxed, p: Relaxed) -> Tensor:
 def gumbel(logits: Tensor, temperature: Tensor | float) -> Tensor:
     """A point of the simplex."""
     return ((logits + noise(logits)) / temperature).softmax(-1)
+
+
+def gumbel_sparsemax(logits: Tensor, temperature: Tensor | float) -> Tensor:
+    """A point of the simplex that may lie on its boundary: exact zeros."""
+    return sparsemax((logits + noise(logits)) / temperature)
+
+
+def sparsemax(x: Tensor) -> Tensor:
+    """(…, A) the nearest point of the simplex (Martins & Astudillo, 2016, Algorithm 1)."""
+    ordered = x.sort(-1, descending=True).values
+    number = torch.arange(1, x.shape[-1] + 1, device=x.device, dtype=x.dtype)
+    excess = ordered.cumsum(-1) - 1
+    support = (number * ordered > excess).sum(-1, keepdim=True)
+    return (x - excess.gather(-1, support - 1) / support).clamp(min=0)
 
 
 def gumbel_st(logits: Tensor, temperature: Tensor | float) -> Tensor:

@@ -123,6 +123,48 @@ class Unordered(Score):
         return (chances * signals).sum(0)
 
 
+class SumAndSample(Score):
+    """The sum over an element's K - 1 most probable values, and one draw of the rest.
+
+    Σ_{a ∈ C} ∇ q(a) (f(a) - b) + q(not C) (f(s) - b) ∇ log q(s),  s ~ q outside of C,  b the mean of f over C
+    """
+
+    summary: ClassVar[str] = (
+        "the K - 1 likeliest of K = 3 values summed, one of the rest drawn (Liu et al., 2019)"
+    )
+    runs: ClassVar[str] = "1 + K per element"
+    takes: ClassVar[str] = "values"
+
+    def __init__(self, values: int = 3) -> None:
+        super().__init__()
+        if values < 2:
+            raise ValueError(f"sum_and_sample:{values}: give at least 2 values")
+        self.number = values
+
+    def prepare(self, place: Place, images: Tensor) -> None:
+        """Refuse what has too many elements."""
+        alternatives(place.name, plain(place.name, place.fn, "sum_and_sample"))
+        afford(place, self.number, "sum_and_sample")
+
+    def surrogate(self, site: Site) -> Tensor:
+        """Where K is the number of values, all of them are summed over."""
+        log_q = site.logits.log_softmax(-1)
+        at, k = log_q.detach(), min(self.number, log_q.shape[-1])
+        likely = at.topk(k - 1, -1).indices
+        taken = torch.zeros_like(at).scatter(-1, likely, 1.0)
+        gumbel = -(-torch.rand_like(at).clamp(1e-6, 1 - 1e-6).log()).log()
+        drawn = (at + gumbel).masked_fill(taken > 0, -torch.inf).argmax(-1, keepdim=True)
+        index = torch.cat([likely, drawn], -1)
+        options = torch.nn.functional.one_hot(index, at.shape[-1]).to(at.dtype).movedim(-2, 0)
+        costs = one_at_a_time(site, options)
+        chances = log_q.exp().gather(-1, likely).movedim(-1, 0)
+        weights = chances.detach()
+        baseline = (weights * costs[:-1]).sum(0) / weights.sum(0)
+        rest = (1 - weights.sum(0)).clamp(min=0)
+        of_drawn = rest * (costs[-1] - baseline) * log_q.gather(-1, drawn)[..., 0]
+        return (chances * (costs[:-1] - baseline)).sum(0) + of_drawn
+
+
 def without_replacement(p: Tensor, costs: Tensor) -> Tensor:
     """(K, …) what every value's ∇ p is multiplied by, of a set of K values with probabilities p and costs."""
     number = range(len(p))

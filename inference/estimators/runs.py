@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from pyro.poutine import Trace
@@ -37,10 +39,15 @@ class Runs:
     guide: Callable
     objective: Objective
 
-    def __call__(
+    def __call__(self, x: Tensor) -> tuple[Trace, dict[str, Term]]:
+        """The guide's trace and the terms of one run on images x."""
+        traces = self.traces(x, {})
+        return traces[1], cost_terms(*traces)
+
+    def traces(
         self, x: Tensor, values: Mapping[str, Tensor], copies: int = 1, means: Methods | None = None
-    ) -> tuple[Trace, dict[str, Term]]:
-        """The guide's trace and the terms of one run on images x.
+    ) -> tuple[Trace, Trace]:
+        """The program's trace and the guide's of one run on images x.
 
         Args:
             values: what sites are fixed at.
@@ -48,35 +55,66 @@ class Runs:
             means: methods that take the place of the training's.
         """
         relax = Relax(means or self.methods, self.temperature)
-        if copies == 1:
-            with Choose(), Fix(values), relax:
-                traces = self.objective.traces(self.program, self.guide, x)
-        else:
-            with Choose(), Share(copies), Fix(values), relax:
-                traces = self.objective.traces(self.program, self.guide, x)
-        return traces[1], cost_terms(*traces)
+        shared = Share(copies) if copies > 1 else nullcontext()
+        with Choose(), shared, Fix(values), relax:
+            return self.objective.traces(self.program, self.guide, x)
 
     def origins(self, images: Tensor) -> dict[str, frozenset[str]]:
         """What every term depends on, by a run that leaves no trace in random states and buffers."""
         with apart(self.program, self.guide):
-            return provenance(lambda: self(images, {})[1])
+            return provenance(lambda: self(images)[1])
 
-    def see(
-        self, name: str, trace: Trace, terms: Mapping[str, Term], below: list[str], x: Tensor
-    ) -> Site:
-        """A site of a run on images x; `below` are the terms that depend on it."""
+    def see(self, name: str, trace: Trace, x: Tensor, judge: Judge, slope: Tensor | None) -> Site:
+        """A site of a run on images x; `slope` is the gradient by its value, where a method asks for it."""
         node, place = trace.nodes[name], where(name, trace)
-        again = Again(self, name, trace, below, x)
+        again = Again(self, name, trace, judge, x)
+        event = node["fn"].event_dim
         return Site(
             **vars(place),
-            value=place.front(node["value"], node["fn"].event_dim),
+            value=place.front(node["value"].detach(), event),
             exists=place.front(reachable(node)),
-            cost=place.front(downstream(node, [terms[term] for term in below])),
+            cost=judge.cost(name, trace),
             images=x,
             earlier=history(name, trace, x),
+            slope=None if slope is None else place.front(slope, event),
             rerun=again.rerun,
             relaxed=again.relaxed,
         )
+
+
+class Judge(Protocol):
+    """What the draw of a site costs, in nats."""
+
+    def cost(self, name: str, trace: Trace) -> Tensor:
+        """(K·B, *S) of the run itself, without gradient; `trace` is the guide's."""
+        ...
+
+    def again(self, name: str, traces: tuple[Trace, Trace], number: int) -> tuple[Tensor, Tensor]:
+        """(P, K·B, *S) without gradient, and the sum (P, K·B) with one, where `number` P values were tried."""
+        ...
+
+
+@dataclass(frozen=True)
+class Below:
+    """The terms of the negative ELBO that depend on a site."""
+
+    terms: Mapping[str, Term]
+    names: Mapping[str, list[str]]
+    """of terms, by site"""
+
+    def cost(self, name: str, trace: Trace) -> Tensor:
+        """As `Judge`."""
+        found = downstream(trace.nodes[name], [self.terms[term] for term in self.names[name]])
+        return where(name, trace).front(found)
+
+    def again(self, name: str, traces: tuple[Trace, Trace], number: int) -> tuple[Tensor, Tensor]:
+        """As `Judge`."""
+        costs = cost_terms(*traces)
+        terms = [costs[term] for term in self.names[name] if term in costs]
+        cost = where(name, traces[1]).front(downstream(traces[1].nodes[name], terms))
+        each = (per_image(term) for term in terms if not term.shared)
+        total = sum(each, cost.new_zeros(len(cost)))
+        return cost.unflatten(0, (number, -1)), total.view(number, -1)
 
 
 @dataclass(frozen=True)
@@ -86,7 +124,7 @@ class Again:
     runs: Runs
     name: str
     trace: Trace
-    below: list[str]
+    judge: Judge
     x: Tensor
 
     @torch.no_grad()
@@ -97,36 +135,27 @@ class Again:
     def relaxed(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """As `Site.relaxed`."""
         with torch.enable_grad():
-            cost, terms = self.run(values, len(values), means(self.trace))
-            each = (per_image(term) for term in terms if not term.shared)
-            total = sum(each, values.new_zeros(values.shape[:2].numel()))
-        return cost.detach(), total.view(values.shape[:2])
+            return self.run(values, len(values), means(self.trace))
 
     def run(
         self, values: Tensor, copies: int, instead: Methods | None = None
-    ) -> tuple[Tensor, list[Term]]:
-        """Costs (P, K·B, *S) of values (P, K·B, *S[, A]), and the terms below the site."""
+    ) -> tuple[Tensor, Tensor]:
+        """What values (P, K·B, *S[, A]) cost, as `Judge.again` tells."""
         number, place = len(values), where(self.name, self.trace)
         fixed = {n: self.repeat(n, number) for n in latents_before(self.name, self.trace)}
-        value = place.back(values.flatten(0, 1), place.fn.event_dim)
+        fixed[self.name] = place.back(values.flatten(0, 1), place.fn.event_dim)
+        x = repeated(self.x, number)
         with buffers_kept(self.runs.program, self.runs.guide):
-            trace, costs = self.runs(
-                repeated(self.x, number),
-                {**plates(self.trace), **fixed, self.name: value},
-                copies,
-                instead,
-            )
-        terms = [costs[term] for term in self.below if term in costs]
-        cost = place.front(downstream(trace.nodes[self.name], terms))
-        return cost.unflatten(0, (number, -1)), terms
+            traces = self.runs.traces(x, plates(self.trace) | fixed, copies, instead)
+        return self.judge.again(self.name, traces, number)
 
     def repeat(self, name: str, number: int) -> Tensor:
         """An earlier latent's value for `number` copies of the batch."""
         node = self.trace.nodes[name]
         if not own(node):
-            return node["value"]
+            return node["value"].detach()
         place = where(name, self.trace)
-        value = place.front(node["value"], node["fn"].event_dim)
+        value = place.front(node["value"].detach(), node["fn"].event_dim)
         return place.back(repeated(value, number), node["fn"].event_dim)
 
 

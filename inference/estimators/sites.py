@@ -55,6 +55,8 @@ class Site(Place):
     """(K·B, C, H, W)"""
     earlier: Tensor
     """(K·B, D) the values of all latents that were drawn before, for baselines"""
+    slope: Tensor | None
+    """(K·B, *S[, A]) the gradient of the whole cost by the value as it was drawn, for methods with `slopes`"""
     rerun: Callable[..., Tensor]
     """values (P, K·B, *S[, A]) -> costs (P, K·B, *S): everything before the site stays as it is; with
     ``shared=True`` all P have the same noise after it"""
@@ -97,6 +99,8 @@ class Method(nn.Module):
     """what a number after its name sets"""
     copies = 1
     """how often every image is run side by side"""
+    slopes: ClassVar[bool] = False
+    """whether it asks for the gradient by the values that were drawn"""
 
     def prepare(self, place: Place, images: Tensor) -> None:
         """Make what is learned for a site, or refuse it with a ValueError."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from inference.estimators.bounds import Whole
-from inference.estimators.estimator import ESTIMATORS, Enumerate
+from inference.estimators.estimator import Enumerate
+from inference.estimators.names import ESTIMATORS
 from inference.estimators.pathwise import Competition, Pathwise
 from inference.estimators.score import Score
 
@@ -22,8 +23,8 @@ def table() -> str:
         lines.append(family)
         for name, method in ESTIMATORS.items():
             if issubclass(method, kinds):
-                lines.append(f"  {name:<15} {method.summary}")
-                lines.append(f"  {'':<15} bias: {method.bias}; runs: {method.runs}")
+                lines.append(f"  {name:<16} {method.summary}")
+                lines.append(f"  {'':<16} bias: {method.bias}; runs: {method.runs}")
     return "\n".join(lines)
 
 

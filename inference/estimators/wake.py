@@ -24,22 +24,30 @@ DEFENCE = 0.2
 """Share of the uniform distribution in a defensive mixture (Le et al., 2019)."""
 
 
-class RWS(Bound):
-    """Program and guide both learn from samples of the guide, weighted by their normalised weights."""
+class Wake(Bound):
+    """Abstract: program and guide both learn from weighed samples."""
 
-    summary: ClassVar[str] = (
-        "reweighted wake-sleep, wake-phase both (Bornschein & Bengio, 2015; Le et al., 2019)"
-    )
-    bias: ClassVar[str] = "another loss: KL(p ‖ q) for the guide, of order 1/K from its gradient"
+    proposal: ClassVar[type[AbstractContextManager]]
+    """within it the guide draws from what samples are weighed by"""
 
     def forward(
         self, program: Callable, guide: Callable, images: Tensor, objective: Objective
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """As `Estimator`."""
-        traces, share = wake(self, program, guide, images, objective)
+        traces, share = wake(self, program, guide, images, objective, self.proposal())
         log_p = log_prob_per_image(traces[0]).view_as(share)
         log_q = self.log_q(traces[1], discrete=False)
         return -(share * (log_p + log_q)).sum(), self.terms(traces)
+
+
+class RWS(Wake):
+    """Samples of the guide, weighed by their normalised weights."""
+
+    summary: ClassVar[str] = (
+        "reweighted wake-sleep, wake-phase both (Bornschein & Bengio, 2015; Le et al., 2019)"
+    )
+    bias: ClassVar[str] = "another loss: KL(p ‖ q) for the guide, of order 1/K from its gradient"
+    proposal = nullcontext
 
 
 class SleepingRWS(Bound):
@@ -86,7 +94,7 @@ class SleepingRWS(Bound):
         self, program: Callable, guide: Callable, images: Tensor, objective: Objective
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """As `Estimator`."""
-        traces, share = wake(self, program, guide, images, objective)
+        traces, share = wake(self, program, guide, images, objective, nullcontext())
         log_p = log_prob_per_image(traces[0]).view_as(share)
         log_q = self.log_q(traces[1], discrete=False)
         awake = (share * (log_p + 0.5 * log_q)).sum()
@@ -106,7 +114,16 @@ class SleepingRWS(Bound):
         return self.log_q(trace, discrete=False, copies=1).squeeze(0)
 
 
-class DefensiveRWS(Bound):
+class Defend(Messenger):
+    """Around guide and replayed program: discrete sites of the guide are drawn from a defensive mixture."""
+
+    def _pyro_sample(self, msg: dict) -> None:
+        if is_discrete(msg) and not msg["done"]:
+            msg["infer"]["proposed for"] = msg["fn"]
+            msg["fn"] = defended(msg["fn"])
+
+
+class DefensiveRWS(Wake):
     """`RWS` on samples of a mixture of the guide and the uniform distribution at every discrete site.
 
     So values that the guide has given up are still tried, and weighed as what they were drawn from.
@@ -116,24 +133,7 @@ class DefensiveRWS(Bound):
         "the same on samples of a mixture with a fifth of uniform draws (Le et al., 2019)"
     )
     bias: ClassVar[str] = "that of rws"
-
-    def forward(
-        self, program: Callable, guide: Callable, images: Tensor, objective: Objective
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """As `Estimator`."""
-        traces, share = wake(self, program, guide, images, objective, Defend())
-        log_p = log_prob_per_image(traces[0]).view_as(share)
-        log_q = self.log_q(traces[1], discrete=False)
-        return -(share * (log_p + log_q)).sum(), self.terms(traces)
-
-
-class Defend(Messenger):
-    """Around guide and replayed program: discrete sites of the guide are drawn from a defensive mixture."""
-
-    def _pyro_sample(self, msg: dict) -> None:
-        if is_discrete(msg) and not msg["done"]:
-            msg["infer"]["proposed for"] = msg["fn"]
-            msg["fn"] = defended(msg["fn"])
+    proposal = Defend
 
 
 def defended(fn: dist.TorchDistribution) -> dist.TorchDistribution:
@@ -155,9 +155,9 @@ def wake(
     guide: Callable,
     images: Tensor,
     objective: Objective,
-    proposal: AbstractContextManager | None = None,
+    proposal: AbstractContextManager,
 ) -> tuple[tuple[Trace, Trace], Tensor]:
     """Traces of K samples per image, whose values are data, and their normalised weights (K, B)."""
-    with Choose(), Detach(), proposal or nullcontext():
+    with Choose(), Detach(), proposal:
         traces = objective.traces(program, guide, repeated(images, bound.copies))
     return traces, bound.log_weights(traces).detach().softmax(0)

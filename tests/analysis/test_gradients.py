@@ -7,8 +7,9 @@ import pytest
 import tiny
 import torch
 
-from analysis import gradients
-from analysis.gradients import Learner, Moments, beside, compare, main, race, summary
+from analysis import gradients, studies
+from analysis.gradients import Learner, Moments, compare, main, race, times
+from analysis.studies import beside, summary
 from inference.plan import plan
 
 
@@ -74,6 +75,14 @@ def test_a_race_is_the_same_training_for_the_same_seed_and_counts_what_it_costs(
     assert math.isfinite(rows[1]["elbo"]) and rows[1]["iwae"] >= rows[1]["elbo"]
 
 
+def test_steps_are_timed_by_turns_and_without_what_follows_origins(learner):
+    rows = {
+        row["estimator"]: row for row in times(learner.plan, ["nvil", "rloo:3"], learner.data, 3)
+    }
+    assert [row["evaluations"] for row in rows.values()] == [1, 3]
+    assert rows["nvil"]["times nvil"] == 1 and rows["rloo:3"]["seconds"] > 0
+
+
 def row(name, seed, seconds, step, elbo, count):
     return {"estimator": name, "seed": seed, "seconds": seconds, "step": step, "evaluations": step} | {
         "elbo": elbo, "object_count_accuracy": count}  # fmt: skip
@@ -89,15 +98,20 @@ def test_the_summary_reads_curves_at_equal_budgets():
     assert a["count accuracy"] == pytest.approx(0.9)
 
 
-def test_the_command_writes_tables_and_figures(tmp_path, capsys):
+def test_the_command_writes_tables_and_figures(tmp_path, capsys, monkeypatch):
     words = ["programs/air.py", "--estimators", "nvil,gumbel", "--points", "0,3", "--images", "3"]
     words += ["--draws", "3", "--minutes", "0.01", "--seeds", "1", "--out", str(tmp_path)]
+    words += ["--measured", "3", "--scenes", "5", "--times", "2", "--record", "small"]
+    monkeypatch.setattr(gradients, "RECORDS", tmp_path)
     assert main([*words, "--preset", "tiny", "--set", "steps=2"]) == 0
-    for name, length in (("gradients.csv", 4), ("training.csv", 16)):
+    for name, length in (("gradients.csv", 4), ("training.csv", 6), ("times.csv", 2)):
         with open(tmp_path / name) as file:
             assert len(list(csv.DictReader(file))) == length
     assert (tmp_path / "bias_variance.png").exists() and (tmp_path / "training.png").exists()
     assert "bias_variance.png" in capsys.readouterr().out
+    lines = "\n".join(studies.render(tmp_path))
+    assert f"python -m analysis.gradients programs/air.py {words[1]}" in lines
+    assert "| `gumbel` |" in lines and "(measured/small.png)" in lines
     assert main(["programs/air.py", "--estimators", "magic"]) == 2
     assert "unknown estimator 'magic'" in capsys.readouterr().err
 

@@ -286,7 +286,7 @@ def exact_defence(spec, theta, x, subset):
 
 def exact_wake(spec, theta, x, subset, uniform=0.0):
     """What reweighted wake-sleep on two samples follows: weights and chances are no functions of parameters."""
-    s = enumerate_states(spec, theta, x, subset, uniform)
+    s = enumerate_states(spec, theta, x, subset, uniform, still=True)
     chance = (s.log_chance[:, None] + s.log_chance[None]).exp().detach()
     share = (
         torch.stack(torch.broadcast_tensors(-s.cost[:, None], -s.cost[None])).softmax(0).detach()
@@ -300,8 +300,8 @@ def elements_of(spec, subset):
     return [subset if latent.local else [0] for latent in spec.latents]
 
 
-def enumerate_states(spec, theta, x, subset, uniform=0.0):
-    """All joint values, drawn from the guide, or from its mixture with uniform draws."""
+def enumerate_states(spec, theta, x, subset, uniform=0.0, still=False):
+    """All joint values, drawn from the guide or its mixture with uniform draws; as data where `still`."""
     table, elements = Table(spec), elements_of(spec, subset)
     number = lambda who, i, what: theta[table.places[who, i, what][0]].view(
         table.places[who, i, what][1]
@@ -336,7 +336,7 @@ def enumerate_states(spec, theta, x, subset, uniform=0.0):
             q = number("q", i, "bias")[row] + context[:, None] * number("q", i, "slope")[0]
             q = q + at * number("q", i, "image")[0]
             p = number("p", i, "bias")[row] + context[:, None] * number("p", i, "slope")[0]
-            value, chance, mine, theirs = score(latent.kind, next(codes), q, p, uniform)
+            value, chance, mine, theirs = score(latent.kind, next(codes), q, p, uniform, still)
             log_chance = log_chance + chance
             drawn_from = mine if latent.kind == "normal" else chance
             # a mask says nothing of what exists: what is drawn is drawn
@@ -371,7 +371,7 @@ def pick(table, j):
     return table[j] if j in table else table[0]
 
 
-def score(kind, code, q, p, uniform=0.0):
+def score(kind, code, q, p, uniform=0.0, still=False):
     """An element's feature, log chance, log q and log p at the values of a code (states)."""
     mixed = lambda log_q, number: ((1 - uniform) * log_q.exp() + uniform / number).log()
     if kind == "bernoulli":
@@ -394,6 +394,7 @@ def score(kind, code, q, p, uniform=0.0):
     at = torch.tensor(points)[code]
     chance = torch.tensor(weights / math.sqrt(2 * math.pi)).log()[code]
     value = q[:, 0] + SPREAD * at
+    value = value.detach() if still else value
     half = 0.5 * math.log(2 * math.pi)
     mine = -0.5 * ((value - q[:, 0]) / SPREAD) ** 2 - math.log(SPREAD) - half
     return value, chance, mine, -0.5 * (value - p[:, 0]) ** 2 - half

@@ -61,7 +61,9 @@ def mean_grey(scene, images):
 def test_every_estimator_pays_the_penalty_and_learns_from_it(method):
     program, guide = build()
     x = torch.rand(4, 3, 32, 32)
-    estimate = estimator({"disarm": "z_pres*=disarm,*=rloo:2"}.get(method, method))
+    estimate = estimator(
+        ({"disarm": "z_pres*=disarm,*=rloo:2"} | tiny.OF_BOUNDS).get(method, method)
+    )
     estimate.prepare(program, guide, x)
     objective = Objective(penalties={"boundary": Boundary(), "grey": mean_grey})
 

@@ -88,9 +88,9 @@ Shape legend: B images, K copies of each (the images repeated: any program runs 
 without its batch dimension, A alternatives of a discrete choice (2 for a Bernoulli), D numbers.
 """
 
+from inference.estimators.baselines import Control
 from inference.estimators.bounds import VIMCO, Bound, TraceGraph, Whole
 from inference.estimators.checks import check
-from inference.estimators.control import Control
 from inference.estimators.controls import REBAR, RELAX, MuProp
 from inference.estimators.doubly import DoublyRWS, DoublyVIMCO, DReG
 from inference.estimators.estimator import LIMIT, Enumerate, Estimator
@@ -99,9 +99,9 @@ from inference.estimators.handlers import Choose, Detach, Fix, Leaves, Relax, Sh
 from inference.estimators.importance import IWAE
 from inference.estimators.names import ESTIMATORS, estimator
 from inference.estimators.origins import downstream, provenance, unseen
+from inference.estimators.passes import Runs
 from inference.estimators.pathwise import Competition, Pathwise
 from inference.estimators.reruns import ARMS, DisARM, Expect, SumAndSample, Unordered
-from inference.estimators.runs import Runs
 from inference.estimators.score import NVIL, RLOO, PublishedNVIL, Reinforce, Score
 from inference.estimators.sites import (
     Method,

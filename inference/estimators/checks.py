@@ -12,7 +12,7 @@ from torch import Tensor
 
 from inference.estimators.handlers import Choose, Fix
 from inference.estimators.origins import Origins, apart, provenance
-from inference.estimators.runs import latents_of, plates
+from inference.estimators.passes import latents_of, plates
 from inference.estimators.sites import batch_dim, is_discrete, reachable, unmasked
 from inference.objectives import (
     Objective,

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from inference.estimators.control import Control, Scaled
+from inference.estimators.baselines import Control, Scaled
 from inference.estimators.relaxations import conditional
 from inference.estimators.score import Score
 from inference.estimators.sites import Place, Site, alternatives, key, plain

@@ -27,8 +27,8 @@ from inference.estimators.bounds import Bound, log_weight, vimco_signal
 from inference.estimators.handlers import Choose, repeated
 from inference.estimators.importance import Listed
 from inference.estimators.origins import apart, buffers_kept
+from inference.estimators.passes import Runs, latents_of, plates, where
 from inference.estimators.pathwise import Pathwise
-from inference.estimators.runs import Runs, latents_of, plates, where
 from inference.estimators.sites import is_discrete, unmasked
 from inference.objectives import Objective, is_plate, log_prob_per_image
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from inference.estimators.checks import check, check_absent
 from inference.estimators.handlers import Leaves, repeated
 from inference.estimators.origins import unseen, warn_of_unseen
-from inference.estimators.runs import Below, Runs, where
+from inference.estimators.passes import Below, Runs, where
 from inference.estimators.score import Score
 from inference.estimators.sites import (
     Method,

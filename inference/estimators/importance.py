@@ -13,7 +13,7 @@ from torch import Tensor
 from inference.estimators.bounds import Bound, log_weight, without_own
 from inference.estimators.estimator import Estimator
 from inference.estimators.handlers import COPIES, Leaves, repeated
-from inference.estimators.runs import Runs, where
+from inference.estimators.passes import Runs, where
 from inference.estimators.sites import Method, is_discrete
 from inference.objectives import Objective
 
@@ -95,7 +95,7 @@ class IWAE(Listed):
 
 @dataclass(frozen=True)
 class Group:
-    """The negative bound of a draw's group, as `runs.Judge`: all others of the group as they are."""
+    """The negative bound of a draw's group, as `passes.Judge`: all others of the group as they are."""
 
     log_w: Tensor
     """(G, K, B) without gradient"""
@@ -106,12 +106,12 @@ class Group:
         return math.log(self.log_w.shape[1])
 
     def cost(self, name: str, trace: Trace) -> Tensor:
-        """As `runs.Judge`."""
+        """As `passes.Judge`."""
         loss = self.nats - self.log_w.logsumexp(1, keepdim=True)
         return spread(loss.expand_as(self.log_w).flatten(), where(name, trace).shape)
 
     def again(self, name: str, traces: tuple[Trace, Trace], number: int) -> tuple[Tensor, Tensor]:
-        """As `runs.Judge`."""
+        """As `passes.Judge`."""
         new = log_weight(traces).view(number, *self.log_w.shape)
         total = self.nats - new.logaddexp(without_own(self.log_w)).flatten(1)
         return spread(total.detach(), where(name, traces[1]).shape), total

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from inference.estimators.control import Control
+from inference.estimators.baselines import Control
 from inference.estimators.handlers import COPIES, several
 from inference.estimators.sites import Method, Place, Site, key
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from inference.estimators.control import Scaled
+from inference.estimators.baselines import Scaled
 from inference.estimators.handlers import COPIES, several
 from inference.estimators.score import Score
 from inference.estimators.sites import Place, Site, alternatives, key, plain

@@ -16,7 +16,7 @@ from torch import Tensor
 from inference.estimators.bounds import Bound
 from inference.estimators.handlers import COPIES, Choose, Detach, Fix, repeated
 from inference.estimators.origins import apart
-from inference.estimators.runs import latents_of, plates
+from inference.estimators.passes import latents_of, plates
 from inference.estimators.sites import batch_dim, is_discrete
 from inference.objectives import Objective, log_prob_per_image
 

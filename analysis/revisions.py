@@ -22,7 +22,7 @@ from inference.loading import ROOT
 from inference.plan import Plan, Run, plan
 from inference.runs import WEIGHTS
 
-ROUNDS, STEPS = 9, 4
+ROUNDS, STEPS = 7, 3
 """Turns, the first of which is not counted, and steps in each."""
 STEPPER = Path(__file__).with_name("stepper.py")
 TRAINED = ROOT / "programs" / "trained"

@@ -409,7 +409,7 @@ def test_what_counts_is_what_a_nat_costs_that_is_explained(appearance):
     cost, region, shape = guide.judge(rows, guide.each(rest), seed)
     for b, k in itertools.product(range(2), range(4)):
         cat = F.one_hot(torch.tensor([k]), 4).float()
-        alone = Rows(x[b : b + 1], scope[b : b + 1], cat, rows.embedding[4 * b + k][None])
+        alone = Rows(x[b : b + 1], scope[b : b + 1], cat, rows.embedding[k * len(x) + b][None])
         attended, (loc, _) = guide.explain(alone, seed[b : b + 1])
         colours, logits = program.decoder(loc, cat)
         a, m = (t[0].sigmoid().double() for t in (attended, logits))

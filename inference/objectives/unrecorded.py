@@ -13,8 +13,8 @@ from torch import nn
 def unrecorded(function: Callable) -> Callable:
     """A program or guide whose networks, when it is called, are no param statements.
 
-    Every access to a network of a `PyroModule` names each of its parameters to all effect handlers: of GSGN 218 a
-    step, a sixth of Python's time. Modules with sites or constraints among their attributes (`PyroSample`,
+    Every access to a network of a `PyroModule` names each of its parameters to all effect handlers, of
+    GSGN 218 per step. Modules with sites or constraints among their attributes (`PyroSample`,
     `PyroParam`), parameters in Pyro's store, and plain functions are left as they are.
     """
     if not isinstance(function, PyroModule) or not pyro.settings.get("module_local_params"):

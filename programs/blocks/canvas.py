@@ -1,8 +1,7 @@
 """Place patches on their parent's canvas and composite them, in one pass each way, compiled by numba.
 
 The function is that of `render.place` and `render.composite` one after the other. It reads and writes only the
-pixels that a patch covers, keeps nothing but the canvas and its weights for the gradient, and takes a fifth of
-their time on a CPU.
+pixels that a patch covers, and keeps nothing but the canvas and its weights for the gradient.
 
 Shape legend: M parents, K children of each, C channels whose last is the mask, S x S pixels of the canvas,
 h x w of a patch.
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.overrides import has_torch_function
 
-from programs.blocks.compiled import compiled
+from programs.blocks.compiled import compiled, inlined
 
 CHANNELS = 4
 """C, which the compiler must know."""
@@ -38,7 +37,7 @@ def span(slope: float, start: float, size: int, low: int, high: int) -> tuple[in
 
 @compiled
 def lines(matrix: np.ndarray, size: int, height: int, width: int) -> np.ndarray:
-    """Where canvas pixel (i, j) falls in a patch: column q₀ i + q₁ j + q₂, row q₃ i + q₄ j + q₅, in its pixels."""
+    """(6,) q: pixel (i, j) of the canvas is column q₀ i + q₁ j + q₂ and row q₃ i + q₄ j + q₅ of a patch."""
     found = np.empty(6, matrix.dtype)
     for row, side in ((0, width), (1, height)):
         across, down = matrix[row, 0] / size * side, matrix[row, 1] / size * side
@@ -98,6 +97,14 @@ def composed(
     return out, weights
 
 
+@inlined
+def between(above: np.ndarray, below: np.ndarray, c: int, right: float, low: float) -> float:
+    """Channel c between four pixels, two of each row (2, C), `right` and `low` of the way from the first."""
+    one = above.dtype.type(1)
+    top = (one - right) * above[0, c] + right * above[1, c]
+    return (one - low) * top + low * ((one - right) * below[0, c] + right * below[1, c])
+
+
 @compiled
 def draw(
     canvas: np.ndarray,
@@ -108,39 +115,23 @@ def draw(
     opacity: float,
 ) -> None:
     """Add one child to a canvas (S, S, C) and its weights (S, S)."""
-    size, channels = canvas.shape[0], canvas.shape[2]
+    size, number = canvas.shape[0], frame.dtype.type
     height, width = frame.shape[0] - 2, frame.shape[1] - 2
-    number = frame.dtype.type
-    one = number(1)
     for j in range(size):
         across, down = q[1] * number(j) + q[2], q[4] * number(j) + q[5]
-        low, high = span(q[0], across, width, 0, size)
-        low, high = span(q[3], down, height, low, high)
-        for i in range(low, high):
+        start, end = span(q[0], across, width, 0, size)
+        start, end = span(q[3], down, height, start, end)
+        for i in range(start, end):
             x, y = q[0] * number(i) + across, q[3] * number(i) + down
             if not (-1 < x < width and -1 < y < height):
                 continue
-            left, top = int(math.floor(x)), int(math.floor(y))
-            right, low_part = x - number(left), y - number(top)
-            nw, ne = (one - right) * (one - low_part), right * (one - low_part)
-            sw, se = (one - right) * low_part, right * low_part
-            above, below = frame[top + 1], frame[top + 2]
-            mask = (
-                nw * above[left + 1, 3]
-                + ne * above[left + 2, 3]
-                + sw * below[left + 1, 3]
-                + se * below[left + 2, 3]
-            )
-            weight = opacity * mask
+            left, top = math.floor(x), math.floor(y)
+            right, low = x - number(left), y - number(top)
+            above, below = frame[top + 1, left + 1 :], frame[top + 2, left + 1 :]
+            weight = opacity * between(above, below, CHANNELS - 1, right, low)
             weights[j, i] += weight
-            share = pres * weight
             for c in range(CHANNELS):
-                canvas[j, i, c] += share * (
-                    nw * above[left + 1, c]
-                    + ne * above[left + 2, c]
-                    + sw * below[left + 1, c]
-                    + se * below[left + 2, c]
-                )
+                canvas[j, i, c] += pres * weight * between(above, below, c, right, low)
 
 
 @compiled
@@ -205,55 +196,22 @@ def undraw(
     opacity: float,
 ) -> tuple[float, float]:
     """Add to the gradients by a child's frame and lines; returns those by its presence and opacity."""
-    size = d_canvas.shape[0]
+    size, number = d_canvas.shape[0], frame.dtype.type
     height, width = frame.shape[0] - 2, frame.shape[1] - 2
-    number = frame.dtype.type
-    one, d_pres, d_opacity = number(1), number(0), number(0)
+    d_pres, d_opacity = number(0), number(0)
     for j in range(size):
         across, down = q[1] * number(j) + q[2], q[4] * number(j) + q[5]
-        low, high = span(q[0], across, width, 0, size)
-        low, high = span(q[3], down, height, low, high)
-        for i in range(low, high):
+        start, end = span(q[0], across, width, 0, size)
+        start, end = span(q[3], down, height, start, end)
+        for i in range(start, end):
             x, y = q[0] * number(i) + across, q[3] * number(i) + down
             if not (-1 < x < width and -1 < y < height):
                 continue
-            left, top = int(math.floor(x)), int(math.floor(y))
-            r, b = x - number(left), y - number(top)
-            nw, ne, sw, se = (one - r) * (one - b), r * (one - b), (one - r) * b, r * b
-            above, below = frame[top + 1], frame[top + 2]
-            mask = (
-                nw * above[left + 1, 3]
-                + ne * above[left + 2, 3]
-                + sw * below[left + 1, 3]
-                + se * below[left + 2, 3]
+            of_pres, of_opacity, d_x, d_y = unpaint(
+                d_canvas[j, i], frame, d_frame, x, y, pres, opacity
             )
-            shown = number(0)
-            for c in range(CHANNELS):
-                shown += d_canvas[j, i, c] * (
-                    nw * above[left + 1, c]
-                    + ne * above[left + 2, c]
-                    + sw * below[left + 1, c]
-                    + se * below[left + 2, c]
-                )
-            weight = opacity * mask
-            d_pres += weight * shown
-            d_weight = pres * shown + d_canvas[j, i, CHANNELS]
-            d_opacity += d_weight * mask
-            share = pres * weight
-            d_x, d_y = number(0), number(0)
-            d_above, d_below = d_frame[top + 1], d_frame[top + 2]
-            for c in range(CHANNELS):
-                d = share * d_canvas[j, i, c]
-                if c == CHANNELS - 1:
-                    d += d_weight * opacity
-                a0, a1 = above[left + 1, c], above[left + 2, c]
-                b0, b1 = below[left + 1, c], below[left + 2, c]
-                d_x += d * ((one - b) * (a1 - a0) + b * (b1 - b0))
-                d_y += d * ((one - r) * (b0 - a0) + r * (b1 - a1))
-                d_above[left + 1, c] += nw * d
-                d_above[left + 2, c] += ne * d
-                d_below[left + 1, c] += sw * d
-                d_below[left + 2, c] += se * d
+            d_pres += of_pres
+            d_opacity += of_opacity
             d_q[0] += d_x * number(i)
             d_q[1] += d_x * number(j)
             d_q[2] += d_x
@@ -261,6 +219,40 @@ def undraw(
             d_q[4] += d_y * number(j)
             d_q[5] += d_y
     return d_pres, d_opacity
+
+
+@inlined
+def unpaint(
+    d_pixel: np.ndarray,
+    frame: np.ndarray,
+    d_frame: np.ndarray,
+    x: float,
+    y: float,
+    pres: float,
+    opacity: float,
+) -> tuple[float, float, float, float]:
+    """Add to the gradient by a frame, of one pixel; returns those by presence, opacity, column and row."""
+    number = frame.dtype.type
+    left, top = math.floor(x), math.floor(y)
+    right, low = x - number(left), y - number(top)
+    above, below = frame[top + 1, left + 1 :], frame[top + 2, left + 1 :]
+    d_above, d_below = d_frame[top + 1, left + 1 :], d_frame[top + 2, left + 1 :]
+    mask, shown = between(above, below, CHANNELS - 1, right, low), number(0)
+    for c in range(CHANNELS):
+        shown += d_pixel[c] * between(above, below, c, right, low)
+    weight, d_weight = opacity * mask, pres * shown + d_pixel[CHANNELS]
+    rest, high, d_x, d_y = number(1) - right, number(1) - low, number(0), number(0)
+    for c in range(CHANNELS):
+        d = pres * weight * d_pixel[c]
+        if c == CHANNELS - 1:
+            d += d_weight * opacity
+        d_x += d * (high * (above[1, c] - above[0, c]) + low * (below[1, c] - below[0, c]))
+        d_y += d * (rest * (below[0, c] - above[0, c]) + right * (below[1, c] - above[1, c]))
+        d_above[0, c] += high * rest * d
+        d_above[1, c] += high * right * d
+        d_below[0, c] += low * rest * d
+        d_below[1, c] += low * right * d
+    return weight * shown, d_weight * mask, d_x, d_y
 
 
 @compiled
@@ -306,6 +298,7 @@ class Compose(torch.autograd.Function):
         shown: Tensor,
         size: int,
     ) -> Tensor:
+        """(..., C, S, S)."""
         given = (patches, inverse, pres, opacity, shown)
         arrays = _arrays(pres.shape, *given)
         out, weights = (torch.from_numpy(a) for a in composed(*arrays, size))
@@ -314,11 +307,13 @@ class Compose(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients by the first four, given that by the canvases."""
         *given, out, weights = ctx.saved_tensors
         if torch.is_grad_enabled():  # the gradient is to be differentiated
-            with torch.enable_grad():
-                drawn = plain(*given, size=out.shape[-1])
-            return *torch.autograd.grad(drawn, given[:4], gradient, create_graph=True), None, None
+            drawn = plain(*given, size=out.shape[-1])
+            wanted = [t for t in given[:4] if t.requires_grad]
+            found = iter(torch.autograd.grad(drawn, wanted, gradient, create_graph=True))
+            return *(next(found) if t.requires_grad else None for t in given[:4]), None, None
         arrays = _arrays(given[2].shape, *given)
         flat = gradient.reshape(out.shape).contiguous().numpy()
         found = gradients(*arrays, out.numpy(), weights.numpy(), flat)

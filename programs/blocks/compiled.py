@@ -1,4 +1,4 @@
-"""Functions that numba compiles when they are first called; the result is kept on disk where that is possible."""
+"""Functions that numba compiles when they are first called; the result is kept on disk where one can write."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ ROUNDING = {"contract", "reassoc", "arcp", "nsz"}
 
 def compiled(function: F) -> F:
     """The function, compiled for the types of its arguments at its first call."""
-    options = {"error_model": "numpy", "fastmath": ROUNDING, "nogil": True}
+    return _compiled(function)
+
+
+def inlined(function: F) -> F:
+    """The same, for what is called for every pixel: passing arrays on takes longer than the work."""
+    return _compiled(function, forceinline=True)
+
+
+def _compiled(function: F, **more: bool) -> F:
+    options = {"error_model": "numpy", "fastmath": ROUNDING, "nogil": True, **more}
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # no folder that numba knows of can be written

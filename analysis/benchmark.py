@@ -361,13 +361,20 @@ def parser() -> argparse.ArgumentParser:
     return a
 
 
-def by_turns(revision: str, programs: Sequence[str], options: dict[str, Any]) -> list[dict]:
-    """Rows against another revision, each printed as it comes; `options` are those of a `Run`."""
+def by_turns(
+    revision: str, programs: Sequence[str], options: dict[str, Any], target: Path | None
+) -> None:
+    """Print rows against another revision, and write them to a file, as they come.
+
+    Args:
+        options: those of a `Run`.
+        target: the file, or None.
+    """
     rows = []
     for row in revisions.rows(revision, programs, options):
-        rows.append(row)
+        rows.append({"revision": revision, **row})
         print(aligned([row]), flush=True)
-    return rows
+        write_json(target, rows)
 
 
 @told
@@ -377,7 +384,8 @@ def main(arguments: list[str] | None = None) -> None:
     names = ("programs", "threads", "against", "beside", "cpu_time", "scaling", "json")
     if revision := options.pop("revision"):
         chosen = {k: v for k, v in options.items() if k not in (*names, "device")}
-        write_json(options["json"], by_turns(revision, options["programs"], chosen))
+        chosen["set"] = tuple(chosen["set"])
+        by_turns(revision, options["programs"], chosen, options["json"])
         return
     programs, threads, against, beside, own, figure, target = map(options.pop, names)
     clock = time.process_time if own else time.perf_counter

@@ -10,6 +10,7 @@ run, between two comments, and inference/README.md has the descriptions in the c
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -31,6 +32,8 @@ TRAINED = ROOT / "programs" / "trained"
 RESULTS = ROOT / "analysis" / "RESULTS.md"
 README = ROOT / "README.md"
 ESTIMATORS = ROOT / "inference" / "README.md"
+STEPS = ROOT / "analysis" / "figures" / "steps.json"
+"""CPU time of steps against another revision: ``analysis.benchmark --revision REV --json`` this file."""
 BEGIN = "<!-- results: written by python -m analysis.results -->"
 BEGIN_ESTIMATORS = "<!-- estimators: written by python -m analysis.results -->"
 END = "<!-- end -->"
@@ -210,7 +213,32 @@ def render(runs: list[Shipped] | None = None) -> str:
         own = [run for run in runs if run.program == program]
         lines += ["", f"## {program}"]
         lines += [line for run in own for line in section(run)] or ["", "No run ships."]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *steps()]) + "\n"
+
+
+def steps() -> list[str]:
+    """Lines with the CPU time of training steps, before and after; none where it was not measured."""
+    if not STEPS.is_file():
+        return []
+    rows = json.loads(STEPS.read_text(encoding="utf-8"))
+    revision = rows[0]["revision"]
+    lines = ["", "## CPU time of a training step", ""]
+    lines += [
+        f"`python -m analysis.benchmark --revision {revision} --json analysis/figures/steps.json`: the preset",
+        f"`quick`, one thread, this tree and revision `{revision}` by turns; medians, and the standard error",
+        "of the ratio. Shares are of the rate of a product of two matrices.",
+        "",
+        f"| program | weights | ms, `{revision}` | ms, now | ratio | share before | share now |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    return lines + [_step(row) for row in rows]
+
+
+def _step(row: Mapping[str, Any]) -> str:
+    ratio = f"{row['ratio']:.3f} ± {row['error']:.3f}"
+    times = f"{row['ms before']:.0f} | {row['ms now']:.0f} | {ratio}"
+    shares = f"{percent(row['share before'])} | {percent(row['share now'])}"
+    return f"| {row['program']} | {row['at']} | {times} | {shares} |"
 
 
 def section(run: Shipped) -> list[str]:

@@ -43,6 +43,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from programs.blocks import render
+from programs.blocks.compose import compose
 from programs.blocks.config import check_learned, check_positive
 from programs.blocks.distributions import (
     PixelMixture,
@@ -274,7 +275,7 @@ class Program(PyroModule):
                 t.unflatten(node.pres.ndim - 1, family)
                 for t in (patch, node.pose, node.pres, node.depth)
             )
-            patch = render.compose(*children, size=sizes[level - 1])
+            patch = compose(*children, size=sizes[level - 1])
             patches.insert(0, patch)
         colours, mask = patches[0].split([3, 1], -3)
         mask = mask.clamp(max=1)  # a convex sum of masks may exceed 1 by a rounding

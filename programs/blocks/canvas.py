@@ -1,7 +1,7 @@
 """Place patches on their parent's canvas and composite them, in one pass each way, compiled by numba.
 
-The function is that of `render.place` and `render.composite` one after the other. It reads and writes only the
-pixels that a patch covers, and keeps nothing but the canvas and its weights for the gradient.
+`compose` says what is computed. Only pixels that a patch covers are read and written, and nothing but the
+canvas and its weights is kept for the gradient.
 
 Shape legend: M parents, K children of each, C channels whose last is the mask, S x S pixels of the canvas,
 h x w of a patch.
@@ -10,12 +10,8 @@ h x w of a patch.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.overrides import has_torch_function
 
 from programs.blocks.compiled import compiled, inlined
 
@@ -274,68 +270,3 @@ def unlines(d_matrix: np.ndarray, d_q: np.ndarray, size: int, height: int, width
             slope = d_q[3 * row + axis] / size * side
             d_matrix[row, axis] = slope - corner * (1 - 1 / size)
         d_matrix[row, 2] = corner
-
-
-def compilable(*tensors: Tensor) -> bool:
-    """Whether these may go to `Compose`: patches (..., C, h, w) first, all numbers of one type, on a CPU."""
-    if has_torch_function(tensors) or torch._C._are_functorch_transforms_active():
-        return False
-    kinds = {(t.device.type, t.dtype) for t in tensors}
-    known = kinds in ({("cpu", torch.float32)}, {("cpu", torch.float64)})
-    return known and tensors[0].shape[-3] == CHANNELS
-
-
-class Compose(torch.autograd.Function):
-    """Canvases (..., C, S, S) from patches (..., K, C, h, w); the arguments are those of `composed`."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        patches: Tensor,
-        inverse: Tensor,
-        pres: Tensor,
-        opacity: Tensor,
-        shown: Tensor,
-        size: int,
-    ) -> Tensor:
-        """(..., C, S, S)."""
-        given = (patches, inverse, pres, opacity, shown)
-        arrays = _arrays(pres.shape, *given)
-        out, weights = (torch.from_numpy(a) for a in composed(*arrays, size))
-        ctx.save_for_backward(*given, out, weights)
-        return out.view(*pres.shape[:-1], *out.shape[1:])
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients by the first four, given that by the canvases."""
-        *given, out, weights = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the gradient is to be differentiated
-            drawn = plain(*given, size=out.shape[-1])
-            wanted = [t for t in given[:4] if t.requires_grad]
-            found = iter(torch.autograd.grad(drawn, wanted, gradient, create_graph=True))
-            return *(next(found) if t.requires_grad else None for t in given[:4]), None, None
-        arrays = _arrays(given[2].shape, *given)
-        flat = gradient.reshape(out.shape).contiguous().numpy()
-        found = gradients(*arrays, out.numpy(), weights.numpy(), flat)
-        pairs = zip(found, given[:4], strict=True)
-        return *(torch.from_numpy(f).view(t.shape) for f, t in pairs), None, None
-
-
-def _arrays(lead: torch.Size, *tensors: Tensor) -> list[np.ndarray]:
-    """Tensors (..., K, *S) as arrays (M, K, *S), given their leading dimensions (..., K)."""
-    shapes = [(-1, lead[-1], *t.shape[len(lead) :]) for t in tensors]
-    pairs = zip(tensors, shapes, strict=True)
-    return [t.detach().reshape(shape).contiguous().numpy() for t, shape in pairs]
-
-
-def plain(
-    patches: Tensor, inverse: Tensor, pres: Tensor, opacity: Tensor, shown: Tensor, size: int
-) -> Tensor:
-    """What `Compose` computes, by torch's own operations: to differentiate twice, and to test it against."""
-    from programs.blocks import render
-
-    there = shown[..., None, None, None]
-    placed = render.place(patches, render.inverse(inverse), size) * there
-    weights = placed[..., -1, :, :] * opacity[..., None, None]
-    alpha = weights / (weights.sum(-3, keepdim=True) + EMPTY)
-    return ((alpha * pres[..., None, None]).unsqueeze(-3) * placed).sum(-4)

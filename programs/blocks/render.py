@@ -10,7 +10,6 @@ Shape legend: M parents, K children of each, C channels, H x W pixels of the par
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any
 
 import torch
@@ -18,8 +17,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function
 
-from programs.blocks import canvas
-from programs.blocks.nets import present_rows, where_present
 from programs.scene import Nodes, Scene
 
 
@@ -158,10 +155,10 @@ def composite(patches: Tensor, pres: Tensor, depth: Tensor) -> Tensor:
     """
     if has_torch_function((patches, pres, depth)):  # tensors that carry their origins
         return handle_torch_function(composite, (patches, pres, depth), patches, pres, depth)
-    return _Over.apply(patches, pres, _opacity(pres, depth))
+    return _Over.apply(patches, pres, opacity(pres, depth))
 
 
-def _opacity(pres: Tensor, depth: Tensor) -> Tensor:
+def opacity(pres: Tensor, depth: Tensor) -> Tensor:
     """(..., K) factors of the masks in eq. 22, of presence and depth (..., K).
 
     The equation is a ratio: counting depth from the nearest that is present changes nothing, and the 1e-8
@@ -169,31 +166,6 @@ def _opacity(pres: Tensor, depth: Tensor) -> Tensor:
     """
     nearest = (depth - pres.clamp(min=1e-12).log()).detach().amin(-1, keepdim=True)
     return pres * (nearest - depth).exp()
-
-
-def compose(patches: Tensor, pose: Tensor, pres: Tensor, depth: Tensor, size: int) -> Tensor:
-    """`place` the children of every parent, and `composite` them; absent ones take no part in a training step.
-
-    On a CPU, with three colours, compiled: a quarter of the time with its gradient.
-
-    Args:
-        patches: (..., K, C + 1, h, w) colours and, last, mask.
-        pose: (..., K, 2, 3) in the parent's frame.
-        pres: (..., K) presence, hard or relaxed.
-        depth: (..., K), smaller in front.
-        size: pixels a side of the parent.
-    Returns:
-        (..., C + 1, size, size).
-    """
-    if not canvas.compilable(patches, pose, pres, depth):
-        placed = where_present(pres, partial(place, size=size), patches, pose)
-        return composite(placed, pres, depth)
-    rows = present_rows(pres)
-    shown = torch.ones(pres.numel(), dtype=torch.bool)
-    if rows is not None:
-        shown = shown.zero_().index_fill(0, rows, True)
-    inverted, opacity = inverse(pose), _opacity(pres, depth)
-    return canvas.Compose.apply(patches, inverted, pres, opacity, shown.view(pres.shape), size)
 
 
 class _Over(torch.autograd.Function):

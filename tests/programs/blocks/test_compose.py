@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from programs.blocks import canvas, render
+from programs.blocks import render
+from programs.blocks.compose import Compose, compilable, compose
 from programs.blocks.nets import present_rows, where_present
 
 TIGHT = {torch.float32: {"rtol": 2e-3, "atol": 2e-3}, torch.float64: {"rtol": 1e-9, "atol": 1e-9}}
@@ -34,7 +35,7 @@ def reference(patches, pose, pres, depth, size):
 @pytest.mark.parametrize("seed", range(4))
 def test_it_is_place_and_composite(seed, dtype):
     family, size = families(seed, dtype, lead=((2, 3), (5,), (1, 1, 2), (4,))[seed]), 6 + 3 * seed
-    found, expected = render.compose(*family, size=size), reference(*family, size)
+    found, expected = compose(*family, size=size), reference(*family, size)
     assert type(found.grad_fn).__name__ == "ComposeBackward"
     torch.testing.assert_close(found, expected, **TIGHT[dtype])
     towards = torch.randn_like(expected)
@@ -55,7 +56,7 @@ def test_boxes_that_are_empty_or_out_of_range(where, dtype):
         torch.full(shape, extent, dtype=dtype),
         torch.zeros(pres.shape, dtype=dtype),
     )
-    found, expected = (f(patches, pose, pres, depth, 8) for f in (render.compose, reference))
+    found, expected = (f(patches, pose, pres, depth, 8) for f in (compose, reference))
     torch.testing.assert_close(found, expected, **TIGHT[dtype])
     assert found.isfinite().all() and (found > 0).any() == (where == "the whole canvas and more")
     given = (patches, pres, depth)
@@ -66,7 +67,7 @@ def test_boxes_that_are_empty_or_out_of_range(where, dtype):
 def test_what_is_no_number_is_not_drawn():
     patches, pose, pres, depth = (t.detach() for t in families(1, torch.float64, lead=(1,)))
     pose[0, 0] = math.nan
-    found = render.compose(patches, pose, pres, depth, size=9)
+    found = compose(patches, pose, pres, depth, size=9)
     gone = pres.clone()
     gone[0, 0] = 0
     pose[0, 0] = torch.eye(2, 3, dtype=pose.dtype)
@@ -83,7 +84,7 @@ def test_its_gradient_is_that_of_differences():
     inverse = render.inverse(pose).detach().requires_grad_()
     opacity = (pres * (-depth).exp()).detach().requires_grad_()
     shown = torch.ones_like(pres, dtype=torch.bool)
-    function = lambda *given: canvas.Compose.apply(*given, shown, 5)
+    function = lambda *given: Compose.apply(*given, shown, 5)
     assert torch.autograd.gradcheck(function, (patches, inverse, pres, opacity), atol=1e-5)
     again = lambda p, q: function(patches.detach(), inverse.detach(), p, q)
     assert torch.autograd.gradgradcheck(again, (pres, opacity), atol=1e-5)
@@ -95,7 +96,7 @@ def test_absent_children_take_no_part_in_a_step():
         pres[..., 1:] = 0.0
     assert present_rows(pres) is not None
     family = (patches, pose, pres, depth)
-    found, expected = render.compose(*family, size=8), reference(*family, 8)
+    found, expected = compose(*family, size=8), reference(*family, 8)
     torch.testing.assert_close(found, expected)
     pairs = (torch.autograd.grad(t.square().sum(), family) for t in (found, expected))
     for a, b in zip(*pairs, strict=True):
@@ -109,16 +110,16 @@ def test_torch_does_what_is_not_compiled(case):
     if case == "two colours":
         family[0] = family[0][..., 1:, :, :]
     elif case == "mixed types":
-        assert not canvas.compilable(family[0], family[1].double())
+        assert not compilable(family[0], family[1].double())
         return
     elif case == "half":
-        assert not canvas.compilable(*(t.half() for t in family))
+        assert not compilable(*(t.half() for t in family))
         return
     if case == "vectorised":
         each = torch.func.vmap(lambda p, q: F.relu(render.place(p, q, 6)))(*family[:2])
         assert each.shape == (2, 3, 4, 6, 6)
-        seen = torch.func.vmap(lambda p: p * canvas.compilable(p))(family[0])
+        seen = torch.func.vmap(lambda p: p * compilable(p))(family[0])
         assert (seen == 0).all()
         return
-    assert not canvas.compilable(*family)
-    torch.testing.assert_close(render.compose(*family, size=6), reference(*family, 6))
+    assert not compilable(*family)
+    torch.testing.assert_close(compose(*family, size=6), reference(*family, 6))

@@ -222,11 +222,15 @@ def steps() -> list[str]:
         return []
     rows = json.loads(STEPS.read_text(encoding="utf-8"))
     revision = rows[0]["revision"]
-    lines = ["", "## CPU time of a training step", ""]
+    programs = " ".join(f"programs/{name}.py" for name in dict.fromkeys(r["program"] for r in rows))
+    lines = ["", "## CPU time of a training step", "", "```"]
     lines += [
-        f"`python -m analysis.benchmark --revision {revision} --json analysis/figures/steps.json`: the preset",
-        f"`quick`, one thread, this tree and revision `{revision}` by turns; medians, and the standard error",
-        "of the ratio. Shares are of the rate of a product of two matrices.",
+        f"python -m analysis.benchmark {programs} --revision {revision} --json analysis/figures/steps.json",
+        "```",
+        "",
+        f"The preset `quick`, one thread, this tree and revision `{revision}` by turns; medians, and the standard",
+        "error of the ratio. Shares are of the rate of a product of two matrices, by torch's count of what",
+        "convolutions multiply, which is too high for the gradients of grouped ones (ECON).",
         "",
         f"| program | weights | ms, `{revision}` | ms, now | ratio | share before | share now |",
         "|---|---|---|---|---|---|---|",

@@ -225,7 +225,8 @@ def steps() -> list[str]:
     programs = " ".join(f"programs/{name}.py" for name in dict.fromkeys(r["program"] for r in rows))
     lines = ["", "## CPU time of a training step", "", "```"]
     lines += [
-        f"python -m analysis.benchmark {programs} --revision {revision} --json analysis/figures/steps.json",
+        f"python -m analysis.benchmark {programs} --revision {revision} "
+        "--json analysis/figures/steps.json",
         "```",
         "",
         f"The preset `quick`, one thread, this tree and revision `{revision}` by turns; medians, and the standard",

@@ -10,6 +10,10 @@ of no arguments that trains one step on them. The two take turns, so a busy mach
 train.precision=bf16`` is the same program under another setting, in the same way. ``--scaling FILE.png`` draws
 the time of a step against batch, image size, nodes and levels, as far as the program has them.
 
+``--revision REV`` times the working tree beside another revision of it, by turns, on one thread of a CPU: CPU
+time per step at the first step and with the weights of the shipped run, the ratio with its error, and shares of
+the rate of a matrix product.
+
 On CUDA a step is replayed from a graph (`inference.machine.capture`) and timed beside one that is not: columns
 that begin with "eager". Phases, operations and Python's share are always those of an eager step.
 """
@@ -34,8 +38,8 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from analysis import plots
-from analysis.command import told, write_json
+from analysis import plots, revisions
+from analysis.command import aligned, told, write_json
 from analysis.evaluate import floats
 from analysis.gradients import Learner
 from inference.loading import imported
@@ -352,8 +356,25 @@ def parser() -> argparse.ArgumentParser:
         "--cpu-time", action="store_true", help="of this process: for a machine with other work"
     )
     a.add_argument("--scaling", type=Path, metavar="FILE.png", help="vary what can be varied, too")
+    a.add_argument("--revision", metavar="REV", help="another revision, to time by turns")
     a.add_argument("--json", type=Path, metavar="FILE", help="a list of rows, a row a program")
     return a
+
+
+def by_turns(
+    revision: str, programs: Sequence[str], options: dict[str, Any], target: Path | None
+) -> None:
+    """Print rows against another revision, and write them to a file, as they come.
+
+    Args:
+        options: those of a `Run`.
+        target: the file, or None.
+    """
+    rows = []
+    for row in revisions.rows(revision, programs, options):
+        rows.append({"revision": revision, **row})
+        print(aligned([row]), flush=True)
+        write_json(target, rows)
 
 
 @told
@@ -361,6 +382,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
     options = vars(parser().parse_args(arguments))
     names = ("programs", "threads", "against", "beside", "cpu_time", "scaling", "json")
+    if revision := options.pop("revision"):
+        chosen = {k: v for k, v in options.items() if k not in (*names, "device")}
+        chosen["set"] = tuple(chosen["set"])
+        by_turns(revision, options["programs"], chosen, options["json"])
+        return
     programs, threads, against, beside, own, figure, target = map(options.pop, names)
     clock = time.process_time if own else time.perf_counter
     if threads:

@@ -11,6 +11,7 @@ what other libraries have. A test holds that all are current.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -34,6 +35,8 @@ RESULTS = ROOT / "analysis" / "RESULTS.md"
 README = ROOT / "README.md"
 ESTIMATORS = ROOT / "inference" / "README.md"
 FIELD = ROOT / "inference" / "estimators" / "README.md"
+STEPS = ROOT / "analysis" / "figures" / "steps.json"
+"""CPU time of steps against another revision: ``analysis.benchmark --revision REV --json`` this file."""
 BEGIN = "<!-- results: written by python -m analysis.results -->"
 BEGIN_FIELD = "<!-- field: written by python -m analysis.results -->"
 BEGIN_ESTIMATORS = "<!-- estimators: written by python -m analysis.results -->"
@@ -214,8 +217,38 @@ def render(runs: list[Shipped] | None = None) -> str:
         own = [run for run in runs if run.program == program]
         lines += ["", f"## {program}"]
         lines += [line for run in own for line in section(run)] or ["", "No run ships."]
-    lines += studies.render()
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *studies.render(), *steps()]) + "\n"
+
+
+def steps() -> list[str]:
+    """Lines with the CPU time of training steps, before and after; none where it was not measured."""
+    if not STEPS.is_file():
+        return []
+    rows = json.loads(STEPS.read_text(encoding="utf-8"))
+    revision = rows[0]["revision"]
+    programs = " ".join(f"programs/{name}.py" for name in dict.fromkeys(r["program"] for r in rows))
+    lines = ["", "## CPU time of a training step", "", "```"]
+    lines += [
+        f"python -m analysis.benchmark {programs} --revision {revision} "
+        "--json analysis/figures/steps.json",
+        "```",
+        "",
+        f"The preset `quick`, one thread, this tree and revision `{revision}` by turns; medians,",
+        "and the standard error of the ratio. Shares are of the rate of a product of two matrices, by",
+        "torch's count of what convolutions multiply, which is too high for the gradients of grouped",
+        "ones (ECON).",
+        "",
+        f"| program | weights | ms, `{revision}` | ms, now | ratio | share before | share now |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    return lines + [_step(row) for row in rows]
+
+
+def _step(row: Mapping[str, Any]) -> str:
+    ratio = f"{row['ratio']:.3f} ± {row['error']:.3f}"
+    times = f"{row['ms before']:.0f} | {row['ms now']:.0f} | {ratio}"
+    shares = f"{percent(row['share before'])} | {percent(row['share now'])}"
+    return f"| {row['program']} | {row['at']} | {times} | {shares} |"
 
 
 def section(run: Shipped) -> list[str]:

@@ -18,7 +18,6 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from programs.blocks.config import given
-from programs.blocks.flows import dequantised
 from programs.denf import Program
 
 
@@ -37,7 +36,7 @@ class Guide(PyroModule):
         p, number = self.program, images.shape[0]
         with pyro.plate("batch", number, dim=-2):
             noise = pyro.sample("z_noise", p.rounding(number))
-            parts = p.infer(dequantised(images.unsqueeze(-4), noise).squeeze(-4))
+            parts = p.hand(images, noise)
             with pyro.plate("cells", self.config.side**2, dim=-1):
                 pyro.sample("z_pres", dist.Bernoulli(logits=p.presence + parts.logit))
             pyro.sample("z_bg", p.jitter(number))

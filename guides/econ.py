@@ -102,8 +102,8 @@ class Rows(NamedTuple):
     """(N, C, S, S)"""
     scope: Tensor
     """(N, S, S)"""
-    cat: Tensor
-    """(N, K) one-hot"""
+    cat: Tensor | None
+    """(N, K) one-hot, or None: N / K rows of the first expert, then those of the next"""
     embedding: Tensor | None
     """(N, E, S, S) φ_k of the pixels, or None to attend to the whole scope"""
 
@@ -201,7 +201,7 @@ class Guide(PyroModule):
         cost = rows.scope * (self.config.appearance * region * errors + kl)
         gain = rows.scope * region * rest
         cost, gain = ((t.sum((-2, -1)) + LITTLE).log() for t in (cost, gain))
-        cost = (cost - gain).view(-1, self.config.experts)
+        cost = (cost - gain).view(self.config.experts, -1).T
         return cost, *(best_of(cost, t.detach()) for t in (region, shape.sigmoid()))
 
     @torch.no_grad()
@@ -210,29 +210,27 @@ class Guide(PyroModule):
         rows = self.for_each_expert(images, torch.ones_like(images[:, 0]), True)
         loc, _ = self.encoder(rows.images, rows.scope, rows.cat)
         errors, _ = self.errors(rows.images, loc, rows.cat)
-        return best_of(errors.sum((-2, -1)).view(len(images), -1), errors)
+        return best_of(errors.sum((-2, -1)).view(-1, len(images)).T, errors)
 
     def for_each_expert(self, images: Tensor, scope: Tensor, last: bool) -> Rows:
-        """K rows per image."""
-        cat = torch.eye(self.config.experts, dtype=images.dtype, device=images.device)
-        cat = cat.repeat(len(images), 1)
+        """K rows an image: all images for each expert."""
         images, scope = self.each(images), self.each(scope)
-        return Rows(images, scope, cat, None if last else self.attention(images, scope, cat))
+        return Rows(images, scope, None, None if last else self.attention(images, scope, None))
 
     def each(self, of_images: Tensor) -> Tensor:
-        """(B, …) -> (B K, …)."""
-        return of_images.repeat_interleave(self.config.experts, 0)
+        """(B, …) -> (K B, …)."""
+        return of_images.repeat(self.config.experts, *[1] * (of_images.ndim - 1))
 
-    def errors(self, images: Tensor, z: Tensor, cat: Tensor) -> tuple[Tensor, Tensor]:
+    def errors(self, images: Tensor, z: Tensor, cat: Tensor | None) -> tuple[Tensor, Tensor]:
         """(N, S, S) (x - μ)² / 2σ², and logits of the shapes (N, S, S)."""
         colours, shape = self.program.decoder(z, cat)
         return (images - colours).square().sum(1) / (2 * self.program.sigma**2), shape
 
 
 def best_of(cost: Tensor, rows: Tensor) -> Tensor:
-    """(B, S, S) the row of each image with the lowest cost (B, K), from rows (B K, S, S)."""
-    best = F.one_hot(cost.argmin(1), cost.shape[1])
-    return (best[..., None, None] * rows.unflatten(0, cost.shape)).sum(1)
+    """Of rows (K B, S, S), of every image that whose cost (B, K) is the lowest: (B, S, S)."""
+    best = cost.argmin(1)
+    return rows.unflatten(0, cost.T.shape)[best, torch.arange(len(best), device=best.device)]
 
 
 class Encoder(nn.Module):
@@ -257,8 +255,8 @@ class Encoder(nn.Module):
         self.hidden = ExpertLinear(c.experts, pixels * c.features, c.hidden)
         self.out = ExpertLinear(c.experts, c.hidden, 2 * c.latents)
 
-    def forward(self, images: Tensor, region: Tensor, cat: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C, S, S), (N, S, S), (N, K) -> two (N, L)."""
+    def forward(self, images: Tensor, region: Tensor, cat: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(N, C, S, S), (N, S, S), experts -> two (N, L)."""
         region = region.unsqueeze(1)
         centre = (region * self.grid).sum((-2, -1)) / region.sum((-2, -1)).clamp(min=1)
         seen = torch.cat([images * region, region], 1)
@@ -298,14 +296,20 @@ class Attention(nn.Module):
         self.reach = nn.Parameter(torch.full((number, 1), REACH))
         self.register_buffer("grid", pixel_axes(c.size), persistent=False)
 
-    def near(self, embedding: Tensor, seed: Tensor, cat: Tensor) -> Tensor:
-        """Logits of attention (N, S, S), from embeddings (N, E, S, S), seeds (N,) and classes (N, K)."""
+    def near(self, embedding: Tensor, seed: Tensor, cat: Tensor | None) -> Tensor:
+        """Logits of what is attended to (N, S, S), from (N, E, S, S), (N,) and experts."""
         at = embedding.flatten(2).gather(2, seed[:, None, None].expand(-1, EMBEDDING, 1))
         distance = (embedding - at.unsqueeze(-1)).square().sum(1)
-        return (cat @ self.reach).unsqueeze(-1) - distance
+        experts = len(self.reach)
+        each = (
+            self.reach.repeat_interleave(len(seed) // experts, 0)
+            if cat is None
+            else cat @ self.reach
+        )
+        return each.unsqueeze(-1) - distance
 
-    def forward(self, images: Tensor, scope: Tensor, cat: Tensor) -> Tensor:
-        """(N, C, S, S), (N, S, S), (N, K) -> (N, E, S, S)."""
+    def forward(self, images: Tensor, scope: Tensor, cat: Tensor | None) -> Tensor:
+        """(N, C, S, S), (N, S, S), experts -> (N, E, S, S)."""
         log_scope = scope.clamp(min=1e-3).log().unsqueeze(1)
         x, skipped = F.pixel_unshuffle(torch.cat([images, log_scope], 1), self.patch), []
         for i, block in enumerate(self.down):

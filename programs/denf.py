@@ -69,6 +69,7 @@ from programs.blocks.flows import (
     Affine,
     Coupling,
     Gated,
+    Handed,
     Quantised,
     Rounding,
     Split,
@@ -180,6 +181,7 @@ class Program(PyroModule):
         self.register_buffer("present", torch.tensor(present).T)
         self.register_buffer("absent", torch.tensor(absent).T)
         self.layers = layers(c)
+        self.handed = Handed()
 
     def forward(self, images: Tensor | None = None, batch: int = 1) -> Scene:
         """Run the process.
@@ -197,6 +199,8 @@ class Program(PyroModule):
             jitter = pyro.sample("z_bg", self.jitter(batch))
             pixels = Quantised(self.flow(pres), noise)
             seen = None if images is None else images.unsqueeze(-4)
+            if known := self.handed.take((images, noise), self.parameters()):
+                pixels.adopt(seen, *known)
             z = pixels.latents(pyro.sample("images", pixels, obs=seen))
         return self.scene(z.squeeze(-4), pres, jitter.squeeze(-4))
 
@@ -226,6 +230,13 @@ class Program(PyroModule):
     def infer(self, x: Tensor) -> Parts:
         """f⁻¹ of dequantised images (..., 3, H, W)."""
         return Parts(*self.layers(x)[0].split(self.config.widths, -3))
+
+    def hand(self, images: Tensor, noise: Tensor) -> Parts:
+        """f⁻¹ of images (B, 3, H, W) and of what rounding took; a `forward` of both takes it over."""
+        numbers = dequantised(images.unsqueeze(-4), noise)
+        found = self.layers(numbers)
+        self.handed.give((images, noise), self.parameters(), (numbers, *found))
+        return Parts(*found[0].squeeze(-4).split(self.config.widths, -3))
 
     def evidence(self, images: Tensor) -> Tensor:
         """(B,) log p(x) in nats, presence summed out exactly, with one draw of the dequantisation noise."""

@@ -31,7 +31,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import accumulate, pairwise
 from operator import mul
 from typing import ClassVar, NamedTuple
@@ -44,6 +43,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from programs.blocks import render
+from programs.blocks.compose import compose
 from programs.blocks.config import check_learned, check_positive
 from programs.blocks.distributions import (
     PixelMixture,
@@ -270,13 +270,12 @@ class Program(PyroModule):
         sizes = (self.config.size, *self.config.crops)
         for level in range(len(levels), 0, -1):
             node = levels[level - 1]
-            draw = partial(render.place, size=sizes[level - 1])
-            placed = where_present(node.pres, draw, patch, node.pose)
-            placed, pres, depth = (
-                t.unflatten(node.pres.ndim - 1, (-1, self.config.children[level - 1]))
-                for t in (placed, node.pres, node.depth)
+            family = (-1, self.config.children[level - 1])
+            children = (
+                t.unflatten(node.pres.ndim - 1, family)
+                for t in (patch, node.pose, node.pres, node.depth)
             )
-            patch = render.composite(placed, pres, depth)
+            patch = compose(*children, size=sizes[level - 1])
             patches.insert(0, patch)
         colours, mask = patches[0].split([3, 1], -3)
         mask = mask.clamp(max=1)  # a convex sum of masks may exceed 1 by a rounding

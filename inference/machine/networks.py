@@ -1,8 +1,8 @@
 """How the networks of a program and its guide compute: precision, memory layout, compilation.
 
-A network is a submodule whose class is torch's own (`nn.Sequential`, `nn.Linear`, `nn.Conv2d`, …), has
-parameters, and lies in no other network. Computations of programs themselves (likelihoods, KLs, rendering)
-do not change, and neither do checkpoints, so a run can continue under other settings.
+A network is a submodule whose class is torch's own (`nn.Sequential`, `nn.Linear`, `nn.Conv2d`, …) or a kind of
+`nn.Sequential`, has parameters, and lies in no other network. Computations of programs themselves (likelihoods,
+KLs, rendering) do not change, and neither do checkpoints, so a run can continue under other settings.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def check(precision: str, layout: str) -> None:
 
 def find(module: nn.Module) -> Iterator[nn.Module]:
     """The networks in a module."""
-    own = type(module).__module__.startswith("torch.nn.")
+    own = type(module).__module__.startswith("torch.nn.") or isinstance(module, nn.Sequential)
     if own and isinstance(module, SEVERAL):
         return
     if own and not isinstance(module, LISTS):

@@ -22,6 +22,7 @@ from torch.distributions import kl_divergence
 
 from inference.objectives.penalties import Penalty
 from inference.objectives.priors import Prior
+from inference.objectives.unrecorded import unrecorded
 from programs.scene import Scene
 
 
@@ -120,10 +121,10 @@ class Objective:
         with ExitStack() as stack:
             if self.weights:
                 stack.enter_context(Weigh(self.weights))
-            guide_trace = poutine.trace(guide).get_trace(*args)
+            guide_trace = poutine.trace(unrecorded(guide)).get_trace(*args)
             if self.auxiliary:
                 stack.enter_context(AuxiliaryKL(self.auxiliary, guide_trace))
-            replayed = poutine.replay(program, trace=guide_trace)
+            replayed = poutine.replay(unrecorded(program), trace=guide_trace)
             if self.penalties:
                 replayed = penalised(replayed, self.penalties)
             program_trace = poutine.trace(replayed).get_trace(*args)

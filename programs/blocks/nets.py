@@ -5,6 +5,7 @@ Shape legend: C channels, H x W pixels, D features.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -29,6 +30,16 @@ FEW = 0.1
 """Share of absent nodes below which skipping them costs more time than it saves."""
 
 
+def present_rows(exists: Tensor) -> Tensor | None:
+    """Indices of the nodes that `where_present` computes, of those that exist (...) so much; None for all."""
+    if exists.device.type != "cpu" or not torch.is_grad_enabled():
+        return None
+    present = exists.detach().flatten() > ABSENT
+    present[0] = True  # not every network takes an empty batch
+    rows = present.nonzero().squeeze(-1)
+    return None if len(rows) > (1 - FEW) * exists.numel() else rows
+
+
 def where_present(exists: Tensor, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """function(*inputs), computed only for existing nodes if that saves time; zeros for the others.
 
@@ -40,12 +51,8 @@ def where_present(exists: Tensor, function: Callable[..., Tensor], *inputs: Tens
         exists: (...) presence, hard or relaxed.
         inputs: (..., *S), with the same leading dimensions.
     """
-    if exists.device.type != "cpu" or not torch.is_grad_enabled():
-        return function(*inputs)
-    present = exists.detach().flatten() > ABSENT
-    present[0] = True  # not every network takes an empty batch
-    rows = present.nonzero().squeeze(-1)
-    if len(rows) > (1 - FEW) * exists.numel():
+    rows = present_rows(exists)
+    if rows is None:
         return function(*inputs)
     found = function(*(x.flatten(0, exists.ndim - 1)[rows] for x in inputs))
     everyone = found.new_zeros(exists.numel(), *found.shape[1:])
@@ -86,6 +93,53 @@ class ConvEncoder(nn.Module):
         return self.layers(x.reshape(-1, *x.shape[-3:])).unflatten(0, x.shape[:-3])
 
 
+class LateShuffle(nn.Sequential):
+    """Layers that end with (pixel shuffle by 2, group normalisation,) CELU and a convolution of 3x3.
+
+    On a CPU the shuffle comes last: the same function, at a quarter of the resolution with four times the
+    channels. A convolution of 8 channels to 4 takes a third of the time there, with its gradient.
+    """
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__(*layers)
+        self.register_buffer("spread", _spread(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, outputs, size, size)."""
+        if len(self) < 4 or 4 * self[-1].out_channels >= LANES or x.device.type != "cpu":
+            return super().forward(x)
+        *first, shuffle, norm, activation, last = self
+        for layer in first:
+            x = layer(x)
+        scale, shift, bias = (t.repeat_interleave(4) for t in (norm.weight, norm.bias, last.bias))
+        x = activation(F.group_norm(x, norm.num_groups, scale, shift, norm.eps))
+        return shuffle(F.conv2d(x, self.weight(last.weight), bias, padding=1))
+
+    def weight(self, weight: Tensor) -> Tensor:
+        """(4 O, 4 I, 3, 3) of the convolution before the shuffle, from that after it (O, I, 3, 3)."""
+        outputs, inputs = weight.shape[:2]
+        wide = (weight.flatten(2) @ self.spread).view(outputs, inputs, 4, 4, 3, 3)
+        return wide.transpose(1, 2).reshape(4 * outputs, 4 * inputs, 3, 3)
+
+
+LANES = 64
+"""Channels above which a convolution on a CPU wastes nothing."""
+
+
+def _spread() -> Tensor:
+    """(9, 4 · 4 · 9) which entry of a 3x3 kernel acts from a pixel of one 2x2 block to one of a neighbour.
+
+    Axes of the second dimension: the output's place in its block, the input's, the neighbour of 3x3.
+    """
+    line = torch.zeros(3, 2, 2, 3)  # entry, output's place, input's place, neighbour
+    for to, source, step in itertools.product((0, 1), (0, 1), (-1, 0, 1)):
+        entry = 2 * step + source - to + 1
+        if 0 <= entry < 3:
+            line[entry, to, source, step + 1] = 1
+    both = torch.einsum("apqd,brse->abprqsde", line, line)
+    return both.reshape(9, -1)
+
+
 class SubpixelDecoder(nn.Module):
     """A small picture from a vector: a linear seed of 4x4, then sub-pixel convolutions (Shi et al., 2016).
 
@@ -112,7 +166,7 @@ class SubpixelDecoder(nn.Module):
             ]
             layers.append(nn.GroupNorm(groups(width), width))
             channels = width
-        self.layers = nn.Sequential(
+        self.layers = LateShuffle(
             *layers, nn.CELU(inplace=True), nn.Conv2d(channels, outputs, 3, padding=1)
         )
 

@@ -155,10 +155,17 @@ def composite(patches: Tensor, pres: Tensor, depth: Tensor) -> Tensor:
     """
     if has_torch_function((patches, pres, depth)):  # tensors that carry their origins
         return handle_torch_function(composite, (patches, pres, depth), patches, pres, depth)
-    # eq. 22 is a ratio: counting depth from the nearest that is present changes nothing, and the 1e-8
-    # in `_Over`, which stands for "nobody is here", then never outweighs somebody far away
+    return _Over.apply(patches, pres, opacity(pres, depth))
+
+
+def opacity(pres: Tensor, depth: Tensor) -> Tensor:
+    """(..., K) factors of the masks in eq. 22, of presence and depth (..., K).
+
+    The equation is a ratio: counting depth from the nearest that is present changes nothing, and the 1e-8
+    in `_Over`, which stands for "nobody is here", then never outweighs somebody far away.
+    """
     nearest = (depth - pres.clamp(min=1e-12).log()).detach().amin(-1, keepdim=True)
-    return _Over.apply(patches, pres, pres * (nearest - depth).exp())
+    return pres * (nearest - depth).exp()
 
 
 class _Over(torch.autograd.Function):

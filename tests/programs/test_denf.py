@@ -1,5 +1,6 @@
 """DeNF: its density is one, its terms are the paper's, and what it takes apart it puts together again."""
 
+import copy
 import dataclasses
 import math
 
@@ -30,7 +31,7 @@ from inference.runs import open_run
 from programs import denf
 from programs.blocks import render
 from programs.blocks.boxes import suppressed
-from programs.blocks.flows import dequantised
+from programs.blocks.flows import Handed, dequantised
 from programs.denf import VARIANTS, Config, moments
 from programs.scene import Scene
 from programs.worlds import clevr6
@@ -178,13 +179,34 @@ def test_a_draw_is_shown_by_its_own_latents():
     assert (torch.cat(clamped, -3) - z).abs().max() > 0.1
 
 
-def test_a_step_inverts_the_flow_twice():
-    """Once in the guide and once in the program, which scores the latents that it shows."""
+def test_a_step_inverts_the_flow_once():
+    """In the guide; the program scores and shows the latents that it is handed, with the same gradient."""
     program, guide = build()
-    calls = []
+    calls, x = [], torch.rand(2, 3, 16, 16)
     program.layers.register_forward_hook(lambda *_: calls.append(1))
-    Objective().traces(program, guide, torch.rand(2, 3, 16, 16))[0].compute_log_prob()
-    assert len(calls) == 2
+    traces = Objective().traces(program, guide, x)
+    once = traces[0].log_prob_sum()
+    assert len(calls) == 1
+    again = poutine.trace(poutine.replay(program, trace=traces[1])).get_trace(x).log_prob_sum()
+    assert len(calls) == 2  # what was handed on has been taken
+    torch.testing.assert_close(once, again)
+    weights = list(program.layers.parameters())
+    for a, b in zip(*(torch.autograd.grad(total, weights) for total in (once, again)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("change", ["nothing", "inputs", "parameters", "gradients"])
+def test_latents_are_handed_on_for_the_same_inputs_and_parameters_only(change):
+    weight, x, handed = torch.zeros(2, requires_grad=True), torch.rand(3), Handed()
+    handed.give((x,), [weight], (x + 1,))
+    with torch.no_grad():
+        if change == "parameters":
+            weight.add_(1)
+    with torch.set_grad_enabled(change != "gradients"):
+        found = handed.take((x.clone() if change == "inputs" else x,), [weight])
+    assert (found is not None) == (change == "nothing")
+    assert handed.take((x,), [weight]) is None
+    assert copy.deepcopy(handed).given is None
 
 
 def test_boxes_are_placed_by_the_spatial_transformer():

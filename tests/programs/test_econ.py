@@ -409,7 +409,7 @@ def test_what_counts_is_what_a_nat_costs_that_is_explained(appearance):
     cost, region, shape = guide.judge(rows, guide.each(rest), seed)
     for b, k in itertools.product(range(2), range(4)):
         cat = F.one_hot(torch.tensor([k]), 4).float()
-        alone = Rows(x[b : b + 1], scope[b : b + 1], cat, rows.embedding[4 * b + k][None])
+        alone = Rows(x[b : b + 1], scope[b : b + 1], cat, rows.embedding[k * len(x) + b][None])
         attended, (loc, _) = guide.explain(alone, seed[b : b + 1])
         colours, logits = program.decoder(loc, cat)
         a, m = (t[0].sigmoid().double() for t in (attended, logits))
@@ -465,6 +465,15 @@ def test_a_row_goes_through_its_experts_own_convolution():
     linear, flat = ExpertLinear(3, 7, 2), torch.randn(4, 7)
     whole = linear.all(flat).view(4, 3, 2)
     torch.testing.assert_close(linear(flat, cat), whole[range(4), (2, 0, 2, 1)])
+
+
+def test_rows_of_one_expert_after_another_go_through_the_same_networks():
+    cat, x = F.one_hot(torch.tensor([0, 0, 1, 1, 2, 2]), 3).float(), torch.randn(6, 5, 6, 6)
+    for kernel, stride in ((3, 1), (3, 2), (1, 1)):
+        conv = ExpertConv(3, 5, 4, kernel, stride)
+        torch.testing.assert_close(conv(x, None), conv(x, cat), rtol=1e-4, atol=1e-5)
+    linear, flat = ExpertLinear(3, 7, 2), torch.randn(6, 7)
+    torch.testing.assert_close(linear(flat, None), linear(flat, cat))
 
 
 def test_layered_pixels_are_gaussian_where_regions_are_binary_and_linear_between():

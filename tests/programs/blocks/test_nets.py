@@ -1,5 +1,6 @@
 """Networks: absent nodes are left out."""
 
+import pytest
 import torch
 
 from programs.blocks import nets
@@ -19,3 +20,23 @@ def test_absent_nodes_are_computed_only_without_gradients():
         torch.testing.assert_close(nets.where_present(exists, double, x), 2 * x)
     nets.where_present(torch.zeros(2, 3), double, x)  # nobody at all
     assert seen == [2, 6, 1]
+
+
+@pytest.mark.parametrize(
+    "size, channels, outputs", [(16, 32, 4), (8, 32, 4), (32, 64, 2), (4, 16, 4)]
+)
+def test_a_shuffle_after_the_last_convolution_is_the_same_function(size, channels, outputs):
+    torch.manual_seed(0)
+    decoder = nets.SubpixelDecoder(6, size, channels, outputs).double()
+    for weight in decoder.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    z = torch.randn(2, 3, 6, dtype=torch.double)
+    seed = decoder.seed(z.flatten(0, 1)).unflatten(-1, (-1, 4, 4))
+    plain = torch.nn.Sequential.forward(decoder.layers, seed).unflatten(0, (2, 3))
+    found = decoder(z)
+    torch.testing.assert_close(found, plain)
+    weights = list(decoder.parameters())
+    pairs = (torch.autograd.grad(y.square().sum(), weights) for y in (found, plain))
+    for a, b in zip(*pairs, strict=True):
+        torch.testing.assert_close(a, b)
+    assert not any("spread" in name for name in decoder.state_dict())

@@ -149,6 +149,8 @@ class SumAndSample(Score):
     def surrogate(self, site: Site) -> Tensor:
         """Where K is the number of values, all of them are summed over."""
         log_q = site.logits.log_softmax(-1)
+        if log_q.shape[-1] == 1:  # there is nothing to choose
+            return torch.zeros_like(log_q[..., 0])
         at, k = log_q.detach(), min(self.number, log_q.shape[-1])
         likely = at.topk(k - 1, -1).indices
         taken = torch.zeros_like(at).scatter(-1, likely, 1.0)

@@ -140,7 +140,7 @@ def test_figures_of_checks(tmp_path):
 
 def test_too_few_draws_for_k_hat_are_said_so(tmp_path):
     program, guide = build("air", "air")
-    page, data = report.Page("x"), SimpleNamespace(labels=None, description={})
+    page, data = report.Page("x"), SimpleNamespace(known=False, description={})
     x = images(2, program)
     report.posterior(page, program, guide, x, data, 4, tmp_path / "p.nc", {"command": "none"})
     assert "4 draws of each image are too few for k-hat" in "".join(page.parts)

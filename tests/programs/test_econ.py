@@ -428,7 +428,7 @@ def test_the_rest_is_what_the_best_expert_alone_does_not_explain():
     x = torch.rand(3, 3, 16, 16)
     squares = torch.rand(3, 4, 16, 16)
     squares[range(3), (1, 3, 0)] *= 0.5
-    guide.errors = lambda *_: (squares.flatten(0, 1), None)
+    guide.errors = lambda *_: (squares.transpose(0, 1).flatten(0, 1), None)  # rows by expert
     assert torch.equal(guide.rest(x), squares[range(3), (1, 3, 0)])
 
 

@@ -115,7 +115,7 @@ def test_unknown_papers_and_items_are_named(capsys):
     assert main(["iclr"]) == 2
     assert "unknown paper 'iclr'; known are air, denf" in capsys.readouterr().err
     assert main(["gsgn", "table0"]) == 2
-    assert "unknown item of gsgn 'table0'; known are" in capsys.readouterr().err
+    assert "unknown item of gsgn 'table0', did you mean table10? known" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("paper", it.PAPERS)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from inference.images import stored
 from inference.images import worlds as data
 from inference.images.dataset import generator_of
 from inference.images.worlds import world_dataset
@@ -117,7 +118,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(monkeypatch):
         (folder / "images.npy").write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(data, "_write", full)
+    monkeypatch.setattr(stored, "_write", full)
     with pytest.raises(ValueError, match=r"No space left on device; set SCENE_PROGRAMS_CACHE"):
         world_dataset("shapes2d", 8, "train", 0, SMALL)
     assert list(data.cache().iterdir()) == []
@@ -125,7 +126,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(monkeypatch):
 
 def test_another_process_may_finish_the_same_set_first(monkeypatch):
     """As under torchrun, where every rank asks for it."""
-    write, others = data._write, []
+    write, others = stored._write, []
 
     def slow(folder, *rest):
         write(folder, *rest)
@@ -133,7 +134,7 @@ def test_another_process_may_finish_the_same_set_first(monkeypatch):
             others.append(None)
             others[0] = world_dataset("shapes2d", 8, "train", 0, SMALL)
 
-    monkeypatch.setattr(data, "_write", slow)
+    monkeypatch.setattr(stored, "_write", slow)
     own = world_dataset("shapes2d", 8, "train", 0, SMALL)
     assert torch.equal(own.images, others[0].images)
     assert len(list(data.cache().iterdir())) == 1

@@ -74,11 +74,18 @@ GSGN_QUICK = Recipe(
 
 GSGN_LONG = replace(
     GSGN_QUICK,
-    steps=14_000,
+    steps=18_000,
     scenes=64_000,
     schedules={
         **GSGN_QUICK.schedules,
-        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=1400, hold=6500),
+        "learning_rate": Points(
+            (
+                *((0, 1e-5), (100, 1e-3), (6600, 1e-3), (14_000, 2.6e-5)),
+                *((14_100, 2e-4), (15_000, 2e-4), (18_000, 1e-5)),
+            )
+        ),
+        # differs: parts cost more in the end, or some are drawn twice
+        "weight.aux/z_pres_2": Points(((14_000, 1.0), (14_400, 1.5))),
     },
     evaluate_every=1000,
 )

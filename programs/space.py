@@ -252,16 +252,20 @@ class Program(PyroModule):
         """The sampled cells as a Scene of one level."""
         root = torch.zeros_like(cells.pres, dtype=torch.long)
         nodes = Nodes(cells.pres, cells.pose, cells.depth, root, patch=glimpses)
-        opacity = pixels.log_weights[..., :1, :, :].exp().squeeze(-4)
-        return Scene(pixels.mean.squeeze(-4), (nodes,), background.mean.squeeze(-4), opacity)
+        image, behind = pixels.mean.squeeze(-4), background.mean.squeeze(-4)
+        return Scene(image, (nodes,), behind, _opacity(pixels))
 
     def redraw(self, scene: Scene) -> Scene:
         """The image of a Scene, perhaps an edited one, from its patches, poses and presences."""
         nodes, behind = scene.objects, scene.background[:, None, None]
         one = Background(behind, torch.zeros_like(behind[..., 0, :, :]))
         pixels = self.render(nodes.patch, nodes.pres, nodes.pose, nodes.depth, one)
-        opacity = pixels.log_weights[..., :1, :, :].exp().squeeze(1)
-        return replace(scene, image=pixels.mean.squeeze(1), opacity=opacity)
+        return replace(scene, image=pixels.mean.squeeze(1), opacity=_opacity(pixels))
+
+
+def _opacity(pixels: PixelMixture) -> Tensor:
+    """(B, 1, H, W) weight of the foreground, from the mixture of (B, 1) images."""
+    return pixels.log_weights[..., :1, :, :].exp().squeeze(-4)
 
 
 class Segments(nn.Module):

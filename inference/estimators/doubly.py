@@ -71,17 +71,21 @@ class DReG(Listed):
         return (loss + path + scores) / self.groups, self.terms(twice.traces, self.groups)
 
 
-class DoublyVIMCO(Bound):
-    """`VIMCO` with doubly reparametrised gradients."""
-
-    summary: ClassVar[str] = "vimco, Gaussians doubly reparametrised (DReG; Tucker et al., 2019)"
-    bias: ClassVar[str] = "none, of the bound on K samples"
-    runs: ClassVar[str] = "K"
+class Doubly(Bound):
+    """Abstract: a bound on doubly reparametrised samples, without methods at discrete sites."""
 
     def prepare(self, program: Callable, guide: Callable, images: Tensor) -> None:
         """As `Bound`; every continuous site needs a density."""
         super().prepare(program, guide, images)
         check_densities(guide, images)
+
+
+class DoublyVIMCO(Doubly):
+    """`VIMCO` with doubly reparametrised gradients."""
+
+    summary: ClassVar[str] = "vimco, Gaussians doubly reparametrised (DReG; Tucker et al., 2019)"
+    bias: ClassVar[str] = "none, of the bound on K samples"
+    runs: ClassVar[str] = "K"
 
     def forward(
         self, program: Callable, guide: Callable, images: Tensor, objective: Objective
@@ -95,17 +99,12 @@ class DoublyVIMCO(Bound):
         return loss + path - (signal * score).sum(), self.terms(twice.traces)
 
 
-class DoublyRWS(Bound):
+class DoublyRWS(Doubly):
     """`RWS`, whose guide learns of Gaussians by Σ_k (w̃_k² - w̃_k) ∇_Z log w_k · ∂Z (section 5)."""
 
     summary: ClassVar[str] = "rws, Gaussians doubly reparametrised (DReG; Tucker et al., 2019)"
     bias: ClassVar[str] = "that of rws"
     runs: ClassVar[str] = "K"
-
-    def prepare(self, program: Callable, guide: Callable, images: Tensor) -> None:
-        """As `Bound`; every continuous site needs a density."""
-        super().prepare(program, guide, images)
-        check_densities(guide, images)
 
     def forward(
         self, program: Callable, guide: Callable, images: Tensor, objective: Objective

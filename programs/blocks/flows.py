@@ -66,11 +66,10 @@ class Residual(nn.Module):
         hidden = F.leaky_relu(self.first(x), 0.2)
         hidden = F.leaky_relu(self.second(hidden), 0.2)
         both = torch.cat([x, hidden], -3)
-        if (
-            x.device.type == "cpu"
-        ):  # where 17 channels to 2 take half the time if channels lie together
-            return self.last(both.contiguous(memory_format=torch.channels_last)).contiguous()
-        return self.last(both)
+        if x.device.type != "cpu":
+            return self.last(both)
+        # 17 channels to 2 take half the time if channels lie together
+        return self.last(both.contiguous(memory_format=torch.channels_last)).contiguous()
 
 
 class Coupling(nn.Module):

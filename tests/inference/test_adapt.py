@@ -2,38 +2,22 @@
 
 import json
 import shutil
-from pathlib import Path
 
-import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from PIL import Image
+from classic import make_pictures, train
 
 from analysis.posterior import khat
 from analysis.posterior.draws import most_likely
 from inference.adapt import Names, find_names
 from inference.runs import open_run
-from inference.svi import main
-
-GALLERY = Path(__file__).parent.parent / "gallery"
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    for i in range(20):
-        pixels = np.random.default_rng(i).integers(0, 256, (18, 16, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{i:02}.png")
-    return folder
-
-
-def train(name, pictures, out, *more):
-    pyro.clear_param_store()
-    options = ["--images", str(pictures), "--set", "world.size=16", "--batch", "8", "--steps", "6"]
-    file = str(GALLERY / f"{name}.py")
-    return main([file, *options, "--out", str(out), "--device", "cpu", *more])
+    return make_pictures(tmp_path_factory.mktemp("pictures"))
 
 
 def test_a_file_of_ones_own_called_as_a_program_has_no_recipe_of_it(pictures, tmp_path):

@@ -2,21 +2,17 @@
 
 import json
 import re
-from pathlib import Path
 
 import numpy as np
-import pyro
 import pytest
 import torch
-from PIL import Image
+from classic import GALLERY, make_pictures, train
 
 from analysis import report
 from analysis.posterior import log_weights, samples
 from analysis.posterior.to_arviz import to_inference_data
 from inference.runs import open_run
-from inference.svi import main
 
-GALLERY = Path(__file__).parent.parent / "gallery"
 MODELS = sorted(path.stem for path in GALLERY.glob("*.py"))
 ESTIMATORS = {"enumerated": "enumerate", "baselines": "tracegraph", "factors": "nvil"}
 """Of those that cannot be trained by the default."""
@@ -47,22 +43,12 @@ REPORTED = ("autonormal", "cvae", "steps")
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    for i in range(20):
-        pixels = np.random.default_rng(i).integers(0, 256, (18, 16, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{i:02}.png")
-    return folder
-
-
-def train(file, pictures, out, *more):
-    pyro.clear_param_store()
-    options = ["--images", str(pictures), "--set", "world.size=16", "--batch", "8", "--steps", "6"]
-    return main([str(file), *options, "--out", str(out), "--device", "cpu", *more])
+    return make_pictures(tmp_path_factory.mktemp("pictures"))
 
 
 def train_model(name, pictures, out):
     more = ["--estimator", ESTIMATORS[name]] if name in ESTIMATORS else []
-    assert train(GALLERY / f"{name}.py", pictures, out, *more) == 0
+    assert train(name, pictures, out, *more) == 0
 
 
 def test_there_are_thirty():

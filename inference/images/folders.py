@@ -66,7 +66,9 @@ def image_folder(path: str | Path, config: FolderConfig = FolderConfig()) -> Dat
     """
     path = Path(path)
     if not path.is_dir():
-        raise ValueError(f"no folder {str(path)!r}; --images takes a folder of pictures")
+        raise ValueError(
+            f"no folder {str(path)!r}; expected a folder of pictures, or a file of a kind that --images reads"
+        )
     files = sorted(pictures_in(path))
     if not files:
         raise ValueError(

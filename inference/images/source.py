@@ -70,4 +70,9 @@ def images_of(world: str, path: Any = None) -> Images:
             "FOLDER"
         )
     path = Path(path) if isinstance(path, str) else path
+    if isinstance(path, Path) and not path.exists():
+        raise ValueError(
+            f"no file or folder {str(path)!r}; --images takes a folder of pictures or of clips, a video, or a "
+            "published data set"
+        )
     return next(kind(path) for kind in KINDS if kind.takes(path))

@@ -224,7 +224,7 @@ def main(arguments: list[str] | None = None) -> None:
     pyro.set_rng_seed(o.seed)
     run = open_run(o.run)
     found = generation(run, run.unseen(o.scenes, o.seed), o.scenes)
-    write_json(o.json, found)
+    write_json(o.json, found | {"seed": o.seed})
     print(table(found))
 
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from analysis import studies
 from analysis.command import command_line, told
+from analysis.judges import table as dreams_table
 from analysis.papers.published import figures_of, source_of
 from inference import svi
 from inference.estimators import field, markdown
@@ -217,7 +218,7 @@ def render(runs: list[Shipped] | None = None) -> str:
         own = [run for run in runs if run.program == program]
         lines += ["", f"## {program}"]
         lines += [line for run in own for line in section(run)] or ["", "No run ships."]
-    return "\n".join([*lines, *studies.render(), *steps()]) + "\n"
+    return "\n".join([*lines, *dreams_table.render(TRAINED), *studies.render(), *steps()]) + "\n"
 
 
 def steps() -> list[str]:

@@ -27,7 +27,7 @@ from inference.images.dataset import Dataset
 from programs.blocks import render
 from programs.scene import Scene
 
-STEPS = 500
+STEPS = 1500
 """Steps of the classifier's training."""
 BATCH = 64
 """Cutouts per step of the classifier's training."""

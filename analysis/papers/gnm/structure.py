@@ -27,16 +27,13 @@ from typing import Any
 import torch
 from pyro import poutine
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from analysis.evaluate import floats, graph_metrics, with_masks
+from analysis.judges import latents
 from analysis.papers.gnm import judges
 from analysis.papers.gnm.discriminator import LIMIT, d_steps
-from analysis.papers.gsgn.downstream import APPEARANCE, appearance
-from analysis.posterior import Mode, infer, iwae, latent_sites, log_weights, modes
-from analysis.scores.classifier import fit, seeded
+from analysis.posterior import Mode, infer, iwae, latent_sites, log_weights
 from inference.images.dataset import Dataset
-from programs.blocks.nets import mlp
 from programs.scene import Scene, concatenate
 
 SYMBOLS = "z_[!g]*"
@@ -49,14 +46,6 @@ LIKELIHOODS = 50
 """Largest number of images whose likelihood is measured."""
 PER_STEP = 2
 """Images of either kind for the discriminator, per requested scene."""
-HIDDEN = 128
-"""Hidden width of the classifier of z_what."""
-WHAT_STEPS = 800
-"""Training steps of the classifier of z_what."""
-WHAT_BATCH = 128
-"""Objects per training step of the classifier of z_what."""
-WHAT_RATE = 3e-3
-"""Peak learning rate of the classifier of z_what."""
 
 
 def symbols(latents: Iterable[str]) -> list[str]:
@@ -82,56 +71,6 @@ def prior(program: Callable, number: int, mode: bool = True) -> Scene:
             scene = program(batch=min(PASS, number - start))
         parts.append(scene.cpu())
     return concatenate(parts)
-
-
-def describes(guide: Callable, images: Tensor) -> bool:
-    """Whether a guide has latents of an object's appearance."""
-    with torch.no_grad():
-        latents = latent_sites(poutine.trace(guide).get_trace(images))
-    return any(name.startswith(APPEARANCE) for name in latents)
-
-
-@torch.no_grad()
-def described(program: Callable, guide: Callable, data: Dataset) -> tuple[Tensor, Tensor, Tensor]:
-    """z_what (M, D) of the objects that the guide's mode finds, their classes (M,), and their images (M,).
-
-    An object's class is that of the true one whose centre is nearest.
-    """
-    images, truth = floats(data, _device(program)), data.truth()
-    found, start = [], 0
-    for scene, trace in modes(program, guide, images):
-        nodes = scene.cpu().objects
-        rows = slice(start, start := start + len(nodes.pres))
-        true = truth[rows].objects
-        distance = (nodes.centre[:, :, None] - true.centre[:, None]).norm(dim=-1)
-        distance = distance.where(true.present[:, None], torch.inf)
-        kind = true.category.gather(1, distance.argmin(-1))
-        what = appearance(trace, 1, nodes.pres.shape[1]).cpu()
-        there = nodes.present & true.present.any(1, keepdim=True)
-        image = torch.arange(rows.start, rows.stop)[:, None].expand_as(there)
-        found.append((what[there], kind[there], image[there]))
-    return tuple(torch.cat(column) for column in zip(*found, strict=True))
-
-
-def what_accuracy(what: Tensor, kind: Tensor, apart: Tensor, seed: int = 0) -> float:
-    """Share of held-out objects whose class a two-layer MLP names; it is trained on the others.
-
-    Args:
-        what: (M, D).
-        kind: (M,) classes.
-        apart: (M,) bool, the held-out objects; some, but not all.
-    """
-    scale = what[~apart].std(0, correction=0).clamp(min=1e-6)
-    x = (what - what[~apart].mean(0)) / scale
-    own, classes = x[~apart], kind[~apart]
-    net = seeded(lambda: mlp(x.shape[1], [HIDDEN], int(kind.max()) + 1), seed)
-
-    def loss(rows: Tensor) -> Tensor:
-        return F.cross_entropy(net(own[rows]), classes[rows])
-
-    fit(net, loss, len(own), batch=WHAT_BATCH, steps=WHAT_STEPS, rate=WHAT_RATE, seed=seed)
-    with torch.no_grad():
-        return float((net(x[apart]).argmax(-1) == kind[apart]).double().mean())
 
 
 def parameters(*modules: nn.Module) -> int:
@@ -198,11 +137,10 @@ def objects(program: Any, guide: Any, data: Dataset, seed: int) -> dict[str, flo
     images = floats(data, _device(program))
     graph = graph_metrics(program, guide, data, images.device)
     found = {name: graph[name] for name in ("ap50", "ap50_95") if name in graph}
-    if found and describes(guide, images[:1]):
-        what, kind, image = described(program, guide, data)
-        apart = image >= len(images) - len(images) // 4
-        if apart.any() and not apart.all():  # some objects are found
-            found["what_accuracy"] = what_accuracy(what, kind, apart, seed)
+    if found and latents.describes(guide, images[:1]):
+        told = latents.told(program, guide, data, seed=seed)
+        if told is not None:
+            found["what_accuracy"] = told.accuracy
     return found
 
 

@@ -35,10 +35,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from analysis import plots
+from analysis.judges.latents import appearance
 from analysis.papers.gsgn.trainings import training
 from analysis.papers.item import Item, Made, Request, Row
 from analysis.papers.published import PUBLISHED
-from analysis.posterior import latent_sites, modes, plate_names, within_batch
+from analysis.posterior import modes
 from analysis.scores import owners
 from analysis.scores.classifier import fit, seeded
 from inference.images.dataset import Dataset
@@ -46,7 +47,6 @@ from inference.runs import Trained
 from programs.blocks.nets import mlp, where_present
 from programs.scene import Scene
 
-APPEARANCE = ("z_cat", "z_attr", "z_what")
 LABELS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16000)
 """Numbers of labelled images."""
 SCENES = 12_800
@@ -123,34 +123,6 @@ def distinct_shapes(truth: Scene) -> Tensor:
     pair = (owners(truth) * kinds + parts.category).where(parts.present, objects * kinds)
     seen = torch.zeros(len(truth), objects * kinds + 1, dtype=torch.int64)
     return seen.scatter_(1, pair, 1)[:, :-1].sum(1)
-
-
-def appearance(trace: Trace, level: int, slots: int) -> Tensor:
-    """(B, N, D) appearances of the nodes of a level: the sites `APPEARANCE`, side by side.
-
-    Args:
-        trace: trace of a guide.
-        level: 1 for objects. Their sites are those in a plate ``nodes_<level>``; in a program without such
-            plates, those of its steps.
-        slots: N; steps after these (ECON's background) are no nodes.
-    Raises:
-        ValueError: there are no such sites.
-    """
-    sites = latent_sites(trace)
-    leveled = any(p.startswith("nodes_") for site in sites.values() for p in plate_names(site))
-    columns = []
-    for symbol in APPEARANCE:
-        own = [site for name, site in sites.items() if symbol in (name, name.rpartition("_")[0])]
-        if leveled:
-            own = [site for site in own if f"nodes_{level}" in plate_names(site)]
-            columns += [within_batch(site).flatten(2) for site in own]
-        elif own:
-            columns.append(torch.stack([within_batch(site).flatten(1) for site in own[:slots]], 1))
-    if not columns:
-        raise ValueError(
-            f"the guide has no {', '.join(APPEARANCE)} at level {level}; it samples {list(sites)}"
-        )
-    return torch.cat([column.float() for column in columns], -1)
 
 
 @torch.no_grad()

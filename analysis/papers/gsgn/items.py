@@ -6,7 +6,7 @@ and tables 6 to 9 (the auxiliary priors, which are `GSGN_AUXILIARY` in inference
 
 from __future__ import annotations
 
-from analysis.papers.gsgn import counts, downstream, manipulation, pictures, superpixels
+from analysis.papers.gsgn import classes, counts, downstream, manipulation, pictures, superpixels
 from analysis.papers.gsgn.tables import table
 from analysis.papers.gsgn.trainings import ONE_AND_THREE
 from analysis.papers.item import Item
@@ -36,6 +36,10 @@ ITEMS: dict[str, Item] = {
     "figure11": superpixels.figure11("Figure 11: segments by merging superpixels"),
     "figure12": pictures.scene_graphs(
         "Figure 12: scene graphs of seven-part Compositional CLEVR", "GSGN", CLEVR7
+    ),
+    "classes": classes.item(
+        "Types of objects and shapes of parts told from z_what",
+        {"2D Shapes": SHAPES, "Compositional CLEVR": CLEVR},
     ),
     "appendixG": Item(PUBLISHED["gsgn", "appendixG"].title, {}, counts.appendix_g),
 }

@@ -11,6 +11,7 @@ import tiny
 import torch
 from training import train
 
+from analysis.judges.latents import described
 from analysis.papers.gnm import discriminator, judges, structure, tables
 from analysis.papers.gnm.items import ITEMS
 from analysis.papers.item import Request, show
@@ -62,19 +63,6 @@ def test_images_kept_apart_decide():
     one, two = torch.rand(2, 40, 1, 16, 16, generator=generator)
     two[:30] *= 0.2  # those learned from can be told; those kept apart cannot
     assert discriminator.d_steps(one, two, limit=200).accuracy < 0.8
-
-
-def test_a_class_that_is_in_z_what_is_named_and_one_that_is_not_is_not(monkeypatch):
-    monkeypatch.setattr(structure, "WHAT_STEPS", 250)
-    generator = torch.Generator().manual_seed(0)
-    kind = torch.randint(10, (2000,), generator=generator)
-    apart = torch.arange(2000) >= 1500
-    code = torch.nn.functional.one_hot(kind, 10) + 0.1 * torch.randn(2000, 10, generator=generator)
-    assert structure.what_accuracy(100 + 1e-3 * code, kind, apart) > 0.99
-    noise = torch.randn(2000, 10, generator=generator)
-    assert structure.what_accuracy(noise, kind, apart) < 0.1 + 4 * 0.3 / math.sqrt(500)
-    other = torch.where(apart, (kind + 1) % 10, kind)  # other names in those kept apart
-    assert structure.what_accuracy(code, other, apart) < 0.01
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +122,7 @@ def with_guide(data):
 
 
 def test_objects_are_given_the_class_of_the_nearest_true_one(data):
-    what, kind, image = structure.described(*with_guide(data), data)
+    what, kind, image = described(*with_guide(data), data)
     assert what.shape == (128, 10) and torch.equal(what.argmax(1), kind)
     assert torch.equal(image, torch.arange(32).repeat_interleave(4))
 

@@ -11,7 +11,7 @@ import tiny
 import torch
 from training import train
 
-from analysis.judges.latents import described
+from analysis.judges import latents
 from analysis.papers.gnm import discriminator, judges, structure, tables
 from analysis.papers.gnm.items import ITEMS
 from analysis.papers.item import Request, show
@@ -122,7 +122,7 @@ def with_guide(data):
 
 
 def test_objects_are_given_the_class_of_the_nearest_true_one(data):
-    what, kind, image = described(*with_guide(data), data)
+    what, kind, image = latents.described(*with_guide(data), data)
     assert what.shape == (128, 10) and torch.equal(what.argmax(1), kind)
     assert torch.equal(image, torch.arange(32).repeat_interleave(4))
 
@@ -148,9 +148,9 @@ def test_true_scenes_are_beyond_reproach(data, monkeypatch):
 
 def test_who_describes_objects(data):
     program, guide = with_guide(data)
-    assert structure.describes(guide, program.images[:1])
+    assert latents.describes(guide, program.images[:1])
     silent = lambda images: pyro.sample("z_bg", dist.Normal(torch.zeros(1), 1.0))
-    assert not structure.describes(silent, program.images[:1])
+    assert not latents.describes(silent, program.images[:1])
 
 
 def test_parameters_that_are_shared_count_once():

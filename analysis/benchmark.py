@@ -273,6 +273,8 @@ def measure(
     for setting in beside:
         row[f"milliseconds, {setting}"] = float(times[setting].median())
         row[f"ratio, {setting}"] = float((times[setting] / times["ours"]).median())
+        if device.type == "cuda":
+            row[f"GPU busy, {setting}"] = gpu_busy(steps[setting], device)
     if device.type == "cuda":
         row["GPU busy"] = gpu_busy(steps["ours"], device)
         row["eager milliseconds"] = float(times["eager"].median())
@@ -401,9 +403,9 @@ def main(arguments: list[str] | None = None) -> None:
         print(flush=True)
         if figure:
             rows[-1]["scaling"] = scaling(run)
+        write_json(target, rows)
     if figure:
         plots.save(plots.scaling_figure(rows), figure)
-    write_json(target, rows)
 
 
 if __name__ == "__main__":

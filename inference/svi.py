@@ -32,6 +32,7 @@ from inference.loading import located, own_stem
 from inference.log import SINKS, Log, print_anything
 from inference.machine import distributed
 from inference.machine.capture import Step
+from inference.machine.choice import settled
 from inference.plan import Run, check_same, check_split, command, describe, open_folder, plan
 from inference.recipes import recipe
 from inference.runs import find_run, read_weights, write_weights
@@ -68,7 +69,7 @@ def train(run: Run, judge: Judge | None = None) -> Path:
     check_split(p)
     first = distributed.rank() == 0
     out = open_folder(run) if first else run.out
-    training = Training(p)
+    training = Training(settled(p, out, run.resume))
     begin(training, run, out)
     validation = p.validation_images() if first and judge else None
     stopped = loop(training, run, out, judge, validation)

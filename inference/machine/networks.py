@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 PRECISIONS = ("float32", "bf16")
 LAYOUTS = ("contiguous", "channels_last")
+AUTO = "auto"
+"""Precision or layout of which the fastest is taken (`inference.machine.choice`)."""
 LISTS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 SEVERAL = (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention, nn.Transformer)
 """Modules that take or return more than one tensor; they are left unchanged."""
@@ -28,8 +30,10 @@ def check(precision: str, layout: str) -> None:
         ValueError: one is unknown; the message lists the known ones.
     """
     for name, value, known in (("precision", precision, PRECISIONS), ("layout", layout, LAYOUTS)):
-        if value not in known:
-            raise ValueError(f"unknown train.{name}={value!r}; known are {', '.join(known)}")
+        if value not in (*known, AUTO):
+            raise ValueError(
+                f"unknown train.{name}={value!r}; known are {', '.join(known)}, {AUTO}"
+            )
 
 
 def find(module: nn.Module) -> Iterator[nn.Module]:

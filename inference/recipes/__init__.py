@@ -61,9 +61,11 @@ class Recipe:
     capture: bool = True
     """whether steps on CUDA are replayed from a graph (`inference.machine.capture`)"""
     precision: str = "float32"
-    """number format of the networks in training: float32 or bf16 (`inference.machine.networks`)"""
+    """number format of the networks in training: float32, bf16 or auto (`inference.machine.networks`)"""
     layout: str = "contiguous"
-    """memory layout of the convolutions' weights: contiguous or channels_last"""
+    """memory layout of the convolutions' weights: contiguous, channels_last or auto"""
+    bf16_holds: bool = False
+    """whether trainings in bf16 were measured to reach the same metrics, so that auto may take it"""
     compile: bool = False
     """whether the networks are compiled"""
 

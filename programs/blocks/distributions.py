@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import pyro.distributions as dist
 import torch
+from pyro.distributions.util import is_identically_one
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import constraints, register_kl
@@ -84,7 +85,8 @@ class gate(Messenger):
         self.exists = exists
 
     def _pyro_sample(self, msg: dict) -> None:
-        msg["scale"] = msg["scale"] * self.exists
+        scale = msg["scale"]
+        msg["scale"] = self.exists if is_identically_one(scale) else scale * self.exists
         outer = msg["infer"].get("exists")
         msg["infer"]["exists"] = self.exists if outer is None else outer * self.exists
 
@@ -220,4 +222,5 @@ def _pixel_log_normal(value: Tensor, loc: Tensor, sigma: Tensor | float) -> Tens
     """(..., H, W) log N(value | loc, sigma²), summed over channels; `sigma` has the result's shape."""
     sigma = torch.as_tensor(sigma, dtype=loc.dtype, device=loc.device)
     constant = loc.shape[-3] * (sigma.log() + 0.5 * math.log(2 * math.pi))
-    return -0.5 * (value - loc).square().sum(-3) / sigma.square() - constant
+    # in this order the gradient by `loc` needs no change of its sign
+    return -0.5 * (loc - value).square().sum(-3) / sigma.square() - constant

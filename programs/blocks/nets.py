@@ -8,11 +8,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import has_torch_function
 
 
 def mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
@@ -82,7 +83,10 @@ class ConvEncoder(nn.Module):
         widths = [channels[min(i, len(channels) - 1)] for i in range(stages)]
         layers: list[nn.Module] = []
         for width in widths:
-            layers.append(nn.Conv2d(inputs, width, 4, stride=2, padding=1))
+            few = inputs <= COLOURS
+            layers.append(
+                Halving(inputs, width) if few else nn.Conv2d(inputs, width, 4, stride=2, padding=1)
+            )
             layers += [nn.GroupNorm(groups(width), width), nn.CELU(inplace=True)]
             inputs = width
         self.layers = nn.Sequential(*layers)
@@ -91,6 +95,62 @@ class ConvEncoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., C, H, W) -> (..., outputs, side, side)."""
         return self.layers(x.reshape(-1, *x.shape[-3:])).unflatten(0, x.shape[:-3])
+
+
+COLOURS = 4
+"""Input channels up to which a strided convolution's gradient by its input is slow on a CPU."""
+
+
+VECTOR = 16
+"""Numbers that a CPU computes with at once; convolutions are fast from and to multiples of it."""
+
+
+class Halving(nn.Conv2d):
+    """A convolution of 4x4, stride 2 and padding 1, from few channels.
+
+    On a CPU its gradient by the input is a convolution of stride 1, then a pixel shuffle.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 4, stride=2, padding=1)
+        self.register_buffer("spread", _doubled(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, outputs, H / 2, W / 2)."""
+        if torch.compiler.is_compiling() or not (x.requires_grad and x.device.type == "cpu"):
+            return super().forward(x)
+        plain = has_torch_function((x,)) or torch._C._are_functorch_transforms_active()
+        if plain or torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
+        return _Halve.apply(x, self.weight, self.bias, self.spread)
+
+
+class _Halve(torch.autograd.Function):
+    """F.conv2d(x, weight, bias, stride=2, padding=1) with kernels of 4x4."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, spread: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight, spread)
+        return F.conv2d(x, weight, bias, stride=2, padding=1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, spread = ctx.saved_tensors
+        options = [len(weight)], [2, 2], [1, 1], [1, 1], False, [0, 0], 1, [False, True, True]
+        _, d_weight, d_bias = torch.ops.aten.convolution_backward(gradient, x, weight, *options)
+        wide = (weight.flatten(2) @ spread).view(len(weight), -1, 3, 3).transpose(0, 1)
+        # rounded up with zeros: 12 channels take three times as long as 16
+        padded = F.pad(wide, (0,) * 7 + (-len(wide) % VECTOR,))
+        d_x = F.conv2d(gradient, padded, padding=1)[:, : len(wide)]
+        return F.pixel_shuffle(d_x, 2), d_weight, d_bias, None
+
+
+def _doubled() -> Tensor:
+    """(16, 4 · 9) which entry of a 4x4 kernel acts on one pixel of a 2x2 block from one of 3x3 outputs."""
+    line = torch.zeros(4, 2, 3)  # entry, pixel's place in its block, output relative to the block
+    for entry, place, output in ((3, 0, 0), (1, 0, 1), (2, 1, 1), (0, 1, 2)):
+        line[entry, place, output] = 1
+    return torch.einsum("aps,bqt->abpqst", line, line).reshape(16, -1)
 
 
 class LateShuffle(nn.Sequential):

@@ -40,3 +40,22 @@ def test_a_shuffle_after_the_last_convolution_is_the_same_function(size, channel
     for a, b in zip(*pairs, strict=True):
         torch.testing.assert_close(a, b)
     assert not any("spread" in name for name in decoder.state_dict())
+
+
+@pytest.mark.parametrize("size, inputs", [(8, 3), (6, 1), (2, 4)])
+def test_halving_has_the_gradients_of_a_strided_convolution(size, inputs):
+    torch.manual_seed(0)
+    layer = nets.Halving(inputs, 5).double()
+    x = torch.randn(2, inputs, size, size, dtype=torch.double, requires_grad=True)
+    plain = torch.nn.functional.conv2d(x, layer.weight, layer.bias, stride=2, padding=1)
+    found = layer(x)
+    assert found.grad_fn.name() != plain.grad_fn.name()
+    torch.testing.assert_close(found, plain)
+    wanted = [x, layer.weight, layer.bias]
+    slope = torch.randn_like(found)
+    pairs = (torch.autograd.grad(y, wanted, slope, create_graph=True) for y in (found, plain))
+    once = [torch.cat([g.flatten() for g in grads]) for grads in pairs]
+    torch.testing.assert_close(*once)
+    twice = (torch.autograd.grad(g.square().sum(), wanted[:2]) for g in once)
+    for a, b in zip(*twice, strict=True):
+        torch.testing.assert_close(a, b)

@@ -10,7 +10,8 @@ trainings can be compared at equal time, equal steps and equal evaluations of th
 training steps of every estimator are timed besides, by turns. Time is the processor's, on a GPU the clock's.
 
 Written to --out: gradients.csv, training.csv, times.csv, bias_variance.png, training.png; the tables are
-printed. --record NAME keeps the same as analysis/measured/NAME.json, from which RESULTS.md is written.
+printed. --record NAME keeps the same as analysis/measured/NAME.json, from which RESULTS.md is written; the
+same command continues what it has not finished.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ import torch
 from torch import Tensor, nn
 
 from analysis import plots
-from analysis.command import aligned, command_line, told, write_csv, write_json
+from analysis.command import aligned, command_line, told, write_csv
 from analysis.evaluate import floats, graph_metrics
 from analysis.posterior import iwae, log_weights
-from analysis.studies import MEASURED, RECORDS, beside, summary
+from analysis.studies import MEASURED, Record, beside, summary
 from inference.estimators import LIMIT, Bound, estimator
 from inference.images.dataset import Dataset
 from inference.plan import Plan, Run, plan
@@ -360,58 +361,69 @@ def study(o: argparse.Namespace) -> None:
     data, validation = p.training_images(), p.validation_images()
     if validation is None:
         raise ValueError("analysis.gradients needs a world with its truth: give --world")
-    found = {
-        "times": of_steps(o, p, names, data) if o.times else [],
-        "gradients": of_gradients(o, p, names, data),
-        "training": of_trainings(o, p, names, data, validation.first(o.scenes)),
-    }
-    for path in figures(found["gradients"], found["training"], o.out):
+    about = {"command": o.words, "batch": p.recipe.batch, "scenes": o.scenes}
+    record = Record(o.record, about)
+    of_steps(o, p, names, data, record)
+    of_gradients(o, p, names, data, record)
+    of_trainings(o, p, names, data, validation.first(o.scenes), record)
+    for path in figures(record["gradients"], record["training"], o.out):
         print(f"  {path}")
-    if o.record:
-        about = {"command": o.words, "batch": p.recipe.batch, "scenes": o.scenes} | found
-        write_json(RECORDS / f"{o.record}.json", about)
-        if found["training"]:
-            plots.save(plots.race_figure(found["training"]), RECORDS / f"{o.record}.png")
+    if record.path is not None and record["training"]:
+        plots.save(plots.race_figure(record["training"]), record.path.with_suffix(".png"))
 
 
-def of_steps(o: argparse.Namespace, p: Plan, names: list[str], data: Dataset) -> list[dict]:
+def of_steps(
+    o: argparse.Namespace, p: Plan, names: list[str], data: Dataset, record: Record
+) -> None:
     """The times of training steps."""
-    rows = times(p, names, data, o.times)
-    write_csv(o.out / "times.csv", rows)
+    if not o.times or record["times"]:
+        return
+    record.add("times", times(p, names, data, o.times))
+    write_csv(o.out / "times.csv", record["times"])
     print(f"a training step of {p.recipe.batch} images, median of {o.times}")
-    print(aligned(rows), flush=True)
-    return rows
+    print(aligned(record["times"]), flush=True)
 
 
-def of_gradients(o: argparse.Namespace, p: Plan, names: list[str], data: Dataset) -> list[dict]:
+def of_gradients(
+    o: argparse.Namespace, p: Plan, names: list[str], data: Dataset, record: Record
+) -> None:
     """The comparison at every point of one training."""
-    rows: list[dict] = []
+    done = {row["step"] for row in record["gradients"]}
+    points = sorted({int(step) for step in o.points.split(",") if step} - done)
+    if not points:
+        return
     learner = Learner(p, p.recipe.estimator, 0, data)
-    for point in sorted(int(step) for step in o.points.split(",") if step):
+    for point in points:
         while learner.trainer.step < point:
             learner.update()
         x = learner.images(10**6)[: o.images]
         here = beside(list(compare(learner, names, o.draws, o.draws, x, o.reference)))
-        rows += here
-        write_csv(o.out / "gradients.csv", rows)
+        record.add("gradients", here)
+        write_csv(o.out / "gradients.csv", record["gradients"])
         print(f"gradients at step {point}, {o.draws} draws of {len(x)} images")
         print(aligned(here, shown(here)), flush=True)
-    return rows
 
 
 def of_trainings(
-    o: argparse.Namespace, p: Plan, names: list[str], data: Dataset, validation: Dataset
-) -> list[dict]:
-    """The curves of all trainings."""
-    rows: list[dict] = []
-    for seed in range(o.seeds if o.minutes else 0):
-        for name in names:
-            rows += race(p, name, seed, data, validation, o.minutes, o.measured)
-            print(aligned([rows[-1]]).split("\n")[1], flush=True)
-            write_csv(o.out / "training.csv", rows)
-    if rows:
-        print(aligned(summary(rows)))
-    return rows
+    o: argparse.Namespace,
+    p: Plan,
+    names: list[str],
+    data: Dataset,
+    validation: Dataset,
+    record: Record,
+) -> None:
+    """The curves of all trainings, seed by seed."""
+    done = {(row["estimator"], row["seed"]) for row in record["training"]}
+    pairs = [(name, seed) for seed in range(o.seeds if o.minutes else 0) for name in names]
+    for name, seed in pairs:
+        if (name, seed) in done:
+            continue
+        rows = list(race(p, name, seed, data, validation, o.minutes, o.measured))
+        record.add("training", rows)
+        print(aligned([rows[-1]]).split("\n")[1], flush=True)
+        write_csv(o.out / "training.csv", record["training"])
+    if record["training"]:
+        print(aligned(summary(record["training"])))
 
 
 if __name__ == "__main__":

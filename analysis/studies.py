@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from analysis.command import write_json
 from inference.loading import ROOT
 from inference.runs import read_json
 
@@ -21,6 +22,33 @@ MEASURED = ("object_count_accuracy", "ari_fg", "expert_purity", "mse")
 """Metrics of trainings, of those that a world and a program have."""
 COLLAPSED = 0.5
 """A run whose count accuracy ends below this share of the best estimator's median has collapsed."""
+
+
+class Record:
+    """A study's rows, kept as they come: the same command continues where it was stopped.
+
+    Args:
+        name: the record is ``analysis/measured/NAME.json``; None to keep nothing.
+        about: what the study is, with its ``command``.
+    """
+
+    def __init__(self, name: str | None, about: Mapping[str, Any]) -> None:
+        self.path = None if name is None else RECORDS / f"{name}.json"
+        self.found: dict[str, Any] = {**about, "times": [], "gradients": [], "training": []}
+        if self.path is not None and self.path.is_file():
+            before = read_json(self.path)
+            if before["command"] == about["command"]:
+                self.found = before
+
+    def __getitem__(self, part: str) -> list[dict]:
+        """The rows of ``times``, ``gradients`` or ``training`` so far."""
+        return self.found[part]
+
+    def add(self, part: str, rows: list[dict]) -> None:
+        """Keep more rows."""
+        self.found[part] += rows
+        if self.path is not None:
+            write_json(self.path, self.found)
 
 
 def beside(rows: list[dict], yardstick: str = "nvil") -> list[dict]:

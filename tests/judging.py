@@ -14,6 +14,7 @@ from random_programs import (
     exact_defence,
     exact_loss,
     exact_wake,
+    options,
 )
 
 from inference.estimators import estimator
@@ -78,10 +79,6 @@ def in_double():
         warnings.filterwarnings("ignore", "nothing observed depends")
         yield
     torch.set_default_dtype(torch.float32)
-
-
-def options(latent):
-    return {"bernoulli": 2, "onehot": 3, "category": 3, "joined": 4, "normal": 14}[latent.kind]
 
 
 def joins(spec):

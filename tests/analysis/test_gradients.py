@@ -102,7 +102,7 @@ def test_the_command_writes_tables_and_figures(tmp_path, capsys, monkeypatch):
     words = ["programs/air.py", "--estimators", "nvil,gumbel", "--points", "0,3", "--images", "3"]
     words += ["--draws", "3", "--minutes", "0.01", "--seeds", "1", "--out", str(tmp_path)]
     words += ["--measured", "3", "--scenes", "5", "--times", "2", "--record", "small"]
-    monkeypatch.setattr(gradients, "RECORDS", tmp_path)
+    monkeypatch.setattr(studies, "RECORDS", tmp_path)
     assert main([*words, "--preset", "tiny", "--set", "steps=2"]) == 0
     for name, length in (("gradients.csv", 4), ("training.csv", 6), ("times.csv", 2)):
         with open(tmp_path / name) as file:

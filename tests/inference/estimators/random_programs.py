@@ -7,8 +7,10 @@ it, whose parameters are a row for every image of a batch: one backward pass giv
 
 import itertools
 import math
+import random
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyro
@@ -78,6 +80,83 @@ class Spec:
             (self.name(i), z.weight) for i, z in enumerate(self.latents) if z.weight is not None
         ]
         return Objective(weights=dict(pairs))
+
+
+KINDS = (
+    ("bernoulli", "bernoulli", "normal"),
+    ("bernoulli", "bernoulli", "onehot", "normal"),
+    ("bernoulli", "bernoulli", "onehot", "category", "joined", "normal"),
+)
+"""Kinds of latents of a program: methods for Bernoullis alone, for choices, and for all see as many programs."""
+STATES = 400
+"""Most joint values of a program."""
+
+
+class Dice(NamedTuple):
+    """Where the choices of a program come from: of `random`, or of hypothesis."""
+
+    integers: callable
+    """between two numbers, both included"""
+    pick: callable
+    """of a list"""
+
+
+def random_spec(seed):
+    """The program of a number: the same in every run, whatever ran before."""
+    source = random.Random(seed)
+    return compose(Dice(source.randint, source.choice))
+
+
+def compose(dice):
+    """A spec of at most `STATES` joint values."""
+    coin = lambda: dice.pick([False, True])
+    kinds = dice.pick(KINDS)
+    nodes = dice.integers(1, 3)
+    taken = dice.integers(1, nodes) if coin() else nodes
+    latents, states = [], 1
+    for _ in range(dice.integers(1, 4)):
+        latent = compose_latent(dice, kinds, latents)
+        grown = states * options(latent) ** (taken if latent.local else 1)
+        twice = latent.kind == "normal" and any(z.kind == "normal" for z in latents)
+        if grown > STATES or twice:
+            break
+        states = grown
+        latents.append(latent)
+    latents = latents or [Latent()]
+    likelihood = dice.pick(["local", "canvas", "inplace", "read"])
+    if not (likelihood == "local" or any(z.local for z in latents)):
+        taken = nodes
+    if latents[0].kind == "normal" and likelihood == "read":
+        likelihood = "canvas"
+    return Spec(tuple(latents), nodes, taken, coin(), likelihood, dice.integers(0, 10**6))
+
+
+def compose_latent(dice, kinds, latents):
+    """One more latent of some kinds, after those that there are."""
+    coin = lambda: dice.pick([False, True])
+    kind = dice.pick(kinds)
+    local = kind != "normal" and coin()
+    parents = tuple(j for j in range(len(latents)) if coin())
+    bits = [
+        j for j, z in enumerate(latents) if z.kind == "bernoulli" and (local or not z.local)
+    ]
+    return Latent(
+        kind,
+        local,
+        parents,
+        dice.pick([None, *bits]),
+        dice.pick(["gate", "gate", "mask", "fn"]),
+        dice.pick([None, None, 0.0, 0.3, 2.0]),
+        dice.pick([None, None, 0.5]),
+        dice.integers(0, 5) == 0,
+    )
+
+
+def options(latent):
+    """Joint values of an element."""
+    return {"bernoulli": 2, "onehot": 3, "category": 3, "joined": 4, "normal": QUADRATURE}[
+        latent.kind
+    ]
 
 
 def numbers(latent):
@@ -306,15 +385,13 @@ def enumerate_states(spec, theta, x, subset, uniform=0.0, still=False):
     number = lambda who, i, what: theta[table.places[who, i, what][0]].view(
         table.places[who, i, what][1]
     )
-    options = [
-        {"bernoulli": 2, "onehot": 3, "category": 3, "joined": 4, "normal": QUADRATURE}[
-            spec.latents[i].kind
-        ]
-        for i, of in enumerate(elements)
+    ranges = [
+        range(options(latent))
+        for latent, of in zip(spec.latents, elements, strict=True)
         for _ in of
     ]
-    grid = list(itertools.product(*(range(n) for n in options)))
-    codes = iter(torch.tensor(grid).T if options else [])
+    grid = list(itertools.product(*ranges))
+    codes = iter(torch.tensor(grid).T)
     ratio = spec.nodes / len(subset)
     zero = torch.zeros(len(grid), dtype=torch.float64)
     log_chance, log_q, log_p, cost = zero, zero, zero, zero

@@ -1,7 +1,7 @@
 """Every estimator on small random programs, against sums over all joint values that share no code with it."""
 
 import os
-from collections import Counter
+from pathlib import Path
 
 import pyro
 import pytest
@@ -10,102 +10,36 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from judging import (  # noqa: F401
     BOUNDS,
+    LIMIT,
     PATHWISE,
     SCORES,
     UNBIASED,
-    fits,
     gradients,
     in_double,
     judge,
-    options,
-    pairs,
 )
-from random_programs import (
-    Latent,
-    Small,
-    Spec,
-    Table,
-)
+from many_programs import checks_of, judge_programs, of_program, summary
+from random_programs import Dice, Latent, Small, Spec, Table, compose
 
 from inference.estimators import ESTIMATORS, Score, Share, estimator
 
-STATES = 400
-"""Most joint values of a program."""
-HARD = ("gumbel_st", "gumbel_rao:2", "gapped_st", "reinmax", "nvil_published")
-"""Of which these draw exact values: right for the program's own parameters."""
 
 
 @st.composite
-def specs(draw, kinds=("bernoulli", "bernoulli", "onehot", "category", "joined", "normal")):
-    """Specs of at most `STATES` joint values."""
-    nodes = draw(st.integers(1, 3))
-    taken = draw(st.integers(1, nodes)) if draw(st.booleans()) else nodes
-    latents, states = [], 1
-    for i in range(draw(st.integers(1, 4))):
-        kind = draw(st.sampled_from(kinds))
-        local = kind != "normal" and draw(st.booleans())
-        parents = tuple(j for j in range(i) if draw(st.booleans()))
-        bits = [
-            j
-            for j in range(i)
-            if latents[j].kind == "bernoulli" and (local or not latents[j].local)
-        ]
-        latent = Latent(
-            kind,
-            local,
-            parents,
-            draw(st.sampled_from([None, *bits])),
-            draw(st.sampled_from(["gate", "gate", "mask", "fn"])),
-            draw(st.sampled_from([None, None, 0.0, 0.3, 2.0])),
-            draw(st.sampled_from([None, None, 0.5])),
-            draw(st.integers(0, 5)) == 0,
-        )
-        grown = states * options(latent) ** (taken if local else 1)
-        if grown > STATES or (kind == "normal" and any(z.kind == "normal" for z in latents)):
-            break
-        states = grown
-        latents.append(latent)
-    latents = latents or [Latent()]
-    likelihood = draw(st.sampled_from(["local", "canvas", "inplace", "read"]))
-    if not (likelihood == "local" or any(z.local for z in latents)):
-        taken = nodes
-    if latents[0].kind == "normal" and likelihood == "read":
-        likelihood = "canvas"
-    return Spec(
-        tuple(latents), nodes, taken, draw(st.booleans()), likelihood, draw(st.integers(0, 10**6))
+def specs(draw):
+    """Programs whose choices are hypothesis's."""
+    return compose(
+        Dice(lambda low, high: draw(st.integers(low, high)), lambda x: draw(st.sampled_from(x)))
     )
 
 
-def of_program(spec):
-    """The parameters of the program alone."""
-    table = Table(spec)
-    chosen = torch.zeros(table.size, dtype=torch.bool)
-    for (who, _, _), (place, _) in table.places.items():
-        chosen[place] |= who == "p"
-    return chosen
-
-
-CHECKED = Counter()
-"""Programs on which each method was judged so far."""
-
-
-def judge_all(spec, rows, bounds=BOUNDS):
+def judge_all(spec, rows, bounds):
     """Every estimator on one program, of bounds those that are named."""
-    for name in UNBIASED:
-        if fits(name, spec):
-            judge(name, spec, rows=rows)
-            CHECKED[name] += 1
-    for name in bounds:
-        if pairs(spec) and fits(name, spec):
-            judge(name, spec, BOUNDS[name], rows=rows)
-            CHECKED[name] += 1
-    for name in PATHWISE:
-        if fits(name, spec):
-            if name in HARD:
-                judge(name, spec, part=of_program(spec), rows=rows)
-            else:
-                assert gradients(name, spec, 8, 1)[0].isfinite().all(), (name, spec)
-            CHECKED[name] += 1
+    for name, exact, part in checks_of(spec):
+        if exact is None:
+            assert gradients(name, spec, 8, 1)[0].isfinite().all(), (name, spec)
+        elif name not in BOUNDS or name in bounds:
+            judge(name, spec, exact, part, rows)
 
 
 def test_every_estimator_is_among_those_that_are_judged():
@@ -128,28 +62,19 @@ def test_every_estimator_agrees_with_enumeration_on_random_programs(spec):
     judge_all(spec, 1000, list(BOUNDS)[spec.seed % 8 :: 8])
 
 
-@settings(
-    max_examples=int(os.environ.get("PROGRAMS", "2000")),
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
-@given(specs())
-def judged_by_thousands(spec):
-    judge_all(spec, 2000)
-    CHECKED["programs"] += 1
-
-
 @pytest.mark.slow
-def test_every_estimator_agrees_with_enumeration_on_thousands_of_random_programs(capsys):
-    CHECKED.clear()
-    try:
-        judged_by_thousands()
-    finally:
-        with capsys.disabled():
-            programs = CHECKED.pop("programs", 0)
-            print(
-                f"\n{programs} programs, {CHECKED.total()} checks of methods on programs: {dict(CHECKED)}"
-            )
+def test_every_estimator_agrees_with_enumeration_on_thousands_of_random_programs(tmp_path, capsys):
+    """``FIRST=0 PROGRAMS=2000 JUDGED=FILE``: a file that is there already is continued."""
+    first, number = int(os.environ.get("FIRST", "0")), int(os.environ.get("PROGRAMS", "2000"))
+    path = Path(os.environ.get("JUDGED", tmp_path / "judged.jsonl"))
+    judge_programs(range(first, first + number), path)
+    found = summary(path)
+    with capsys.disabled():
+        print(f"\n{found['programs']} programs, checks by method: {found['checks']}")
+        print(f"offsets of all programs together, in standard errors: {found['together']}")
+    assert not found["failures"], found["failures"][:20]
+    far = {name: z for name, z in found["together"].items() if abs(z) > LIMIT}
+    assert not far, far
 
 
 def spread(name, spec, calls=2):

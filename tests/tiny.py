@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from inference.estimators import ESTIMATORS, Whole
 from inference.loading import load, own_programs
 from inference.plan import Run
 from inference.recipes import recipe
@@ -12,6 +13,12 @@ from inference.settings import override
 
 OF_BOUNDS = {"iwae": "iwae:2+nvil", "dreg": "dreg:2+nvil"}
 """Bounds that take a method for discrete sites, with one."""
+OF_CONTINUOUS = {
+    name: name
+    for name, method in ESTIMATORS.items()
+    if (issubclass(method, Whole) and name != "rws_defensive") or name == "gumbel"
+}
+"""Estimators of programs without discrete latents."""
 
 
 def cases():

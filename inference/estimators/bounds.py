@@ -15,7 +15,7 @@ from pyro.poutine import Trace
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor, nn
 
-from inference.estimators.checks import check
+from inference.estimators.checks import NOTHING_DISCRETE, check
 from inference.estimators.handlers import COPIES, Choose, repeated, several
 from inference.estimators.origins import Written
 from inference.estimators.sites import is_discrete, reachable, unmasked
@@ -86,6 +86,8 @@ class Bound(Whole):
 
     takes: ClassVar[str] = "copies"
     runs: ClassVar[str] = "K"
+    of_discrete: ClassVar[bool] = False
+    """whether it is another bound only where latents are discrete"""
 
     def __init__(self, copies: int = COPIES) -> None:
         super().__init__()
@@ -95,11 +97,15 @@ class Bound(Whole):
         """As `Whole`.
 
         Raises:
-            ValueError: a latent is of all images, so that no bound is of an image.
+            ValueError: a latent is of all images, so that no bound is of an image; or none is discrete, where
+                the estimator is for discrete ones.
         """
-        if shared := check(program, guide, images).shared:
+        seen = check(program, guide, images)
+        if self.of_discrete and not seen.discrete:
+            raise ValueError(NOTHING_DISCRETE)
+        if seen.shared:
             raise ValueError(
-                f"{', '.join(shared)} are of all images, outside of their plate, and bounds on K samples are "
+                f"{', '.join(seen.shared)} are of all images, outside of their plate, and bounds on K samples are "
                 "bounds per image: choose tracegraph, nvil or another estimator that is no such bound"
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import pyro.distributions as dist
@@ -24,6 +25,12 @@ from inference.objectives import (
 )
 
 Terms = Mapping[str, Term]
+NOTHING_DISCRETE = (
+    "no latent is discrete, and the method is for discrete latents: leave it out (samples of continuous ones "
+    "are reparametrised), or choose an estimator for all latents: tracegraph, vimco, vimco_dreg, iwae, dreg, "
+    "rws, rws_dreg or rws_sleep"
+)
+"""What a method is refused with where it has no site to act on."""
 
 
 class Seen(NamedTuple):
@@ -72,6 +79,19 @@ def _check_place(name: str, site: dict) -> None:
     """
     if is_discrete(site) or site["is_observed"] or not in_common(site["cond_indep_stack"]):
         batch_dim(name, site)
+
+
+def idle(pattern: str, discrete: Collection[str], latents: Collection[str]) -> str:
+    """Why a pattern is left with no discrete site, of some latents of which these are discrete."""
+    names = [name for name in latents if fnmatchcase(name, pattern)]
+    if any(name in discrete for name in names):
+        return f"pattern {pattern!r} comes after others that match all of its sites: put it first"
+    if names:
+        return (
+            f"pattern {pattern!r} matches no discrete site: {', '.join(names)} are continuous, and "
+            f"reparametrised; discrete are {', '.join(discrete)}"
+        )
+    return f"pattern {pattern!r} matches no discrete site; there are {', '.join(discrete)}"
 
 
 def check_absent(

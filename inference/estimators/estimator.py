@@ -12,10 +12,11 @@ from pyro.poutine import Trace
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from inference.estimators.checks import check, check_absent
+from inference.estimators.checks import NOTHING_DISCRETE, check, check_absent, idle
 from inference.estimators.handlers import Leaves, repeated
 from inference.estimators.origins import unseen, warn_of_unseen
-from inference.estimators.passes import Below, Runs, where
+from inference.estimators.passes import Below, Runs, latents_of, where
+from inference.estimators.pathwise import Gumbel
 from inference.estimators.score import Score
 from inference.estimators.sites import (
     Method,
@@ -65,23 +66,30 @@ class Estimator(nn.Module):
         """Run program and guide to see their discrete sites, and whether they fit each other.
 
         Raises:
-            ValueError: a discrete site has no method, or one that cannot be used there; a pattern matches
-                none; enumerate beside score methods, or over too many values; program and guide differ in
-                their sites, or leave the plate ``batch``; something reads a site that does not exist.
+            ValueError: a discrete site has no method, or one that cannot be used there; a pattern is left
+                with none, or there is none at all; enumerate beside score methods, or over too many values;
+                program and guide differ in their sites, or leave the plate ``batch``; something reads a site
+                that does not exist.
         """
         seen = check(program, guide, images)
         trace = poutine.trace(guide).get_trace(images)
         found = {name: where(name, trace) for name, s in trace.nodes.items() if is_discrete(s)}
         used = {name: self._prepare(place, images) for name, place in found.items()}
-        for pattern, method in self.by_pattern.items():
-            if pattern != "*" and method not in used.values():
-                names = ", ".join(found) or "none"
-                raise ValueError(f"pattern {pattern!r} matches no discrete site; there are {names}")
+        self._check_used(used, latents_of(trace))
         scored = [name for name, method in used.items() if isinstance(method, Score)]
         self._check_enumerated(scored)
         if scored:
             check_absent(program, guide, images, scored)
         warn_of_unseen(scored, seen.origins, "their scores take the whole cost as their signal")
+
+    def _check_used(self, used: Mapping[str, Method], latents: Collection[str]) -> None:
+        """Every pattern has a discrete site. Without any, `Gumbel` stands for a plain reparametrised ELBO."""
+        plain = all(pattern == "*" and type(m) is Gumbel for pattern, m in self.by_pattern.items())
+        if not used and not plain:
+            raise ValueError(NOTHING_DISCRETE)
+        for pattern, method in self.by_pattern.items():
+            if pattern != "*" and method not in used.values():
+                raise ValueError(idle(pattern, list(used), latents))
 
     def _check_enumerated(self, scored: list[str]) -> None:
         if self.enumerated and scored:

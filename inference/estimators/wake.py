@@ -133,6 +133,7 @@ class DefensiveRWS(Wake):
         "the same on samples of a mixture with a fifth of uniform draws (Le et al., 2019)"
     )
     bias: ClassVar[str] = "that of rws"
+    of_discrete: ClassVar[bool] = True
     proposal = Defend
 
 

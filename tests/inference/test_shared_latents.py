@@ -73,7 +73,7 @@ def constrained(images):
 
 
 @pytest.mark.parametrize("make", [AutoNormal, AutoMultivariateNormal])
-@pytest.mark.parametrize("name", ["gumbel", "tracegraph", "enumerate"])
+@pytest.mark.parametrize("name", ["gumbel", "tracegraph"])
 def test_the_loss_of_an_automatic_guide_is_pyros(make, name):
     """With the density of what is transformed, which is no closed-form KL's."""
     guide = make(constrained)

@@ -106,6 +106,8 @@ def test_a_signal_finishes_the_step_and_writes(tmp_path, number):
         ([GSGN, "--preset", "slow"], ["unknown preset 'slow'", "paper"]),
         ([GSGN, "--world", "moon"], ["unknown world 'moon'", "shapes2d"]),
         ([GSGN, "--estimator", "magic"], ["unknown estimator 'magic'", "nvil"]),
+        (["programs/vae.py", "--preset", "tiny", "--estimator", "disarm"],
+            ["no latent is discrete", "leave it out", "tracegraph"]),
         ([GSGN, "--set", "colour=3"], ["unknown field of program gsgn 'colour'", "children"]),
         ([GSGN, "--set", "hidden=large"], ["hidden='large' is str", "int"]),
         ([GSGN, "--set", "children=(4, 4, 4)"], ["z_what", "needs 4"]),

@@ -95,7 +95,9 @@ def look(name, spec, rows, seed, right, part):
     calls = 2 if method in FITTED else 1
     found, subset, x = gradients(name, spec, rows, seed, calls=calls)
     exact = right(x, subset)
-    both = found.unflatten(0, (-1, 2)).mean(1)[:, part]  # of both images: their difference is no noise
+    both = found.unflatten(0, (-1, 2)).mean(1)[
+        :, part
+    ]  # of both images: their difference is no noise
     off = both.mean(0) - exact[part]
     error = both.std(0) / math.sqrt(len(both))
     worst = off.abs() / (error + RARE * exact.abs().max() + 1e-9)
@@ -162,7 +164,9 @@ def judge_programs(numbers, path):
     with seen_once(), open(path, "a") as file:
         for number in numbers:
             if number not in done:
-                print(json.dumps({"program": number, "checks": judged(number)}), file=file, flush=True)
+                print(
+                    json.dumps({"program": number, "checks": judged(number)}), file=file, flush=True
+                )
 
 
 def summary(path):
@@ -177,4 +181,9 @@ def summary(path):
             if "failed" in found:
                 failures.append((row["program"], name, found["failed"]))
     together = {name: off / math.sqrt(v) for name, (off, v) in sums.items() if v > 0}
-    return {"programs": len(rows), "checks": dict(counts), "failures": failures, "together": together}
+    return {
+        "programs": len(rows),
+        "checks": dict(counts),
+        "failures": failures,
+        "together": together,
+    }

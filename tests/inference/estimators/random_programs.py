@@ -137,9 +137,7 @@ def compose_latent(dice, kinds, latents):
     kind = dice.pick(kinds)
     local = kind != "normal" and coin()
     parents = tuple(j for j in range(len(latents)) if coin())
-    bits = [
-        j for j, z in enumerate(latents) if z.kind == "bernoulli" and (local or not z.local)
-    ]
+    bits = [j for j, z in enumerate(latents) if z.kind == "bernoulli" and (local or not z.local)]
     return Latent(
         kind,
         local,

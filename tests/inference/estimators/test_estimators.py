@@ -223,6 +223,7 @@ def test_bad_names_are_refused(text, words):
     [
         ("z_pres*=nvil", "no estimator for the discrete site 'z_cat_1'"),
         ("z_*=nvil,z_kind*=rloo", "'z_kind\\*' matches no discrete site"),
+        ("z_*=nvil,z_pres*=rloo", "'z_pres\\*' comes after others that match all of its sites"),
         ("disarm", "'z_cat_1' is OneHotCategorical"),
         ("z_pres*=nvil,z_cat*=enumerate", "beside gumbel"),
     ],

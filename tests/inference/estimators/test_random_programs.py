@@ -24,7 +24,6 @@ from random_programs import Dice, Latent, Small, Spec, Table, compose
 from inference.estimators import ESTIMATORS, Score, Share, estimator
 
 
-
 @st.composite
 def specs(draw):
     """Programs whose choices are hypothesis's."""

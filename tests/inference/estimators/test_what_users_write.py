@@ -1,13 +1,18 @@
 """Programs that a user may write: the gradient is that of an enumeration, or one sentence refuses them."""
 
+import re
+
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from judging import BOUNDS, UNBIASED, fits, in_double, judge, pairs  # noqa: F401
 from random_programs import Latent, Small, Spec
+from tiny import OF_CONTINUOUS
 
-from inference.estimators import estimator
+from inference.estimators import ESTIMATORS, estimator
+from inference.estimators.checks import NOTHING_DISCRETE
+from inference.objectives import Objective
 from programs.blocks.distributions import gate
 
 ONE, LOCAL = Latent(), Latent(local=True)
@@ -160,3 +165,30 @@ def test_a_site_that_is_read_where_it_does_not_exist_is_refused(name):
     estimator(name).prepare(*plain(careful), torch.rand(8, 1, 4, 4))
     with pytest.raises(ValueError, match="something reads b where it does not exist"):
         estimator(name).prepare(*plain(careless), torch.rand(8, 1, 4, 4))
+
+
+def smooth(rows):
+    return pyro.sample("z", dist.Normal(torch.zeros(rows), 1.0))
+
+
+@pytest.mark.parametrize("name", [*(ESTIMATORS.keys() - OF_CONTINUOUS), "iwae:2+nvil", "z=nvil"])
+def test_a_method_of_discrete_latents_is_refused_where_there_are_none(name):
+    with pytest.raises(ValueError, match=r"no latent is discrete.*leave it out"):
+        estimator(name).prepare(*plain(smooth), torch.rand(2, 1, 4, 4))
+
+
+def test_a_pattern_of_continuous_latents_is_refused():
+    functions = plain(lambda rows: bit("b", rows) + smooth(rows))
+    with pytest.raises(ValueError, match=r"'z\*' matches no discrete site: z are continuous"):
+        estimator("b=nvil,z*=rloo").prepare(*functions, torch.rand(2, 1, 4, 4))
+
+
+def test_those_that_are_named_instead_fit():
+    named = re.findall(r"\w+", NOTHING_DISCRETE.rpartition(":")[2].replace(" or ", " "))
+    assert {*named, "gumbel"} == {*OF_CONTINUOUS}
+    for name in {*OF_CONTINUOUS} - {"rws_sleep"}:  # `plain` does not dream
+        program, guide = plain(smooth)
+        method = estimator(name)
+        method.prepare(program, guide, torch.rand(2, 1, 4, 4))
+        loss, _ = method(program, guide, torch.rand(2, 1, 4, 4), Objective())
+        assert loss.isfinite(), name

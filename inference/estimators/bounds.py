@@ -105,8 +105,8 @@ class Bound(Whole):
             raise ValueError(NOTHING_DISCRETE)
         if seen.shared:
             raise ValueError(
-                f"{', '.join(seen.shared)} are of all images, outside of their plate, and bounds on K samples are "
-                "bounds per image: choose tracegraph, nvil or another estimator that is no such bound"
+                f"{', '.join(seen.shared)} are of all images, outside of their plate, and bounds on K samples "
+                "are bounds per image: choose tracegraph, nvil or another estimator that is no such bound"
             )
 
     def log_weights(self, traces: tuple[Trace, Trace]) -> Tensor:

@@ -3,6 +3,9 @@
 Storchastic (HEmile/storchastic at c6801dd, August 2024): the exports of `storch.method`, the classes of
 `storch.sampling`, and the list in its README. GenJAX (probcomp/genjax at b8a6b95, March 2026): the exports of
 `genjax.adev`, and the options of its AIR in `examples/air`.
+
+RODEO (Shi et al., 2022), which neither has, is left out: its control variates are discrete Stein operators,
+with networks to fit. `double_cv` asks for the same slopes of the cost, and has three numbers to fit.
 """
 
 from __future__ import annotations

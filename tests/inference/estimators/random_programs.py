@@ -87,7 +87,7 @@ KINDS = (
     ("bernoulli", "bernoulli", "onehot", "normal"),
     ("bernoulli", "bernoulli", "onehot", "category", "joined", "normal"),
 )
-"""Kinds of latents of a program: methods for Bernoullis alone, for choices, and for all see as many programs."""
+"""Kinds of latents of a program: for methods of Bernoullis alone, of choices, and of all."""
 STATES = 400
 """Most joint values of a program."""
 

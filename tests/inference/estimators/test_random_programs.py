@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import many_programs
 import pyro
 import pytest
 import torch
@@ -21,7 +22,7 @@ from judging import (  # noqa: F401
 from many_programs import checks_of, judge_programs, of_program, summary
 from random_programs import Dice, Latent, Small, Spec, Table, compose
 
-from inference.estimators import ESTIMATORS, Score, Share, estimator
+from inference.estimators import ESTIMATORS, RLOO, Reinforce, Score, Share, estimator
 
 
 @st.composite
@@ -74,6 +75,27 @@ def test_every_estimator_agrees_with_enumeration_on_thousands_of_random_programs
     assert not found["failures"], found["failures"][:20]
     far = {name: z for name, z in found["together"].items() if abs(z) > LIMIT}
     assert not far, far
+
+
+def test_a_planted_bias_and_a_traceback_are_found_and_a_file_is_continued(monkeypatch, tmp_path):
+    monkeypatch.setattr(many_programs, "UNBIASED", ("reinforce", "rloo:2"))
+    monkeypatch.setattr(many_programs, "BOUNDS", {})
+    monkeypatch.setattr(many_programs, "PATHWISE", ())
+    path = tmp_path / "judged.jsonl"
+    judge_programs(range(4), path)
+    right = summary(path)
+    assert not right["failures"] and all(abs(z) < LIMIT for z in right["together"].values())
+    score = RLOO.surrogate
+    monkeypatch.setattr(RLOO, "surrogate", lambda self, site: 1.5 * score(self, site))
+    monkeypatch.setattr(Reinforce, "surrogate", lambda self, site: site.no_such_thing)
+    path.write_text(path.read_text() + '{"program": 4, "che')
+    judge_programs(range(8), path)
+    found = summary(path)
+    assert found["programs"] == 8 and found["checks"] == {"reinforce": 8, "rloo:2": 8}
+    failed = [(number, name) for number, name, _ in found["failures"]]
+    assert [number for number, name in failed if name == "reinforce"] == [4, 5, 6, 7]
+    assert sum(name == "rloo:2" for _, name in failed) >= 3
+    assert "no_such_thing" in next(why for _, name, why in found["failures"] if name == "reinforce")
 
 
 def spread(name, spec, calls=2):

@@ -8,11 +8,11 @@
     C_k        = log(λ L_x + L_r) - log(Σ r̃_k e)            of x_k = μ_k(z), m̃_k(z) at the mean of z
     q(k_t)     ∝ exp(-sharpness C_k - price_k)               `z_cat_t`: the winner
     q(z_t)     = q(z | k_t)                                  `z_what_t`
-    q(m_t)     = q_k_t                                       `z_mask_t`, in the scope                (9)
+    q(m_t)     = q_k_t                                       `z_mask_t`, in the scope, t > 1         (9)
     s_t-1      = s_t ⊙ (1 - m_t)                                                                    (14)
 
     L_x        = Σ r̃_k (x - μ_k)² / 2σ²                                                             (10)
-    L_r        = Σ s_t KL(q_k ‖ m̃_k)                                                                (12)
+    L_r        = Σ s_t KL(q_k ‖ m̃_k)                         0 at t = 1, where m_1 = 1               (12)
     e          = (x - μ)² / 2σ² of the one expert that explains the whole image best
 
 The paper's training is the estimator `mean` for the masks (r̃ for r) and `competition` for the winners (no
@@ -38,6 +38,8 @@ is left for the next layer.
 # differs: the best expert's whole shape may continue under a region that is not explained yet. Then that region
 is looked at as well, and the object whose shape is less covered by the other goes first, so that layers are
 in the order of depth.
+
+# differs: m_1 = 1 has no shape to compare, so at t = 1 experts compete by appearance, λ = 1 for every set.
 
 # differs: the paper competes with a sample of z. Deterministic competition is the mode of q(k_t).
 
@@ -91,8 +93,6 @@ NARROW = -2.3
 """Offset of z's raw deviations: they begin at 0.1, so that noise does not hide z from decoders."""
 TRUST = 0.5
 """Power of the first look's shape in the second look's region. Recipes may lower it."""
-CERTAIN = 20.0
-"""Attention logit of all pixels at t = 1: a probability of 1 in single precision."""
 
 
 class Rows(NamedTuple):
@@ -153,6 +153,8 @@ class Guide(PyroModule):
         embedding = None if last else self.attention(images, scope, cat)
         logits, (loc, scale) = self.explain(Rows(images, scope, cat, embedding), seed)
         pyro.sample(f"z_what_{t}", normal(loc[:, None, None], scale[:, None, None]))
+        if last:
+            return scope, cat
         return scope * (1 - pixels.mask(t, scope, logits)), cat
 
     def compete(
@@ -182,7 +184,7 @@ class Guide(PyroModule):
     def explain(self, rows: Rows, seed: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """q_k around a seed (N,): logits (N, S, S), and mean and deviation of z, each (N, L)."""
         if rows.embedding is None:
-            return self.look(rows, torch.full_like(rows.scope, CERTAIN))
+            return self.look(rows, torch.full_like(rows.scope, torch.inf))
         attended, (loc, _) = self.look(rows, self.attention.near(rows.embedding, seed, rows.cat))
         _, shape = self.program.decoder(loc, rows.cat)
         return self.look(rows, attended + self.trust * shape)
@@ -195,10 +197,12 @@ class Guide(PyroModule):
         """C_k (B, K) of K rows per image, and the best expert's q_k and m̃_k, each (B, S, S), no gradient."""
         logits, (loc, _) = self.explain(rows, self.each(seed))
         errors, shape = self.errors(rows.images, loc, rows.cat)
-        region = logits.sigmoid()
-        # KL of Bernoullis: the terms in their logits, and the normalisers
-        kl = region * (logits - shape) + F.softplus(shape) - F.softplus(logits)
-        cost = rows.scope * (self.config.appearance * region * errors + kl)
+        region, weight = logits.sigmoid(), self.config.appearance
+        if rows.embedding is None:
+            weight, kl = 1.0, torch.zeros_like(region)
+        else:  # KL of Bernoullis: the terms in their logits, and the normalisers
+            kl = region * (logits - shape) + F.softplus(shape) - F.softplus(logits)
+        cost = rows.scope * (weight * region * errors + kl)
         gain = rows.scope * region * rest
         cost, gain = ((t.sum((-2, -1)) + LITTLE).log() for t in (cost, gain))
         cost = (cost - gain).view(self.config.experts, -1).T

@@ -7,9 +7,10 @@ from the back, t = 1, to the front, t = T.
     z_t      ~ N(0, 1)                                its properties, the first two its place, `z_what_t`
     m_t      ~ Bernoulli(m̃_k_t(z_t))                  its full shape, hidden or not, `z_mask_t`     (4)
     x_t      has the mean μ_k_t(z_t)                  its appearance                                (5)
+    m_1      = 1                                      the background covers the canvas              (footnote 2)
     s_T      = 1,  s_t = s_t+1 ⊙ (1 - m_t+1)          scope: pixels not covered from in front       (1)
     r_t      = s_t ⊙ m_t                              region: its visible pixels                    (2)
-    x        ~ N(Σ_t r_t ⊙ μ_k_t(z_t), σ²)            the canvas, black where nothing lies          (3, 6)
+    x        ~ N(Σ_t r_t ⊙ μ_k_t(z_t), σ²)            the canvas                                    (3, 6)
 
 Layers are independent, so the program draws the front first, and updates the scope (1) at each layer. The
 part of an object outside its scope is in no picture: with `gate`, m_t has the density of r_t given s_t,
@@ -156,11 +157,13 @@ class Program(PyroModule):
         return self.scene(layers, canvas)
 
     def layer(self, t: int, scope: Tensor, pixels: Pixels) -> Layer:
-        """p(k_t, z_t, m_t), with the part of m_t in the scope (B, S, S)."""
+        """p(k_t, z_t, m_t), with the part of m_t in the scope (B, S, S); m_1 = 1."""
         cat = pyro.sample(f"z_cat_{t}", self.p_cat(t, len(scope)))
         what = pyro.sample(f"z_what_{t}", self.p_what(cat))[:, 0, 0]
         cat = cat[:, 0, 0]
         colours, shape = self.decoder(what, cat)
+        if t == 1:
+            return Layer(cat, scope, torch.ones_like(shape), colours)
         mask = pixels.mask(t, scope, shape)
         return Layer(cat, scope * mask, shape.sigmoid(), colours)
 

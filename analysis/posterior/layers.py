@@ -34,8 +34,10 @@ def objects_of(program: Callable, expert: int, number: int) -> tuple[Tensor, Ten
 
 
 def ground(program: Callable) -> int:
-    """The background expert, whose shapes cover the most pixels."""
+    """The background expert: of the learned p(k_1) the most likely, else that whose shapes cover the most."""
     experts = range(program.config.experts)
+    if program.config.learned:
+        return int(program.p_cat(1, 1).logits.argmax())
     return max(experts, key=lambda k: float(objects_of(program, k, PROBES)[1].mean()))
 
 

@@ -51,8 +51,9 @@ def test_regions_sum_to_one_and_the_composite_is_the_mean_of_the_image(size):
     scope, canvas, total = torch.ones(3, size, size), torch.zeros(3, 3, size, size), 0
     painted = torch.zeros(3, 3, size, size)
     layers = []
+    assert "z_mask_1" not in {**q.nodes, **trace.nodes}  # footnote 2
     for t in (4, 3, 2, 1):
-        mask = value(q, f"z_mask_{t}")
+        mask = value(q, f"z_mask_{t}") if t > 1 else torch.ones(3, size, size)
         colours, _ = program.decoder(value(q, f"z_what_{t}"), value(q, f"z_cat_{t}"))
         total, canvas = total + scope * mask, canvas + (scope * mask)[:, None] * colours
         scope = scope * (1 - mask)
@@ -67,11 +68,11 @@ def test_regions_sum_to_one_and_the_composite_is_the_mean_of_the_image(size):
 
 
 @torch.no_grad()
-def test_a_sampled_scene_is_painted_from_the_back_on_black():
+def test_a_sampled_scene_is_painted_from_the_back_on_its_background():
     program, _ = pair()
     trace = poutine.trace(program).get_trace(batch=4)
-    painted = torch.zeros(4, 3, 16, 16)
-    for t in (1, 2, 3, 4):
+    painted, _ = program.decoder(value(trace, "z_what_1"), value(trace, "z_cat_1"))
+    for t in (2, 3, 4):
         colours, _ = program.decoder(value(trace, f"z_what_{t}"), value(trace, f"z_cat_{t}"))
         mask = value(trace, f"z_mask_{t}")[:, None]
         painted = mask * colours + (1 - mask) * painted
@@ -87,7 +88,7 @@ def test_the_bound_is_that_of_an_enumeration_by_hand():
     x = torch.rand(2, 3, 2, 2)
     estimator = make_estimator("enumerate")
     estimator.prepare(program, guide, x)
-    assert estimator.states == 2 * 2 * 16 * 16
+    assert estimator.states == 2 * 2 * 16
     with torch.no_grad():
         _, terms = estimator(program, guide, x, Objective())
         expected = sum(-bound_by_hand(program, guide, image, deviation) for image in x)
@@ -127,7 +128,7 @@ def bound_by_hand(program, guide, image, deviation):
         costs = []
         for k in (0, 1):
             attended, _, colours, shape = step(scope, k, last)
-            kl = kl_by_hand(attended, shape)
+            kl = 0 if last else kl_by_hand(attended, shape)
             paid = (scope * (attended * errors(colours) + kl)).sum()
             costs.append((paid + 10) / ((scope * attended * rest).sum() + 10))
         return (-10 * torch.stack(costs).log()).softmax(0)
@@ -138,7 +139,7 @@ def bound_by_hand(program, guide, image, deviation):
     alone = [errors(step(torch.ones(2, 2), k, True)[2]) for k in (0, 1)]
     rest = min(alone, key=lambda e: float(e.sum()))
     masks = [torch.tensor(bits).view(2, 2) for bits in itertools.product([0.0, 1.0], repeat=4)]
-    everything, ones = torch.ones(2, 2), torch.ones(2, 2)
+    everything = torch.ones(2, 2)
     for k2, m2 in itertools.product((0, 1), masks):
         q2 = winners(everything, False)
         attended, kl2, colours2, shape2 = step(everything, k2, False)
@@ -148,11 +149,11 @@ def bound_by_hand(program, guide, image, deviation):
         scope = everything - m2
         for k1 in (0, 1):
             q1 = winners(scope, True)
-            _, kl1, colours1, shape1 = step(scope, k1, True)
-            mean = m2 * colours2 + scope * ones * colours1
+            _, kl1, colours1, _ = step(scope, k1, True)
+            mean = m2 * colours2 + scope * colours1
             squares = ((image - mean) / 0.1) ** 2
             log_p = -0.5 * squares.sum() - 12 * math.log(0.1 * math.sqrt(2 * math.pi))
-            log_p = log_p + bernoulli(shape2, m2).log().sum() + (scope * shape1.log()).sum()
+            log_p = log_p + bernoulli(shape2, m2).log().sum()
             log_q = bernoulli(attended, m2).log().sum() + q2[k2].log() + q1[k1].log()
             total = total + share * q1[k1] * (log_p + 2 * math.log(0.5) - log_q - kl2 - kl1)
     return total
@@ -177,7 +178,8 @@ def test_a_decoder_pays_nothing_for_what_is_hidden():
     program.decoder.forward = watched
     replayed = poutine.trace(poutine.replay(program, trace=trace)).get_trace(x)
     (-log_prob_per_image(replayed).sum()).backward()
-    first, *others = (shape.grad for shape in shapes)
+    first, *others, last = (shape.grad for shape in shapes)
+    assert last is None  # m_1 = 1
     assert (first != 0).all()
     for gradient in others:
         assert (gradient[:, 4:12, 4:12] == 0).all()
@@ -185,13 +187,13 @@ def test_a_decoder_pays_nothing_for_what_is_hidden():
 
 
 def test_closed_forms_count_the_scope_alone():
-    program, guide = pair(layers=2)
+    program, guide = pair(layers=3)
     x = torch.rand(2, 3, 16, 16)
     front = torch.zeros(2, 16, 16)
     front[:, :, :8] = 1
-    with Fix({"z_mask_2": front}):
+    with Fix({"z_mask_3": front}):
         terms = cost_terms(*Objective().traces(program, guide, x))
-    cost = terms["kl/z_mask_1"].cost
+    cost = terms["kl/z_mask_2"].cost
     assert cost.shape == (2, 16, 16)
     assert (cost[:, :, :8] == 0).all() and (cost[:, :, 8:] > 0).all()
 
@@ -215,12 +217,13 @@ def test_means_in_the_place_of_masks_give_the_papers_objective():
             logits, (loc, scale) = guide.explain(Rows(x, scope, cat, embedding), seed)
             colours, shape = program.decoder(z, cat)
         a, m = logits.sigmoid().double(), shape.sigmoid().double()
+        assert t > 1 or (a == 1).all()
         squares = ((x - colours) ** 2).sum(1) / (2 * 0.1**2)
         constant = 3 * math.log(0.1 * math.sqrt(2 * math.pi))
         expected["images"] += (scope * a * (squares + constant)).sum((1, 2))
         expected[f"kl/z_what_{t}"] = 0.5 * (0.5 * (loc**2 + scale**2 - 1) - scale.log()).sum(1)
-        kl = kl_by_hand(a, m)
-        expected[f"kl/z_mask_{t}"] = 2.0 * (scope * kl).sum((1, 2))
+        if t > 1:
+            expected[f"kl/z_mask_{t}"] = 2.0 * (scope * kl_by_hand(a, m)).sum((1, 2))
         expected[f"kl/z_cat_{t}"] = torch.zeros(2)
         scope = scope * (1 - a).float()
     assert terms.keys() == expected.keys()
@@ -509,3 +512,17 @@ def test_layered_pixels_are_gaussian_where_regions_are_binary_and_linear_between
 def test_bad_settings_are_refused(changes, words):
     with pytest.raises(ValueError, match=words):
         tiny.config("econ", **{"size": 16, "patch": 1, **changes})
+
+
+@torch.no_grad()
+def test_experts_compete_for_the_background_by_appearance_whatever_counts_for_objects():
+    """There is no shape at t = 1: with λ = 0 nothing would be compared."""
+    program, guide = pair(appearance=0.0)
+    x, scope, rest = torch.rand(3, 3, 16, 16), torch.rand(3, 16, 16), 9 * torch.rand(3, 16, 16)
+    _, cost = guide.compete(x, scope, rest, True)
+    for b, k in itertools.product(range(3), range(4)):
+        cat = F.one_hot(torch.tensor([k]), 4).float()
+        colours, _ = program.decoder(guide.encoder(x[b][None], scope[b][None], cat)[0], cat)
+        errors = (x[b] - colours[0]).square().sum(0) / (2 * 0.1**2)
+        expected = ((scope[b] * errors).sum() + 10) / ((scope[b] * rest[b]).sum() + 10)
+        assert float(cost[b, k].exp()) == pytest.approx(float(expected), rel=1e-3)

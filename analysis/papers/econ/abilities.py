@@ -129,13 +129,24 @@ def orders(program: Callable, number: int = DRAWS) -> bool:
     if any(_slots(trace, n) for n in names):
         values = {n: trace.nodes[n]["value"].flip(-1 - _events(trace, n)) for n in depths}
     else:  # a program of steps
-        last = max(int(n.rpartition("_")[2]) for n in names)
-        mirror = {
-            n: f"{n.rpartition('_')[0]}_{last + 1 - int(n.rpartition('_')[2])}" for n in names
-        }
-        values = {n: trace.nodes[m]["value"] for n, m in mirror.items()}
+        values = {n: trace.nodes[m]["value"] for n, m in _mirrored(names).items()}
     before, after = (_scene(program, t).image for t in (trace, _with(trace, values)))
     return bool((after - before).abs().max() > SEEN)
+
+
+def _mirrored(names: list[str]) -> dict[str, str]:
+    """For each site of a step the same site of the step in the reverse order.
+
+    Steps that lack a site of the others, as ECON's background lacks a mask, stay where they are.
+    """
+    kinds: dict[int, set[str]] = {}
+    for name in names:
+        kind, _, step = name.rpartition("_")
+        kinds.setdefault(int(step), set()).add(kind)
+    most = max(map(len, kinds.values()))
+    steps = sorted(step for step, own in kinds.items() if len(own) == most)
+    pairs = zip(steps, reversed(steps), strict=True)
+    return {f"{kind}_{a}": f"{kind}_{b}" for a, b in pairs for kind in kinds[a]}
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from analysis.papers.econ.told_leaves import regions
-from guides.econ import CERTAIN, Encoder
+from guides.econ import Encoder
 from inference.recipes.econ import RECIPES as OF_ECON
 from programs.blocks.config import given
 from programs.blocks.distributions import normal
@@ -27,6 +27,8 @@ __all__ = ["RECIPES", "VARIANTS", "Guide", "Program"]
 
 VARIANTS = {"monet_told": Config(experts=1)}
 RECIPES = {"monet_told": OF_ECON["monet"]}
+CERTAIN = 20.0
+"""Logit of a pixel of a region; outside it is the negative."""
 
 
 class Guide(PyroModule):
@@ -59,4 +61,6 @@ class Guide(PyroModule):
         cat = pyro.sample(f"z_cat_{t}", dist.OneHotCategorical(logits=logits))[:, 0, 0]
         loc, scale = self.encoder(images, scope * there, cat)
         pyro.sample(f"z_what_{t}", normal(loc[:, None, None], scale[:, None, None]))
+        if t == 1:
+            return scope
         return scope * (1 - pixels.mask(t, scope, CERTAIN * (2 * there - 1)))

@@ -176,9 +176,11 @@ def opened(folder: Path, pairs: tuple[str, ...]) -> tuple[nn.Module, nn.Module, 
     if not priors(program):
         raise ValueError(f"{source.name} with {' '.join(pairs)} has no learned priors")
     weights = read_weights(folder)
-    missing, other = program.load_state_dict(weights["program"], strict=False)
-    own = {f"{n}." for n, m in program.named_modules() if isinstance(m, Learned)}
-    foreign = [k for k in missing if not k.startswith(tuple(own))] + list(other)
+    own = tuple(f"{n}." for n, m in program.named_modules() if isinstance(m, Learned))
+    # priors are fitted anew, and may have another number of components than before
+    kept = {k: v for k, v in weights["program"].items() if not k.startswith(own)}
+    missing, other = program.load_state_dict(kept, strict=False)
+    foreign = [k for k in missing if not k.startswith(own)] + list(other)
     if foreign:
         raise ValueError(f"{folder} does not fit: {', '.join(foreign)} is in one of the two alone")
     guide.load_state_dict(weights["guide"])

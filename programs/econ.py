@@ -24,8 +24,15 @@ r_t log N(x | μ_t, σ²), the paper's (10), and the density of a shape is that 
 # differs: in (12) soft scopes enter the Bernoullis. Here they multiply the densities, which gives the mean
 over binary scopes; for binary scopes both are the same.
 
-# differs: a decoder's coordinates are relative to the place given by the first two latents. So an object
-looks the same wherever it lies, and experts do not divide the image between them.
+# differs: with `placed`, a decoder's coordinates are relative to the place given by the first two latents. So
+an object looks the same wherever it lies, and experts do not divide the image between them.
+
+# differs: with `empty`, layers t > 1 may be empty, and the rest of a layer is left out where it is,
+
+    e_t      ~ Bernoulli(1/2)                         whether there is an object, `z_pres_t`
+
+so a scene may have fewer objects than layers. In the paper every layer has one; spare ones are "simply
+ignored".
 
 `monet` has one expert: MONet as a generative model (section 5.1). No parameter depends on T: `placing` lets a
 trained program have any number of layers, and `arrange` samples chosen experts in a chosen order.
@@ -38,10 +45,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -53,7 +60,8 @@ from torch.nn import functional as F
 from programs.blocks import render
 from programs.blocks.config import check_learned, check_positive
 from programs.blocks.distributions import LayeredPixels, gate, normal
-from programs.blocks.priors import LearnedCategory, learned
+from programs.blocks.experts import ACTIVATIONS, ExpertConv, pixel_axes
+from programs.blocks.priors import LearnedBernoulli, LearnedCategory, learned
 from programs.scene import Nodes, Scene
 
 SPAN = 0.4
@@ -64,31 +72,74 @@ LEAST = 0.004
 
 @dataclass(frozen=True)
 class Config:
-    """The paper's best model of uniquely coloured objects; `econ_random` in VARIANTS is for the other set."""
+    """Fields of the program, then of the guide; `econ_plain` in VARIANTS has the paper's values."""
 
     colours: ClassVar[int] = 3  # C
     size: int = 64  # pixels per side of the image
     layers: int = 4  # T
     experts: int = 4  # K
-    latents: int = 4  # L: two for the place, and the paper's 2 (with random colours its 5)
+    latents: int = (
+        4  # L: the paper's 2 (with random colours 5), and two for the place if there is one
+    )
     sigma: float = 0.1  # σ
     features: int = 32  # F of encoders and decoders
     blocks: int = 4  # layers of encoders and decoders
-    hidden: int = 64  # width of the encoders' layer before the latents
+    hidden: int = 64  # width of the encoders' layer before the latents; 0: the paper's 4 L
     kernel: int = 3  # pixels per side that a decoder's convolution sees
     patch: int = 1  # pixels per side read as one; decoders enlarge as much, bilinearly
+    activation: str = "elu"  # of encoders and decoders; the paper has relu
     attention: tuple[int, ...] = (32, 64, 64, 64)  # channels of the attention network, by scale
     context: int = 128  # width of the attention network's layer that sees the whole image
-    appearance: float = 1.0  # λ: the weight of appearance in the competition, that of shape being 1
+    placed: bool = True  # the first two latents are the object's place
+    empty: bool = False  # layers may be empty
     # differs: components of p(z_t | k_t), with which p(k_1) and p(k_t>1) are learned too; 0: the paper's priors
     learned: int = 0
+    # the guide
+    appearance: float = 1.0  # λ: the weight of appearance in the competition, that of shape being 1
+    attend: str = (
+        "likeness"  # to pixels like a seed; the paper's is "network": a_k is the U-Net's output
+    )
+    compete: str = "ratio"  # cost per explained nat; the paper's is "cost"
+    looks: int = 2  # at every object; the paper's is 1
+    judged: int = 2  # looks after which experts are compared
+    detached: bool = False  # no gradient passes the first look's shape
+    behind: bool = True  # what lies in front of the chosen object goes first
+    pooling: bool = False  # encoders have max pooling, as in the paper, instead of strides
+    narrow: float = (
+        -2.3
+    )  # offset of z's raw deviations: they begin at 0.1, and do not hide z from decoders
+    sharpness: float = 10.0  # factor of C_k in q(k_t); recipes schedule it
+    trust: float = (
+        0.5  # power of the first look's shape in the second look's region; recipes may schedule it
+    )
+    balance: float = 0.0  # gain of the experts' prices; recipes schedule it
+    little: float = (
+        10 / 1024
+    )  # nats per pixel added to costs and gains, so no expert wins by explaining nothing
+    worth: float = (
+        -0.7
+    )  # largest C_k of a possible object: its cost is less than half of what it explains
+    # attention by likeness
+    embedding: int = 3  # features of a pixel besides its place and colour, from the U-Net
+    faint: float = 0.2  # factor of the U-Net's last initial weights
+    spread: float = 3.0  # factor of coordinates in [-1, 1]
+    contrast: float = 10.0  # factor of colours in [0, 1]
+    reach: float = (
+        2.0  # initial logit of the seed, and so the squared distance at which attention is 1/2
+    )
+    crumb: float = (
+        0.1  # sides, in those of the image, of the two squares whose mean errors choose the seed
+    )
+    wide: float = 0.25
 
     def __post_init__(self) -> None:
-        check_positive(self, "appearance", "learned")
+        free = "appearance", "learned", "hidden", "narrow", "trust", "balance", "worth", "sharpness"
+        check_positive(self, *free)
         check_learned(self)
+        self._check_choices()
         if not 0 <= self.appearance < math.inf:
             raise ValueError(f"appearance={self.appearance}: expected 0 or more, and finite")
-        if self.latents < 3:
+        if self.latents < 3 and self.placed:
             raise ValueError(f"latents={self.latents}: expected at least 3, two of them the place")
         if self.layers < 2:
             raise ValueError(f"layers={self.layers}: expected at least 2, one of them the last")
@@ -103,10 +154,51 @@ class Config:
                 f"every block and scale halves the image, so its size must be a multiple of {step}"
             )
 
+    def _check_choices(self) -> None:
+        """Raises a ValueError for an unknown choice, or choices that exclude each other."""
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r}: expected {' or '.join(map(str, known))}"
+                )
+        if self.judged > self.looks:
+            raise ValueError(f"judged={self.judged}: there are looks={self.looks}")
+        if self.behind and (self.attend, self.compete) != ("likeness", "ratio"):
+            raise ValueError(
+                f"behind=True, attend={self.attend}, compete={self.compete}: what lies in front is found by "
+                "attend=likeness and compete=ratio; else set behind=False"
+            )
+
+
+CHOICES: dict[str, Sequence[Any]] = {
+    "activation": tuple(ACTIVATIONS),
+    "attend": ("likeness", "network"),
+    "compete": ("ratio", "cost"),
+    "looks": (1, 2),
+    "judged": (1, 2),
+}
+"""Known values of fields."""
+PLAIN = {
+    "activation": "relu",
+    "hidden": 0,
+    "placed": False,
+    "attend": "network",
+    "compete": "cost",
+    "looks": 1,
+    "judged": 1,
+    "behind": False,
+    "pooling": True,
+    "narrow": 0.0,
+    "sharpness": 1.0,
+    "faint": 1.0,
+}
+"""The paper's values of fields that have others by default."""
 
 VARIANTS: dict[str, Config] = {
     "econ": Config(),
     "econ_random": Config(latents=7, blocks=3, appearance=0.0),
+    "econ_plain": Config(latents=2, **PLAIN),
+    "econ_plain_random": Config(latents=5, blocks=3, appearance=0.0, **PLAIN),
     "monet": Config(experts=1),
 }
 
@@ -136,6 +228,8 @@ class Program(PyroModule):
         if c.learned:
             self.cat_prior = LearnedCategory(c.experts, rows=2)
             self.what_prior = learned(c.latents, c.learned, rows=c.experts)
+        if c.learned and c.empty:
+            self.pres_prior = LearnedBernoulli(0.0)
 
     def forward(self, images: Tensor | None = None, batch: int = 1) -> Scene:
         """Run the process.
@@ -158,14 +252,25 @@ class Program(PyroModule):
 
     def layer(self, t: int, scope: Tensor, pixels: Pixels) -> Layer:
         """p(k_t, z_t, m_t), with the part of m_t in the scope (B, S, S); m_1 = 1."""
-        cat = pyro.sample(f"z_cat_{t}", self.p_cat(t, len(scope)))
-        what = pyro.sample(f"z_what_{t}", self.p_what(cat))[:, 0, 0]
-        cat = cat[:, 0, 0]
-        colours, shape = self.decoder(what, cat)
-        if t == 1:
-            return Layer(cat, scope, torch.ones_like(shape), colours)
-        mask = pixels.mask(t, scope, shape)
-        return Layer(cat, scope * mask, shape.sigmoid(), colours)
+        pres = self.present(t, scope)
+        with nullcontext() if pres is None else gate(pres):
+            cat = pyro.sample(f"z_cat_{t}", self.p_cat(t, len(scope)))
+            what = pyro.sample(f"z_what_{t}", self.p_what(cat))[:, 0, 0]
+            cat = cat[:, 0, 0]
+            colours, shape = self.decoder(what, cat)
+            if t == 1:
+                return Layer(cat, scope, torch.ones_like(shape), colours)
+            mask = pixels.mask(t, scope, shape)
+        region = scope * mask if pres is None else scope * mask * pres
+        return Layer(cat, region, shape.sigmoid(), colours)
+
+    def present(self, t: int, scope: Tensor) -> Tensor | None:
+        """(B, 1, 1) e_t, or None where the layer cannot be empty."""
+        if not self.config.empty or t == 1:
+            return None
+        half = dist.Bernoulli(logits=scope.new_zeros(len(scope), 1, 1))
+        prior = self.pres_prior().expand(half.batch_shape) if self.config.learned else half
+        return pyro.sample(f"z_pres_{t}", prior)
 
     def p_cat(self, t: int, number: int) -> dist.OneHotCategorical:
         """p(k_t): uniform, or one table for the background (t = 1) and another for objects."""
@@ -203,6 +308,7 @@ class Program(PyroModule):
             self.sigma.dtype
         )
         values = {f"z_cat_{t}": cat.expand(batch, 1, 1, -1) for t, cat in enumerate(cats, 1)}
+        values |= {f"z_pres_{t}": cats.new_ones(batch, 1, 1) for t in range(2, len(cats) + 1)}
         with self.placing(len(experts)):
             return pyro.poutine.condition(self, data=values)(batch=batch)
 
@@ -259,15 +365,13 @@ class Pixels:
 
 
 class Decoder(nn.Module):
-    """f_k: from latents to μ_k and m̃_k, the spatial broadcast decoders of all experts (C.2.1).
-
-    # differs: their coordinates count from the object's place; ELU in the place of ReLU.
-    """
+    """f_k: from latents to μ_k and m̃_k, the spatial broadcast decoders of all experts (C.2.1)."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         c = config
-        widths = [c.latents, *[c.features] * c.blocks]
+        self.placed, self.activation = c.placed, ACTIVATIONS[c.activation]
+        widths = [c.latents + (0 if c.placed else 2), *[c.features] * c.blocks]
         pairs = pairwise(widths)
         self.layers = nn.ModuleList([ExpertConv(c.experts, a, b, c.kernel) for a, b in pairs])
         self.out, self.size = ExpertConv(c.experts, c.features, 4, 1), c.size
@@ -275,88 +379,15 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor, cat: Tensor | None) -> tuple[Tensor, Tensor]:
         """(N, L), experts -> colours (N, C, S, S) in [0, 1], and logits of the shape (N, S, S)."""
-        where, what = z[..., None, None].split([2, z.shape[1] - 2], 1)
-        grid = self.grid.to(z.dtype) - SPAN * where
+        what, grid = z[..., None, None], self.grid.to(z.dtype).expand(len(z), -1, -1, -1)
+        if self.placed:
+            where, what = what.split([2, z.shape[1] - 2], 1)
+            grid = grid - SPAN * where
         x = torch.cat([what.expand(-1, -1, *grid.shape[-2:]), grid], 1)
         for layer in self.layers:
-            x = F.elu(layer(x, cat))
+            x = self.activation(layer(x, cat))
         picture = self.out(x, cat)
         if picture.shape[-1] != self.size:
             picture = F.interpolate(picture, size=self.size, mode="bilinear", align_corners=False)
         colours, shape = picture.split([3, 1], 1)
         return colours.sigmoid(), shape.squeeze(1)
-
-
-def pixel_axes(side: int) -> Tensor:
-    """(2, side, side) coordinates x and y in [-1, 1] of the middles of pixels."""
-    axis = (2 * torch.arange(side) + 1) / side - 1
-    return torch.stack(torch.meshgrid(axis, axis, indexing="xy"))
-
-
-@torch.no_grad()
-def he(weight: Tensor, inputs: int) -> Tensor:
-    """Let weights begin such that layers keep the variance of their `inputs` (He et al., 2015)."""
-    bound = math.sqrt(6 / inputs)
-    return weight.uniform_(-bound, bound)
-
-
-class ExpertConv(nn.Module):
-    """A convolution for each of K experts; every row goes through that of its own.
-
-    Experts are one-hot (N, K), or None for as many rows of one expert after another.
-
-    A row's weights are picked out and all rows are one grouped convolution, which on a CPU takes as long as a
-    network that all rows share; K networks on all rows take K times as long.
-    """
-
-    def __init__(
-        self, experts: int, inputs: int, outputs: int, kernel: int = 3, stride: int = 1
-    ) -> None:
-        super().__init__()
-        self.shape, self.stride = (outputs, inputs, kernel, kernel), stride
-        numbers = inputs * outputs * kernel**2
-        self.weight = nn.Parameter(he(torch.empty(experts, numbers), inputs * kernel**2))
-        self.bias = nn.Parameter(torch.zeros(experts, outputs))
-
-    def forward(self, x: Tensor, cat: Tensor | None) -> Tensor:
-        """(N, inputs, H, W), (N, K) -> (N, outputs, H / stride, W / stride)."""
-        outputs, inputs, kernel, _ = self.shape
-        if cat is None:
-            return self.in_turn(x)
-        weight, bias = cat @ self.weight, cat @ self.bias
-        if kernel == 1:
-            flat = torch.baddbmm(bias.unsqueeze(-1), weight.view(-1, outputs, inputs), x.flatten(2))
-            return flat.unflatten(-1, x.shape[-2:])
-        wide = x.reshape(1, -1, *x.shape[-2:])
-        weight = weight.view(-1, inputs, kernel, kernel)
-        y = F.conv2d(wide, weight, bias.flatten(), self.stride, kernel // 2, groups=len(x))
-        return y.view(len(x), outputs, *y.shape[-2:])
-
-    def in_turn(self, x: Tensor) -> Tensor:
-        """Rows of one expert after another: a convolution per expert, in a third of the time on a CPU."""
-        weights = self.weight.view(-1, *self.shape)
-        trios = zip(x.chunk(len(weights)), weights, self.bias, strict=True)
-        padding = self.shape[-1] // 2
-        return torch.cat([F.conv2d(part, w, b, self.stride, padding) for part, w, b in trios])
-
-
-class ExpertLinear(nn.Module):
-    """A linear layer for each of K experts: all are applied, and a row keeps its own's result.
-
-    Experts are given as to `ExpertConv`.
-    """
-
-    def __init__(self, experts: int, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.experts = experts
-        self.all = nn.Linear(inputs, experts * outputs)
-        he(self.all.weight, inputs)
-        nn.init.zeros_(self.all.bias)
-
-    def forward(self, x: Tensor, cat: Tensor | None) -> Tensor:
-        """(N, inputs), (N, K) -> (N, outputs)."""
-        if cat is None:  # each expert has its own rows
-            weights, biases = (t.unflatten(0, (self.experts, -1)) for t in self.all.parameters())
-            rows = x.unflatten(0, (self.experts, -1))
-            return torch.baddbmm(biases.unsqueeze(1), rows, weights.mT).flatten(0, 1)
-        return (self.all(x).unflatten(-1, (self.experts, -1)) * cat.unsqueeze(-1)).sum(-2)

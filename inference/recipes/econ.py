@@ -8,6 +8,7 @@ from inference.recipes import Recipe, tiny
 from inference.schedules import (
     Constant,
     Exponential,
+    Linear,
     Schedule,
     Until,
     WarmupDecay,
@@ -83,10 +84,13 @@ ECON_RANDOM_QUICK = replace(
     program={**ECON_QUICK.program, "appearance": 0.0},
     schedules={**ECON_QUICK.schedules, **trusting(ECON_QUICK.steps - 10)},
 )
+# differs: experts compete by their first look, and shapes enter regions once there are some: with a trust
+# of 1 the KL of masks has no finite minimum, and a pixel outside of a shape costs nothing
 ECON_RANDOM_LONG = replace(
     ECON_RANDOM_QUICK,
     steps=ECON_LONG.steps,
-    schedules={**ECON_LONG.schedules, **trusting(ECON_LONG.steps - 10)},
+    program={**ECON_RANDOM_QUICK.program, "judged": 1, "detached": True},
+    schedules={**ECON_LONG.schedules, "guide.trust": Linear(0.0, 0.5, 600, 600)},
 )
 ECON_RANDOM_PAPER = replace(
     ECON_PAPER,

@@ -12,12 +12,13 @@ from pyro import poutine
 from torch.nn import functional as F
 
 from analysis.posterior import Mode, infer
-from guides.econ import Rows
+from guides.econ import Rows, Verdict
 from inference.estimators import Fix, Relax
 from inference.estimators import estimator as make_estimator
 from inference.objectives import Objective, cost_terms, log_prob_per_image, per_image
 from programs.blocks.distributions import LayeredPixels
-from programs.econ import SPAN, ExpertConv, ExpertLinear
+from programs.blocks.experts import ExpertConv
+from programs.econ import SPAN
 
 TINY = {"size": 2, "layers": 2, "experts": 2, "features": 4, "blocks": 1, "attention": (4,)}
 GIVEN_WINNERS = Objective({name: torch.tensor(w) for name, w in
@@ -112,8 +113,8 @@ def bound_by_hand(program, guide, image, deviation):
         cat = F.one_hot(torch.tensor([k]), 2).float()
         attended = torch.ones(2, 2)
         if not last:
-            seed, _ = guide.compete(x, scope[None], rest[None], False)
-            embedding = guide.attention(x, scope[None], cat)
+            seed, _, _ = guide.compete(x, scope[None], rest[None], False)
+            embedding = guide.embed(x, scope[None], cat)
             attended = guide.attention.near(embedding, seed, cat)[0].sigmoid()
             first = guide.encoder(x, (scope * attended)[None], cat)[0]
             shape = program.decoder(first, cat)[1][0].sigmoid()
@@ -130,7 +131,8 @@ def bound_by_hand(program, guide, image, deviation):
             attended, _, colours, shape = step(scope, k, last)
             kl = 0 if last else kl_by_hand(attended, shape)
             paid = (scope * (attended * errors(colours) + kl)).sum()
-            costs.append((paid + 10) / ((scope * attended * rest).sum() + 10))
+            few = 4 * 10 / 1024  # nats per pixel
+            costs.append((paid + few) / ((scope * attended * rest).sum() + few))
         return (-10 * torch.stack(costs).log()).softmax(0)
 
     def errors(colours):
@@ -209,12 +211,13 @@ def test_means_in_the_place_of_masks_give_the_papers_objective():
         program_trace, trace = GIVEN_WINNERS.traces(program, guide, x)
         terms = cost_terms(program_trace, trace)
     scope, expected = torch.ones(2, 16, 16), {"images": 0.0}
+    e = guide.rest(x, scope)
     for t in (4, 3, 2, 1):
         cat, z = value(trace, f"z_cat_{t}"), value(trace, f"z_what_{t}")
         with torch.no_grad():
-            seed, _ = guide.compete(x, scope, guide.rest(x), t == 1)
-            embedding = None if t == 1 else guide.attention(x, scope, cat)
-            logits, (loc, scale) = guide.explain(Rows(x, scope, cat, embedding), seed)
+            seed, _, _ = guide.compete(x, scope, e, t == 1)
+            embedding = None if t == 1 else guide.embed(x, scope, cat)
+            logits, (loc, scale) = guide.explain(Rows(x, scope, cat, embedding), seed, 2)
             colours, shape = program.decoder(z, cat)
         a, m = logits.sigmoid().double(), shape.sigmoid().double()
         assert t > 1 or (a == 1).all()
@@ -325,7 +328,8 @@ def test_the_competition_is_its_cost_tempered():
     _, guide = pair()
     x = torch.rand(3, 3, 16, 16)
     with torch.no_grad():
-        _, cost = guide.compete(x, torch.ones(3, 16, 16), guide.rest(x), False)
+        scope = torch.ones(3, 16, 16)
+        _, cost, _ = guide.compete(x, scope, guide.rest(x, scope), False)
         for sharpness in (0.0, 0.02, 1.0):
             guide.sharpness.fill_(sharpness)
             trace = poutine.trace(guide).get_trace(x)
@@ -355,7 +359,7 @@ def test_a_seed_is_what_is_worst_explained_in_the_scope_and_what_is_like_it_is_a
     assert seed[0] // 16 in (3, 4) and seed[0] % 16 in (3, 4, 5)
     assert seed[1] // 16 in (10, 11, 12) and seed[1] % 16 in (10, 11, 12)
     cat = F.one_hot(torch.tensor([0, 2]), 4).float()
-    near = guide.attention.near(guide.attention(x, scope, cat), seed, cat).sigmoid()
+    near = guide.attention.near(guide.embed(x, scope, cat), seed, cat).sigmoid()
     assert near[0, 2:6, 2:7].mean() > 0.5 > near[0, 9:14, 9:14].max()
     assert near[1, 9:14, 9:14].mean() > 0.5 > near[1, :8].max()
 
@@ -373,10 +377,11 @@ def test_what_lies_in_front_goes_first(hidden, monkeypatch):
 
     def judge(rows, rests, seed):
         which = (seed // 16 > 7).long()
-        return -2 - which[:, None].float().expand(-1, 4), region[which], whole[which]
+        cost = -2 - which[:, None].float().expand(-1, 4)
+        return Verdict(cost, region[which], whole[which], region[which])
 
     monkeypatch.setattr(guide, "judge", judge)
-    seed, cost = guide.compete(x, torch.ones(2, 16, 16), rest, False)
+    seed, cost, _ = guide.compete(x, torch.ones(2, 16, 16), rest, False)
     first = int(hidden == "red")
     assert ((seed // 16 > 7) == bool(first)).all() and (cost == -2 - first).all()
 
@@ -409,21 +414,22 @@ def test_what_counts_is_what_a_nat_costs_that_is_explained(appearance):
     program, guide = pair(appearance=appearance)
     x, scope, rest = torch.rand(2, 3, 16, 16), torch.rand(2, 16, 16), 9 * torch.rand(2, 16, 16)
     seed, rows = torch.tensor([40, 99]), guide.for_each_expert(x, scope, False)
-    cost, region, shape = guide.judge(rows, guide.each(rest), seed)
+    cost, region, shape, whole = guide.judge(rows, guide.each(rest), seed)
     for b, k in itertools.product(range(2), range(4)):
         cat = F.one_hot(torch.tensor([k]), 4).float()
         alone = Rows(x[b : b + 1], scope[b : b + 1], cat, rows.embedding[k * len(x) + b][None])
-        attended, (loc, _) = guide.explain(alone, seed[b : b + 1])
+        attended, (loc, _) = guide.explain(alone, seed[b : b + 1], 2)
         colours, logits = program.decoder(loc, cat)
         a, m = (t[0].sigmoid().double() for t in (attended, logits))
         kl = kl_by_hand(a, m)
         errors = (x[b] - colours[0]).square().sum(0) / (2 * 0.1**2)
         paid = (scope[b] * (appearance * a * errors + kl)).sum()
-        expected = (paid + 10) / ((scope[b] * a * rest[b]).sum() + 10)
+        expected = (paid + 2.5) / ((scope[b] * a * rest[b]).sum() + 2.5)
         assert float(cost[b, k].exp()) == pytest.approx(float(expected), rel=1e-3)
         if k == int(cost[b].argmin()):
             torch.testing.assert_close(region[b], a.float())
             torch.testing.assert_close(shape[b], m.float())
+            torch.testing.assert_close(whole[b], (a * errors + kl).float(), rtol=1e-3, atol=1e-3)
 
 
 def test_the_rest_is_what_the_best_expert_alone_does_not_explain():
@@ -432,7 +438,7 @@ def test_the_rest_is_what_the_best_expert_alone_does_not_explain():
     squares = torch.rand(3, 4, 16, 16)
     squares[range(3), (1, 3, 0)] *= 0.5
     guide.errors = lambda *_: (squares.transpose(0, 1).flatten(0, 1), None)  # rows by expert
-    assert torch.equal(guide.rest(x), squares[range(3), (1, 3, 0)])
+    assert torch.equal(guide.rest(x, torch.ones(3, 16, 16)), squares[range(3), (1, 3, 0)])
 
 
 def test_chosen_experts_lie_in_the_chosen_order():
@@ -454,29 +460,6 @@ def test_more_layers_than_in_training_are_inferred():
     program.layers = 6
     scene = infer(program, guide, torch.rand(2, 3, 16, 16))
     assert scene.objects.pres.shape == (2, 5)
-
-
-def test_a_row_goes_through_its_experts_own_convolution():
-    cat, x = F.one_hot(torch.tensor([2, 0, 2, 1]), 3).float(), torch.randn(4, 5, 6, 6)
-    for kernel, stride in ((3, 1), (3, 2), (1, 1)):
-        conv = ExpertConv(3, 5, 4, kernel, stride)
-        y = conv(x, cat)
-        for i, k in enumerate((2, 0, 2, 1)):
-            weight = conv.weight[k].view(4, 5, kernel, kernel)
-            alone = F.conv2d(x[i : i + 1], weight, conv.bias[k], stride, kernel // 2)
-            torch.testing.assert_close(y[i : i + 1], alone, rtol=1e-4, atol=1e-5)
-    linear, flat = ExpertLinear(3, 7, 2), torch.randn(4, 7)
-    whole = linear.all(flat).view(4, 3, 2)
-    torch.testing.assert_close(linear(flat, cat), whole[range(4), (2, 0, 2, 1)])
-
-
-def test_rows_of_one_expert_after_another_go_through_the_same_networks():
-    cat, x = F.one_hot(torch.tensor([0, 0, 1, 1, 2, 2]), 3).float(), torch.randn(6, 5, 6, 6)
-    for kernel, stride in ((3, 1), (3, 2), (1, 1)):
-        conv = ExpertConv(3, 5, 4, kernel, stride)
-        torch.testing.assert_close(conv(x, None), conv(x, cat), rtol=1e-4, atol=1e-5)
-    linear, flat = ExpertLinear(3, 7, 2), torch.randn(6, 7)
-    torch.testing.assert_close(linear(flat, None), linear(flat, cat))
 
 
 def test_layered_pixels_are_gaussian_where_regions_are_binary_and_linear_between():
@@ -507,6 +490,10 @@ def test_layered_pixels_are_gaussian_where_regions_are_binary_and_linear_between
         ({"size": 18}, "multiple of 4"),
         ({"appearance": -1.0}, r"appearance=-1\.0"),
         ({"experts": 0}, "experts=0: expected above 0"),
+        ({"attend": "all"}, "attend='all': expected likeness or network"),
+        ({"looks": 3}, "looks=3: expected 1 or 2"),
+        ({"looks": 1}, "judged=2: there are looks=1"),
+        ({"compete": "cost"}, "set behind=False"),
     ],
 )
 def test_bad_settings_are_refused(changes, words):
@@ -519,10 +506,10 @@ def test_experts_compete_for_the_background_by_appearance_whatever_counts_for_ob
     """There is no shape at t = 1: with λ = 0 nothing would be compared."""
     program, guide = pair(appearance=0.0)
     x, scope, rest = torch.rand(3, 3, 16, 16), torch.rand(3, 16, 16), 9 * torch.rand(3, 16, 16)
-    _, cost = guide.compete(x, scope, rest, True)
+    _, cost, _ = guide.compete(x, scope, rest, True)
     for b, k in itertools.product(range(3), range(4)):
         cat = F.one_hot(torch.tensor([k]), 4).float()
         colours, _ = program.decoder(guide.encoder(x[b][None], scope[b][None], cat)[0], cat)
         errors = (x[b] - colours[0]).square().sum(0) / (2 * 0.1**2)
-        expected = ((scope[b] * errors).sum() + 10) / ((scope[b] * rest[b]).sum() + 10)
+        expected = ((scope[b] * errors).sum() + 2.5) / ((scope[b] * rest[b]).sum() + 2.5)
         assert float(cost[b, k].exp()) == pytest.approx(float(expected), rel=1e-3)

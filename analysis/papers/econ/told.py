@@ -17,7 +17,7 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from analysis.papers.econ.told_leaves import regions
-from guides.econ import Encoder
+from guides.econ import encoder
 from inference.recipes.econ import RECIPES as OF_ECON
 from programs.blocks.config import given
 from programs.blocks.distributions import normal
@@ -43,7 +43,7 @@ class Guide(PyroModule):
             raise ValueError(
                 f"experts={self.config.experts}: expected 1, nobody says who explains what"
             )
-        self.encoder = Encoder(self.config)
+        self.encoder = encoder(self.config)
 
     def forward(self, images: Tensor, batch: int = 1) -> None:
         """Sample every latent of the program given `images` (B, 3, S, S) of `told_leaves`."""

@@ -129,4 +129,54 @@ class Points:
         return value
 
 
+@dataclass(frozen=True)
+class Plateau:
+    """A rule for a learning rate that falls where the validation loss stays (ECON C.3).
+
+    The rule needs the losses, so it is no schedule: `Falls` is its state, which a checkpoint holds.
+    """
+
+    every: int = 100
+    """steps between validations"""
+    patience: int = 5
+    """validations without a new best loss after which the rate falls"""
+    factor: float = 10**-0.5
+    """of the rate, each time"""
+    falls: int = 5
+    """the training ends after so many"""
+
+
+class Falls:
+    """What a `Plateau` has come to."""
+
+    def __init__(self, rule: Plateau) -> None:
+        self.rule, self.best, self.waited, self.falls = rule, math.inf, 0, 0
+
+    def add(self, loss: float) -> None:
+        """Count a validation loss."""
+        better = loss < self.best
+        self.best, self.waited = (loss, 0) if better else (self.best, self.waited + 1)
+        if self.waited == self.rule.patience:
+            self.waited, self.falls = 0, self.falls + 1
+
+    @property
+    def rate(self) -> float:
+        """The factor of the learning rate."""
+        return self.rule.factor**self.falls
+
+    @property
+    def over(self) -> bool:
+        """Whether the training ends."""
+        return self.falls >= self.rule.falls
+
+    def state(self) -> dict[str, float]:
+        """Plain values for a checkpoint."""
+        return {"best": self.best, "waited": self.waited, "falls": self.falls}
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Continue from `state`."""
+        self.best = float(state["best"])
+        self.waited, self.falls = int(state["waited"]), int(state["falls"])
+
+
 Schedule = Constant | Linear | Exponential | LinearVariance | Points | Ramp | WarmupDecay | Until

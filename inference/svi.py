@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pyro
+import torch
 
 from inference import checkpoint
 from inference.estimators import ESTIMATORS, table
@@ -71,7 +72,8 @@ def train(run: Run, judge: Judge | None = None) -> Path:
     out = open_folder(run) if first else run.out
     training = Training(settled(p, out, run.resume))
     begin(training, run, out)
-    validation = p.validation_images() if first and judge else None
+    wanted = judge is not None or p.recipe.plateau is not None
+    validation = p.validation_images() if first and wanted else None
     stopped = loop(training, run, out, judge, validation)
     if first:
         write_weights(out, {n: m.state_dict() for n, m in training.trainer.modules.items()})
@@ -134,17 +136,24 @@ def loop(
     log = Log(out / "log.jsonl", trainer.step, recipe.steps, training.batch, run.log)
     started = saved = time.monotonic()
     with interrupts() as interrupted:
-        while trainer.step < recipe.steps:
+        while not finished(training):
             pyro.enable_validation(trainer.step < VALIDATED_STEPS)
             log.add(*update(training.images(trainer.step)))
             now = time.monotonic()
-            last = trainer.step == recipe.steps
+            if trainer.falls and trainer.step % trainer.falls.rule.every == 0:
+                settle(training, validation)
+            last = finished(training)
             stop, due = distributed.agree(
                 interrupted() > 0 or (now - started) / 60 > run.minutes, now - saved > SAVE_SECONDS
             )
             if trainer.step % LOG_EVERY == 0 or last or stop:
                 log.write(trainer.step, trainer.rates())
-            if first and validation and (trainer.step % recipe.evaluate_every == 0 or last):
+            if (
+                first
+                and judge
+                and validation
+                and (trainer.step % recipe.evaluate_every == 0 or last)
+            ):
                 log.note(trainer.step, evaluate_briefly(training, judge, validation, out))
             # after the log's records of this step: resuming continues with the next step
             if (trainer.step % LOG_EVERY == 0 and due) or last or stop:
@@ -157,6 +166,44 @@ def loop(
     return stopped
 
 
+def finished(training: Training) -> bool:
+    """Whether the training has taken the recipe's steps, or its validation loss has stayed long enough."""
+    trainer = training.trainer
+    over = trainer.falls is not None and trainer.falls.over
+    return over or trainer.step >= training.plan.recipe.steps
+
+
+def settle(training: Training, data: Dataset | None) -> None:
+    """Count a validation loss for the recipe's `plateau`, without disturbing the random state.
+
+    Args:
+        data: the validation images; None on all processes but the first.
+    Raises:
+        ValueError: there are no validation images.
+    """
+    trainer, loss = training.trainer, None
+    if distributed.rank() == 0:
+        if data is None:
+            raise ValueError("the recipe's plateau needs validation images, and there are none")
+        with undisturbed(training):
+            images = torch.as_tensor(data.images).to(training.plan.device).float() / 255
+            loss = trainer.loss(images)
+    trainer.falls.add(distributed.share(loss))
+
+
+@contextmanager
+def undisturbed(training: Training) -> Iterator[None]:
+    """Inside, program and guide are measured; afterwards the training goes on as if nothing had been."""
+    state = checkpoint.random_state()
+    modules = training.program, training.guide
+    for module in modules:
+        module.eval()
+    yield
+    for module in modules:
+        module.train()
+    checkpoint.set_random_state(state)
+
+
 def evaluate_briefly(
     training: Training, judge: Judge, data: Dataset, out: Path
 ) -> dict[str, float]:
@@ -165,19 +212,12 @@ def evaluate_briefly(
     Raises:
         ValueError: they cannot be measured; the checkpoint is written first.
     """
-    state = checkpoint.random_state()
-    for module in (training.program, training.guide):
-        module.eval()
     try:
-        with training.plan.source.blamed("be measured"):
-            metrics = judge.briefly(training, data)
+        with undisturbed(training), training.plan.source.blamed("be measured"):
+            return judge.briefly(training, data)
     except Exception:
         training.trainer.save(out / "checkpoint.ckpt")
         raise
-    for module in (training.program, training.guide):
-        module.train()
-    checkpoint.set_random_state(state)
-    return metrics
 
 
 @contextmanager
@@ -273,7 +313,11 @@ class Explained(argparse.Action):
 
 def parse(arguments: list[str] | None = None) -> Run:
     """A `Run` from command-line arguments."""
-    options = vars(parser().parse_args(arguments))
+    return run_of(vars(parser().parse_args(arguments)))
+
+
+def run_of(options: dict[str, Any]) -> Run:
+    """A `Run` from the options of `parser`."""
     options["set"] = tuple(options["set"])
     if options["out"] is None:
         options["out"] = default_folder(options)

@@ -24,7 +24,10 @@ from inference.images.dataset import Dataset, Sampler
 from inference.machine import distributed, networks
 from inference.objectives import Objective, check_match
 from inference.plan import Plan, check_pictures
+from inference.schedules import Falls
 
+PASS = 100
+"""Images at once of which a loss is computed without gradient."""
 BASELINE_RATE = 1e-3
 """Learning rate of an estimator's own parameters."""
 DIGESTED = 1000
@@ -105,7 +108,10 @@ class Trainer:
         self.schedules: dict[str, Callable[[int], float]] = dict(p.recipe.schedules)
         self.clip = p.recipe.clip
         learning_rate = self.schedules["learning_rate"]
-        self.schedules["learning_rate"] = lambda step: p.recipe.rate * learning_rate(step)
+        self.falls = None if p.recipe.plateau is None else Falls(p.recipe.plateau)
+        self.schedules["learning_rate"] = lambda step: (
+            p.recipe.rate * learning_rate(step) * (self.falls.rate if self.falls else 1.0)
+        )
         patterns = [name.partition(".")[2] for name in self.schedules if name.startswith("weight.")]
         self.weights = {pattern: torch.tensor(1.0, device=p.device) for pattern in patterns}
         self.objective = Objective(self.weights, p.recipe.auxiliary, p.recipe.penalties)
@@ -144,6 +150,14 @@ class Trainer:
         self.optimiser.step()
         terms = {name: term / len(x) for name, term in terms.items()}
         return sum(terms.values()), terms
+
+    @torch.no_grad()
+    def loss(self, images: Tensor) -> float:
+        """The training's objective on images (B, C, H, W) in [0, 1], nats per image."""
+        m, total = self.modules, 0.0
+        for x in images.split(PASS):
+            total += float(m["estimator"](m["program"], m["guide"], x, self.objective)[0])
+        return total / len(images)
 
     def apply_schedules(self) -> None:
         """Write every scheduled number to the tensor or setting from which it is read."""
@@ -189,6 +203,7 @@ class Trainer:
             "optimiser": self.optimiser.state_dict(),
             "random": random,
             "others": others,
+            **({} if self.falls is None else {"falls": self.falls.state()}),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -203,6 +218,8 @@ class Trainer:
             self.optimiser.load_state_dict(state["optimiser"])
             self._adopt()
             self.step = int(state["step"])
+            if self.falls is not None:
+                self.falls.restore(state["falls"])
             random = [state["random"], *state.get("others", [])]
             if len(random) == distributed.world():
                 checkpoint.set_random_state(random[distributed.rank()])

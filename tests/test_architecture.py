@@ -14,7 +14,7 @@ FLOORS = (
     ("programs",),
     ("guides",),
     ("inference",),
-    ("inference.svi",),
+    ("inference.svi", "inference.search"),
     ("analysis.command",),
     ("analysis.scores",),
     ("analysis.posterior",),
@@ -27,7 +27,7 @@ FLOORS = (
     ("analysis.report", "analysis.results"),
 )
 """From the ground up; a module stands on the floor of the longest name that it begins with."""
-COMMANDS = ("analysis.papers.item", "analysis.results")
+COMMANDS = ("analysis.papers.item", "analysis.results", "inference.search")
 """Modules of commands that train, or read and write command lines of trainings."""
 LONGEST = 40
 """Lines of a function's body, its docstring apart."""

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from inference.objectives import Penalty, Prior
-from inference.schedules import Constant, Exponential, Linear, Schedule
+from inference.schedules import Constant, Exponential, Linear, Plateau, Schedule
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class Recipe:
     """fixed priors of auxiliary KLs by site-name pattern; ``{}`` is the ablation No-Aux"""
     penalties: Mapping[str, Penalty] = field(default_factory=dict)
     """functions of the Scene, one number per image; schedules ``weight.penalty/NAME`` convert it to nats"""
+    plateau: Plateau | None = None
+    """when the learning rate falls and the training ends by the validation loss; None: never"""
     rate: float = 1.0
     """factor of the learning rate"""
     clip: float = 1.0

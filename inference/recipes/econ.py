@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from inference.recipes import Recipe, tiny
 from inference.schedules import (
     Constant,
     Exponential,
     Linear,
+    Plateau,
     Schedule,
     Until,
     WarmupDecay,
@@ -103,6 +105,31 @@ ECON_RANDOM_PAPER = replace(
     },
 )
 
+
+def plain(world: str, beta: float, gamma: float, **changes: Any) -> Recipe:
+    """The paper's objective (13) and training (C.3), with the same networks as `ECON_QUICK`."""
+    program = {k: v for k, v in ECON_QUICK.program.items() if k != "latents"}
+    return replace(
+        ECON_QUICK,
+        world=world,
+        program=program,
+        schedules={
+            "learning_rate": Constant(5e-4),
+            "weight.z_cat*": Constant(0.0),
+            "weight.z_what*": Constant(beta),
+            "weight.z_mask*": Constant(gamma),
+        },
+        plateau=Plateau(),
+        validation_scenes=100,
+        **changes,
+    )
+
+
+# differs: the paper prints β = 9.54, γ = 0.52, each outside the range of its search
+UNIQUE_WEIGHTS, RANDOM_WEIGHTS = (0.52, 9.54), (1.0, 3.26)
+MANY = {"steps": ECON_PAPER.steps, "evaluate_every": ECON_PAPER.evaluate_every}
+"""Fields of a training that its plateau ends."""
+
 SMALL = {
     "size": 32,
     "features": 8,
@@ -112,12 +139,31 @@ SMALL = {
     "context": 16,
 }
 """Fields of the program's Config that make its networks small."""
-ECON_TINY, MONET_TINY, ECON_RANDOM_TINY = (
-    tiny(recipe, SMALL) for recipe in (ECON_QUICK, MONET_QUICK, ECON_RANDOM_QUICK)
+ECON_TINY, MONET_TINY, ECON_RANDOM_TINY, PLAIN_TINY, PLAIN_RANDOM_TINY = (
+    tiny(recipe, SMALL)
+    for recipe in (
+        ECON_QUICK,
+        MONET_QUICK,
+        ECON_RANDOM_QUICK,
+        plain("sprites_unique", *UNIQUE_WEIGHTS),
+        plain("sprites_random", *RANDOM_WEIGHTS),
+    )
 )
 
 RECIPES: dict[str, dict[str, Recipe]] = {
     "econ": {"tiny": ECON_TINY, "quick": ECON_QUICK, "long": ECON_LONG, "paper": ECON_PAPER},
+    "econ_plain": {
+        "tiny": PLAIN_TINY,
+        "quick": plain("sprites_unique", *UNIQUE_WEIGHTS),
+        "long": plain("sprites_unique", *UNIQUE_WEIGHTS, steps=ECON_LONG.steps),
+        "paper": replace(plain("sprites_unique", *UNIQUE_WEIGHTS, **MANY), program={}),
+    },
+    "econ_plain_random": {
+        "tiny": PLAIN_RANDOM_TINY,
+        "quick": plain("sprites_random", *RANDOM_WEIGHTS),
+        "long": plain("sprites_random", *RANDOM_WEIGHTS, steps=ECON_LONG.steps),
+        "paper": replace(plain("sprites_random", *RANDOM_WEIGHTS, **MANY), program={}),
+    },
     "monet": {"tiny": MONET_TINY, "quick": MONET_QUICK, "paper": ECON_PAPER},
     "econ_random": {
         "tiny": ECON_RANDOM_TINY,

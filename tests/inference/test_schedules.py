@@ -6,8 +6,10 @@ import pytest
 
 from inference.schedules import (
     Exponential,
+    Falls,
     Linear,
     LinearVariance,
+    Plateau,
     Points,
     Ramp,
     Until,
@@ -34,3 +36,16 @@ def test_schedules_take_their_values_at_the_corners():
     values = [points(step) for step in (0, 10, 15, 20, 25, 35, 40, 99)]
     assert values == pytest.approx([1, 1, 2, 4, 4, 0.4, 0.04, 0.04])
     assert Until(0.1, 3)(2) == 0.1 and math.isnan(Until(0.1, 3)(3))
+
+
+def test_a_rate_falls_after_losses_that_stay_and_a_training_ends_after_some_falls():
+    rule = Plateau(patience=2, factor=0.1, falls=2)
+    falls, rates = Falls(rule), []
+    for loss in (5.0, 4.0, 4.0, 4.5, 3.0, 3.5, 2.9, 3.0, 3.0):
+        falls.add(loss)
+        rates.append(falls.rate)
+    assert rates == pytest.approx([1, 1, 1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.01])
+    assert falls.over and falls.best == 2.9
+    again = Falls(rule)
+    again.restore(falls.state())
+    assert again.state() == falls.state() and again.over

@@ -513,3 +513,88 @@ def test_experts_compete_for_the_background_by_appearance_whatever_counts_for_ob
         errors = (x[b] - colours[0]).square().sum(0) / (2 * 0.1**2)
         expected = ((scope[b] * errors).sum() + 2.5) / ((scope[b] * rest[b]).sum() + 2.5)
         assert float(cost[b, k].exp()) == pytest.approx(float(expected), rel=1e-3)
+
+
+@torch.no_grad()
+def test_the_plain_variant_attends_by_its_network_and_competes_by_its_cost():
+    """Eqs. 9 to 12 and section 5.2: q(k_t) ∝ exp(-(λ L_x + L_r)), with whole images and all latents free."""
+    program, guide = tiny.build("econ", "econ_plain", size=16)
+    assert not hasattr(guide.attention, "reach")
+    x, scope = torch.rand(2, 3, 16, 16), torch.rand(2, 16, 16)
+    _, cost, there = guide.compete(x, scope, scope, False)
+    assert there.all()
+    for b, k in itertools.product(range(2), range(4)):
+        cat = F.one_hot(torch.tensor([k]), 4).float()
+        seen = torch.cat([x[b], scope[b].clamp(min=1e-3).log()[None]])[None]
+        logits = guide.attention(seen, cat)[:, 0]
+        a = logits.sigmoid()
+        loc, _ = guide.encoder(x[b : b + 1], scope[b] * a, cat)
+        colours, shape = program.decoder(loc, cat)
+        errors = (x[b] - colours[0]).square().sum(0) / (2 * 0.1**2)
+        kl = kl_by_hand(a[0].double(), shape[0].sigmoid().double())
+        expected = (scope[b] * (a[0] * errors + kl)).sum()
+        assert float(cost[b, k]) == pytest.approx(float(expected), rel=1e-3)
+    assert guide.sharpness == 1 and guide.balance == 0
+    with Mode():
+        trace = poutine.trace(guide).get_trace(x)
+    _, cost, _ = guide.compete(x, torch.ones(2, 16, 16), scope, False)
+    torch.testing.assert_close(trace.nodes["z_cat_4"]["fn"].probs[:, 0, 0], (-cost).softmax(-1))
+
+
+@torch.no_grad()
+def test_more_layers_than_objects_change_nothing_where_layers_may_be_empty():
+    """Nothing is worth a layer once one expert explains the scope as well as several."""
+    program, guide = pair(empty=True)
+    x = torch.full((2, 3, 16, 16), 0.4)
+    guide.errors = lambda images, z, cat: (
+        0 * images[:, 0] + 0.01,  # any expert explains this image
+        program.decoder(z, cat)[1],
+    )
+    for layers in (3, 6):
+        with program.placing(layers), Mode():
+            trace, q = traces(program, guide, x)
+        scene = trace.nodes["_RETURN"]["value"]
+        assert not scene.objects.pres.any() and (scene.image == scene.background).all()
+        absent = [n for n in q.nodes if n.startswith("z_pres")]
+        assert len(absent) == layers - 1 and all((value(q, n) == 0).all() for n in absent)
+        # a spare layer costs what its absence costs, ln 2, and no more
+        terms = cost_terms(trace, q)
+        spare = sum(per_image(v) for n, v in terms.items() if n.startswith("kl/") and n[-1] != "1")
+        expected = torch.full((2,), (layers - 1) * math.log(2))
+        torch.testing.assert_close(spare, expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_layer_is_empty_where_its_region_gains_less_than_it_costs():
+    _, guide = pair(empty=True)
+    x, rest = torch.rand(3, 3, 16, 16), torch.ones(3, 16, 16)
+    ones = torch.ones(3, 16, 16)
+    verdict = Verdict(
+        torch.zeros(3, 4),
+        0.5 * ones,
+        0.5 * ones,
+        torch.stack([ones[0] * c for c in (0.4, 0.6, 0.4)]),
+    )
+    guide.judge = lambda *_: verdict
+    guide.foremost = lambda rows, rest, seed, first: (seed, first)
+    guide.rest = lambda *_: rest
+    scope = torch.stack([ones[0], ones[0], 0 * ones[0]])
+    _, _, there = guide.compete(x, scope, rest, False)
+    assert there.tolist() == [
+        True,
+        False,
+        False,
+    ]  # .5 e against what is paid; a scope of nothing gains nothing
+    assert guide.compete(x, scope, rest, True)[2].all()
+
+
+def test_programs_with_empty_layers_draw_fewer_objects_and_place_all_that_are_asked_for():
+    program, _ = pair(empty=True)
+    pyro.set_rng_seed(0)
+    with torch.no_grad():
+        trace = poutine.trace(program).get_trace(batch=200)
+        pres = torch.stack([value(trace, f"z_pres_{t}") for t in (4, 3, 2)], 1).squeeze()
+        nodes = trace.nodes["_RETURN"]["value"].objects
+        assert not nodes.mask[pres == 0].any()
+        assert abs(float(pres.mean()) - 0.5) < 4 * 0.5 / 600**0.5
+        assert program.arrange([0, 1, 2, 3], 20).objects.mask.sum((-2, -1)).gt(0).all()

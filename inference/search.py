@@ -1,0 +1,92 @@
+"""Train several seeds for a while, and go on with the one of the lowest validation loss (ECON, C.4).
+
+    python -m inference.search PROGRAM.py [--seeds 0,1,2,3] [--trial N] [options of inference.svi]
+
+A seed's run folder is ``OUT/seedS``. Every seed is trained for ``--trial`` steps, then the chosen one to
+the recipe's last step, as ``--resume`` would, since no schedule depends on the number of steps. Stopped or
+repeated, the command continues. The loss is the training's own objective on the validation images, with
+schedules as they are at the trial's last step; ``OUT/search.json`` has the loss of every seed.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pyro
+import torch
+
+from inference import checkpoint, svi
+from inference.plan import Run, plan
+from inference.runs import read_json
+from inference.trainer import Training
+
+SEEDS = (0, 1, 2, 3)
+TRIAL = 150
+"""Steps after which seeds are compared."""
+
+
+def search(run: Run, seeds: tuple[int, ...], trial: int, judge: svi.Judge | None = None) -> Path:
+    """Train every seed for `trial` steps, the best one to the end; returns its folder.
+
+    Args:
+        run: the training; its seed is not used, and its folder holds those of the seeds.
+    Raises:
+        ValueError: a seed is given twice, or the images have no validation images.
+    """
+    if not seeds or len({*seeds}) < len(seeds) or trial < 1:
+        raise ValueError(
+            f"seeds={seeds}, trial={trial}: expected different seeds, and 1 step or more"
+        )
+    runs = {s: replace(run, seed=s, out=run.out / f"seed{s}", resume=True) for s in seeds}
+    file = run.out / "search.json"
+    if file.is_file():
+        return svi.train(runs[read_json(file)["seed"]], judge)
+    found: dict[int, float] = {}
+    for seed, own in runs.items():
+        svi.train(replace(own, set=(*own.set, f"train.steps={trial}")))
+        found[seed] = loss_of(own)
+        print(f"seed {seed}: validation loss {found[seed]:.1f}")
+    best = min(found, key=lambda seed: found[seed])
+    checkpoint.write_json(file, {"losses": found, "trial": trial, "seed": best})
+    return svi.train(runs[best], judge)
+
+
+def loss_of(run: Run) -> float:
+    """The objective of a run's checkpoint on its validation images, nats per image.
+
+    Raises:
+        ValueError: there are no validation images.
+    """
+    p = plan(run)
+    training, data = Training(p), p.validation_images()
+    if data is None:
+        raise ValueError("seeds are compared on validation images, and there are none")
+    training.trainer.restore(checkpoint.load(run.out / "checkpoint.ckpt"))
+    training.trainer.apply_schedules()
+    pyro.set_rng_seed(0)
+    with svi.undisturbed(training):
+        return training.trainer.loss(torch.as_tensor(data.images).to(p.device).float() / 255)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point."""
+    from analysis.evaluate import Judge
+
+    a = svi.parser()
+    a.prog, a.description = "python -m inference.search", __doc__.split("\n")[0]
+    a.add_argument("--seeds", default=",".join(map(str, SEEDS)), metavar="S,S,…")
+    a.add_argument("--trial", type=int, default=TRIAL, metavar="N", help="steps of every seed")
+    options = vars(a.parse_args(arguments))
+    seeds, trial = options.pop("seeds"), options.pop("trial")
+    try:
+        search(svi.run_of(options), tuple(map(int, seeds.split(","))), trial, Judge())
+    except (ValueError, FloatingPointError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""Seeds are compared after a while, and the best goes on."""
+
+import json
+
+import pytest
+import tiny
+
+from inference import checkpoint, search
+from inference.plan import plan
+from inference.trainer import Training
+
+
+def test_the_seed_of_the_lowest_validation_loss_goes_on_as_if_it_had_never_stopped(tmp_path):
+    run = tiny.run("econ", tmp_path / "all", set=("train.steps=2",))
+    chosen = search.search(run, (0, 1), trial=1)
+    found = json.loads((tmp_path / "all" / "search.json").read_text())
+    losses = {int(seed): loss for seed, loss in found["losses"].items()}
+    assert len(losses) == 2 and losses[0] != losses[1]
+    best = min(losses, key=losses.get)
+    assert chosen == tmp_path / "all" / f"seed{best}" and found["seed"] == best
+    steps = {
+        s: checkpoint.load(tmp_path / "all" / f"seed{s}" / "checkpoint.ckpt")["step"]
+        for s in (0, 1)
+    }
+    assert steps == {best: 2, 1 - best: 1}
+    alone = search.svi.train(tiny.run("econ", tmp_path / "one", seed=best, set=("train.steps=2",)))
+    one, other = (
+        checkpoint.load(f / "checkpoint.ckpt")["modules"]["program"] for f in (chosen, alone)
+    )
+    assert all((one[k] == other[k]).all() for k in one)
+    assert search.search(run, (0, 1), trial=1) == chosen
+    with pytest.raises(ValueError, match="different seeds"):
+        search.search(run, (1, 1), trial=1)
+
+
+def test_a_plateau_is_in_the_checkpoint_and_ends_a_training(tmp_path):
+    """A rate of next to nothing: no validation is better than the first by more than noise."""
+    words = ("train.steps=400", "train.rate=1e-12")
+    run = tiny.run("econ", tmp_path, variant="econ_plain", set=words)
+    p = plan(run)
+    assert p.recipe.plateau.every == 100
+    training = Training(p)
+    for loss in (3.0, 4.0, 4.0):
+        training.trainer.falls.add(loss)
+    state = training.trainer.state()
+    other = Training(p).trainer
+    other.restore(state)
+    assert other.falls.state() == {"best": 3.0, "waited": 2, "falls": 0}
+    for _ in range(5 * 5):
+        other.falls.add(5.0)
+    rate = other.schedules["learning_rate"](0)
+    assert rate == pytest.approx(5e-4 * 1e-12 * 10**-2.5) and other.falls.over

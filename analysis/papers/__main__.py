@@ -1,6 +1,7 @@
 """Every table and figure of the five papers: ours beside theirs.
 
-    python -m analysis.papers [PAPER [ITEM]] [--train] [--record] [--preset P] [--scenes N] [--seed S]
+    python -m analysis.papers [PAPER [ITEM]] [--train] [--record] [--preset P] [--set FIELD=VALUE]
+        [--only PATTERN] [--scenes N] [--seed S]
 
 Without an item the command lists all items with their state. Rows and pictures are written to ``--out``.
 """
@@ -32,9 +33,14 @@ def main(arguments: list[str] | None = None) -> None:
     a.add_argument("--runs", type=Path, default=it.Request.runs, metavar="DIR", help="of trainings")
     a.add_argument("--scenes", type=positive, metavar="N", help="scenes to measure on")
     a.add_argument("--seed", type=int, default=0, metavar="S")
+    a.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE",
+                   help="setting of all trainings, such as train.steps=300")  # fmt: skip
+    a.add_argument(
+        "--only", default="*", metavar="PATTERN", help="rows or columns, such as 'unique*'"
+    )
     a.add_argument("--out", type=Path, metavar="DIR", help="runs/papers/PAPER/ITEM by default")
     o = a.parse_args(arguments)
-    request = it.Request(o.runs, o.preset, o.seed, o.scenes)
+    request = it.Request(o.runs, o.preset, o.seed, o.scenes, tuple(o.set), o.only)
     if o.item is None:
         papers = it.PAPERS if o.paper is None else [_paper(o.paper)]
         print("\n\n".join(listing(paper, request) for paper in papers))
@@ -71,6 +77,9 @@ def words(options: object, request: it.Request) -> str:
     line += ["--seed", str(request.seed)]
     if request.scenes is not None:
         line += ["--scenes", str(request.scenes)]
+    line += [word for pair in request.set for word in ("--set", pair)]
+    if request.only != "*":
+        line += ["--only", request.only]
     return shlex.join(line)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -81,9 +82,9 @@ class Training:
             preset=preset,
             world=self.world,
             seed=request.seed,
-            out=request.runs / preset / folder,
+            out=request.runs / "-".join([preset, *request.set]) / folder,
             resume=True,
-            set=self.set,
+            set=(*self.set, *request.set),
         )
 
 
@@ -98,6 +99,10 @@ class Request:
     """seed of trainings and of drawn scenes"""
     scenes: int | None = None
     """number of scenes; None for the item's own"""
+    set: tuple[str, ...] = ()
+    """settings of all trainings, such as ``train.steps=300``; they go into a folder of their own"""
+    only: str = "*"
+    """pattern of the rows or columns that are trained and made"""
 
 
 @dataclass(frozen=True)
@@ -140,9 +145,14 @@ def folder_of(name: str, training: Training, request: Request) -> Path | None:
     return shipped if (shipped / "config.json").is_file() else None
 
 
+def chosen(item: Item, request: Request) -> dict[str, Training]:
+    """The trainings whose names match ``request.only``."""
+    return {n: t for n, t in item.trainings.items() if fnmatchcase(n, request.only)}
+
+
 def train_missing(item: Item, request: Request) -> None:
     """Train the runs that are neither trained nor shipped; a stopped training continues."""
-    for name, training in item.trainings.items():
+    for name, training in chosen(item, request).items():
         if folder_of(name, training, request) is None:
             run = training.run(name, request)
             print(f"\n{name}: {command(run)} --resume")
@@ -155,7 +165,7 @@ def make(item: Item, request: Request) -> tuple[Made, dict[str, Trained]]:
     Raises:
         ValueError: the item needs trainings, and none is available.
     """
-    folders = {name: folder_of(name, t, request) for name, t in item.trainings.items()}
+    folders = {n: folder_of(n, t, request) for n, t in chosen(item, request).items()}
     runs = {name: open_run(folder) for name, folder in folders.items() if folder is not None}
     if item.trainings and not runs:
         raise ValueError(f"nothing is trained for {item.title}: give --train")

@@ -44,6 +44,7 @@ from analysis.scores.masks import (
 )
 from analysis.scores.metrics import comparable, scene_metrics
 from analysis.scores.shapes import ari_of_twins, mutual_information, shape_metrics
+from analysis.scores.simple import by_colour, round_objects, simple_scores
 
 __all__ = [
     "Detection",
@@ -54,6 +55,7 @@ __all__ = [
     "ari_of_twins",
     "average_precision",
     "bits_per_dimension",
+    "by_colour",
     "category_correspondence",
     "category_names",
     "change_outside",
@@ -70,9 +72,11 @@ __all__ = [
     "owners",
     "precision_recall_f1",
     "radii",
+    "round_objects",
     "scene_graph",
     "scene_metrics",
     "segments",
     "shape_metrics",
+    "simple_scores",
     "structure_accuracy",
 ]

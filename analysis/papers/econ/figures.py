@@ -10,7 +10,7 @@ from torch import Tensor
 
 from analysis import plots
 from analysis.evaluate import floats
-from analysis.papers.econ.tables import SCORES, explained, scores, validity_rows
+from analysis.papers.econ.tables import SCORES, explained, scores, simple_rows, validity_rows
 from analysis.papers.item import Made, Request, Row
 from analysis.scores import confusion
 from inference.runs import Trained
@@ -61,6 +61,7 @@ def figure4(runs: Runs, request: Request) -> Made:
             figures[file_name(name)] = plots.steps_figure(run.program, run.guide, images[:2])
         found = scores(run, data, images, 5, request.seed)
         rows += [Row(name, m, found[m], None, "four objects", number) for m in SCORES if m in found]
+        rows += simple_rows(images, truth, SCORES, "four objects")
     return Made(tuple(rows), figures)
 
 
@@ -118,6 +119,7 @@ def figure8(runs: Runs, request: Request) -> Made:
             )
             found = scores(run, data, images, layers, request.seed)
             rows += [Row(name, m, found[m], None, case, number) for m in SCORES if m in found]
+            rows += simple_rows(images, truth, SCORES, case)
     return Made(tuple(rows), figures)
 
 

@@ -6,7 +6,16 @@ Figures 2 and 3 are left out, because they show the model and its networks, not 
 from __future__ import annotations
 
 from analysis.papers.econ import figures, tables
-from analysis.papers.econ.tables import COMPETING, COMPETITION, RANDOM, SEARCH, SEARCHED, UNIQUE
+from analysis.papers.econ.tables import (
+    ABLATED,
+    ABLATION,
+    COMPETING,
+    COMPETITION,
+    RANDOM,
+    SEARCH,
+    SEARCHED,
+    UNIQUE,
+)
 from analysis.papers.item import Item, Training
 from analysis.papers.published import PUBLISHED
 
@@ -32,6 +41,11 @@ ITEMS: dict[str, Item] = {
     "figure8": Item("Figure 8: scenes unlike those trained on", OF_RANDOM, figures.figure8),
     "competition": Item(
         "Section 5.2: what experts compete for", COMPETITION, tables.compared(COMPETING)
+    ),
+    "ablation": Item(
+        "Plain ECON, with each addition alone, and with all of them",
+        ABLATION,
+        tables.compared(ABLATED),
     ),
     "search": Item(
         "Appendix C.4: architectures drawn at random", SEARCH, tables.compared(SEARCHED)

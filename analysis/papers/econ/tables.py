@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pyro
 import torch
@@ -14,8 +15,9 @@ from analysis.papers.econ.validity import validity
 from analysis.papers.item import Made, Request, Row, Training
 from analysis.papers.published import PUBLISHED
 from analysis.posterior import infer, log_weights
-from analysis.scores import scene_metrics
+from analysis.scores import scene_metrics, simple_scores
 from inference.images.dataset import Dataset
+from inference.log import read_log
 from inference.runs import Trained
 from programs.scene import Scene
 
@@ -29,6 +31,18 @@ OURS = {"MONet": "monet", "GENESIS": "genesis", "ECON": "econ"}
 """Models of Table 1 that exist as programs here; IODINE and M-RBM do not."""
 SCORES = ("ari_fg", "object_count_accuracy", "shape_iou", "hidden_iou", "depth_order_accuracy")
 COMPETING = ("ari_fg", "category_correspondence", "expert_purity", "experts_alive")
+ABLATED = (
+    "ari_fg",
+    "ari",
+    "object_count_accuracy",
+    "shape_iou",
+    "hidden_iou",
+    "depth_order_accuracy",
+    "expert_purity",
+    "experts_alive",
+    "seconds_per_step",
+    "steps",
+)
 SEARCHED = ("elbo_per_pixel", "ari_fg", "expert_purity")
 PLACE = 2
 """Number of latents of an object's place, which the paper's numbers do not include."""
@@ -102,23 +116,48 @@ def validity_rows(name: str, run: Trained, request: Request, number: int = 500) 
     return rows
 
 
+def simple_rows(
+    images: Tensor, truth: Scene, metrics: tuple[str, ...], case: str = ""
+) -> list[Row]:
+    """The scores of scenes that need no learning, as a floor."""
+    return [
+        Row(name, m, found[m], None, case, len(images))
+        for name, found in simple_scores(images, truth).items()
+        for m in metrics
+        if m in found
+    ]
+
+
 def compared(metrics: tuple[str, ...]) -> Callable[[Runs, Request], Made]:
     """A row of metrics for every run."""
 
     def make(runs: Runs, request: Request) -> Made:
-        rows, number = [], request.scenes or SCENES
+        rows, number, sets = [], request.scenes or SCENES, {}
         for name, run in runs.items():
             data = run.unseen(number, request.seed)
-            found = scores(run, data, seed=request.seed)
+            found = scores(run, data, seed=request.seed) | pace(run)
             if "elbo_per_pixel" in metrics:
                 images = floats(data, "cpu")
                 weights = log_weights(run.program, run.guide, images, DRAWS)
                 found["elbo_per_pixel"] = float(weights.mean()) / images[0, 0].numel()
             world = run.config["recipe"]["world"]
             rows += [Row(name, m, found[m], None, world, number) for m in metrics if m in found]
+            sets[world] = data
+        for world, data in sets.items():
+            rows += simple_rows(floats(data, "cpu"), data.truth(), metrics, world)
         return Made(tuple(rows))
 
     return make
+
+
+def pace(run: Trained) -> dict[str, float]:
+    """Seconds per step of a training, the median over its log, and its steps; empty without a log."""
+    file = run.folder / "log.jsonl"
+    log = [r for r in read_log(file) if "images_per_second" in r] if file.is_file() else []
+    if not log:
+        return {}
+    speed = sorted(r["images_per_second"] for r in log)[len(log) // 2]
+    return {"seconds_per_step": run.config["recipe"]["batch"] / speed, "steps": log[-1]["step"]}
 
 
 def search(seed: int = 0) -> dict[str, Training]:
@@ -145,3 +184,40 @@ COMPETITION = {
     "appearance too": Training("econ", "econ_random", "sprites_random", ("appearance=1.0",)),
 }
 """λ of section 5.2: experts compete by appearance and shape with unique colours, by shape with random ones."""
+
+ADDITIONS: dict[str, tuple[str, ...]] = {
+    "plain": (),
+    "rate of 2e-3": ("train.rate=4.0",),
+    "networks": ("hidden=64", "activation=elu", "pooling=False"),
+    "narrow": ("narrow=-2.3",),
+    "places": ("placed=True", "latents={}"),
+    "prices": ("balance=0.5",),
+    "two looks": ("looks=2", "judged=2"),
+    "likeness": ("attend=likeness", "faint=0.2"),
+    "ratio": ("compete=ratio", "sharpness=10.0"),
+    "likeness, ratio": ("attend=likeness", "faint=0.2", "compete=ratio", "sharpness=10.0"),
+    "… and behind": (
+        "attend=likeness",
+        "faint=0.2",
+        "compete=ratio",
+        "sharpness=10.0",
+        "behind=True",
+    ),
+}
+"""Settings of `econ_plain` that make each addition alone; with places there are two more latents."""
+
+
+def ablation() -> dict[str, Training]:
+    """Plain ECON, with each addition alone, and ours with all, on both sets."""
+    found = {}
+    sets = ("unique", "econ_plain", UNIQUE, 2), ("random", "econ_plain_random", RANDOM, 5)
+    for kind, variant, own, latents in sets:
+        for name, words in ADDITIONS.items():
+            settings = tuple(word.format(latents + PLACE) for word in words)
+            label = f"{kind} {name}".replace(",", "").replace(" …", "")
+            found[f"{kind}: {name}"] = Training("econ", variant, own.world, settings, name=label)
+        found[f"{kind}: all"] = replace(own, shipped=None, name=f"{kind} all")
+    return found
+
+
+ABLATION = ablation()

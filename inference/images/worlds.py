@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib
+import inspect
 import multiprocessing
 import os
 import sys
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,7 +33,7 @@ import programs.worlds
 from inference.images.dataset import SPLITS, Dataset, generator_of
 from inference.images.stored import damaged, digest, read_set, write_set
 from inference.loading import ROOT, import_file
-from inference.settings import choose
+from inference.settings import choose, override
 from programs.scene import Scene
 from programs.worlds import cache, with_visible_masks
 
@@ -68,14 +70,17 @@ class World:
         """The world's Config, as the variant has it and then as asked for."""
         return self.module.Config(**{**self.changes, **changes})
 
-    @property
-    def with_masks(self) -> Callable[[Scene, Tensor], Scene]:
-        """Adds the masks that labels hold."""
-        return getattr(self.module, "with_masks", with_visible_masks)
+    def with_masks(self, config: Any) -> Callable[[Scene, Tensor], Scene]:
+        """Adds the masks that labels of scenes of this Config hold."""
+        found = getattr(self.module, "with_masks", with_visible_masks)
+        if "config" in inspect.signature(found).parameters:
+            return partial(found, config=config)
+        return found
 
     def scenes(self, number: int, generator: torch.Generator, config: Any = None) -> Scene:
         """Scenes drawn now, with their truth."""
-        return self.with_masks(*self.draw(number, generator, config or self.config()))
+        config = config or self.config()
+        return self.with_masks(config)(*self.draw(number, generator, config))
 
     def draw(self, number: int, generator: torch.Generator, config: Any) -> tuple[Scene, Tensor]:
         """Scenes drawn now, and the labels (B, H, W) that hold their masks.
@@ -104,11 +109,14 @@ class World:
             raise ValueError(f"{self.title} is drawn: say how many scenes")
         return world_dataset(self.name, number, name, seed, config)
 
-    def identity(self) -> dict[str, Any]:
-        """What decides its scenes besides the configuration: name and version, and a file's source."""
+    def identity(self, config: Any) -> dict[str, Any]:
+        """What decides its scenes besides the configuration: name and version, and contents of files."""
         known = {"world": self.name, "version": self.version}
         if self.name.endswith(".py"):
             known["source"] = hashlib.sha256(Path(self.name).read_bytes()).hexdigest()
+        if files := getattr(self.module, "sources", lambda _: [])(config):
+            parts = b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)
+            known["files"] = hashlib.sha256(parts).hexdigest()
         return known
 
 
@@ -214,7 +222,7 @@ def world_dataset(
         raise ValueError(f"seed={seed}: expected 0 to 2**32 - 1")
     if hasattr(config, "split"):
         config = replace(config, split=split)
-    description = {**world.identity(), "config": asdict(config)}
+    description = {**world.identity(config), "config": asdict(config)}
     description |= {"split": split, "seed": seed, "number": number}
     folder = cache() / f"{Path(name).stem}-{split}-{digest(description)}"
     if not folder.exists():
@@ -284,6 +292,8 @@ def _open(folder: Path, world: World) -> Dataset:
         levels = 1 + max(int(name.split(".")[0]) for name in arrays if "." in name)
         names = lambda k: [*TABLES, *(f for f in OPTIONAL if f"{k}.{f}" in arrays)]  # noqa: E731
         tables = tuple({f: arrays[f"{k}.{f}"] for f in names(k)} for k in range(levels))
-        return Dataset(arrays["images"], description, tables, arrays["labels"], world.with_masks)
+        config = override(world.config(), description["config"], world.title)
+        masks = world.with_masks(config)
+        return Dataset(arrays["images"], description, tables, arrays["labels"], masks)
     except (ValueError, KeyError) as error:
         raise damaged(folder, error) from error

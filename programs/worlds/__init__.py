@@ -7,7 +7,7 @@ A world is a Python file: one in this folder, or any other that ``--world FILE.p
     are plain (numbers, strings, tuples of them): they are part of a data set's name in the cache. It raises
     a ValueError for an impossible value.
 ``draw(batch, generator, config)``
-    Returns `batch` scenes drawn with the torch.Generator, as a Scene and labels (B, size, size) uint8.
+    Returns `batch` scenes drawn with the torch.Generator, as a Scene and labels (B, size, size) uint8 or int16.
     The Scene has its image (B, C, size, size) in [0, 1], and on every level pres, pose, depth, parent
     and category, but no masks: labels hold them. All random numbers must come from the generator, and no
     state may be kept between calls, because several processes draw batches in any order.
@@ -21,7 +21,10 @@ and may have
     Names of variants in this folder, each with the fields of Config that it changes; a literal.
 ``with_masks(scene, labels)``
     The Scene with the masks that labels hold. By default labels are 0 where no object is visible, else 1 +
-    the slot of the visible leaf (`with_visible_masks`). `pack` and `unpack` code leaves that overlap.
+    the slot of the visible leaf (`with_visible_masks`). `pack` and `unpack` code leaves that overlap. A third
+    argument ``config``, if there is one, is the Config with which the scenes were drawn.
+``sources(config)``
+    Paths of further files that decide how scenes look; their contents are part of the cache key.
 ``prepare(config)``
     Called once before scenes are drawn, for example to download pictures.
 ``obeys(nodes, config)``

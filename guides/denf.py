@@ -1,11 +1,13 @@
 """Guide of DeNF: in a flow only presence is inferred, and the flow itself gives its logits.
 
-    q(z_pres_ij | x) = Bernoulli(logit β + l¹_ij - l⁰_ij),  l the presence channels of f⁻¹(x)  (Alg. 1, line 5)
+    q(z_pres_ij | x) = p(z_pres_ij | z),  z = f⁻¹(x)             the exact posterior
+                       Bernoulli(logit β + l¹_ij - l⁰_ij)       while the program is trained (Alg. 1, line 5)
     q(z_noise | x)   = p(z_noise),  q(z_bg | x) = p(z_bg)
 
-It has no parameters. It is p(z_pres | l), the exact posterior given the presence channels alone; the
-posterior given all channels would need a sum over both Gaussians of every cell (`Program.evidence`). The
-paper's samples are relaxed with Gumbel noise: `inference.estimators`.
+It has no parameters. In Algorithm 1 only the presence channels l of z decide.
+# differs: all channels of a cell tell whether it is present, so after training the guide uses them all (given
+z, cells are independent), and the bound rises. Training needs the softer logits of Algorithm 1. The paper's
+samples are relaxed with Gumbel noise: `inference.estimators`.
 
 Shape legend as in `programs.denf`.
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import pyro
 import pyro.distributions as dist
+import torch
 from pyro.nn import PyroModule
 from torch import Tensor
 
@@ -38,5 +41,7 @@ class Guide(PyroModule):
             noise = pyro.sample("z_noise", p.rounding(number))
             parts = p.hand(images, noise)
             with pyro.plate("cells", self.config.side**2, dim=-1):
-                pyro.sample("z_pres", dist.Bernoulli(logits=p.presence + parts.logit))
-            pyro.sample("z_bg", p.jitter(number))
+                soft = p.presence + parts.logit
+                logits = soft if self.training else p.posterior(torch.cat(parts, -3))
+                pyro.sample("z_pres", dist.Bernoulli(logits=logits))
+            p.jitters(number)

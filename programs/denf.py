@@ -33,14 +33,17 @@ e in x̂_fg.
 prior; pixels are dequantised: `z_noise` is the part that rounding removed (`flows.Quantised`).
 # differs: with two squeezes, f's squeeze also rearranges the background's channel.
 
-Objects. Boxes of present cells go through non-maximum suppression, `slots` times: the box whose centre most
-cells point to is kept, and the boxes that overlap with it or have their centre in it are dropped.
-# differs: the paper gives neither rank nor threshold, and gives an object all present cells in its box.
-Here each present cell belongs to the object whose box overlaps most with its own, or to the nearest if none
-overlaps, so masks share no pixel. An object of fewer than `least` cells is dropped, and its cells go to the
-others; the first object is always kept.
+Objects. Present cells are grouped by average-link clustering (`blocks.grouping`) of their boxes' centres, their
+boxes' half extents and the hues of x̂_fg. The box of an object is the mean of its cells' boxes. Its mask holds
+the pixels of its cells in which x̂_fg visibly differs from x̂_bg. An object of fewer than `least` cells is
+dropped, and its cells go to the others; the largest object is always kept.
+# differs: the paper suppresses boxes, which is ``grouping="nms"``: the box that most cells point to is kept,
+boxes that overlap with it are dropped, and so on. The paper gives neither rank nor threshold, and gives an
+object all present cells in its box. Here each present cell belongs to the object whose box overlaps most with
+its own, or to the nearest if none overlaps, so masks share no pixel. While the program is trained, objects are
+always found by suppression, because clustering leaves the device.
 
-A node's patch is the whole image x̂_fg with the node's mask, and its `attributes` are the box in which it
+A node's patch is the whole image x̂_fg with the node's cells, and its `attributes` are the box in which it
 was inferred (centre, then half-widths): if nothing is moved, `redraw` equals eq. 10 to the last digit.
 
 Shape legend: B images, N = h w cells row by row, D channels of the latents, C = 3 colours, H x W pixels, K
@@ -78,12 +81,20 @@ from programs.blocks.flows import (
     Transform,
     dequantised,
 )
+from programs.blocks.grouping import linked
 from programs.scene import Nodes, Scene
 
 DIAGONAL = 2 * math.sqrt(2)
 """Length of the image's diagonal in the image frame."""
 START = {"pres": (0.0, 2.0), "loc": (0.0, 0.05), "what": (0.0, 0.2)}
 """Initial means and deviations of the latents, for colours in [-1, 1]; z_scale begins at its prior."""
+
+GREY = 0.2
+"""Brightness, summed over colours, at which a cell's hue counts half."""
+GROUPINGS = "linkage", "nms"
+"""Ways in which present cells become objects."""
+LEAST_0 = "noise", "loose", "kin", "tint", "visible"
+"""Fields of the Config that may be 0."""
 
 
 @dataclass(frozen=True)
@@ -105,20 +116,33 @@ class Config:
     what: tuple[float, float] = (1.0, 0.1)  # μ_fg, σ_fg
     what_absent: tuple[float, float] = (0.0, 0.1)  # μ_bg, σ_bg
     noise: float = 0.2  # σ_ε
+    # differs: deviation of the noise on z_scale and z_loc in x̂_fg, in their priors' deviations; 0: no noise
+    loose: float = 0.0
+    # differs: τ, difference in colour beyond which opaque cells are none of a box's (Scene.alike); 0: not used
+    kin: float = 0.0
     glimpse: int = 8  # pixels per side of the ones that ST⁻¹ places; sets how soft boxes' edges are
     slots: int = 10  # K
-    overlap: float = 0.3  # IoU from which two boxes belong to one object
-    least: int = 3  # cells of an object that point to its centre; the first may have fewer
+    grouping: str = "linkage"  # how cells become objects; "nms": the paper's suppression of boxes
+    overlap: float = 0.3  # nms: IoU from which two boxes belong to one object
+    apart: float = 0.17  # linkage: mean distance up to which groups of cells are one object
+    tint: float = 0.9  # linkage: weight of cells' hues beside their boxes
+    least: int = 5  # cells of an object; the first may have fewer
+    visible: float = 0.1  # distance in colour between an object's pixels and the background
 
     def __post_init__(self) -> None:
-        check_positive(self, "what", "what_absent", "noise", "scale_mean")
+        check_positive(self, "what", "what_absent", "noise", "scale_mean", *LEAST_0)
         numbers = (*self.what, *self.what_absent, self.scale_mean)
         deviations = min(self.what[1], self.what_absent[1])
-        if not all(map(math.isfinite, numbers)) or not deviations > 0 or not self.noise >= 0:
+        if not all(map(math.isfinite, numbers)) or not deviations > 0:
             raise ValueError(
-                f"what={self.what}, what_absent={self.what_absent}, scale_mean={self.scale_mean}, "
-                f"noise={self.noise}: expected finite means, deviations above 0, and noise of at least 0"
+                f"what={self.what}, what_absent={self.what_absent}, scale_mean={self.scale_mean}: "
+                "expected finite means, and deviations above 0"
             )
+        for name in LEAST_0:
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)}: expected at least 0, and finite")
+        if self.grouping not in GROUPINGS:
+            raise ValueError(f"grouping={self.grouping}: expected {' or '.join(GROUPINGS)}")
         if not self.presence < 1:
             raise ValueError(
                 f"presence={self.presence}: expected a probability, above 0 and below 1"
@@ -176,7 +200,9 @@ class Program(PyroModule):
         super().__init__()
         self.config = c = config
         self.register_buffer("presence", torch.tensor(math.log(c.presence / (1 - c.presence))))
-        self.register_buffer("noise", torch.tensor(max(c.noise, 1e-6)))
+        self.register_buffer("noise", torch.tensor(c.noise))
+        if c.loose:
+            self.register_buffer("loose", torch.tensor(c.loose), persistent=False)
         present, absent = moments(c)
         self.register_buffer("present", torch.tensor(present).T)
         self.register_buffer("absent", torch.tensor(absent).T)
@@ -196,13 +222,13 @@ class Program(PyroModule):
             with pyro.plate("cells", self.config.side**2, dim=-1):
                 logits = self.presence.expand(batch, self.config.side**2)
                 pres = pyro.sample("z_pres", dist.Bernoulli(logits=logits))
-            jitter = pyro.sample("z_bg", self.jitter(batch))
+            jitter = self.jitters(batch)
             pixels = Quantised(self.flow(pres), noise)
             seen = None if images is None else images.unsqueeze(-4)
             if known := self.handed.take((images, noise), self.parameters()):
                 pixels.adopt(seen, *known)
             z = pixels.latents(pyro.sample("images", pixels, obs=seen))
-        return self.scene(z.squeeze(-4), pres, jitter.squeeze(-4))
+        return self.scene(z.squeeze(-4), pres, *(t.squeeze(-4) for t in jitter))
 
     def rounding(self, batch: int) -> dist.TorchDistribution:
         """p(z_noise), independent for every number of an image."""
@@ -210,11 +236,22 @@ class Program(PyroModule):
         zeros = self.noise.new_zeros(batch, 1, 3, c.size, c.size)
         return Rounding(zeros, zeros + 1).to_event(3)
 
-    def jitter(self, batch: int) -> dist.TorchDistribution:
-        """p(ε)."""
+    def jitters(self, batch: int) -> list[Tensor]:
+        """Sample ε, and the noise on z_scale and z_loc if the Config has any, each (B, 1, ·, h, w)."""
         c = self.config
-        zeros = self.noise.new_zeros(batch, 1, c.widths[0], c.side, c.side)
-        return normal(zeros, self.noise.expand_as(zeros), 3)
+        sites = {"z_bg": (c.widths[0], self.noise)}
+        if c.loose:
+            sites |= {
+                "z_scale": (2, self.loose * c.scale_sd),
+                "z_where": (2, self.loose * c.loc_sd),
+            }
+        return [pyro.sample(name, self.jitter(batch, *given)) for name, given in sites.items()]
+
+    def jitter(self, batch: int, channels: int, sd: Tensor | float) -> dist.TorchDistribution:
+        """p(ε) of so many channels: N(0, sd²)."""
+        c = self.config
+        zeros = self.noise.new_zeros(batch, 1, channels, c.side, c.side)
+        return normal(zeros, (zeros + sd).clamp(min=1e-6), 3)
 
     def base(self, pres: Tensor) -> Gated:
         """p(z | e), of e (..., N), over (..., 1)."""
@@ -238,6 +275,11 @@ class Program(PyroModule):
         self.handed.give((images, noise), self.parameters(), (numbers, *found))
         return Parts(*found[0].squeeze(-4).split(self.config.widths, -3))
 
+    def posterior(self, z: Tensor) -> Tensor:
+        """(..., N) logits of p(e | z) of latents z (..., D, h, w): given them, cells are independent."""
+        none = self.presence.new_zeros(*z.shape[:-3], self.config.side**2)
+        return self.presence + torch.sub(*self.base(none).densities(z)).flatten(-2)
+
     def evidence(self, images: Tensor) -> Tensor:
         """(B,) log p(x) in nats, presence summed out exactly, with one draw of the dequantisation noise."""
         noise = self.rounding(len(images)).sample()
@@ -252,20 +294,31 @@ class Program(PyroModule):
         """f(f⁻¹(x)) of images (B, 3, H, W), which equals them up to rounding of floats."""
         return self.layers.inverse(self.layers(images)[0])
 
-    def scene(self, z: Tensor, pres: Tensor, jitter: Tensor) -> Scene:
-        """Eqs. 5, 10 and 12 of latents z (..., D, h, w), presences (..., N) and ε."""
+    def scene(
+        self,
+        z: Tensor,
+        pres: Tensor,
+        jitter: Tensor,
+        scale: Tensor | float = 0.0,
+        loc: Tensor | float = 0.0,
+    ) -> Scene:
+        """Eqs. 5, 10 and 12 of latents z (..., D, h, w), presences (..., N), ε, and noise on z_scale, z_loc."""
         c, parts = self.config, Parts(*z.split(self.config.widths, -3))
         e = pres.unflatten(-1, (c.side, c.side)).unsqueeze(-3)
         sign = c.margin * (e - 0.5)
-        front = [torch.zeros_like(parts.bg), sign, -sign, parts.scale, parts.loc, e * parts.what]
+        front = [torch.zeros_like(parts.bg), sign, -sign]
+        front += [parts.scale + scale, parts.loc + loc, e * parts.what]
         behind = [parts.bg + jitter, *map(torch.zeros_like, parts[1:])]
         both = torch.stack([torch.cat(front, -3), torch.cat(behind, -3)])
         front, behind = pixels(self.layers.inverse(both))
         opacity, pose = self.enlarge(e), self.pose(parts)
         image = opacity * front + (1 - opacity) * behind
         boxed = self.enlarge(self.cover(pres.detach(), pose))
-        nodes = self.objects(pres.detach(), pose.detach(), within(front).detach())
-        return Scene(within(image), (nodes,), within(behind), opacity, boxed)
+        kin = self.kinship(front) if c.kin else None
+        alike = None if kin is None else self.enlarge(self.cover(pres.detach(), pose, kin))
+        shown = within(front).detach(), within(behind).detach()
+        nodes = self.objects(pres.detach(), pose.detach(), *shown)
+        return Scene(within(image), (nodes,), within(behind), opacity, boxed, alike)
 
     def enlarge(self, cells: Tensor) -> Tensor:
         """(..., h, w) -> (..., H, W): all pixels of a cell are equal."""
@@ -280,10 +333,13 @@ class Program(PyroModule):
         extent = within(scale, 1 / side, 1.0)
         return torch.cat([torch.diag_embed(extent), (cells + DIAGONAL * loc).unsqueeze(-1)], -1)
 
-    def cover(self, pres: Tensor, pose: Tensor) -> Tensor:
+    def cover(self, pres: Tensor, pose: Tensor, weight: Tensor | None = None) -> Tensor:
         """(..., 1, h, w) number of boxes over a cell; each box is a product of its rows and columns.
 
         ST⁻¹ of ones is, along each axis, a ramp of a glimpse's pixel at both ends of a box.
+
+        Args:
+            weight: (..., N, N) what the box of the first cell counts at the second; 1 by default.
         """
         c = self.config
         axis = (2 * torch.arange(c.side, device=pres.device, dtype=pres.dtype) + 1) / c.side - 1
@@ -291,11 +347,67 @@ class Program(PyroModule):
         inside = (axis - pose[..., 2:]) / extent.unsqueeze(-1)  # (..., N, 2, side)
         lines = (c.glimpse / 2 * (1 - inside.abs()) + 0.5).clamp(0, 1)
         columns, rows = lines.unbind(-2)
-        return ((pres.unsqueeze(-1) * rows).mT @ columns).unsqueeze(-3)
+        rows = pres.unsqueeze(-1) * rows
+        if weight is None:
+            return (rows.mT @ columns).unsqueeze(-3)
+        along = columns.unsqueeze(-2) * weight.unflatten(-1, (c.side, c.side))
+        return (rows.unsqueeze(-1) * along).sum(-3).unsqueeze(-3)
 
     @torch.no_grad()
-    def objects(self, pres: Tensor, pose: Tensor, front: Tensor) -> Nodes:
-        """Non-maximum suppression, and the cells and pixels of the objects that remain."""
+    def kinship(self, front: Tensor) -> Tensor:
+        """(..., N, N) exp(-|c - c'|² / 2 τ²) of the colours c of cells in x̂_fg (..., 3, H, W)."""
+        colours = self.colours(within(front))
+        return (-0.5 * (torch.cdist(colours, colours) / self.config.kin).square()).exp()
+
+    def colours(self, image: Tensor) -> Tensor:
+        """(..., N, 3) mean colours of an image's cells."""
+        small = F.avg_pool2d(image.flatten(0, -4), self.config.size // self.config.side)
+        return small.flatten(2).mT.unflatten(0, image.shape[:-3])
+
+    @torch.no_grad()
+    def objects(self, pres: Tensor, pose: Tensor, front: Tensor, behind: Tensor) -> Nodes:
+        """The objects that present cells are grouped into, their boxes, cells and pixels.
+
+        Args:
+            pres: (..., N).
+            pose: (..., N, 2, 3).
+            front, behind: (..., 3, H, W) x̂_fg and x̂_bg.
+        """
+        c = self.config
+        linkage = c.grouping == "linkage" and not self.training
+        own, boxes = self.link(pres, pose, front) if linkage else self.suppress(pres, pose)
+        cells = own * (pres > 0.5).unsqueeze(-2)
+        sure = (cells * pres.unsqueeze(-2)).sum(-1) / cells.sum(-1).clamp(min=1)
+        whole = self.enlarge((own * pres.unsqueeze(-2)).unflatten(-1, (c.side, c.side)))
+        colours = front.unsqueeze(-4).expand(*whole.shape[:-2], *front.shape[-3:])
+        patch = torch.cat([colours, whole.unsqueeze(-3)], -3)
+        zeros = torch.zeros_like(sure)
+        seen = torch.cat([boxes[..., 2], boxes[..., :2].diagonal(dim1=-2, dim2=-1)], -1)
+        mask = whole * self.differ(front, behind)
+        return Nodes(
+            *(sure, boxes, zeros, zeros.long()),
+            attributes=seen,
+            mask=mask,
+            patch=patch,
+        )
+
+    def link(self, pres: Tensor, pose: Tensor, front: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., K, N) cells of groups by average-link clustering, and (..., K, 2, 3) their mean boxes."""
+        c = self.config
+        extent = pose[..., :2].diagonal(dim1=-2, dim2=-1)
+        colours = self.colours(front)
+        hues = colours / (colours.sum(-1, keepdim=True) + GREY)
+        points = torch.cat([pose[..., 2], extent / 2, c.tint * hues], -1)
+        own = linked(points, pres > 0.5, c.apart, c.slots, c.least)
+        cells = own * (pres > 0.5).unsqueeze(-2)
+        cells = cells + (
+            cells.sum(-1, keepdim=True) == 0
+        )  # an empty slot has the mean of all boxes
+        share = cells / cells.sum(-1, keepdim=True)
+        return own, (share @ pose.flatten(-2)).unflatten(-1, (2, 3))
+
+    def suppress(self, pres: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., K, N) cells of objects by non-maximum suppression, and (..., K, 2, 3) the boxes kept."""
         c = self.config
         slots, valid = suppressed(pres, pose, c.side, c.slots, c.overlap, c.least)
         boxes = pose.gather(-3, slots[..., None, None].expand(*slots.shape, 2, 3))
@@ -303,20 +415,12 @@ class Program(PyroModule):
         alike = likeness(boxes, pose)
         enough = (owned(alike, valid) * there).sum(-1) >= c.least
         enough[..., 0] = True
-        own = owned(alike, valid & enough)
-        cells = own * there
-        sure = (cells * pres.unsqueeze(-2)).sum(-1) / cells.sum(-1).clamp(min=1)
-        mask = self.enlarge((own * pres.unsqueeze(-2)).unflatten(-1, (c.side, c.side)))
-        colours = front.unsqueeze(-4).expand(*mask.shape[:-2], *front.shape[-3:])
-        patch = torch.cat([colours, mask.unsqueeze(-3)], -3)
-        zeros = torch.zeros_like(sure)
-        seen = torch.cat([boxes[..., 2], boxes[..., :2].diagonal(dim1=-2, dim2=-1)], -1)
-        return Nodes(
-            *(sure, boxes, zeros, zeros.long()),
-            attributes=seen,
-            mask=mask,
-            patch=patch,
-        )
+        return owned(alike, valid & enough), boxes
+
+    def differ(self, image: Tensor, behind: Tensor) -> Tensor:
+        """(..., 1, H, W) 1 where the colours of two images are more than `visible` apart."""
+        far = (image - behind).norm(dim=-3, keepdim=True)
+        return (far > self.config.visible).to(image.dtype)
 
     def redraw(self, scene: Scene) -> Scene:
         """The image of a Scene, which may be edited: its objects' visible pixels, moved with their boxes."""
@@ -331,7 +435,7 @@ class Program(PyroModule):
         there = (nodes.pres > 0).to(layers.dtype)[..., None, None]
         mask = layers[:, :, -1] * there
         canvas = render.paint(scene.background, layers[:, :, :-1], mask, nodes.depth)
-        nodes = replace(nodes, mask=mask)
+        nodes = replace(nodes, mask=mask * self.differ(canvas[:, -1], scene.background))
         opacity = mask.sum(1, keepdim=True).clamp(max=1)
         return replace(scene, image=canvas[:, -1], levels=(nodes,), opacity=opacity)
 

@@ -133,6 +133,8 @@ class Scene:
     """(B, 1, H, W) in [0, 1]: the share of a pixel that objects explain; None if not computed."""
     boxed: Tensor | None = None
     """(B, 1, H, W): the number of boxes over a pixel, opaque or not; None if not computed."""
+    alike: Tensor | None = None
+    """(B, 1, H, W): the same number, each box weighted by how alike in colour its cell and the pixel are."""
 
     @property
     def objects(self) -> Nodes:

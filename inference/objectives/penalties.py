@@ -120,7 +120,10 @@ class Compatibility:
 class Inscribed:
     """Makes every box as large as the opaque area around it allows.
 
-    Σ c (λ (1 - e) - e) / Σ e,  e the opacity (without gradient), c the number of boxes over a pixel
+    Σ (λ c - (λ + 1) e a) / Σ e,  e the opacity (without gradient), c the number of boxes over a pixel
+
+    a is `Scene.alike`, with which opaque area of another colour counts as transparent. It is c if the Scene has
+    none.
 
     # differs: not in DeNF. Eq. 12 has no gradient where boxes overlap, and boxes as small as a cell solve it.
     """
@@ -136,7 +139,8 @@ class Inscribed:
         """
         opacity, boxed = boxes_of("Inscribed", scene)
         opacity = opacity.detach()
-        area = boxed * (self.outside * (1 - opacity) - opacity)
+        alike = boxed if scene.alike is None else scene.alike
+        area = self.outside * boxed - (self.outside + 1) * opacity * alike
         return area.sum((1, 2, 3)) / (opacity.sum((1, 2, 3)) + 1)
 
 

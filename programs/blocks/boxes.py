@@ -61,8 +61,7 @@ def suppressed(
     for k in range(slots):
         score, best = votes.where(alive, torch.zeros_like(votes)).max(-1)
         box = pose.gather(-3, best[..., None, None, None].expand(*best.shape, 1, 2, 3))
-        inside = ((centre - box[..., 2]).abs() <= box[..., :2].diagonal(dim1=-2, dim2=-1)).all(-1)
-        alive = alive & ~inside & ~(overlaps(box, pose).squeeze(-2) > overlap)
+        alive = alive & ~(overlaps(box, pose).squeeze(-2) > overlap)
         chosen.append(best)
         valid.append(score > (0 if k == 0 else least - 0.5))
     return torch.stack(chosen, -1), torch.stack(valid, -1)

@@ -103,7 +103,7 @@ def test_the_evidence_is_the_sum_over_all_presences():
     got = program.evidence(x)
     pyro.set_rng_seed(5)
     noise = program.rounding(3).sample()
-    jitter, total = program.jitter(3).sample(), []
+    jitter, total = program.jitter(3, 1, program.noise).sample(), []
     for code in range(16):
         pres = torch.tensor([(code >> k) & 1 for k in range(4)]).float().expand(3, 4)
         values = {"z_noise": noise, "z_pres": pres, "z_bg": jitter}
@@ -310,9 +310,111 @@ def test_cells_that_point_to_one_place_are_one_object():
     assert (nodes.mask.sum(1).flatten(1).sum(1) == 4 * pres.sum(1)).all()
 
 
+def test_suppression_drops_boxes_that_overlap_and_no_others():
+    """The second box is inside the first, but has a ninth of its area."""
+    pose = torch.zeros(1, 64, 2, 3)
+    pose[0, :, :, :2] = torch.diag_embed(
+        torch.tensor([0.6, 0.2, 0.5] + 61 * [0.1])[:, None].expand(-1, 2)
+    )
+    pres = (torch.arange(64) < 3).float()[None]
+    slots, valid = suppressed(pres, pose, 8, 4, 0.3, 1)
+    assert valid.tolist() == [[True, True, False, False]]
+    assert sorted(slots[0, :2].tolist()) in ([0, 1], [1, 2])
+
+
+def test_linkage_parts_objects_that_point_to_one_place_by_their_hues():
+    """Two squares of cells side by side whose boxes are one box."""
+    z_of = {}
+    for tint in (0.0, 0.9):
+        program, _ = build(least=3, tint=tint, slots=3)
+        program.eval()
+        side = program.config.side
+        pose = torch.zeros(1, side**2, 2, 3)
+        pose[..., :2] = torch.diag_embed(torch.full((2,), 0.4))
+        pres = torch.zeros(1, side, side)
+        pres[0, 2:4, 2:6] = 1.0
+        front = torch.zeros(1, 3, 2 * side, 2 * side)
+        front[:, 0, :, : 2 * 4], front[:, 2, :, 2 * 4 :] = 0.8, 0.8
+        nodes = program.objects(pres.flatten(1), pose, front, 0 * front)
+        z_of[tint] = nodes.mask.sum((2, 3)).tolist()
+        assert torch.isfinite(nodes.pose).all() and (nodes.extent > 0).all()
+    assert z_of == {0.0: [[32, 0, 0]], 0.9: [[16, 16, 0]]}
+
+
+def test_masks_hold_the_pixels_that_differ_from_the_background_and_patches_all():
+    program, guide = build(visible=0.1)
+    program.eval(), guide.eval()
+    z, pres = two_objects(program)
+    scene = program.scene(z, pres, 0 * z[:, :1])
+    nodes = scene.objects
+    far = (nodes.patch[:, 0, :3] - scene.background).norm(dim=1) > 0.1
+    whole = nodes.patch[:, :, 3]
+    assert whole.sum() > 0
+    torch.testing.assert_close(nodes.mask, whole * far[:, None])
+    torch.testing.assert_close(program.redraw(scene).image, scene.image)
+
+
+@torch.no_grad()
+def test_after_training_presence_is_the_exact_posterior():
+    """p(e | x) by enumeration of each cell; the bound then is the evidence, whatever is drawn."""
+    program, guide = build(size=8, squeeze=4)
+    for p in program.layers.parameters():
+        p.add_(0.05 * torch.randn_like(p))
+    x = torch.rand(3, 3, 8, 8)
+    program.eval(), guide.eval()
+    trace = poutine.trace(guide).get_trace(x)
+    weights = []
+    for _ in range(4):
+        q = trace.copy()
+        site = q.nodes["z_pres"] = dict(trace.nodes["z_pres"])
+        site["value"] = torch.bernoulli(torch.full_like(site["value"], 0.5))
+        p = poutine.trace(poutine.replay(program, trace=q)).get_trace(x)
+        p.compute_log_prob(), q.compute_log_prob()
+        latent = (p.nodes["z_pres"]["log_prob"] - q.nodes["z_pres"]["log_prob"]).sum(1)
+        weights.append(latent + p.nodes["images"]["log_prob"][:, 0])
+    for other in weights[1:]:
+        torch.testing.assert_close(other, weights[0], rtol=1e-4, atol=1e-2)
+
+
+def test_boxes_count_cells_of_their_colour():
+    program, _ = build(kin=0.1)
+    z, pres = two_objects(program)
+    scene = program.scene(z, pres, 0 * z[:, :1])
+    one = program.cover(pres, program.pose(denf.Parts(*z.split(program.config.widths, -3))))
+    torch.testing.assert_close(scene.boxed, program.enlarge(one))
+    assert (scene.alike <= scene.boxed + 1e-5).all() and scene.alike.sum() > 0
+    pose = torch.zeros(1, 64, 2, 3)
+    pose[..., :2], pres = torch.eye(2), torch.zeros(1, 64)
+    pres[0, 0] = 1.0
+    weight = torch.rand(1, 64, 64)
+    expected = weight[:, 0].view(1, 1, 8, 8) * program.cover(pres, pose)
+    torch.testing.assert_close(program.cover(pres, pose, weight), expected)
+    opacity, boxed, alike = torch.rand(3, 2, 1, 6, 6)
+    seen = Scene(torch.zeros(2, 3, 6, 6), (), None, opacity, boxed, alike)
+    area = 2 * boxed - 3 * opacity * alike
+    expected = area.flatten(1).sum(1) / (opacity.flatten(1).sum(1) + 1)
+    torch.testing.assert_close(Inscribed()(seen), expected)
+
+
+def test_loose_boxes_jitter_what_is_shown_in_the_program_and_nothing_else():
+    program, guide = build(loose=1.0)
+    x = torch.rand(2, 3, 16, 16)
+    trace = poutine.trace(guide).get_trace(x)
+    assert {"z_scale", "z_where"} <= {*trace.nodes}
+    a, b = (poutine.replay(program, trace=t)(x) for t in (trace, poutine.trace(guide).get_trace(x)))
+    noise = {n: trace.nodes[n]["value"] for n in ("z_noise", "z_pres", "z_bg")}
+    c = poutine.condition(program, noise)(x)
+    assert (a.image - c.image).abs().max() > 1e-3 and not torch.equal(a.image, b.image)
+    torch.testing.assert_close(a.background, c.background)
+    torch.testing.assert_close(a.boxed, c.boxed)
+    program.loose.fill_(0.0)
+    quiet = [poutine.condition(program, noise)(x).image for _ in range(2)]
+    torch.testing.assert_close(*quiet, rtol=0, atol=1e-4)
+
+
 def test_what_has_too_few_cells_is_no_object_and_its_cells_go_to_the_others():
     """Of three boxes at b, two are more like that at a; so b's has one cell."""
-    program, _ = build(least=3)
+    program, _ = build(least=3, overlap=0.05)
     side, extent = program.config.side, torch.full((7,), 0.25)
     extent[:4], extent[5:] = 0.35, 1.0
     pose = torch.zeros(1, side**2, 2, 3)
@@ -320,15 +422,16 @@ def test_what_has_too_few_cells_is_no_object_and_its_cells_go_to_the_others():
     pose[0, :4, :, 2], pose[0, 4:7, :, 2] = -0.4, 0.4
     pres = torch.zeros(1, side**2)
     pres[0, :7] = 1.0
-    front = torch.zeros(1, 3, 2 * side, 2 * side)
-    assert suppressed(pres, pose, side, 4, 0.3, 3)[1].tolist() == [[True, True, False, False]]
-    nodes = program.objects(pres, pose, front)
+    front = torch.ones(1, 3, 2 * side, 2 * side)
+    behind = 0 * front
+    assert suppressed(pres, pose, side, 4, 0.05, 3)[1].tolist() == [[True, True, False, False]]
+    nodes = program.objects(pres, pose, front, behind)
     assert nodes.present.tolist() == [[True, False, False, False]]
     assert nodes.mask.sum((2, 3)).tolist() == [[28, 0, 0, 0]]
     pose[0, 5:7] = pose[0, 4]
-    nodes = program.objects(pres, pose, front)
+    nodes = program.objects(pres, pose, front, behind)
     assert nodes.mask.sum((2, 3)).tolist() == [[16, 12, 0, 0]]
-    few = program.objects(pres * (torch.arange(side**2) < 2), pose, front)
+    few = program.objects(pres * (torch.arange(side**2) < 2), pose, front, behind)
     assert few.mask.sum((2, 3)).tolist() == [[8, 0, 0, 0]]
 
 
@@ -463,6 +566,8 @@ def test_terms_of_the_bound_are_presence_and_images_alone():
         ({"presence": 1.0}, "presence=1.0"),
         ({"what": (0.0, 0.0)}, "deviations"),
         ({"noise": -1.0}, "noise"),
+        ({"tint": -1.0}, "tint"),
+        ({"grouping": "graph"}, "linkage or nms"),
         ({"couplings": 0}, "couplings=0"),
     ],
 )

@@ -94,11 +94,17 @@ def most_likely(fn: TorchDistribution) -> Tensor:
 
 @torch.no_grad()
 def infer(
-    program: Callable, guide: Callable, images: Tensor, soft: bool = False, rows: int | None = None
+    program: Callable,
+    guide: Callable,
+    images: Tensor,
+    soft: bool = False,
+    rows: int | None = None,
+    draws: int | None = None,
 ) -> Scene | None:
     """The scene at the guide's mode, site by site from the root down, presence by probability 1/2.
 
-    None if the program returns no Scene.
+    With `draws` it is, for each image, the one of that many hard draws of the guide that has the highest
+    log p(x, z): then the program judges what the guide proposes. None if the program returns no Scene.
 
     >>> from inference.runs import open_run
     >>> run = open_run("gsgn-shapes2d")
@@ -110,11 +116,41 @@ def infer(
         images: (B, C, H, W) in [0, 1], on the program's device.
         soft: whether presence is its probability (the guide's confidence in an object), not 0 or 1.
         rows: images per pass; by default as many as have `VALUES`.
+        draws: K draws per image instead of the mode.
     Raises:
-        ValueError: `images` have a wrong shape, type or range.
+        ValueError: `images` have a wrong shape, type or range; `draws` are less than one, are asked for with
+            `soft`, or latents are of all images, so that no draw is better for an image.
     """
-    scenes = [scene for scene, _ in modes(program, guide, images, soft, rows)]
-    return concatenate(scenes) if isinstance(scenes[0], Scene) else None
+    if draws is None:
+        scenes = [scene for scene, _ in modes(program, guide, images, soft, rows)]
+        return concatenate(scenes) if isinstance(scenes[0], Scene) else None
+    if draws < 1 or soft:
+        raise ValueError(
+            f"draws={draws}, soft={soft}: expected at least one draw, and soft=False, as draws are hard"
+        )
+    check_images(images, program)
+    found = [best_of(program, guide, x, draws) for x in images.split(rows or _rows(images))]
+    return concatenate(found) if isinstance(found[0], Scene) else None
+
+
+def best_of(program: Callable, guide: Callable, x: Tensor, draws: int) -> Scene | None:
+    """Of each image's draws the Scene of highest log p(x, z); None if the program returns none.
+
+    Raises:
+        ValueError: a latent lies outside of the plate ``batch``.
+    """
+    best = None
+    for _ in range(draws):
+        trace, _ = _pair(program, guide, x)
+        scene, log_p = trace.nodes["_RETURN"]["value"], log_prob_per_image(trace)
+        if not isinstance(scene, Scene):
+            return None
+        if best is None:
+            best, highest = scene, log_p
+            continue
+        rows = torch.arange(len(x), device=x.device) + len(x) * (log_p > highest)
+        best, highest = concatenate([best, scene])[rows], torch.maximum(log_p, highest)
+    return best
 
 
 def modes(

@@ -12,6 +12,7 @@ from analysis.posterior import (
     Mode,
     draw,
     draw_prior,
+    infer,
     modes,
     passes,
 )
@@ -39,6 +40,30 @@ def test_draws_are_of_the_guide_and_scored_right():
     assert ((d.pictures.mean((0, 2, 3, 4)) - loc[:2]).abs() < 4 * error).all()
     assert abs(float((d.pictures[:, 0] - z[:, 0].view(-1, 1, 1, 1)).var()) - 1) < 0.15
     torch.testing.assert_close(d.replicated["brightness"][:, :2], d.pictures.mean((2, 3, 4)))
+
+
+def test_of_several_draws_each_image_keeps_the_most_probable():
+    small = small_programs.Presence()
+    x = simulate(small, 64)
+    joint = small.joint(x)
+    found = infer(small.program, small.guide(0.3), x, draws=60, rows=20).objects.pres
+    state = (small.states == found[:, None]).all(-1).float().argmax(1)
+    # a state that the blurred guide draws with probability p is missed in 60 draws with (1 - p)^60
+    likely = (0.3 * joint).softmax(1).amax(1) > 0.15
+    assert likely.sum() > 32
+    assert (state == joint.argmax(1))[likely].all()
+    few = infer(small.program, small.guide(0.3), x, draws=1).objects.pres
+    one = (small.states == few[:, None]).all(-1).float().argmax(1)
+    assert (one != joint.argmax(1)).any()
+
+
+def test_draws_of_an_image_are_refused_where_they_mean_nothing():
+    small = small_programs.Appearance()
+    x = simulate(small, 2)
+    with pytest.raises(ValueError, match="draws=0"):
+        infer(small.program, small.guide(), x, draws=0)
+    with pytest.raises(ValueError, match="draws are hard"):
+        infer(small.program, small.guide(), x, soft=True, draws=2)
 
 
 def test_the_prior_is_drawn_by_the_program_alone():

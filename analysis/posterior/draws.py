@@ -129,28 +129,34 @@ def infer(
             f"draws={draws}, soft={soft}: expected at least one draw, and soft=False, as draws are hard"
         )
     check_images(images, program)
-    found = [best_of(program, guide, x, draws) for x in images.split(rows or _rows(images))]
+    found = [best_of(program, guide, x, draws)[0] for x in images.split(rows or _rows(images))]
     return concatenate(found) if isinstance(found[0], Scene) else None
 
 
-def best_of(program: Callable, guide: Callable, x: Tensor, draws: int) -> Scene | None:
-    """Of each image's draws the Scene of highest log p(x, z); None if the program returns none.
+@torch.no_grad()
+def best_of(
+    program: Callable, guide: Callable, x: Tensor, draws: int
+) -> tuple[Scene | None, Tensor, Tensor]:
+    """Of each image's K draws the Scene of highest log p(x, z), None if the program returns none.
 
+    Returns:
+        The Scenes; (B,) their log p(x, z); and (K, B) log-weights log p(x, z) - log q(z | x) of all draws, nats.
     Raises:
         ValueError: a latent lies outside of the plate ``batch``.
     """
-    best = None
+    best, highest, weights = None, torch.empty(0), []
     for _ in range(draws):
-        trace, _ = _pair(program, guide, x)
+        trace, q = _pair(program, guide, x)
         scene, log_p = trace.nodes["_RETURN"]["value"], log_prob_per_image(trace)
-        if not isinstance(scene, Scene):
-            return None
-        if best is None:
+        weights.append(log_p - log_prob_per_image(q))
+        if len(weights) == 1:
             best, highest = scene, log_p
             continue
-        rows = torch.arange(len(x), device=x.device) + len(x) * (log_p > highest)
-        best, highest = concatenate([best, scene])[rows], torch.maximum(log_p, highest)
-    return best
+        if isinstance(scene, Scene):
+            rows = torch.arange(len(x), device=x.device) + len(x) * (log_p > highest)
+            best = concatenate([best, scene])[rows]
+        highest = torch.maximum(log_p, highest)
+    return best if isinstance(best, Scene) else None, highest, torch.stack(weights)
 
 
 def modes(

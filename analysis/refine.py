@@ -1,11 +1,11 @@
-"""Let a program check its guide: scenes at the guide's mode, the best of its draws, and refined ones, side by side.
+"""Let a program check its guide: the guide's mode, the best of its draws, and refined scenes, side by side.
 
     python -m analysis.refine RUN [--scenes N] [--seconds S | --sweeps N] [--chains C] [--draws K]
                                   [--tempering T] [--seed S] [--json FILE] [--netcdf FILE]
 
-Each row of the table has the metrics of its scenes, log p(x, z) of them, an estimate of log p(x) in nats per image (the
-importance weighted bound of the draws; the estimate of the tempered path), and the time per image. Times are of the
-clock, and of this process alone: the former depends on who else uses the machine.
+Each row of the table has the metrics of its scenes, log p(x, z) of them, an estimate of log p(x) in nats per
+image (the importance weighted bound of the draws; the estimate of the tempered path), and the time per image.
+Times are of the clock, and of this process alone: the former depends on who else uses the machine.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +67,12 @@ def side_by_side(
         draws: K, of which the best is taken.
         budget: further arguments of `analysis.posterior.refine.refine`.
     Returns:
-        A row per way: ``inference``, the metrics, ``log_p`` and ``evidence`` in nats per image, ``seconds`` per image.
+        A row per way: ``inference``, the metrics, ``log_p`` and ``evidence`` in nats per image, ``seconds``
+            per image.
     """
     x = floats(data, device)
     found, costs = [], []
-    for infer in (_at_mode, lambda *given: _best(*given, draws=draws)):
+    for infer in (_at_mode, partial(_best, draws)):
         with _timed(len(x)) as cost:
             parts = [infer(program, guide, part) for part in x.split(ROWS)]
         found.append(_joined(parts))
@@ -98,7 +100,7 @@ def _at_mode(program: Callable, guide: Callable, x: Tensor) -> Part:
     return scene if isinstance(scene, Scene) else None, log_prob_per_image(p), None
 
 
-def _best(program: Callable, guide: Callable, x: Tensor, draws: int) -> Part:
+def _best(draws: int, program: Callable, guide: Callable, x: Tensor) -> Part:
     scene, log_p, weights = best_of(program, guide, x, draws)
     return scene, log_p, iwae(weights)
 
@@ -138,7 +140,8 @@ def _timed(images: int) -> Iterator[Row]:
 
 
 def quality(refined: Refined, resampled: bool) -> Row:
-    """How far chains and weights can be trusted: R-hat and effective draws of the count, and k-hat of the weights.
+    """How far chains and weights can be trusted: R-hat and effective draws of the count, and k-hat of the
+    weights.
 
     Args:
         resampled: whether chains were drawn anew on the way; their weights then have no k-hat.

@@ -2,7 +2,8 @@
 
     python -m analysis.report RUN [--out DIR] [--images N] [--draws S]
 
-writes ``report/index.html``, one file with all pictures in it, and ``posterior.nc`` for ArviZ beside it.
+writes ``report/index.html``, one file with all pictures in it, and for ArviZ ``posterior.nc``, draws of the
+guide, and ``chains.nc``, a few scenes that the program refined, beside it.
 RUN is a run folder, which then gets the report, or the name of a shipped run. Metrics come from its
 metrics.json; pictures, posterior and checks are made from unseen images.
 """
@@ -40,7 +41,9 @@ from analysis.posterior import (
     quantities,
     samples,
 )
+from analysis.posterior.refine.chains import LEAST, chains_to_inference_data, diagnostics
 from analysis.posterior.to_arviz import to_inference_data
+from analysis.refine import SHOWN, side_by_side
 from analysis.scores import ari_of_twins
 from inference.images.dataset import Dataset
 from inference.log import read_log
@@ -55,6 +58,12 @@ SIMULATIONS = 60
 """Scenes that are simulated for the calibration."""
 RANKED = 19
 """Draws per scene of the calibration."""
+REFINED = 6
+"""Scenes that the program refines."""
+SWEEPS = 12
+"""Sweeps of their moves."""
+CHAINS = 4
+"""Chains of each."""
 REDRAWN = 6
 """Scenes whose symbols are drawn anew under one global latent."""
 REDRAWS = 5
@@ -133,7 +142,7 @@ def report(run: str | Path, out: Path, images: int = IMAGES, draws: int = DRAWS)
 
     Args:
         run: folder, or name of a shipped run.
-        out: folder for index.html and posterior.nc.
+        out: folder for index.html, posterior.nc and chains.nc.
         images: number of unseen images whose posterior is drawn.
         draws: number of draws per image.
     Returns:
@@ -159,6 +168,7 @@ def report(run: str | Path, out: Path, images: int = IMAGES, draws: int = DRAWS)
     if scene is not None and scene.levels:
         calibrated(page, program, guide, x, data)
     posterior(page, program, guide, x, data, draws, out / "posterior.nc", config)
+    refined(page, program, guide, data.first(REFINED), out / "chains.nc")
     curves(page, trained.folder)
     page.write(out / "index.html")
     return out / "index.html"
@@ -390,6 +400,36 @@ def posterior(
     page.code(f'import arviz\ndata = arviz.from_netcdf("{path.name}")')
 
 
+def refined(page: Page, program: Callable, guide: Callable, data: Dataset, path: Path) -> None:
+    """What the program itself infers, from where its guide begins; and the chains for ArviZ."""
+    page.heading("Refined by the program")
+    budget = {"sweeps": SWEEPS, "chains": CHAINS, "tempering": 0.5, "progress": False}
+    try:
+        rows, found = side_by_side(program, guide, data, **budget)
+    except ValueError as error:
+        page.text(f"It cannot be refined: {error}.")
+        return
+    names = [name for name in SHOWN if any(name in row for row in rows)]
+    cells = [[row["inference"], *(row.get(name, "") for name in names)] for row in rows]
+    page.table(["", *(name.replace("_", " ") for name in names)], cells)
+    moves = ", ".join(f"{name} {share:.2f}" for name, share in found.accepted.items())
+    page.text(
+        f"{len(data.images)} scenes, {CHAINS} chains, {SWEEPS} sweeps: a short run, to see the direction. "
+        f"log p and evidence are in nats per image, seconds are per image. Accepted: {moves}."
+    )
+    if not found.draws:
+        return
+    truth = data.truth() if data.known else None
+    chains = chains_to_inference_data(program, guide, found, truth)
+    chains.to_netcdf(str(path))
+    if found.draws_log_p.shape[1] < LEAST:
+        return
+    read = {n: t for n, t in diagnostics(chains).items() if t["ess"].ndim == 1}
+    rows = [[n, *(float(t[m].nanmedian()) for m in ("rhat", "ess"))] for n, t in read.items()]
+    page.table(["median over images", "R-hat", "ESS"], rows)
+    page.code(f'import arviz\nchains = arviz.from_netcdf("{path.name}")')
+
+
 def curves(page: Page, folder: Path) -> None:
     """Training, from the log."""
     if (folder / "log.jsonl").is_file():
@@ -409,7 +449,7 @@ def main(arguments: list[str] | None = None) -> None:
     folder = find_run(o.run)
     own = Path(o.run) / "report" if Path(o.run) == folder else Path("runs/shipped") / o.run
     page = report(o.run, o.out or own, o.images, o.draws)
-    print(f"{page}, and posterior.nc beside it")
+    print(f"{page}, with posterior.nc and chains.nc beside it")
 
 
 if __name__ == "__main__":

@@ -140,7 +140,8 @@ def best_of(
     """Of each image's K draws the Scene of highest log p(x, z), None if the program returns none.
 
     Returns:
-        The Scenes; (B,) their log p(x, z); and (K, B) log-weights log p(x, z) - log q(z | x) of all draws, nats.
+        The Scenes; (B,) their log p(x, z); and (K, B) log-weights log p(x, z) - log q(z | x) of all draws,
+        nats.
     Raises:
         ValueError: a latent lies outside of the plate ``batch``.
     """

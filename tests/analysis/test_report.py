@@ -56,7 +56,7 @@ def test_it_says_what_there_is_to_say(made):
     headings = re.findall("<h2>(.*?)</h2>", page)
     assert headings == [
         "The program", "Metrics", "Inferred scenes", "Samples of the prior", "Edits", "Predictive checks",
-        "Calibration", "Posterior", "Training",
+        "Calibration", "Posterior", "Refined by the program", "Training",
     ]  # fmt: skip
     assert "Attend, Infer, Repeat" in page and "z_where_t" in page
     metrics = json.loads((report.find_run("air-multi_mnist") / "metrics.json").read_text())

@@ -1,11 +1,13 @@
 """Tempered sequential Monte Carlo from the guide to the program (Neal, 2001; Del Moral, Doucet, Jasra, 2006).
 
-Chains begin as draws of the guide, β = 0. Every time β rises by δ a chain's weight is multiplied by (p(x, z) / q(z | x))^δ;
-then moves that keep π_β follow. The mean weight estimates p(x). Where the weights of an image's chains become too unequal,
-chains are drawn anew by their weights, unless that is switched off: then it is annealed importance sampling.
+Chains begin as draws of the guide, β = 0. Every time β rises by δ a chain's weight is multiplied by (p(x, z) /
+q(z | x))^δ; then moves that keep π_β follow. The mean weight estimates p(x). Where the weights of an image's
+chains become too unequal, chains are drawn anew by their weights, unless that is switched off: then it is
+annealed importance sampling.
 
-Each image has its own β, which rises as fast as its weights allow, or as the budget asks for. The estimate is unbiased for
-a β that is fixed beforehand; here it follows the weights, with a bias that vanishes with the number of chains (Beskos et al., 2016).
+Each image has its own β, which rises as fast as its weights allow, or as the budget asks for. The estimate is
+unbiased for a β that is fixed beforehand; here it follows the weights, with a bias that vanishes with the
+number of chains (Beskos et al., 2016).
 
 Shape legend: S chains, B images, R = S · B rows.
 """
@@ -14,8 +16,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -33,9 +36,17 @@ POWER = 3
 HALVINGS = 30
 """Bisections that find a rise of β."""
 EVERY = 4
-"""Sweeps between two draws of whole images by the guide, which are costly, where objects have moves of their own."""
+"""Sweeps between two draws of whole images by the guide, which are costly, where objects have moves of their
+own."""
 
-Move = Callable[[State, Tensor], tuple[State, Tensor]]
+
+class Move(Protocol):
+    """A kernel that keeps π_β."""
+
+    name: str
+
+    def __call__(self, state: State, beta: Tensor) -> tuple[State, Tensor]:
+        """One move; returns the state and (R,) the probability with which it was accepted."""
 
 
 class Budget:
@@ -83,10 +94,10 @@ class Moves:
         return state
 
 
-def moves_of(target: Target, state: State, scales: dict[str, Tensor], leaps: int) -> Moves:
+def moves_of(target: Target, state: State, scales: Mapping[str, Tensor], leaps: int) -> Moves:
     """The moves that a program allows."""
     objects = objects_of(target, state)
-    presences = {n for o in objects for n in _presences(o)}
+    presences = {n for o in objects for n in o.presences}
     listed = [n for n, x in target.latents.items() if x.choice > 1 and n not in presences]
     moves: list[Move] = [Drift(target, scales, leaps)] if target.moving else []
     for kind in objects:
@@ -94,13 +105,8 @@ def moves_of(target: Target, state: State, scales: dict[str, Tensor], leaps: int
         moves += [Redraw(target, kind)] if kind.parts else []
         moves += [Swap(target, kind)] if isinstance(kind, Steps) and kind.parts else []
     moves += [Flip(target, listed)] if listed else []
-    again = [Resimulate(target)]
+    again: list[Move] = [Resimulate(target)]
     return Moves(moves, again) if objects else Moves([*moves, *again])
-
-
-def _presences(kind: object) -> tuple[str, ...]:
-    presence = kind.presence
-    return (presence,) if isinstance(presence, str) else presence
 
 
 class Path:

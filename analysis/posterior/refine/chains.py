@@ -1,14 +1,15 @@
 """Refined chains in ArviZ's form, with R-hat and the effective number of draws.
 
-Unlike draws of a guide those of a chain depend on each other, so ArviZ's diagnostics of chains apply: R-hat near 1 says
-that chains agree, a small number of effective draws that they move slowly. Read them on the quantities of the scenes:
-these do not depend on slots, which chains number as they like.
+Unlike draws of a guide those of a chain depend on each other, so ArviZ's diagnostics of chains apply: R-hat
+near 1 says that chains agree, a small number of effective draws that they move slowly. Read them on the
+quantities of the scenes: these do not depend on slots, which chains number as they like.
 
 Shape legend: S chains, D draws of each, B images.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -90,7 +91,9 @@ def diagnostics(data: Any) -> dict[str, dict[str, torch.Tensor]]:
     found: dict[str, dict[str, torch.Tensor]] = {name: {} for name in names}
     for measure in ("rhat", "ess"):
         for name in names:
-            value = getattr(arviz(), measure)(posterior[name].astype(float))
+            with warnings.catch_warnings():  # of 0 / 0, where all draws are equal
+                warnings.simplefilter("ignore", RuntimeWarning)
+                value = getattr(arviz(), measure)(posterior[name].astype(float))
             value = value[name] if hasattr(value, "data_vars") else value
             found[name][measure] = torch.as_tensor(value.values)
     return found

@@ -1,8 +1,8 @@
 """Hamiltonian moves of the continuous latents, in their unconstrained space (Duane et al., 1987; Neal, 2011).
 
-One leap is the Metropolis-adjusted Langevin algorithm. Every element has its own unit, the guide's standard deviation at
-the start, and every image its own step, in such units, which follows the share of accepted moves. Elements that do not
-exist stand still: no move depends on them.
+One leap is the Metropolis-adjusted Langevin algorithm. Every element has its own unit, the guide's standard
+deviation at the start, and every image its own step, in such units, which follows the share of accepted moves.
+Elements that do not exist stand still: no move depends on them.
 
 Shape legend: R rows, which are chains times images; B images.
 """
@@ -31,7 +31,8 @@ class Drift:
     """Moves of all continuous latents together.
 
     Args:
-        scales: site -> (R, *S, *E) the guide's standard deviations at the start; 1 for sites that are not in it.
+        scales: site -> (R, *S, *E) the guide's standard deviations at the start; 1 for sites that are not in
+            it.
         leaps: steps of the leapfrog per move.
     """
 

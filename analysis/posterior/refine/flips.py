@@ -1,7 +1,7 @@
 """Metropolis moves for any program: a discrete value changed, and the rest of the guide drawn anew.
 
-Where a change makes elements exist that did not, such as the latents of an object that appears, the guide draws them
-given the others; where they cease to exist, its density of them pays for the way back.
+Where a change makes elements exist that did not, such as the latents of an object that appears, the guide
+draws them given the others; where they cease to exist, its density of them pays for the way back.
 
 Shape legend: R rows, which are chains times images; K elements of all discrete sites.
 """
@@ -44,7 +44,8 @@ class Flip:
         return accept(new, state, ratio.where(some, -torch.inf))
 
     def completed(self, state: State, values: Values, guided: bool) -> tuple[State, Tensor]:
-        """The state with what newly exists drawn by the guide, and (R,) log-density of the way back less forth."""
+        """The state with what newly exists drawn by the guide, and (R,) log-density of the way back less
+        forth."""
         t, everywhere = self.target, torch.ones_like(state.log_p, dtype=torch.bool)
         proposal = Propose(t.latents, values, state.exists, everywhere)
         values, forth = proposal.run(t.guide, t.images)

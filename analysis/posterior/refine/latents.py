@@ -157,8 +157,8 @@ class Given(Messenger):
 
 
 WIDTHS = (1.0, 3.0, 10.0)
-"""Factors of the guide's standard deviations, and divisors of its logits, among which proposals choose. Guides are
-too sure: with 1 alone no proposal reaches what the guide excludes."""
+"""Factors of the guide's standard deviations, and divisors of its logits, among which proposals choose. Guides
+are too sure: with 1 alone no proposal reaches what the guide excludes."""
 
 
 class _Enough(Exception):

@@ -1,13 +1,14 @@
 """Moves of whole objects: births, deaths, objects drawn anew, and two that change places.
 
-A birth is proposed by the guide where it looks at what is unexplained: the image less what the other objects draw. With this
-proposal's density b, and the numbers of ways there and back, a birth is accepted with (Green, 1995)
+A birth is proposed by the guide where it looks at what is unexplained: the image less what the other objects
+draw. With this proposal's density b, and the numbers of ways there and back, a birth is accepted with (Green,
+1995)
 
     min(1, π(z, u) / (π(z) b(u | z)) · ways to remove / ways to add)
 
-Two kinds of programs have objects. In a program of steps (z_pres_1, z_pres_2, …, the first 0 ends it) an object may be
-removed from, and put into, any place of the sequence, and the guide's first step proposes it. In a program of slots (a plate)
-an object has the slot that it has, and what hangs below it comes and goes with it.
+Two kinds of programs have objects. In a program of steps (z_pres_1, z_pres_2, …, the first 0 ends it) an
+object may be removed from, and put into, any place of the sequence, and the guide's first step proposes it. In
+a program of slots (a plate) an object has the slot that it has, and what hangs below it comes and goes with it.
 
 Shape legend: R rows, which are chains times images; T steps; N slots; S, E as in `latents`.
 """
@@ -31,8 +32,13 @@ PRESENCE = re.compile(r"z_pres(?:_(\d+))?")
 class Objects(Protocol):
     """What the moves ask of a kind of program."""
 
-    parts: int
-    """sites per object, from any of which on it can be drawn anew"""
+    @property
+    def presences(self) -> tuple[str, ...]:
+        """Names of its presence sites."""
+
+    @property
+    def parts(self) -> int:
+        """Number of sites of an object from any of which on it can be drawn anew."""
 
     def present(self, state: State) -> Tensor:
         """(R, N) bool: places with an object that can be removed."""
@@ -63,7 +69,7 @@ class Steps:
     """Objects one after the other, each a row of sites with the step as suffix."""
 
     target: Target
-    presence: tuple[str, ...]
+    presences: tuple[str, ...]
     families: dict[str, tuple[str, ...]]
     """site's name without the step -> its T names; in the guide's order"""
 
@@ -74,24 +80,24 @@ class Steps:
 
     def number(self, state: State) -> Tensor:
         """(R,) int64 number of objects."""
-        on = torch.stack([state.values[n] for n in self.presence], 1)
+        on = torch.stack([state.values[n] for n in self.presences], 1)
         return on.cumprod(1).sum(1).long()
 
     def present(self, state: State) -> Tensor:
         """(R, T)."""
-        steps = torch.arange(len(self.presence), device=state.log_p.device)
+        steps = torch.arange(len(self.presences), device=state.log_p.device)
         return steps < self.number(state)[:, None]
 
     def vacant(self, state: State) -> Tensor:
         """(R, T) places from the first to that behind the last."""
-        steps = torch.arange(len(self.presence), device=state.log_p.device)
+        steps = torch.arange(len(self.presences), device=state.log_p.device)
         number = self.number(state)[:, None]
-        return (steps <= number) & (number < len(self.presence))
+        return (steps <= number) & (number < len(self.presences))
 
     def without(self, state: State, place: Tensor) -> Values:
         """The later objects move up by a step."""
-        steps = torch.arange(len(self.presence), device=place.device)
-        source = (steps + (steps >= place[:, None])).clamp(max=len(self.presence) - 1)
+        steps = torch.arange(len(self.presences), device=place.device)
+        source = (steps + (steps >= place[:, None])).clamp(max=len(self.presences) - 1)
         found = self.ordered(state.values, source)
         return found | self.counted(state.values, self.number(state) - 1)
 
@@ -110,7 +116,7 @@ class Steps:
         for names in self.families.values():
             own = torch.stack([state.values[n] for n in names], 1)
             first[names[0]] = own[rows, place]
-        first[self.presence[0]] = torch.ones_like(first[self.presence[0]])
+        first[self.presences[0]] = torch.ones_like(first[self.presences[0]])
         keep: Marks = {n: torch.ones_like(e) for n, e in base.exists.items()}
         new = [names[0] for names in self.families.values()][cut:]
         if not new:
@@ -119,7 +125,7 @@ class Steps:
             keep |= {n: torch.zeros_like(keep[n]) for n in new}
             proposal = Propose(t.latents, first, keep, fresh, last=new[-1])
             drawn, score = proposal.run(t.guide, images)
-        steps = torch.arange(len(self.presence), device=place.device)
+        steps = torch.arange(len(self.presences), device=place.device)
         source = (steps - (steps > place[:, None]).long()).clamp(min=0)
         found = self.ordered(base.values, source)
         here = steps == place[:, None]
@@ -138,7 +144,7 @@ class Steps:
 
     def counted(self, values: Values, number: Tensor) -> Values:
         """Presences of this `number` (R,) of objects."""
-        return {n: (number > i).to(values[n]) for i, n in enumerate(self.presence)}
+        return {n: (number > i).to(values[n]) for i, n in enumerate(self.presences)}
 
 
 @dataclass(frozen=True)
@@ -148,6 +154,11 @@ class Slots:
     target: Target
     presence: str
     parts: int
+
+    @property
+    def presences(self) -> tuple[str, ...]:
+        """The one."""
+        return (self.presence,)
 
     def present(self, state: State) -> Tensor:
         """(R, N)."""
@@ -245,7 +256,8 @@ class Jump:
 
 
 class Redraw:
-    """An object drawn anew, from a random one of its sites on, by the guide on what the others leave unexplained."""
+    """An object drawn anew, from a random one of its sites on, by the guide on what the others leave
+    unexplained."""
 
     name = "object drawn anew"
 

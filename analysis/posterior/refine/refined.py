@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pyro
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -35,7 +36,8 @@ class Refined:
     """What `refine` found for B images."""
 
     scene: Scene | None
-    """the state of highest log p(x, z) that any chain visited, of each image; None if the program returns none"""
+    """the state of highest log p(x, z) that any chain visited, of each image; None if the program returns
+    none"""
     best: dict[str, Tensor]
     """its latents: site -> (B, *S, *E)"""
     log_p: Tensor
@@ -76,9 +78,10 @@ def refine(
 ) -> Refined:
     """Infer images by the program itself, from where its guide begins (tempered sequential Monte Carlo).
 
-    Chains begin as hard draws of the guide and end as draws of the posterior p(z | x): see `anneal` for the path,
-    `drift`, `flips` and `objects` for the moves. Nothing is asked of a program but its own log-probabilities, and of a guide
-    but draws and theirs; what a program adds by `z_pres` and `gate` gives births and deaths of objects.
+    Chains begin as hard draws of the guide and end as draws of the posterior p(z | x): see `anneal` for the
+    path, `drift`, `flips` and `objects` for the moves. Nothing is asked of a program but its own
+    log-probabilities, and of a guide but draws and theirs; what a program adds by `z_pres` and `gate` gives
+    births and deaths of objects.
 
     >>> from inference.runs import open_run
     >>> run = open_run("discrete_air-multi_sprites")
@@ -92,18 +95,19 @@ def refine(
         seconds: budget of the clock for all images.
         sweeps: budget in sweeps instead, so that a seed repeats the result.
         chains: S per image.
-        tempering: share of the budget in which β reaches 1. In the rest chains of the posterior are drawn. With 0 there is
-            no path: the cheapest way to a better scene, and `evidence` is then the importance weighted bound.
-        resample: whether chains are drawn anew by their weights on the way; without that, `weights` are those of
-            annealed importance sampling.
+        tempering: share of the budget in which β reaches 1. In the rest chains of the posterior are drawn.
+            With 0 there is no path: the cheapest way to a better scene, and `evidence` is then the importance
+            weighted bound.
+        resample: whether chains are drawn anew by their weights on the way; without that, `weights` are those
+            of annealed importance sampling.
         leaps: gradient steps per move of the continuous latents; 1 is Langevin's.
         keep: largest D.
         of: test quantities to measure on the chains' scenes.
         rows: images a pass; as many as have `VALUES` if not given. Each pass has its share of the seconds.
         progress: whether to show a bar; by default on a terminal.
     Raises:
-        ValueError: `images` have a wrong shape, type or range; the budget is not one; a latent is of all images, or
-            has no density under the guide.
+        ValueError: `images` have a wrong shape, type or range; the budget is not one; a latent is of all
+            images, or has no density under the guide.
     """
     check_images(images, program)
     started = time.monotonic()
@@ -111,7 +115,11 @@ def refine(
     parts = images.split(size)
     show = sys.stderr.isatty() if progress is None else progress
     found = []
-    with tqdm(total=100, desc="refine", unit="%", disable=not show) as bar:
+    # a proposal out of a site's support is rejected, not an error
+    with (
+        pyro.validation_enabled(False),
+        tqdm(total=100, desc="refine", unit="%", disable=not show) as bar,
+    ):
         for k, x in enumerate(parts):
             mine = None if seconds is None else seconds * len(x) / len(images)
             target = Target(program, guide, x, chains)

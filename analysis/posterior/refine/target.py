@@ -1,8 +1,8 @@
 """What is refined: log p(x, z) of the program and log q(z | x) of its guide, at any values of the latents.
 
-Between them lies the geometric path π_β ∝ q(z | x)^(1 - β) p(x, z)^β (Neal, 2001), β from 0 to 1. Both count an element
-that does not exist, below an absent node, as no part of z, so states of different numbers of objects are
-compared as in reversible-jump MCMC (Green, 1995).
+Between them lies the geometric path π_β ∝ q(z | x)^(1 - β) p(x, z)^β (Neal, 2001), β from 0 to 1. Both count
+an element that does not exist, below an absent node, as no part of z, so states of different numbers of
+objects are compared as in reversible-jump MCMC (Green, 1995).
 
 Shape legend: R rows, which are chains times images; C channels, H x W pixels.
 """
@@ -141,8 +141,9 @@ class Target:
     def slopes(self, values: Values, beta: Tensor) -> dict[str, Tensor]:
         """Forces along the continuous latents, (R, *S, *E) each; 0 where one is no number.
 
-        They are the gradient of log π_β, but for the way a latent changes what the guide says of the others: that would
-        take the guide's gradient, which costs more than all the rest. Hamiltonian moves keep π_β under any force.
+        They are the gradient of log π_β, but for the way a latent changes what the guide says of the others:
+        that would take the guide's gradient, which costs more than all the rest. Hamiltonian moves keep π_β
+        under any force.
         """
         numbers = {n: values[n].detach().requires_grad_() for n in self.moving}
         with torch.enable_grad():
@@ -155,7 +156,8 @@ class Target:
         return {n: g.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) for n, g in pairs}
 
     def attraction(self, values: Values, share: Tensor) -> Tensor:
-        """Sum over rows of `share` (R,) times the guide's log-density of the continuous latents, each given the others."""
+        """Sum over rows of `share` (R,) times the guide's log-density of the continuous latents, each given
+        the others."""
         with torch.no_grad():
             nodes = self.trace(self.guide, {n: v.detach() for n, v in values.items()}).nodes
         total = share.new_zeros(())

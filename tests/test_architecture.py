@@ -22,7 +22,7 @@ FLOORS = (
     ("analysis.evaluate", "analysis.gradients"),
     ("analysis.benchmark", "analysis.revisions", "analysis.stepper"),
     ("analysis.generation", "analysis.dreams", "analysis.refine"),
-    ("analysis.compare",),
+    ("analysis.compare", "analysis.studio"),
     ("analysis.papers",),
     ("analysis.report", "analysis.results"),
 )

@@ -25,6 +25,7 @@ from analysis.plots.layers import (
 from analysis.plots.maps import heat, maps_figure
 from analysis.plots.posterior import calibration_figure, khat_figure, predictive_figure
 from analysis.plots.scenes import (
+    COLOURS,
     DPI,
     coloured,
     edit_figure,
@@ -39,6 +40,7 @@ from analysis.plots.scenes import (
 )
 
 __all__ = [
+    "COLOURS",
     "DPI",
     "bias_variance_figure",
     "calibration_figure",

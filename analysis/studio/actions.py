@@ -45,11 +45,13 @@ def place(bench: Bench, arguments: Arguments) -> Hand:
 
 def nudge(bench: Bench, arguments: Arguments) -> Hand:
     """Move a node by ``by`` (x, y), enlarge it by ``factor``, turn it by ``angle`` about its centre."""
-    slot, level, nodes = _node(bench)
+    slot, _, nodes = _node(bench)
     shift = torch.tensor(arguments.get("by", (0.0, 0.0)))
     old = nodes.pose[0, slot]
     turn = pose(
-        torch.zeros(2), torch.tensor([arguments.get("factor", 1.0)]), torch.tensor(arguments.get("angle", 0.0))
+        torch.zeros(2),
+        torch.tensor([arguments.get("factor", 1.0)]),
+        torch.tensor(arguments.get("angle", 0.0)),
     )
     moved = torch.cat([turn[:, :2] @ old[:, :2], (old[:, 2] + shift).unsqueeze(1)], 1)
     return place(bench, {"pose": moved.tolist()})
@@ -77,7 +79,9 @@ def restack(bench: Bench, arguments: Arguments) -> Hand:
     if not bench.seen.placed:
         return _edited(bench, name)
     depth = [latents.element(bench.seen.told, "z_depth", k, level) for k in _siblings(nodes, slot)]
-    order = sorted(zip(_siblings(nodes, slot), depth, strict=True), key=lambda o: float(nodes.depth[0, o[0]]))
+    order = sorted(
+        zip(_siblings(nodes, slot), depth, strict=True), key=lambda o: float(nodes.depth[0, o[0]])
+    )
     values = dict(bench.hand.values)
     levels = [values[name].select(dim, k) for _, (name, dim, k) in order]
     rest = [entry for entry in order if entry[0] != slot]
@@ -124,7 +128,9 @@ def slide(bench: Bench, arguments: Arguments) -> Hand:
     part = own_part(bench, name)
     if not 0 <= index < part.numel():
         raise ValueError(f"{name} has the numbers 0 to {part.numel() - 1}")
-    values[name] = _with_part(bench, name, part.flatten().index_fill(0, torch.tensor(index), float(value)))
+    values[name] = _with_part(
+        bench, name, part.flatten().index_fill(0, torch.tensor(index), float(value))
+    )
     return replace(bench.hand, values=values)
 
 

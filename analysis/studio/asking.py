@@ -127,7 +127,9 @@ def fitted(image: Tensor, program: Callable) -> Tensor:
     if colours is not None and colours != image.shape[1]:
         image = image.mean(1, keepdim=True).expand(-1, colours, -1, -1)
     if size is not None and size != image.shape[-1]:
-        image = F.interpolate(image, (size, size), mode="bilinear", antialias=True, align_corners=False)
+        image = F.interpolate(
+            image, (size, size), mode="bilinear", antialias=True, align_corners=False
+        )
     return image.contiguous()
 
 

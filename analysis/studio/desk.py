@@ -19,6 +19,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from analysis import plots
 from analysis.evaluate import floats
 from analysis.studio import asking, dreams, files, views
 from analysis.studio.actions import ACTIONS
@@ -134,7 +135,9 @@ class Desk:
         bench = self.here.bench
         level, slot = int(message.get("level", 0)), message.get("slot")
         tree = bench.seen.scene.levels
-        if slot is not None and not (0 <= level < len(tree) and 0 <= slot < tree[level].pres.shape[1]):
+        if slot is not None and not (
+            0 <= level < len(tree) and 0 <= slot < tree[level].pres.shape[1]
+        ):
             raise ValueError("there is no such node")
         bench.select(Selection(level, slot))
         return self._view()
@@ -264,6 +267,7 @@ class Desk:
             "title": f"{config['variant']} on {config['recipe'].get('world') or 'pictures'}",
             "renders": hasattr(program, "redraw") or bench.seen.placed,
             "classes": _classes(bench),
+            "colours": plots.COLOURS,
         }
 
 

@@ -86,7 +86,9 @@ def dream(bench: Bench, condition: Condition, seconds: float = SECONDS) -> Dream
         if fitting:
             return Dreamt(latents.values_of(trace, fitting[0]), drawn, len(fitting))
         if time.monotonic() > end:
-            raise ValueError(f"none of {drawn:,} scenes of the prior fits: ask for something likelier")
+            raise ValueError(
+                f"none of {drawn:,} scenes of the prior fits: ask for something likelier"
+            )
 
 
 def _draw(bench: Bench, condition: Condition, batch: int) -> latents.Trace:

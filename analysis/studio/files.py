@@ -85,7 +85,12 @@ def _plain(value: Any) -> Any:
 
 
 def _tensor(entry: Mapping[str, Any]) -> Tensor:
-    kinds = {"float32": torch.float32, "float64": torch.float64, "int64": torch.int64, "bool": torch.bool}
+    kinds = {
+        "float32": torch.float32,
+        "float64": torch.float64,
+        "int64": torch.int64,
+        "bool": torch.bool,
+    }
     if entry["type"] not in kinds:
         raise ValueError(f"numbers of the type {entry['type']}")
     return torch.tensor(entry["numbers"], dtype=kinds[entry["type"]]).view(entry["shape"])

@@ -27,7 +27,7 @@ Part = Mapping[str, Tensor]
 """site (or its stem, in a program of steps) -> values of a node and all nodes below it"""
 POSE_SITES = ("z_where", "z_scale", "z_ratio", "z_theta")
 """Beginnings of the names of sites that make a pose."""
-ROUNDS = 8
+ROUNDS = 10
 """Gauss-Newton steps at most to reach a pose."""
 NEAR = 2e-3
 """Largest difference of a pose's six numbers that counts as reached, in the image frame."""
@@ -35,6 +35,8 @@ SLOW = 0.98
 """Share of the difference that may be left after a step; with more left, the pose is as near as it gets."""
 DAMPING = 1e-4
 """Number added to the diagonal of JᵀJ, so that a saturated latent stands still."""
+SHORT = 1e-3
+"""Largest change of a latent that is not worth a step."""
 STRIDE = 1.5
 """Largest change of a latent in one step."""
 
@@ -161,7 +163,9 @@ def put(told: Told, values: Values, slot: int, level: int, part: Part) -> dict[s
         old = changed[name] if index is None else changed[name].index_select(dim, index)
         if key not in part or part[key].shape != old.shape:
             raise ValueError("this node does not fit there: it comes from another level or program")
-        changed[name] = part[key] if index is None else changed[name].index_copy(dim, index, part[key])
+        changed[name] = (
+            part[key] if index is None else changed[name].index_copy(dim, index, part[key])
+        )
     return changed
 
 
@@ -209,21 +213,48 @@ def fit(
         raise ValueError("this program has no place of its own for each node")
     start = [values[name] if dim is None else values[name].select(dim, k) for name, dim, k in own]
     theta = torch.cat([part.flatten() for part in start])
-    best, least, off = dict(values), torch.inf, torch.inf
-    for _ in range(ROUNDS):
-        theta = theta.detach().requires_grad_(True)
+
+    def at(point: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The values at a point, and the six differences that are left."""
         with torch.enable_grad():
-            changed = _with(values, own, start, theta)
+            changed = _with(values, own, start, point)
             scene = run(program, changed, images).nodes["_RETURN"]["value"]
-            rest = (target - scene.levels[level].pose[0, slot]).flatten()
-        far, before = float(rest.detach().abs().max()), least
+            return changed, (target - scene.levels[level].pose[0, slot]).flatten()
+
+    best = _descend(at, theta)
+    angles = torch.cat(
+        [torch.full_like(p.flatten(), "theta" in o[0]) for p, o in zip(start, own, strict=True)]
+    )
+    if float(best[1][[0, 1, 3, 4]].abs().max()) > 5 * NEAR and angles.any():
+        # an angle ends at half a turn, where it begins on the other side
+        best = min(best, _descend(at, torch.where(angles > 0, -theta, theta)), key=_largest)
+    return best[0], float(best[1][2::3].norm())
+
+
+Point = tuple[dict[str, Tensor], Tensor]
+"""Values, and the differences from a pose that are left."""
+
+
+def _largest(point: Point) -> float:
+    return float(point[1].abs().max())
+
+
+def _descend(at: Callable[[Tensor], Point], theta: Tensor) -> Point:
+    """The nearest point that Gauss-Newton steps find; a step that does not help is halved."""
+    best, least, origin, step = None, torch.inf, theta, torch.zeros_like(theta)
+    for _ in range(ROUNDS):
+        point = (origin + step).detach().requires_grad_(True)
+        values, rest = at(point)
+        far = float(rest.detach().abs().max())
         if far < least:
-            best = {name: value.detach() for name, value in changed.items()}
-            least, off = far, float(rest.detach()[2::3].norm())
-        if least < NEAR or far > SLOW * before:
+            slow, least, origin = far > SLOW * least, far, point.detach()
+            best = {name: value.detach() for name, value in values.items()}, rest.detach()
+            step = _stride(rest, point)
+        else:
+            slow, step = False, step / 2
+        if least < NEAR or slow or float(step.abs().max()) < SHORT:
             break
-        theta = theta.detach() + _stride(rest, theta)
-    return best, off
+    return best
 
 
 def _stride(rest: Tensor, theta: Tensor) -> Tensor:

@@ -7,25 +7,33 @@ sites are refused: their ``Host`` or ``Origin`` is not this server's.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 PAGE = Path(__file__).parent / "page"
+SCRIPT = ("dom.js", "stage.js", "panels.js", "help.js", "studio.js")
+"""Files of the studio's module, in order: a notebook takes a module whole."""
 FILES = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/studio.js": ("studio.js", "text/javascript; charset=utf-8"),
-    "/studio.css": ("studio.css", "text/css; charset=utf-8"),
+    "/": (("index.html",), "text/html; charset=utf-8"),
+    "/page.js": (("page.js",), "text/javascript; charset=utf-8"),
+    "/studio.js": (SCRIPT, "text/javascript; charset=utf-8"),
+    "/studio.css": (("studio.css",), "text/css; charset=utf-8"),
 }
-"""Path -> file, and its type."""
+"""Path -> files, and their type."""
 LONGEST = 64 * 2**20
 """Bytes of a message at most."""
 POLICY = "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; connect-src 'self'"
 """What the page may load: nothing from elsewhere."""
 
 Answer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
+def read(names: Sequence[str]) -> str:
+    """The text of files of the page, one after the other."""
+    return "\n".join((PAGE / name).read_text(encoding="utf-8") for name in names)
 
 
 def serve(answer: Answer, port: int = 0) -> ThreadingHTTPServer:
@@ -62,8 +70,8 @@ class Handler(BaseHTTPRequestHandler):
         if not self._from_here():
             self._send(HTTPStatus.FORBIDDEN, b"another site's request", "text/plain")
         elif path in FILES:
-            name, kind = FILES[path]
-            self._send(HTTPStatus.OK, (PAGE / name).read_bytes(), kind)
+            names, kind = FILES[path]
+            self._send(HTTPStatus.OK, read(names).encode(), kind)
         else:
             self._send(HTTPStatus.NOT_FOUND, b"no such page", "text/plain")
 

@@ -46,7 +46,9 @@ def bench_view(bench: Bench) -> dict[str, Any]:
     return {
         "picture": url(seen.scene.image[0]),
         "input": None if bench.image is None else url(bench.image[0]),
-        "difference": None if bench.image is None else url(_difference(bench.image, seen.scene.image)),
+        "difference": None
+        if bench.image is None
+        else url(_difference(bench.image, seen.scene.image)),
         "levels": levels(seen.scene),
         "selection": {"level": at.level, "slot": at.slot},
         "sites": [] if hand.edits else sites(bench),

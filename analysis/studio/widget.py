@@ -1,8 +1,8 @@
 """The page as a widget in a notebook; it needs the extra `studio`.
 
-    from analysis.studio.widget import studio
+from analysis.studio.widget import studio
 
-    studio("gsgn-shapes2d")
+studio("gsgn-shapes2d")
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from analysis.studio.desk import Desk
-from analysis.studio.server import PAGE
+from analysis.studio.server import SCRIPT, read
 
 MISSING = 'the studio in a notebook needs anywidget: python -m pip install "scene-programs[studio]"'
 
@@ -31,8 +31,8 @@ def studio(*runs: str) -> Any:
     class Studio(anywidget.AnyWidget):
         """The page, with messages over the notebook's channel."""
 
-        _esm = (PAGE / "studio.js").read_text(encoding="utf-8")
-        _css = (PAGE / "studio.css").read_text(encoding="utf-8")
+        _esm = read(SCRIPT)
+        _css = read(["studio.css"])
 
     widget = Studio()
 

@@ -1,0 +1,45 @@
+"""Questions about an image."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from analysis.studio import asking, latents
+
+
+def test_a_search_never_gets_worse_and_says_the_truth(bench):
+    made = bench("air-multi_mnist")
+    found = list(asking.best_of_draws(made.program, made.guide, made.image, 0.3))
+    assert len(found) > 1
+    assert all(b.log_p >= a.log_p and b.tried > a.tried for a, b in pairwise(found))
+    told = latents.tell(made.program, found[-1].values, made.image)
+    assert float(told.log_prior + told.log_likelihood) == pytest.approx(found[-1].log_p, abs=0.01)
+
+
+def test_doubts_are_those_of_the_draws(bench):
+    made = bench()
+    doubts = asking.doubts(made)
+    assert len(doubts["draws"]) == asking.SHOWN and doubts["number"] == asking.DRAWS
+    there = made.seen.scene.objects.present[0]
+    for slot, row in enumerate(doubts["nodes"][0]):
+        assert (row["presence"] > 0.5) == bool(there[slot])
+    slot = made.hand.selection.slot
+    assert 0 < doubts["nodes"][0][slot]["centre"] < 0.2
+    assert doubts["elbo"] < doubts["iwae"]
+    made.begin(None, latents.values_of(latents.run(made.program, {}, None)))
+    with pytest.raises(ValueError, match="no posterior"):
+        asking.doubts(made)
+
+
+def test_another_run_sees_the_picture_at_its_own_size(bench):
+    made, other = bench("gnm-mnist4"), bench("air-multi_mnist")
+    seen = asking.seen_by(made, other.program, other.guide)
+    assert len(seen["levels"][0]) == 3 and 0 < seen["error"] < 1
+    picture = asking.fitted(torch.rand(1, 3, 40, 40), other.program)
+    assert picture.shape == (1, 1, 50, 50)
+
+
+def test_the_nearest_image_is_the_image_itself(images):
+    pictures = images()
+    assert asking.nearest(pictures[2:3], pictures) == 2

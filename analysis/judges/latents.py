@@ -17,7 +17,6 @@ from pyro.poutine import Trace
 from torch import Tensor
 from torch.nn import functional as F
 
-from analysis.evaluate import floats
 from analysis.posterior import latent_sites, modes, plate_names, within_batch
 from analysis.scores.classifier import fit, seeded
 from inference.images.dataset import Dataset
@@ -87,7 +86,7 @@ def described(
         ValueError: as `told`.
     """
     device = next((p.device for p in program.parameters()), torch.device("cpu"))
-    images, truth = floats(data, device), data.truth()
+    images, truth = data.images.to(device).float() / 255, data.truth()
     if len(truth.levels) < level or truth.levels[level - 1].category is None:
         raise ValueError(f"the truth of these images has no classes at level {level}")
     found, start = [], 0

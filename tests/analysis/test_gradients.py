@@ -8,9 +8,11 @@ import tiny
 import torch
 
 from analysis import gradients, studies
+from analysis.command import write_json
 from analysis.gradients import Learner, Moments, compare, main, race, times
 from analysis.studies import beside, summary
 from inference.plan import plan
+from inference.runs import read_json
 
 
 @pytest.fixture
@@ -112,6 +114,14 @@ def test_the_command_writes_tables_and_figures(tmp_path, capsys, monkeypatch):
     lines = "\n".join(studies.render(tmp_path))
     assert f"python -m analysis.gradients programs/air.py {words[1]}" in lines
     assert "| `gumbel` |" in lines and "(measured/small.png)" in lines
+    kept = read_json(tmp_path / "small.json")
+    first = [row for row in kept["training"] if row["estimator"] == "nvil"]
+    write_json(tmp_path / "small.json", kept | {"training": first})
+    assert main([*words, "--preset", "tiny", "--set", "steps=2"]) == 0
+    again = read_json(tmp_path / "small.json")
+    assert again["gradients"] == kept["gradients"] and again["times"] == kept["times"]
+    assert again["training"][:3] == first and len(again["training"]) == 6
+    capsys.readouterr()
     assert main(["programs/air.py", "--estimators", "magic"]) == 2
     assert "unknown estimator 'magic'" in capsys.readouterr().err
 

@@ -18,6 +18,8 @@ from inference.loading import ROOT
 from inference.runs import read_json
 
 RECORDS = ROOT / "analysis" / "measured"
+JUDGED = ROOT / "analysis" / "figures" / "random_programs.json"
+"""Counts of ``tests/inference/estimators/test_random_programs.py -m slow -k thousands``."""
 MEASURED = ("object_count_accuracy", "ari_fg", "expert_purity", "mse")
 """Metrics of trainings, of those that a world and a program have."""
 COLLAPSED = 0.5
@@ -115,7 +117,24 @@ def render(folder: Path = RECORDS) -> list[str]:
         "`nvil`'s. Trainings are short, and show where a method gets early, not its end. ELBOs are of hard",
         "draws, in nats per image: medians over seeds, lowest and highest in brackets.",
     ]
-    return lines + [line for path in paths for line in section(path)]
+    return lines + judged() + [line for path in paths for line in section(path)]
+
+
+def judged(path: Path = JUDGED) -> list[str]:
+    """Lines about the random programs on which all methods were held to enumeration."""
+    if not path.is_file():
+        return []
+    found = read_json(path)
+    checks, together = found["checks"], found["together"]
+    farthest = max(together, key=lambda name: abs(together[name]))
+    far = f"{abs(together[farthest]):.1f} standard errors at most (`{farthest}`)"
+    programs, failures = f"{found['programs']:,} random programs", len(found["failures"])
+    return [
+        "",
+        f"All methods on {programs}, held to enumeration: {sum(checks.values()):,} checks of",
+        f"{len(checks)} methods and bounds, {failures} of them beyond 4.5 standard errors or with a",
+        f"traceback. Of all programs together, the offset along the exact gradient is {far}.",
+    ]
 
 
 def section(path: Path) -> list[str]:

@@ -122,7 +122,8 @@ def compose(dice):
             break
         states = grown
         latents.append(latent)
-    latents = latents or [Latent()]
+    if all(z.kind == "normal" for z in latents):
+        latents.append(Latent())  # methods for discrete latents are refused where there are none
     likelihood = dice.pick(["local", "canvas", "inplace", "read"])
     if not (likelihood == "local" or any(z.local for z in latents)):
         taken = nodes

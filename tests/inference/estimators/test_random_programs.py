@@ -1,5 +1,6 @@
 """Every estimator on small random programs, against sums over all joint values that share no code with it."""
 
+import json
 import os
 from pathlib import Path
 
@@ -69,6 +70,7 @@ def test_every_estimator_agrees_with_enumeration_on_thousands_of_random_programs
     path = Path(os.environ.get("JUDGED", tmp_path / "judged.jsonl"))
     judge_programs(range(first, first + number), path)
     found = summary(path)
+    path.with_suffix(".summary.json").write_text(json.dumps(found, indent=2) + "\n")
     with capsys.disabled():
         print(f"\n{found['programs']} programs, checks by method: {found['checks']}")
         print(f"offsets of all programs together, in standard errors: {found['together']}")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from analysis.posterior.draws import passes
 from inference.objectives import log_prob_per_image
+from programs.blocks.nets import leaving_out_absent
 
 SHORTEST = 25
 """Least number of draws from which a tail is fitted."""
@@ -39,11 +40,12 @@ def log_weights(
     Returns:
         (S, B) in nats.
     """
-    traces = passes(program, guide, images, draws, rows)
-    parts = [
-        log_prob_per_image(p, images=len(index)) - log_prob_per_image(q, images=len(index))
-        for index, p, q in traces
-    ]
+    with leaving_out_absent():
+        traces = passes(program, guide, images, draws, rows)
+        parts = [
+            log_prob_per_image(p, images=len(index)) - log_prob_per_image(q, images=len(index))
+            for index, p, q in traces
+        ]
     return torch.cat(parts).view(draws, len(images))
 
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
@@ -31,9 +33,23 @@ FEW = 0.1
 """Share of absent nodes below which skipping them costs more time than it saves."""
 
 
+_leaving_out: ContextVar[bool] = ContextVar("leaving_out", default=False)
+
+
+@contextmanager
+def leaving_out_absent() -> Iterator[None]:
+    """Inside, absent nodes are skipped without gradients, too: for densities, of which they are no part."""
+    token = _leaving_out.set(True)
+    try:
+        yield
+    finally:
+        _leaving_out.reset(token)
+
+
 def present_rows(exists: Tensor) -> Tensor | None:
     """Indices of the nodes that `where_present` computes, of those that exist (...) so much; None for all."""
-    if exists.device.type != "cpu" or not torch.is_grad_enabled():
+    wanted = torch.is_grad_enabled() or _leaving_out.get()
+    if exists.device.type != "cpu" or not wanted:
         return None
     present = exists.detach().flatten() > ABSENT
     present[0] = True  # not every network takes an empty batch
@@ -46,7 +62,7 @@ def where_present(exists: Tensor, function: Callable[..., Tensor], *inputs: Tens
 
     Nothing depends on the appearance of an absent node: it is multiplied by its presence (GSGN eq. 4). Half
     of all slots are empty in a typical scene. All nodes are computed on a GPU, which needs constant shapes,
-    and without gradients, because an edit may fill a slot later.
+    and without gradients, because an edit may fill a slot later, but for `leaving_out_absent`.
 
     Args:
         exists: (...) presence, hard or relaxed.

@@ -1,12 +1,14 @@
 """Importance weights: the evidence, bounds of it, and whether they can be trusted."""
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import small_programs
+import tiny
 import torch
 from small_programs import conjugate, posterior
 
@@ -16,7 +18,9 @@ from analysis.posterior import (
     khat,
     log_weights,
     to_arviz,
+    weights,
 )
+from programs.blocks import nets
 
 SMALL = pytest.mark.parametrize("small", small_programs.ALL.values(), ids=small_programs.ALL)
 
@@ -145,3 +149,19 @@ def test_every_image_has_an_equal_share_of_a_latent_of_all_images():
     assert weights.shape == (50, len(X)) and (weights == weights[:, :1]).all()
     total = weights.sum(1)  # log p - log q = log 2 - 3 z² / 8
     assert float(total.max()) <= math.log(2) + 1e-5 and float(total.min()) < 0
+
+
+@pytest.mark.parametrize("name", ["gsgn", "space", "gnm", "discrete_air"])
+def test_absent_nodes_are_left_out_and_no_weight_changes(name, monkeypatch):
+    program, guide = (module.eval() for module in tiny.build(name))
+    x, computed = tiny.images(6, program), []
+    rows = nets.present_rows
+    monkeypatch.setattr(nets, "present_rows", lambda e: (computed.append(rows(e)), computed[-1])[1])
+    pyro.set_rng_seed(3)
+    found = log_weights(program, guide, x, draws=3)
+    assert any(chosen is not None for chosen in computed)
+    monkeypatch.setattr(weights, "leaving_out_absent", nullcontext)
+    computed.clear()
+    pyro.set_rng_seed(3)
+    torch.testing.assert_close(log_weights(program, guide, x, draws=3), found, rtol=1e-5, atol=1e-3)
+    assert computed and all(chosen is None for chosen in computed)

@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pyro
 import torch
@@ -22,7 +23,7 @@ from inference.plan import Plan
 from inference.runs import read_config
 from inference.trainer import Training
 
-Way = dict[str, str]
+Way = dict[str, Any]
 """A precision and a layout, by the names of the recipe's fields."""
 SECONDS, FEWEST, MOST = 0.5, 2, 20
 """Time for the steps of each way, and their numbers."""

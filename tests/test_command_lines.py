@@ -17,6 +17,10 @@ FROZEN = {
     "analysis.gradients": ("PROGRAM.py", "--estimators"),
     "analysis.benchmark": ("[PROGRAM.py", ""),
     "analysis.generation": ("RUN", ""),
+    "analysis.refine": (
+        "RUN",
+        "--scenes N --seed S --chains C --draws K --tempering T --json FILE --netcdf FILE",
+    ),
     "analysis.papers.__main__": ("[PAPER]", "--train"),
     "analysis.results": ("", ""),
 }

@@ -58,14 +58,14 @@ def test_chains_that_agree_have_an_r_hat_near_one_and_stuck_ones_have_not():
              if n == "centroid"}  # fmt: skip
     apart = type(moved)(**{**vars(moved), "quantities": stuck})
     found = diagnostics(chains_to_inference_data(small.program, small.guide(), apart))
-    assert (found["centroid"]["rhat"] > 2).all()
+    assert (found["centroid"]["rhat"][:, 0] > 2).all()
 
 
 def test_too_small_a_budget_is_said():
     small = small_programs.Appearance()
     x = small_programs.simulate(small, 2)[0]
     nothing = refined_by(
-        small.program, small.guide(), x, sweeps=2, chains=2, tempering=1.0, progress=False
+        small.program, small.guide(), x, sweeps=1, chains=2, tempering=1.0, progress=False
     )
     with pytest.raises(ValueError, match="no chain has a draw"):
         chains_to_inference_data(small.program, small.guide(), nothing)

@@ -18,10 +18,12 @@ from torch import Tensor
 from torch.distributions import (
     Bernoulli,
     Categorical,
+    MixtureSameFamily,
     Normal,
     OneHotCategorical,
     Transform,
     biject_to,
+    constraints,
 )
 
 from analysis.posterior.draws import latent_sites, shared_latents
@@ -95,11 +97,11 @@ def latents_of(program: Trace, guide: Trace) -> dict[str, Latent]:
             f"{', '.join(shared)} are of all images: refine moves what an image has for itself, inside "
             "the plate 'batch'"
         )
-    return {name: _latent(name, site, program.nodes[name]) for name, site in sites.items()}
+    return {name: _latent(name, site) for name, site in sites.items()}
 
 
-def _latent(name: str, site: dict, prior: dict) -> Latent:
-    fn, support = _base(site["fn"]), prior["fn"].support
+def _latent(name: str, site: dict) -> Latent:
+    fn, support = _base(site["fn"]), support_of(site["fn"])
     one_hot = isinstance(fn, OneHotCategorical)
     choice = 0
     if isinstance(fn, OneHotCategorical | Categorical):
@@ -117,6 +119,14 @@ def _latent(name: str, site: dict, prior: dict) -> Latent:
         transform=None if real else transform,
         moves=not support.is_discrete,
         device=site["value"].device,
+    )
+
+
+def support_of(fn: torch.distributions.Distribution) -> constraints.Constraint:
+    """Where a distribution has mass; of a mixture, where its components have it."""
+    base = _base(fn)
+    return (
+        base.component_distribution.support if isinstance(base, MixtureSameFamily) else fn.support
     )
 
 

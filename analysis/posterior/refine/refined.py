@@ -36,8 +36,8 @@ class Refined:
     """What `refine` found for B images."""
 
     scene: Scene | None
-    """the state of highest log p(x, z) that any chain visited, of each image; None if the program returns
-    none"""
+    """of each image the state of highest log p(x, z) among the guide's mode and all that a chain visited; None
+    if the program returns none"""
     best: dict[str, Tensor]
     """its latents: site -> (B, *S, *E)"""
     log_p: Tensor
@@ -151,6 +151,7 @@ class _Run:
         self.moves: Moves = moves_of(target, state, scales, leaps)
         self.best: tuple[Values, Tensor] | None = None
         self.kept: list[tuple[Values, Tensor, dict[str, Tensor]]] = []
+        self.remember(target.mode())
         self.remember(state)
 
     def steps(self) -> Any:

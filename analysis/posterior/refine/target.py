@@ -17,7 +17,7 @@ from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor
 
-from analysis.posterior.draws import observed_sites, within_batch
+from analysis.posterior.draws import Mode, observed_sites, within_batch
 from analysis.posterior.refine.latents import (
     Given,
     Latent,
@@ -93,6 +93,13 @@ class Target:
             if latent.moves and latent.transform is None
         }
         return self.state(values), scales
+
+    def mode(self) -> State:
+        """The guide's mode in every row."""
+        with torch.no_grad(), Mode():
+            nodes = poutine.trace(self.guide).get_trace(self.images).nodes
+        latents = self.latents.items()
+        return self.state({n: latent.front(nodes[n]["value"]) for n, latent in latents})
 
     @torch.no_grad()
     def state(self, values: Values, guided: bool = True) -> State:

@@ -183,6 +183,33 @@ def test_a_latent_that_cannot_be_negative_moves_in_its_logarithm():
     assert float((found.draws["z_what"].mean((0, 1)) - mean).abs().max()) < 0.15
 
 
+class Twofold:
+    """z is near -1 or 1, a mixture; six pixels ~ N(z, 2²), from a guide that is a mixture, too."""
+
+    def law(self, size, apart, sd):
+        components = dist.Normal(torch.tensor([-apart, apart]).expand(size, 2), sd)
+        return dist.MixtureSameFamily(dist.Categorical(torch.ones(size, 2)), components)
+
+    def program(self, images=None, batch=1):
+        batch = batch if images is None else len(images)
+        with pyro.plate("batch", batch, dim=-1):
+            z = pyro.sample("z_what", self.law(batch, 1.0, 0.5))
+            small_programs.observe(z[:, None].expand(-1, 6), 2.0, images)
+
+    def guide(self, images, batch=1):
+        with pyro.plate("batch", len(images), dim=-1):
+            pyro.sample("z_what", self.law(len(images), 0.7, 0.4))
+
+
+def test_priors_and_guides_may_be_mixtures():
+    small, x = Twofold(), torch.linspace(-1, 1, 6).view(6, 1, 1, 1).expand(-1, 1, 2, 3)
+    covariance = 4 * torch.eye(6) + 0.25 * torch.ones(6, 6)
+    sides = [dist.MultivariateNormal(torch.full((6,), s), covariance) for s in (-1.0, 1.0)]
+    evidence = torch.stack([law.log_prob(x.flatten(1)) for law in sides]).logsumexp(0)
+    found = refined(small, small.guide, x)
+    assert float((found.evidence - evidence + math.log(2)).abs().max()) < 0.4
+
+
 def test_annealed_weights_have_tails_that_plain_ones_have_not():
     small = small_programs.Appearance()
     x = images_of(small, 8)

@@ -1,0 +1,31 @@
+"""Every program of the project can be refined, or says why it cannot."""
+
+import pytest
+import torch
+from tiny import build, images
+
+from analysis.posterior.refine import refine
+from analysis.posterior.refine.target import Target
+from inference.loading import own_programs
+
+MOVING = {"denf", "gsgn", "space", "gnm", "air", "discrete_air"}
+"""Programs with objects that come and go."""
+
+
+@pytest.mark.parametrize("name", own_programs())
+def test_it_moves_and_its_best_state_is_scored_right(name):
+    program, guide = build(name)
+    program.eval(), guide.eval()
+    x = images(2, program)
+    found = refine(program, guide, x, sweeps=4, chains=2, keep=2, tempering=0.5, progress=False)
+    assert found.log_p.isfinite().all()
+    assert found.evidence.isfinite().all()
+    assert found.weights.shape == (2, 2)
+    assert all(0 <= share <= 1 for share in found.accepted.values())
+    assert ("birth or death" in found.accepted) == (name in MOVING)
+
+    target = Target(program, guide, x, 1)
+    target.start()
+    with torch.no_grad():
+        scored = target.state(found.best).log_p
+    torch.testing.assert_close(scored, found.log_p, rtol=1e-4, atol=1e-2)

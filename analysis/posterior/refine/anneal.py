@@ -25,7 +25,7 @@ from torch import Tensor
 
 from analysis.posterior.refine.drift import Drift
 from analysis.posterior.refine.flips import Flip, Resimulate
-from analysis.posterior.refine.objects import Jump, Redraw, Steps, Swap, objects_of
+from analysis.posterior.refine.objects import Jump, Redraw, Split, Steps, Swap, objects_of
 from analysis.posterior.refine.target import State, Target
 from analysis.posterior.weights import ess, iwae
 
@@ -35,9 +35,8 @@ POWER = 3
 """Least β after a share s of the time is s^POWER: slow at first, where the weights differ most."""
 HALVINGS = 30
 """Bisections that find a rise of β."""
-EVERY = 4
-"""Sweeps between two draws of whole images by the guide, which are costly, where objects have moves of their
-own."""
+EVERY = 3
+"""Sweeps between two of the costly moves, where objects have moves of their own."""
 
 
 class Move(Protocol):
@@ -99,14 +98,16 @@ def moves_of(target: Target, state: State, scales: Mapping[str, Tensor], leaps: 
     objects = objects_of(target, state)
     presences = {n for o in objects for n in o.presences}
     listed = [n for n, x in target.latents.items() if x.choice > 1 and n not in presences]
+    rare: list[Move] = []
     moves: list[Move] = [Drift(target, scales, leaps)] if target.moving else []
     for kind in objects:
         moves += [Jump(target, kind)]
         moves += [Redraw(target, kind)] if kind.parts else []
         moves += [Swap(target, kind)] if isinstance(kind, Steps) and kind.parts else []
+        rare += [Split(target, kind)]
     moves += [Flip(target, listed)] if listed else []
-    again: list[Move] = [Resimulate(target)]
-    return Moves(moves, again) if objects else Moves([*moves, *again])
+    rare += [Resimulate(target)]
+    return Moves(moves, rare) if objects else Moves([*moves, *rare])
 
 
 class Path:

@@ -1,4 +1,4 @@
-"""Moves of whole objects: births, deaths, objects drawn anew, and two that change places.
+"""Moves of whole objects: births, deaths, objects drawn anew, one as two, and two that change places.
 
 A birth is proposed by the guide where it looks at what is unexplained: the image less what the other objects
 draw. With this proposal's density b, and the numbers of ways there and back, a birth is accepted with (Green,
@@ -278,6 +278,50 @@ class Redraw:
         new = t.state(choose(some, values, state.values), bool((beta < 1).any()))
         ratio = t.along(new, beta) - t.along(state, beta) + back - forth
         return accept(new, state, ratio.where(some, -torch.inf))
+
+
+class Split:
+    """One object drawn anew as two, or two as one, each with probability 1/2.
+
+    Where a guide takes two objects that touch for one large one, neither a birth nor a new draw of the large one
+    pays by itself. All objects are drawn by the guide on what the others leave unexplained. Of the one v and the
+    two u_1, u_2
+
+        ratio = π(z, u_1, u_2) b(v | z) / (π(z, v) b(u_1 | z) b(u_2 | z, u_1)) · ways back / ways forth
+    """
+
+    name = "one as two"
+
+    def __init__(self, target: Target, objects: Objects) -> None:
+        self.target, self.objects = target, objects
+
+    def __call__(self, state: State, beta: Tensor) -> tuple[State, Tensor]:
+        """One move; returns the state and (R,) the probability with which it was accepted."""
+        t, o, guided = self.target, self.objects, bool((beta < 1).any())
+        split = torch.rand_like(state.log_p) < 0.5
+        gone = _pick(o.present(state))  # v of a split, u_2 of a union
+        rest = t.state(o.without(state, gone), guided=False)
+        first = _pick(o.present(rest))
+        base = t.state(choose(split, rest.values, o.without(rest, first)), guided=False)
+        some = o.present(state).any(1) & (split | o.present(rest).any(1))
+
+        images = looked_at(t, base)
+        place = torch.where(split, _pick(o.vacant(base)), first)
+        values, one = o.proposed(state.where(split, rest), base, images, place, split)
+        middle = t.state(values, guided=False)
+        some = some & (~split | o.vacant(middle).any(1))
+        place = torch.where(split, _pick(o.vacant(middle)), gone)
+        values, two = o.proposed(state, middle, looked_at(t, middle), place, split)
+        many = t.state(values, guided)
+        place = torch.where(split, gone, _pick(o.vacant(base)))
+        values, single = o.proposed(state, base, images, place, ~split)
+        few = t.state(values, guided)
+
+        gain = t.along(many, beta) - t.along(few, beta) + single - one - two
+        gain = gain + o.present(few).sum(1).log() + o.vacant(middle).sum(1).log()
+        gain = gain - o.present(many).sum(1).log() - o.present(middle).sum(1).log()
+        ratio = torch.where(split, gain, -gain).where(some, -torch.inf)
+        return accept(many.where(split, few), state, ratio)
 
 
 class Swap:

@@ -9,8 +9,9 @@ import small_programs
 import torch
 
 from analysis.posterior import ess, iwae, khat, log_weights
-from analysis.posterior.refine import refine
+from analysis.posterior.refine import objects, refine
 from analysis.posterior.refine.anneal import Budget
+from analysis.posterior.refine.target import Target
 from programs.blocks.distributions import gate
 
 CHAINS = 100
@@ -155,6 +156,33 @@ def test_births_and_deaths_keep_the_number_of_objects_and_the_evidence(plate):
     assert ((shares - joint.softmax(1)).mean(0).abs() < 0.05).all()
     assert ((shares - joint.softmax(1)).abs() < 0.25).all()
     assert 0.02 < found.accepted["birth or death"] < 0.9
+    assert 0.01 < found.accepted["one as two"] < 0.9
+
+
+@pytest.mark.parametrize("plate", [False, True], ids=["steps", "slots"])
+@pytest.mark.parametrize("move", [objects.Jump, objects.Split, objects.Redraw])
+def test_each_move_of_objects_keeps_the_posterior_by_itself(move, plate):
+    """Rows that are draws of the posterior stay so: their number of objects, and the sum of the amplitudes."""
+    small, number = Amplitudes(plate), 3000
+    with pyro.poutine.trace() as trace:
+        small.program(batch=number)  # a draw of the joint is one of the posterior of its own image
+    nodes = trace.trace.nodes
+    x = nodes["images"]["value"].reshape(number, *small_programs.PIXELS)
+    target = Target(small.program, small.guide, x, 1)
+    start, _ = target.start()
+    latents = target.latents
+    state = target.state({n: latents[n].front(nodes[n]["value"]) for n in start.values})
+    kind, beta = objects.objects_of(target, state)[0], torch.ones(number)
+    step = move(target, kind)
+    before = small.number(state.values), state.log_p
+    moved = torch.zeros(number, dtype=torch.bool)
+    for _ in range(4):
+        state, _ = step(state, beta)
+        moved |= state.log_p != before[1]
+    assert moved.float().mean() > 0.05
+    for old, new in zip(before, (small.number(state.values), state.log_p), strict=True):
+        error = (new.std() ** 2 + old.std() ** 2) ** 0.5 / number**0.5
+        assert abs(float(new.mean() - old.mean())) < 4 * float(error) + 1e-6
 
 
 class Positive:

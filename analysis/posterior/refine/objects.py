@@ -283,9 +283,9 @@ class Redraw:
 class Split:
     """One object drawn anew as two, or two as one, each with probability 1/2.
 
-    Where a guide takes two objects that touch for one large one, neither a birth nor a new draw of the large one
-    pays by itself. All objects are drawn by the guide on what the others leave unexplained. Of the one v and the
-    two u_1, u_2
+    Where a guide takes two objects that touch for one large one, neither a birth nor a new draw of the large
+    one pays by itself. All objects are drawn by the guide on what the others leave unexplained. Of the one v
+    and the two u_1, u_2
 
         ratio = π(z, u_1, u_2) b(v | z) / (π(z, v) b(u_1 | z) b(u_2 | z, u_1)) · ways back / ways forth
     """

@@ -56,7 +56,8 @@ class Desk:
     def __init__(self, names: list[str]) -> None:
         for name in names:
             find_run(name)
-        self.names, self.opened = list(names), {}
+        self.names = list(names)
+        self.opened: dict[str, Opened] = {}
         self.shown = names[0]
         self.lock = threading.Lock()
         self.verbs = {

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 PAGE = Path(__file__).parent / "page"
 SCRIPT = ("dom.js", "stage.js", "panels.js", "help.js", "studio.js")
@@ -55,7 +55,7 @@ def serve(answer: Answer, port: int = 0) -> ThreadingHTTPServer:
 
 def address(server: ThreadingHTTPServer) -> str:
     """The address of the page."""
-    return f"http://127.0.0.1:{server.server_address[1]}/"
+    return f"http://127.0.0.1:{server.server_port}/"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -94,7 +94,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _from_here(self) -> bool:
         """Whether the request is from the server's own page: no other site's, under no other name."""
-        port = self.server.server_address[1]
+        port = cast(ThreadingHTTPServer, self.server).server_port
         hosts = {f"127.0.0.1:{port}", f"localhost:{port}"}
         origin = self.headers.get("Origin")
         return self.headers.get("Host") in hosts and (
@@ -107,5 +107,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")
         self.send_header("Content-Security-Policy", POLICY)
-        self.end_headers()
-        self.wfile.write(body)
+        try:
+            self.end_headers()
+            self.wfile.write(body)
+        except ConnectionError:  # the page was closed before its answer came
+            self.close_connection = True

@@ -2,18 +2,24 @@
 
 import base64
 import json
+from functools import cache
 
 import pytest
 
 from analysis.studio.desk import Desk
 
 
-@pytest.fixture(scope="module")
-def desk():
+@cache
+def made_once():
     made = Desk(["gsgn-shapes2d"])
     made.here.images = made.here.run.unseen(3).images.float() / 255
     made.answer({"do": "show"})
     return made
+
+
+@pytest.fixture
+def desk():
+    return made_once()
 
 
 def test_the_page_gets_everything_as_json(desk):

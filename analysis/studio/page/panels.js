@@ -21,7 +21,7 @@ function numbers(view, doubts) {
   const table = h("table", {},
     row("log p(z)", "would it dream this?", p.prior, p.prior_change),
     p.likelihood === null ? null
-      : row("log p(x | z)", "does it explain the input?", p.likelihood, p.likelihood_change));
+      : row("log p(x | z)", "does it fit the input?", p.likelihood, p.likelihood_change));
   return card("What the program says",
     h("div", { className: "says" },
       h("div", {},

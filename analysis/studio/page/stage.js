@@ -37,6 +37,7 @@ class Stage {
     this.image = h("img", { alt: "the picture that the program draws", draggable: false });
     this.overlay = svg("svg", { viewBox: "-1 -1 2 2", role: "presentation" });
     this.element = h("div", { className: "stage" }, this.image, this.overlay);
+    new ResizeObserver(() => this.view && this.paint()).observe(this.element); // handles have a size in pixels
     this.overlay.addEventListener("pointerdown", (event) => this.down(event));
     this.overlay.addEventListener("pointermove", (event) => this.moved(event));
     for (const end of ["pointerup", "pointercancel"]) {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from analysis.posterior import SHORTEST, iwae, khat, passes
+from analysis.posterior.refine import watch
 from analysis.studio import latents, views
 from analysis.studio.latents import Values
 from analysis.studio.state import Bench, first_present, read
@@ -27,6 +28,8 @@ SHOWN = 12
 """Draws whose boxes are shown."""
 ROUND = 16
 """Draws per round of a search."""
+CHAINS = 4
+"""Chains of a refinement."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,8 @@ class Found:
     """latents of the best scene so far"""
     log_p: float
     """its log p(x, z), nats"""
-    tried: int
-    """scenes that were looked at"""
+    effort: str
+    """how much was looked at, in words"""
 
 
 class Refiner(Protocol):
@@ -58,19 +61,43 @@ def best_of_draws(
     """Keep the guide's draw of the highest log p(x, z); begin with the guide's mode."""
     values = read(program, guide, image)
     told = latents.tell(program, values, image)
-    best = Found(values, float(told.log_prior[0] + told.log_likelihood[0]), 1)
+    best, tried = Found(values, float(told.log_prior[0] + told.log_likelihood[0]), "the mode"), 1
     yield best
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         for _, p, _ in passes(program, guide, image, ROUND):
             joint = log_prob_per_image(p, images=ROUND)
-            row = int(joint.argmax())
-            tried = best.tried + len(joint)
+            row, tried = int(joint.argmax()), tried + len(joint)
             if float(joint[row]) > best.log_p:
-                best = Found(latents.values_of(p, row), float(joint[row]), tried)
-            else:
-                best = Found(best.values, best.log_p, tried)
+                best = Found(latents.values_of(p, row), float(joint[row]), "")
+        best = replace(best, effort=f"{tried:,} scenes")
         yield best
+
+
+def refined(program: Callable, guide: Callable, image: Tensor, seconds: float) -> Iterator[Found]:
+    """Move chains from the guide's draws towards the posterior, as `analysis.posterior.refine` does."""
+    mode = read(program, guide, image)
+    told = latents.tell(program, mode, image)
+    best = Found(mode, float(told.log_prior[0] + told.log_likelihood[0]), "")
+    for now in watch(program, guide, image, seconds, CHAINS):
+        if float(now.log_p[0]) > best.log_p:
+            values = {name: now.best[name].reshape(value.shape) for name, value in mode.items()}
+            best = Found(values, float(now.log_p[0]), "")
+        yield replace(best, effort=f"{now.sweeps} sweeps of {CHAINS} chains")
+
+
+def search(program: Callable, guide: Callable, image: Tensor, seconds: float) -> Iterator[Found]:
+    """Refine the scene of an image; where the program's latents do not allow that, draw from the guide."""
+    ways: tuple[Refiner, ...] = (refined, best_of_draws)
+    for way in ways:
+        steps = way(program, guide, image, seconds)
+        try:
+            first = next(steps)
+        except (ValueError, NotImplementedError):
+            continue
+        yield first
+        yield from steps
+        return
 
 
 @torch.no_grad()

@@ -192,7 +192,7 @@ class Desk:
             raise ValueError("a dream has no image: choose one to search for its best scene")
         if message.get("begin"):
             seconds = min(float(message.get("seconds", SEARCH)), 600.0)
-            here.search = asking.best_of_draws(bench.program, bench.guide, bench.image, seconds)
+            here.search = asking.search(bench.program, bench.guide, bench.image, seconds)
         if here.search is None:
             raise ValueError("the search was stopped")
         found = next(here.search, None)
@@ -203,7 +203,7 @@ class Desk:
         if message.get("begin") or any(values[n] is not v for n, v in found.values.items()):
             hand = Hand(found.values, (), bench.hand.selection)
             bench.change(replace(hand, selection=first_present(bench.look(hand).scene)), "refine")
-        return self._view() | {"found": {"log_p": found.log_p, "tried": found.tried}}
+        return self._view() | {"found": {"log_p": found.log_p, "effort": found.effort}}
 
     def compare(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """What another run, ``run``, sees in this image."""

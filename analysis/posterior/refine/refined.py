@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,6 +129,42 @@ def refine(
                 bar.update(min(100, round(100 * (k + used) / len(parts))) - bar.n)
             found.append(run.result())
     return _join(found, time.monotonic() - started)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """How far a refinement of B images has come."""
+
+    best: dict[str, Tensor]
+    """latents of the state of highest log p(x, z) so far: site -> (B, *S, *E)"""
+    log_p: Tensor
+    """(B,) its log p(x, z), nats"""
+    sweeps: int
+    """sweeps over all moves so far"""
+
+
+def watch(
+    program: Callable,
+    guide: Callable,
+    images: Tensor,
+    seconds: float,
+    chains: int = 8,
+    tempering: float = 0.0,
+    leaps: int = 2,
+) -> Iterator[Watched]:
+    """`refine` in one pass, for those who look on: yields what it has found after each sweep.
+
+    Arguments and errors are those of `refine`.
+    """
+    check_images(images, program)
+    with pyro.validation_enabled(False):
+        target = Target(program, guide, images, chains)
+        run = _Run(target, Budget(seconds, None), tempering, True, leaps, 0, quantities.NUMBERS)
+    steps, used = run.steps(), 0.0
+    while used is not None:
+        yield Watched(*run.best, sweeps=int(run.budget.done))
+        with pyro.validation_enabled(False):  # not around the yield: others run between two sweeps
+            used = next(steps, None)
 
 
 class _Run:

@@ -168,7 +168,7 @@ function askCard(studio) {
   return card("Ask",
     h("div", { className: "buttons" },
       h("button", { id: "refine", onclick: () => studio.refine() },
-        studio.refining ? "Stop" : "Better scene? Search 10 s"),
+        studio.refining ? "Stop" : "Refine for 10 s"),
       others.length ? h("select", { "aria-label": "compare", onchange: (event) => studio.compare(event.target.value) },
         h("option", { value: "" }, "Compare with …"), others.map((run) => h("option", { value: run }, run))) : null),
     studio.progress ? h("p", { className: "quiet" }, studio.progress) : null,

@@ -198,7 +198,7 @@ class Studio {
     for (let begin = true; this.refining; begin = false) {
       const answer = await this.ask({ do: "refine", begin });
       if (!answer.found) this.refining = false;
-      else this.progress = `${answer.found.tried.toLocaleString("en")} draws, the best has log p(x, z) ${nats(answer.found.log_p)}`;
+      else this.progress = `After ${answer.found.effort} the best scene has log p(x, z) ${nats(answer.found.log_p)}.`;
       this.paint();
     }
     this.paint();

@@ -23,6 +23,7 @@ FROZEN = {
     ),
     "analysis.papers.__main__": ("[PAPER]", "--train"),
     "analysis.results": ("", ""),
+    "analysis.studio.__main__": ("[RUN", "--port P"),
 }
 """By module, what is given by its place, and options with what they take."""
 MORE = {"inference.svi": {"--from", "--log"}}

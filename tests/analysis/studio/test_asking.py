@@ -8,8 +8,14 @@ import torch
 from analysis.studio import asking, latents
 
 
-@pytest.mark.parametrize("way", [asking.best_of_draws, asking.refined])
-@pytest.mark.parametrize("name", ["air-multi_mnist", "gsgn-shapes2d"])
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("gsgn-shapes2d", asking.best_of_draws),
+        ("discrete_air-multi_sprites", asking.refined),
+        ("vae-mnist4", asking.refined),
+    ],
+)
 def test_a_search_never_gets_worse_and_says_the_truth(bench, name, way):
     made = bench(name)
     found = list(way(made.program, made.guide, made.image, 0.3))

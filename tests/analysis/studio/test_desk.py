@@ -5,8 +5,11 @@ import json
 from functools import cache
 
 import pytest
+from readme import OWN
+from training import train
 
 from analysis.studio.desk import Desk
+from inference.plan import Run
 
 
 @cache
@@ -93,3 +96,19 @@ def test_every_shipped_kind_of_program_is_shown(desk):
         assert view["log_p"]["joint"] is not None and view["sites"]
     assert desk.answer({"do": "act", "name": "remove"})["view"]["log_p"]["joint"] is None
     desk.answer({"do": "show", "run": "gsgn-shapes2d"})
+
+
+def test_a_program_of_ones_own_is_shown_from_its_run_folder(tmp_path):
+    (tmp_path / "layers.py").write_text(OWN)
+    sizes = ("train.scenes=16", "train.validation_scenes=4", "train.test_scenes=4")
+    path, out = str(tmp_path / "layers.py"), tmp_path / "run"
+    folder = train(Run(path, out, steps=2, estimator="nvil", set=sizes, device="cpu"))
+    own = Desk([str(folder)])
+    view = own.answer({"do": "show"})["view"]
+    (site,) = view["sites"]
+    assert (site["name"], site["kind"], site["count"]) == ("z_pres", "switch", 12)
+    switched = {"do": "act", "name": "slide", "site": "z_pres", "index": 3}
+    new = own.answer(switched | {"value": 1 - site["values"][3]})["view"]
+    assert new["picture"] != view["picture"] and new["log_p"]["joint_change"] != 0
+    assert own.answer({"do": "dream"})["view"]["input"] is None
+    assert own.answer({"do": "doubts"})["error"].startswith("A dream has no image")

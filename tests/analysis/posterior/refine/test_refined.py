@@ -1,6 +1,7 @@
 """Evidence and posteriors of programs where both are known in closed form, from guides that are wrong."""
 
 import math
+from itertools import pairwise
 
 import pyro
 import pyro.distributions as dist
@@ -9,7 +10,7 @@ import small_programs
 import torch
 
 from analysis.posterior import ess, iwae, khat, log_weights
-from analysis.posterior.refine import objects, refine
+from analysis.posterior.refine import objects, refine, watch
 from analysis.posterior.refine.anneal import Budget
 from analysis.posterior.refine.target import Target
 from programs.blocks.distributions import gate
@@ -260,6 +261,18 @@ def test_the_best_state_is_never_worse_than_the_draws_it_began_with():
     assert (found.draws_log_p.amax((0, 1)) <= found.log_p + 1e-4).all()
     pres = torch.stack([found.best[f"z_pres_{t}"] for t in (1, 2, 3)], 1)
     torch.testing.assert_close(found.scene.objects.pres, pres)
+
+
+def test_who_watches_sees_the_best_state_rise_to_the_best_there_is():
+    small = small_programs.Presence()
+    x = images_of(small, 16)
+    seen = list(watch(small.program, small.guide(0.2), x, 1.0, chains=4))
+    assert [now.sweeps for now in seen] == list(range(len(seen))) and len(seen) > 2
+    assert all((b.log_p >= a.log_p).all() for a, b in pairwise(seen))
+    best = small.joint(x).amax(1)
+    assert (seen[-1].log_p <= best + 1e-4).all()
+    assert (seen[-1].log_p - best).mean() > (seen[0].log_p - best).mean()
+    assert seen[-1].best["z_pres_1"].shape == (16,)
 
 
 def test_images_in_passes_are_images_together():

@@ -5,9 +5,11 @@ Shape legend: S draws, B images (1 here), N slots.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -24,6 +26,8 @@ from programs.scene import Nodes, Scene
 
 DRAWS = 40
 """Draws of the posterior of an image."""
+PART = 10
+"""Draws that are made for one message."""
 SHOWN = 12
 """Draws whose boxes are shown."""
 ROUND = 16
@@ -100,30 +104,50 @@ def search(program: Callable, guide: Callable, image: Tensor, seconds: float) ->
         return
 
 
-@torch.no_grad()
-def doubts(bench: Bench) -> dict[str, Any]:
-    """Draws of the guide for the image: boxes of some, uncertainty of every node, ELBO, IWAE and k-hat.
+@dataclass
+class Doubts:
+    """Draws of the guide for one image, made a few at a time so that a page can do other things between."""
 
-    Raises:
-        ValueError: the scene is a dream, which has no image.
-    """
-    if bench.image is None:
-        raise ValueError("a dream has no image, so it has no posterior")
-    scenes, weights = [], []
-    for index, p, q in passes(bench.program, bench.guide, bench.image, DRAWS):
-        scenes.append(p.nodes["_RETURN"]["value"])
-        logs = [log_prob_per_image(trace, images=len(index)) for trace in (p, q)]
-        weights.append(logs[0] - logs[1])
-    table = torch.cat(weights).view(DRAWS, 1)
-    tail = float(khat(table)[0]) if DRAWS >= SHORTEST else torch.nan
-    return {
-        "draws": [views.levels(s[k : k + 1]) for s in scenes for k in range(len(s))][:SHOWN],
-        "nodes": [_spread([s.levels[n] for s in scenes]) for n in range(len(scenes[0].levels))],
-        "elbo": views.finite(table.mean()),
-        "iwae": views.finite(iwae(table)[0]),
-        "khat": tail if torch.tensor(tail).isfinite() else None,
-        "number": DRAWS,
-    }
+    scenes: list[Scene] = field(default_factory=list)
+    weights: list[Tensor] = field(default_factory=list)
+
+    @torch.no_grad()
+    def more(self, bench: Bench) -> None:
+        """Make `PART` draws more, up to `DRAWS`.
+
+        Raises:
+            ValueError: the scene is a dream, which has no image.
+        """
+        if bench.image is None:
+            raise ValueError("a dream has no image, so it has no posterior")
+        number = min(PART, DRAWS - self.number)
+        if number < 1:
+            return
+        for index, p, q in passes(bench.program, bench.guide, bench.image, number):
+            self.scenes.append(p.nodes["_RETURN"]["value"])
+            logs = [log_prob_per_image(trace, images=len(index)) for trace in (p, q)]
+            self.weights.append(logs[0] - logs[1])
+
+    @property
+    def number(self) -> int:
+        """Draws so far."""
+        return sum(map(len, self.weights))
+
+    def table(self) -> dict[str, Any]:
+        """Boxes of some draws, every node's uncertainty, ELBO, IWAE and k-hat, which needs `SHORTEST` draws."""
+        weights = torch.cat(self.weights).unsqueeze(1)
+        tail = float(khat(weights)[0]) if len(weights) >= SHORTEST else math.nan
+        levels = range(len(self.scenes[0].levels))
+        scenes = (s[k : k + 1] for s in self.scenes for k in range(len(s)))
+        return {
+            "draws": [views.levels(scene) for scene in islice(scenes, SHOWN)],
+            "nodes": [_spread([s.levels[n] for s in self.scenes]) for n in levels],
+            "elbo": views.finite(weights.mean()),
+            "iwae": views.finite(iwae(weights)[0]),
+            "khat": tail if math.isfinite(tail) else None,
+            "number": len(weights),
+            "more": len(weights) < DRAWS,
+        }
 
 
 def _spread(levels: list[Nodes]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import binascii
 import json
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyro
@@ -48,6 +48,11 @@ class Opened:
     chosen: int | None = None
     """index of the image on the bench, if it is one of these"""
     search: Iterator[asking.Found] | None = None
+    doubts: asking.Doubts = field(default_factory=asking.Doubts)
+
+    def begun(self, chosen: int | None = None) -> None:
+        """Forget what was asked about the scene before."""
+        self.chosen, self.search, self.doubts = chosen, None, asking.Doubts()
 
 
 class Desk:
@@ -112,7 +117,7 @@ class Desk:
         if not 0 <= index < len(images):
             raise ValueError(f"there are images 0 to {len(images) - 1}")
         self.here.bench.begin(images[index : index + 1])
-        self.here.chosen, self.here.search = index, None
+        self.here.begun(index)
         return self._view()
 
     def drop(self, message: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,7 +133,7 @@ class Desk:
         pixels = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(1, height, width, 3)
         picture = pixels.permute(0, 3, 1, 2).float() / 255
         self.here.bench.begin(asking.fitted(_square(picture), self.here.run.program))
-        self.here.chosen, self.here.search = None, None
+        self.here.begun()
         return self._view()
 
     def select(self, message: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,7 +175,7 @@ class Desk:
         held = [Selection(int(level), int(slot)) for level, slot in message.get("held") or ()]
         dreamt = dreams.dream(bench, dreams.Condition(message.get("objects"), classes, held))
         bench.begin(None, dreamt.values)
-        self.here.chosen, self.here.search = None, None
+        self.here.begun()
         note = f"{dreamt.fitting:,} of {dreamt.drawn:,} scenes of the prior fit; this is the first."
         return self._view() | ({"note": note} if dreamt.drawn > 1 else {})
 
@@ -182,8 +187,10 @@ class Desk:
         }
 
     def doubts(self, _: Mapping[str, Any]) -> dict[str, Any]:
-        """Draws of the image's posterior."""
-        return {"doubts": asking.doubts(self.here.bench)}
+        """Draws of the image's posterior: some more with each message, as long as there are ``more``."""
+        here = self.here
+        here.doubts.more(here.bench)
+        return {"doubts": here.doubts.table()}
 
     def refine(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Search for a better scene of the image: one more step; ``begin`` starts."""
@@ -241,7 +248,7 @@ class Desk:
         except ValueError:
             self.shown = shown
             raise
-        self.here.chosen, self.here.search = None, None
+        self.here.begun()
         return self._view()
 
     def gallery(self, _: Mapping[str, Any]) -> dict[str, Any]:

@@ -77,7 +77,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Answer a message."""
-        length = int(self.headers.get("Content-Length") or 0)
+        said = self.headers.get("Content-Length") or "0"
+        length = int(said) if said.isdecimal() else LONGEST + 1
         if not self._from_here() or self.path != "/ask" or length > LONGEST:
             self.close_connection = True
             self._send(HTTPStatus.FORBIDDEN, b"refused", "text/plain")

@@ -42,6 +42,7 @@ class Studio {
 
   async ask(message) {
     const before = this.busy;
+    this.busyWith(1);
     const answered = (async () => {
       await before;
       try {
@@ -53,7 +54,13 @@ class Studio {
     this.busy = answered;
     const answer = await answered;
     this.take(answer);
+    this.busyWith(-1);
     return answer;
+  }
+
+  busyWith(more) {
+    this.asked = (this.asked ?? 0) + more;
+    this.root.setAttribute("aria-busy", String(this.asked > 0));
   }
 
   // Of messages that follow each other fast only the newest is sent.
@@ -98,7 +105,13 @@ class Studio {
 
   renewed() {
     this.doubts = this.other = this.stage.draws = this.progress = null;
-    if (this.view.input !== null) queueMicrotask(() => this.ask({ do: "doubts" }));
+    if (this.view.input !== null) queueMicrotask(() => this.doubt(this.view.input));
+  }
+
+  // Draws of the posterior come a few at a time, and what the visitor does comes between.
+  async doubt(input) {
+    let more = true;
+    while (more && this.view.input === input) more = (await this.ask({ do: "doubts" })).doubts?.more;
   }
 
   say(text, wrong = false) {
@@ -173,6 +186,7 @@ class Studio {
 
   async open(run) {
     this.say("Opening the run …");
+    this.gallery.replaceChildren();
     await this.ask({ do: "show", run });
     await this.thumbnails();
   }

@@ -38,7 +38,12 @@ def test_a_program_that_cannot_be_refined_is_searched_by_draws(bench, monkeypatc
 
 def test_doubts_are_those_of_the_draws(bench):
     made = bench()
-    doubts = asking.doubts(made)
+    asked = asking.Doubts()
+    asked.more(made)
+    assert asked.table()["more"] and asked.table()["khat"] is None
+    while asked.table()["more"]:
+        asked.more(made)
+    doubts = asked.table()
     assert len(doubts["draws"]) == asking.SHOWN and doubts["number"] == asking.DRAWS
     there = made.seen.scene.objects.present[0]
     for slot, row in enumerate(doubts["nodes"][0]):
@@ -48,7 +53,7 @@ def test_doubts_are_those_of_the_draws(bench):
     assert doubts["elbo"] < doubts["iwae"]
     made.begin(None, latents.values_of(latents.run(made.program, {}, None)))
     with pytest.raises(ValueError, match="no posterior"):
-        asking.doubts(made)
+        asking.Doubts().more(made)
 
 
 def test_another_run_sees_the_picture_at_its_own_size(bench):

@@ -70,7 +70,7 @@ def drag(page, box, by):
 
 def settled(page):
     """Wait until no question is open."""
-    page.wait_for_load_state("networkidle")
+    page.wait_for_selector(".studio[aria-busy=false]")
 
 
 def test_a_visitor_does_what_the_page_offers(page, tmp_path):

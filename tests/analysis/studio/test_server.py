@@ -59,6 +59,9 @@ def test_other_sites_are_refused(server):
     assert request(server, "POST", "/ask", "{}", origin=own)[0].status == 200
     assert request(server, "GET", "/../desk.py")[0].status == 404
     assert request(server, "POST", "/other", "{}")[0].status == 403
+    for length in ("-1", "many", "999999999999"):
+        refused = request(server, "POST", "/ask", "{}", **{"content-length": length})[0]
+        assert refused.status == 403
 
 
 def test_a_port_that_is_taken_is_said(server, capsys):

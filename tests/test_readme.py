@@ -88,6 +88,7 @@ def test_commands_that_train_are_understood(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "layers.py").write_text(OWN)
     (tmp_path / "snow.py").write_text(SNOW)
+    (tmp_path / "my" / "pictures").mkdir(parents=True)
     plan(parse(shlex.split(words)))
 
 

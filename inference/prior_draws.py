@@ -2,7 +2,8 @@
 
 The program runs on draws of the guide, up to the last of these sites. The sites that use a prior
 are found by differentiating log-densities with respect to its parameters: only the densities of its
-own sites have a gradient there.
+own sites have a gradient there. If one of them is the observed image of a flow (`flows.Quantised`), the
+prior is the flow's base, and its draws are the latents that the flow makes of the images.
 
 Shape legend: M draws of a site, plates included; each draw of an image counts.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from pyro import poutine
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from inference.objectives import is_plate
+from programs.blocks.flows import Quantised
 from programs.blocks.priors import Learned
 
 PASS = 100
@@ -100,7 +103,7 @@ def sites_of(program: nn.Module, guide: Callable, images: Tensor) -> dict[Learne
         nodes = poutine.trace(poutine.replay(program, trace=drawn)).get_trace(images).nodes
         found: dict[Learned, list[str]] = {prior: [] for prior in priors(program)}
         for name, site in nodes.items():
-            if site["type"] != "sample" or is_plate(site) or site["is_observed"]:
+            if site["type"] != "sample" or is_plate(site) or not has_latents(site):
                 continue
             density = site["fn"].log_prob(site["value"]).sum()
             for prior in found:
@@ -109,7 +112,16 @@ def sites_of(program: nn.Module, guide: Callable, images: Tensor) -> dict[Learne
     for prior, names in found.items():
         if not names:
             raise ValueError(f"a {type(prior).__name__} of the program is the prior of no latent")
+        observed = [name for name in names if nodes[name]["is_observed"]]
+        found[prior] = (
+            observed or names
+        )  # what depends on a flow's latents has no draws of its base
     return found
+
+
+def has_latents(site: dict[str, Any]) -> bool:
+    """Whether a site is latent, or observed and made of latents by a flow."""
+    return not site["is_observed"] or isinstance(site["fn"], Quantised)
 
 
 def touches(density: Tensor, prior: nn.Module) -> bool:
@@ -180,7 +192,10 @@ def draws_of(trace: Trace, name: str, given: Tensor | None, index: Tensor) -> Dr
         raise ValueError(f"site {name!r} is outside the plate 'batch'")
     weights = scale_and_mask(site["value"].new_ones(shape), site["scale"], site["mask"])
     image = index.view(-1, *[1] * (-1 - dims[0])).expand(shape)
-    values = site["value"].expand(shape + event).reshape(-1, *event)
+    if site["is_observed"]:
+        values = site["fn"].latents(site["value"]).reshape(shape.numel(), -1)
+    else:
+        values = site["value"].expand(shape + event).reshape(-1, *event)
     if given is not None:
         given = given.expand(*shape, given.shape[-1]).reshape(-1, given.shape[-1])
     return Draws((name,), values, weights.reshape(-1), given, image.reshape(-1))

@@ -31,6 +31,10 @@ e in x̂_fg.
 ê has no gradient for e.
 # differs: f sees colours in [-1, 1] and ends in a learned scale and shift of each channel, which begins at the
 prior; pixels are dequantised: `z_noise` is the part that rounding removed (`flows.Quantised`).
+# differs: with ``learned=K`` p(z) is learned (`blocks.causal`): each cell's latents given those of the cells
+before it, by mixtures of K Gaussians for present and K for absent cells. The program then draws z first, with
+presence summed out, and z_pres from p(e | z). `inference.fit_prior` fits it; the flow stays as it is. The
+paper's cells are independent, which no scene's are, so draws of it are floors with scattered cells.
 # differs: with two squeezes, f's squeeze also rearranges the background's channel.
 
 Objects. Present cells are grouped by average-link clustering (`blocks.grouping`) of their boxes' centres, their
@@ -65,7 +69,8 @@ from torch.nn import functional as F
 
 from programs.blocks import render
 from programs.blocks.boxes import likeness, owned, suppressed
-from programs.blocks.config import check_positive
+from programs.blocks.causal import LearnedMap
+from programs.blocks.config import check_learned, check_positive
 from programs.blocks.distributions import normal
 from programs.blocks.flows import (
     LEVELS,
@@ -93,7 +98,7 @@ GREY = 0.2
 """Brightness, summed over colours, at which a cell's hue counts half."""
 GROUPINGS = "linkage", "nms"
 """Ways in which present cells become objects."""
-LEAST_0 = "noise", "loose", "kin", "tint", "visible"
+LEAST_0 = "noise", "loose", "kin", "learned", "tint", "visible"
 """Fields of the Config that may be 0."""
 
 
@@ -120,6 +125,8 @@ class Config:
     loose: float = 0.0
     # differs: τ, difference in colour beyond which opaque cells are none of a box's (Scene.alike); 0: not used
     kin: float = 0.0
+    # differs: components of a learned p(z), whose cells depend on those before them; 0: the paper's p(z)
+    learned: int = 0
     glimpse: int = 8  # pixels per side of the ones that ST⁻¹ places; sets how soft boxes' edges are
     slots: int = 10  # K
     grouping: str = "linkage"  # how cells become objects; "nms": the paper's suppression of boxes
@@ -138,6 +145,7 @@ class Config:
                 f"what={self.what}, what_absent={self.what_absent}, scale_mean={self.scale_mean}: "
                 "expected finite means, and deviations above 0"
             )
+        check_learned(self)
         for name in LEAST_0:
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 0, and finite")
@@ -207,6 +215,10 @@ class Program(PyroModule):
         self.register_buffer("present", torch.tensor(present).T)
         self.register_buffer("absent", torch.tensor(absent).T)
         self.layers = layers(c)
+        if c.learned:
+            logit = float(self.presence)
+            moments_of = self.present, self.absent
+            self.map_prior = LearnedMap(*moments_of, logit, c.side, c.learned)
         self.handed = Handed()
 
     def forward(self, images: Tensor | None = None, batch: int = 1) -> Scene:
@@ -219,16 +231,30 @@ class Program(PyroModule):
         batch = batch if images is None else images.shape[0]
         with pyro.plate("batch", batch, dim=-2):
             noise = pyro.sample("z_noise", self.rounding(batch))
-            with pyro.plate("cells", self.config.side**2, dim=-1):
-                logits = self.presence.expand(batch, self.config.side**2)
-                pres = pyro.sample("z_pres", dist.Bernoulli(logits=logits))
-            jitter = self.jitters(batch)
-            pixels = Quantised(self.flow(pres), noise)
-            seen = None if images is None else images.unsqueeze(-4)
-            if known := self.handed.take((images, noise), self.parameters()):
-                pixels.adopt(seen, *known)
-            z = pixels.latents(pyro.sample("images", pixels, obs=seen))
+            if self.config.learned:
+                z = self.pixels(self.map_flow(batch), noise, images)
+                pres = self.presences(self.posterior(z.squeeze(-4)))
+                jitter = self.jitters(batch)
+            else:
+                pres = self.presences(self.presence.expand(batch, self.config.side**2))
+                jitter = self.jitters(batch)
+                z = self.pixels(self.flow(pres), noise, images)
         return self.scene(z.squeeze(-4), pres, *(t.squeeze(-4) for t in jitter))
+
+    def presences(self, logits: Tensor) -> Tensor:
+        """Sample e given logits (B, N)."""
+        with pyro.plate("cells", self.config.side**2, dim=-1):
+            return pyro.sample("z_pres", dist.Bernoulli(logits=logits))
+
+    def pixels(
+        self, flow: dist.TransformedDistribution, noise: Tensor, images: Tensor | None
+    ) -> Tensor:
+        """Sample or observe images (B, 3, H, W) of a flow; returns their latents (B, 1, D, h, w)."""
+        pixels = Quantised(flow, noise)
+        seen = None if images is None else images.unsqueeze(-4)
+        if known := self.handed.take((images, noise), self.parameters()):
+            pixels.adopt(seen, *known)
+        return pixels.latents(pyro.sample("images", pixels, obs=seen))
 
     def rounding(self, batch: int) -> dist.TorchDistribution:
         """p(z_noise), independent for every number of an image."""
@@ -260,9 +286,16 @@ class Program(PyroModule):
 
     def flow(self, pres: Tensor) -> dist.TransformedDistribution:
         """p(y | e) of dequantised images, of e (..., N), over (..., 1)."""
-        c = self.config
-        shapes = (sum(c.widths), c.side, c.side), (3, c.size, c.size)
-        return dist.TransformedDistribution(self.base(pres), [Transform(self.layers, shapes)])
+        return dist.TransformedDistribution(self.base(pres), [self.transform()])
+
+    def transform(self) -> Transform:
+        """f, from latents to images; its memory is of one pass."""
+        return Transform(self.layers)
+
+    def map_flow(self, batch: int) -> dist.TransformedDistribution:
+        """p(y) of dequantised images under the learned p(z), over (B, 1)."""
+        base = self.map_prior().expand(torch.Size([batch, 1]))
+        return dist.TransformedDistribution(base, [self.transform()])
 
     def infer(self, x: Tensor) -> Parts:
         """f⁻¹ of dequantised images (..., 3, H, W)."""
@@ -275,20 +308,23 @@ class Program(PyroModule):
         self.handed.give((images, noise), self.parameters(), (numbers, *found))
         return Parts(*found[0].squeeze(-4).split(self.config.widths, -3))
 
+    def densities(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., N) log p(e_ij, z_ij | cells before) of latents z (..., D, h, w), for e_ij = 1 and for 0."""
+        if self.config.learned:
+            return tuple(t.flatten(-2) for t in self.map_prior.densities(z))
+        base = self.base(self.presence.new_zeros(*z.shape[:-3], self.config.side**2))
+        odds = F.logsigmoid(self.presence), F.logsigmoid(-self.presence)
+        return tuple(t.flatten(-2) + p for t, p in zip(base.densities(z), odds, strict=True))
+
     def posterior(self, z: Tensor) -> Tensor:
         """(..., N) logits of p(e | z) of latents z (..., D, h, w): given them, cells are independent."""
-        none = self.presence.new_zeros(*z.shape[:-3], self.config.side**2)
-        return self.presence + torch.sub(*self.base(none).densities(z)).flatten(-2)
+        return torch.sub(*self.densities(z))
 
     def evidence(self, images: Tensor) -> Tensor:
         """(B,) log p(x) in nats, presence summed out exactly, with one draw of the dequantisation noise."""
         noise = self.rounding(len(images)).sample()
         z, log_det = self.layers(dequantised(images.unsqueeze(-4), noise))
-        base = self.base(self.presence.new_zeros(len(images), self.config.side**2))
-        one, none = base.densities(z)
-        log_one, log_none = F.logsigmoid(self.presence), F.logsigmoid(-self.presence)
-        cells = torch.logaddexp(one + log_one, none + log_none).sum((-2, -1))
-        return (cells + log_det).squeeze(-1)
+        return (torch.logaddexp(*self.densities(z)).sum(-1) + log_det).squeeze(-1)
 
     def round_trip(self, images: Tensor) -> Tensor:
         """f(f⁻¹(x)) of images (B, 3, H, W), which equals them up to rounding of floats."""

@@ -17,6 +17,7 @@ def code(name, language="python"):
 USING, OWN = code("README.md")
 (READING,) = code("inference/README.md")
 (TRUSTING,) = code("analysis/README.md")
+(FLOW,) = code("analysis/papers/denf/README.md")
 (SNOW,) = code("programs/worlds/README.md")
 
 

@@ -22,11 +22,13 @@ Shape legend: C channels, H x W pixels. Anything may stand to the left.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
 from typing import Any
 
 import pyro.distributions as dist
 import torch
+from pyro.distributions.torch_transform import TransformModule
 from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn import functional as F
@@ -37,6 +39,8 @@ CLAMP = 1.0
 """Bound of a coupling's log-scale."""
 LEVELS = 256
 """Values that a pixel's channel can have."""
+Shape = tuple[int, ...]
+"""(C, H, W)."""
 START = 1e-3
 """Largest weight of couplings' last convolutions where training begins: at 0 no other would learn."""
 
@@ -140,6 +144,16 @@ class Squeeze(nn.Module):
         """Back to the image."""
         return F.pixel_shuffle(z, self.factor)
 
+    def made(self, shape: Shape) -> Shape:
+        """Of an image (C, H, W)."""
+        channels, height, width = shape
+        return channels * self.factor**2, height // self.factor, width // self.factor
+
+    def source(self, shape: Shape) -> Shape:
+        """Of latents (C, H, W)."""
+        channels, height, width = shape
+        return channels // self.factor**2, height * self.factor, width * self.factor
+
 
 class Stack(nn.Module):
     """Layers one after another."""
@@ -162,6 +176,14 @@ class Stack(nn.Module):
             z = layer.inverse(z)
         return z
 
+    def made(self, shape: Shape) -> Shape:
+        """Of an image (C, H, W)."""
+        return reduce(lambda shape, layer: made(layer, shape), self.layers, tuple(shape))
+
+    def source(self, shape: Shape) -> Shape:
+        """Of latents (C, H, W)."""
+        return reduce(lambda shape, layer: source(layer, shape), reversed(self.layers), shape)
+
 
 class Split(nn.Module):
     """Some channels through each branch; all branches make pictures of one size, whose channels are joined.
@@ -176,7 +198,7 @@ class Split(nn.Module):
     ) -> None:
         super().__init__()
         self.branches = nn.ModuleList(branches)
-        self.widths, self.made = list(widths), list(made)
+        self.widths, self.counts = list(widths), list(made)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(..., C, H, W) -> the latents, and (...) log-determinants."""
@@ -186,60 +208,124 @@ class Split(nn.Module):
 
     def inverse(self, z: Tensor) -> Tensor:
         """Back to the image."""
-        parts = zip(self.branches, z.split(self.made, -3), strict=True)
+        parts = zip(self.branches, z.split(self.counts, -3), strict=True)
         return torch.cat([branch.inverse(part) for branch, part in parts], -3)
 
+    def made(self, shape: Shape) -> Shape:
+        """Of an image (C, H, W)."""
+        _, *sides = made(self.branches[0], (self.widths[0], *shape[1:]))
+        return sum(self.counts), *sides
 
-class Transform(torch.distributions.Transform):
+    def source(self, shape: Shape) -> Shape:
+        """Of latents (C, H, W)."""
+        _, *sides = source(self.branches[0], (self.counts[0], *shape[1:]))
+        return sum(self.widths), *sides
+
+
+class Transform(TransformModule):
     """Layers as a transform of torch's, from latents to images: what was inverted last is remembered.
 
-    So ``log_prob(x)`` runs the layers once, and after it ``inv(x)`` is free. Make one for every pass.
+    So ``log_prob(x)`` runs the layers once, and after it ``inv(x)`` is free, until a parameter changes. It is a
+    module: as an attribute of a program, or given to ``pyro.module``, its layers are trained.
 
     Args:
         layers: called with an image.
-        shapes: (C, H, W) of the latents and of the image.
+        shapes: (C, H, W) of the latents and of the image; by default `made` and `source` of the layers tell.
+        cache_size: 0 to remember nothing.
     """
 
     domain = constraints.independent(constraints.real, 3)
     codomain = constraints.independent(constraints.real, 3)
     bijective = True
 
-    def __init__(self, layers: nn.Module, shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
-        super().__init__(cache_size=1)
+    def __init__(
+        self, layers: nn.Module, shapes: tuple[Shape, Shape] | None = None, cache_size: int = 1
+    ) -> None:
+        super().__init__(cache_size=cache_size)
         self.layers, self.shapes = layers, shapes
-        self.log_det: tuple[Tensor, Tensor] | None = None
+        self._forget()
+
+    def with_cache(self, cache_size: int = 1) -> Transform:
+        """The same layers with or without memory."""
+        if cache_size == self._cache_size:
+            return self
+        return Transform(self.layers, self.shapes, cache_size)
 
     def adopt(self, x: Tensor, y: Tensor, log_det: Tensor) -> None:
         """Remember that latents x are f⁻¹ of images y, with the log-determinants that the layers returned."""
+        self._check()
         self._cached_x_y, self.log_det = (x, y), (y, log_det)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Images of latents (..., C, H, W)."""
+        self._check()
+        return super().__call__(x)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_cached_x_y": (None, None), "log_det": None, "_state": None}
+
+    def _inv_call(self, y: Tensor) -> Tensor:
+        self._check()
+        return super()._inv_call(y)
 
     def _call(self, x: Tensor) -> Tensor:
         return self.layers.inverse(x)
 
     def _inverse(self, y: Tensor) -> Tensor:
         z, log_det = self.layers(y)
-        self.log_det = y, log_det
+        self.log_det = (y, log_det) if self._cache_size else None
         return z
+
+    def _forget(self) -> None:
+        self._cached_x_y, self.log_det, self._state = (None, None), None, None
+
+    def _check(self) -> None:
+        """Forget what other values of the parameters made, or what was made without gradients."""
+        state = state_of(self.layers.parameters())
+        if state != self._state:
+            self._forget()
+            self._state = state
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         """Of the way from latents x to images y."""
-        if self.log_det is None or self.log_det[0] is not y:
-            self._inverse(y)
-        return -self.log_det[1]
+        self._check()
+        if self.log_det is not None and self.log_det[0] is y:
+            return -self.log_det[1]
+        return -self.layers(y)[1]
 
     def forward_shape(self, shape: torch.Size) -> torch.Size:
         """Of images, given that of latents."""
-        return self._exchange(shape, *self.shapes)
+        return self._exchange(shape, 0, source)
 
     def inverse_shape(self, shape: torch.Size) -> torch.Size:
         """Of latents, given that of images."""
-        return self._exchange(shape, *self.shapes[::-1])
+        return self._exchange(shape, 1, made)
 
-    @staticmethod
-    def _exchange(shape: torch.Size, old: tuple[int, ...], new: tuple[int, ...]) -> torch.Size:
-        if tuple(shape[-3:]) != tuple(old):
+    def _exchange(
+        self, shape: torch.Size, end: int, of_layers: Callable[[nn.Module, Shape], Shape]
+    ) -> torch.Size:
+        own = tuple(shape[-3:])
+        if self.shapes is None:
+            return torch.Size((*shape[:-3], *of_layers(self.layers, own)))
+        old, new = self.shapes[end], self.shapes[1 - end]
+        if own != tuple(old):
             raise ValueError(f"shape {tuple(shape)}: expected (..., {', '.join(map(str, old))})")
         return torch.Size((*shape[:-3], *new))
+
+
+def made(layer: nn.Module, shape: Shape) -> Shape:
+    """(C, H, W) of what a layer makes of an image (C, H, W); the same unless the layer has a method `made`."""
+    return tuple(layer.made(shape)) if hasattr(layer, "made") else tuple(shape)
+
+
+def source(layer: nn.Module, shape: Shape) -> Shape:
+    """(C, H, W) of the image that a layer makes latents (C, H, W) of; `made` the other way round."""
+    return tuple(layer.source(shape)) if hasattr(layer, "source") else tuple(shape)
+
+
+def state_of(parameters: Iterable[Tensor]) -> tuple[Any, ...]:
+    """What tells whether parameters have changed, or gradients have been switched on or off."""
+    return torch.is_grad_enabled(), *((id(p), p._version) for p in parameters)
 
 
 class Handed:
@@ -264,7 +350,7 @@ class Handed:
         made: tuple[Tensor, ...],
     ) -> None:
         """Keep what was made of inputs and parameters, until it is taken or something else is given."""
-        self.given = inputs, self._state(parameters), made
+        self.given = inputs, state_of(parameters), made
 
     def take(
         self, inputs: tuple[Tensor | None, ...], parameters: Iterable[Tensor]
@@ -273,11 +359,7 @@ class Handed:
         given, self.given = self.given, None
         if given is None or any(a is not b for a, b in zip(given[0], inputs, strict=True)):
             return None
-        return given[2] if given[1] == self._state(parameters) else None
-
-    @staticmethod
-    def _state(parameters: Iterable[Tensor]) -> tuple[Any, ...]:
-        return torch.is_grad_enabled(), *((id(p), p._version) for p in parameters)
+        return given[2] if given[1] == state_of(parameters) else None
 
 
 class Gated(dist.TorchDistribution):

@@ -1,11 +1,14 @@
 """Flow layers invert, their log-determinants are autograd's, and what they make of a base is a density."""
 
+import copy
 import math
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer import SVI, Trace_ELBO
+from pyro.nn import PyroModule
 from torch import nn
 
 from programs.blocks import flows
@@ -174,6 +177,45 @@ def test_a_site_scored_and_inverted_runs_the_layers_once():
     assert flow.batch_shape == (2,) and flow.event_shape == (3, 8, 8)
     with pytest.raises(ValueError, match=r"expected \(..., 12, 4, 4\)"):
         flow.transforms[0].forward_shape(torch.Size((3, 8, 8)))
+
+
+def test_layers_tell_the_shapes_of_latents_and_images():
+    flow = Transform(layers(Config(features=4, fold=2)))
+    assert flow.inverse_shape(torch.Size((5, 3, 128, 128))) == (5, 48, 32, 32)
+    assert flow.forward_shape(torch.Size((5, 48, 32, 32))) == (5, 3, 128, 128)
+    net, x = small(), torch.rand(2, 3, 8, 8)
+    made = net(x)[0].shape
+    assert Transform(net).inverse_shape(x.shape) == made
+    assert Transform(net).forward_shape(made) == x.shape
+
+
+def test_a_transform_trains_as_an_attribute_and_forgets_what_old_parameters_made():
+    class Model(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.flow = Transform(small())
+
+        def forward(self, x):
+            base = dist.Normal(torch.zeros(12, 4, 4), 1.0).to_event(3)
+            with pyro.plate("images", len(x)):
+                pyro.sample("x", dist.TransformedDistribution(base, [self.flow]), obs=x)
+
+    model, x = Model(), torch.rand(4, 3, 8, 8)
+    before = [p.detach().clone() for p in model.parameters()]
+    svi = SVI(model, lambda x: None, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
+    with pyro.settings.context(module_local_params=False):  # Pyro's default
+        losses = [svi.step(x) for _ in range(3)]  # of one tensor: the same that is remembered
+    assert losses[0] > losses[1] > losses[2]
+    moved = [not torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True)]
+    assert all(moved) and len(moved) > 10
+    torch.testing.assert_close(model.flow.inv(x), model.flow.layers(x)[0])
+    copied = copy.deepcopy(model)
+    torch.testing.assert_close(copied.flow.inv(x), model.flow.inv(x))
+    with torch.no_grad():
+        next(copied.parameters()).add_(1.0)
+    assert not torch.allclose(copied.flow.inv(x), model.flow.inv(x))
+    quiet = model.flow.with_cache(0)
+    assert quiet.inv(x) is not quiet.inv(x) and model.flow.with_cache(1) is model.flow
 
 
 def test_cells_are_of_the_gaussian_that_presence_says():

@@ -5,8 +5,8 @@
     FILE.gif                              an animation, read by Pillow
 
 Clips are split by clip, in the order of their numbers, so that no two splits show the same moment, a video by
-time: the first 76 % are for training, 6 % for validation, the last 18 % for tests. Of the 683 clips of DeNF's
-Real-Traffic these are 519, 41 and 123, its tests' number; it trains on the other 560. Nothing is known of them.
+time: the first 82 % are for training, the last 18 % for tests. Of the 683 clips of DeNF's Real-Traffic these
+are 560 and 123, as in the paper. They have no truth, so none are kept for validation.
 
 A folder of pictures that is no folder of clips is read by `inference.images.folders`, and not split.
 
@@ -25,13 +25,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inference.images.dataset import SPLITS, Dataset
+from inference.images.dataset import Dataset
 from inference.images.folders import SUFFIXES, FolderConfig, read_picture, square
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 ANIMATIONS = (".gif",)
-SHARES = (0.76, 0.82, 1.0)
-"""Where the splits end."""
+SHARES = {"train": (0.0, 0.82), "test": (0.82, 1.0)}
+"""Where the splits begin and end."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,14 @@ def is_clips(path: str | Path) -> bool:
 
 
 def clips(path: str | Path, split: str = "train", config: FolderConfig | None = None) -> Dataset:
-    """The frames of a split, in order, cut square around the middle and resized.
+    """The frames of a split, in order, made square as the Config says.
 
     Raises:
         ValueError: no such file or folder, nothing that can be read, or too few clips or frames to split.
     """
     path, config = Path(path), config or FolderConfig()
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}; known are {', '.join(SPLITS)}")
+    if split not in SHARES:
+        raise ValueError(f"unknown split {split!r}; known are {', '.join(SHARES)}")
     if not path.exists():
         raise ValueError(f"no file or folder {str(path)!r}")
     if path.is_dir():
@@ -92,14 +92,13 @@ def clips(path: str | Path, split: str = "train", config: FolderConfig | None = 
 
 def _part(items: list, split: str, what: str, path: Path) -> list:
     """Those of a split."""
-    ends = [0, *(round(share * len(items)) for share in SHARES)]
-    k = SPLITS.index(split)
-    if not items[ends[k] : ends[k + 1]]:
+    begin, end = (round(share * len(items)) for share in SHARES[split])
+    if not items[begin:end]:
         raise ValueError(
             f"{str(path)!r} has {len(items)} {what}, too few for {split}: give 10 or more, or a folder of "
             "pictures that is not split"
         )
-    return items[ends[k] : ends[k + 1]]
+    return items[begin:end]
 
 
 def _folders(path: Path) -> list[Path]:

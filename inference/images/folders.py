@@ -1,4 +1,4 @@
-"""Pictures of a folder, cut square and resized."""
+"""Pictures of a folder, made square and resized."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class FolderConfig:
 
     size: int = 64  # pixels a side
     colours: int = 3  # or 1, for shades of grey
+    cut: bool = True  # square around the middle; False: whole pictures, squeezed into a square
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -57,7 +58,7 @@ class Folder:
 
 
 def image_folder(path: str | Path, config: FolderConfig = FolderConfig()) -> Dataset:
-    """All pictures of a folder and its sub-folders, cut square around the middle, resized, as RGB or grey.
+    """All pictures of a folder and its sub-folders, made square as the Config says, as RGB or grey.
 
     Of 16 bits a pixel the upper 8 are kept; what is transparent is shown on black, as worlds are.
 
@@ -109,18 +110,19 @@ def read_picture(file: Path, config: FolderConfig) -> Tensor:
 
 
 def square(frame: np.ndarray, config: FolderConfig) -> Tensor:
-    """(C, S, S) uint8 of (H, W, 3) uint8, cut square around the middle and resized."""
+    """(C, S, S) uint8 of (H, W, 3) uint8, made square as the Config says."""
     from PIL import Image
 
     return _square(Image.fromarray(frame), config)
 
 
 def _square(picture: Image, config: FolderConfig) -> Tensor:
-    from PIL import ImageOps
+    from PIL import Image, ImageOps
 
     plain = picture.convert("RGB" if config.colours == 3 else "L")
-    cut = ImageOps.fit(plain, (config.size, config.size))
-    return torch.from_numpy(np.array(cut)).view(config.size, config.size, -1).permute(2, 0, 1)
+    side, filtered = (config.size, config.size), Image.Resampling.BICUBIC
+    small = ImageOps.fit(plain, side) if config.cut else plain.resize(side, filtered)
+    return torch.from_numpy(np.array(small)).view(config.size, config.size, -1).permute(2, 0, 1)
 
 
 def _eight_bits(picture: Image) -> Image:

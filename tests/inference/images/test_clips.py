@@ -31,28 +31,40 @@ def write_clips(folder, number=12, frames=3):
 def test_clips_are_split_by_clip_in_the_order_of_their_numbers(tmp_path):
     folder, config = write_clips(tmp_path / "real"), FolderConfig(size=8)
     assert is_clips(folder) and not is_clips(folder / "f0")
-    found = {s: clips(folder, s, config) for s in ("train", "validation", "test")}
+    found = {s: clips(folder, s, config) for s in ("train", "test")}
     shades = {s: d.images[:, 0, 0, 0].tolist() for s, d in found.items()}
-    assert shades["train"] == [10 * k + t for k in range(9) for t in range(3)]
+    assert shades["train"] == [10 * k + t for k in range(10) for t in range(3)]
     assert shades["test"] == [10 * k + t for k in (10, 11) for t in range(3)]
-    assert not {*shades["train"]} & ({*shades["validation"]} | {*shades["test"]})
-    assert found["train"].images.shape == (27, 3, 8, 8)
+    assert found["train"].images.shape == (30, 3, 8, 8)
     with pytest.raises(ValueError, match="nothing is known"):
         found["test"].truth(slice(0, 1))
 
 
-def test_the_published_clips_split_as_the_paper_tests(tmp_path):
+def test_the_published_clips_split_as_in_the_paper(tmp_path):
     from inference.images.clips import _part
 
-    test = _part(list(range(683)), "test", "clips", tmp_path)
-    assert len(test) == 123 and test[-1] == 682
+    train, test = (_part(list(range(683)), name, "clips", tmp_path) for name in ("train", "test"))
+    assert len(train) == 560 and len(test) == 123 and train + test == list(range(683))
+
+
+def test_frames_are_cut_or_squeezed_into_a_square(tmp_path):
+    wide = np.zeros((20, 40, 3), np.uint8)
+    wide[:, :10] = 200  # the left quarter
+    for k in range(10):
+        (tmp_path / f"f{k}").mkdir()
+        Image.fromarray(wide).save(tmp_path / f"f{k}" / "0.png")
+    cut, whole = (
+        clips(tmp_path, "test", FolderConfig(size=20, cut=c)).images for c in (True, False)
+    )
+    assert cut.max() == 0 and whole.shape == cut.shape
+    assert (whole[:, :, :, :4] > 190).all() and (whole[:, :, :, 6:] < 10).all()
 
 
 def test_animations_are_videos(tmp_path):
     frames = [Image.fromarray(np.full((16, 16, 3), 12 * k, np.uint8)) for k in range(20)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=40)
     data = clips(tmp_path / "a.gif", "train", FolderConfig(size=8))
-    assert len(data.images) == 15 and data.images[10].float().mean() == pytest.approx(120, abs=3)
+    assert len(data.images) == 16 and data.images[10].float().mean() == pytest.approx(120, abs=3)
     torch.testing.assert_close(
         median(data.images), torch.full((3, 8, 8), 84 / 255), atol=0.02, rtol=0
     )
@@ -64,8 +76,8 @@ def test_what_cannot_be_read_is_refused_in_a_sentence(tmp_path):
         clips(tmp_path / "a.mp4")
     with pytest.raises(ValueError, match="no file or folder"):
         clips(tmp_path / "missing.mp4")
-    with pytest.raises(ValueError, match="2 clips, too few for validation"):
-        clips(write_clips(tmp_path / "few", 2), "validation")
+    with pytest.raises(ValueError, match="2 clips, too few for test"):
+        clips(write_clips(tmp_path / "few", 2), "test")
     with pytest.raises(ValueError, match="unknown split"):
         clips(tmp_path / "a.mp4", "dev")
 
@@ -95,7 +107,7 @@ def test_a_world_beside_clips_names_the_recipe_and_the_clips_are_trained_on(tmp_
     assert street.config == drawn.config and street.config.scale_mean == 0.25
     assert plain.config.scale_mean == 0.2 and plain.recipe.world == "clevr6"
     assert street.validation_images() is None or street.validation_images().labels is None
-    assert street.training_images().images.shape[0] == 27
+    assert street.training_images().images.shape[0] == 30
     assert street.test_images().description["images"] == str(folder)
 
 

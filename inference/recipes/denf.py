@@ -81,6 +81,16 @@ DENF_QUICK = replace(
     penalties={**DENF_PENALTIES, "background": Background(own=False), "inscribed": Inscribed()},
     evaluate_every=200,
 )
+# the flow as a density and nothing else: what the penalties cost in bits
+DENF_LIKELIHOOD = replace(
+    DENF_QUICK,
+    schedules={
+        "learning_rate": DENF_QUICK.schedules["learning_rate"],
+        "estimator.temperature": DENF_QUICK.schedules["estimator.temperature"],
+        **dict.fromkeys(("weight.images", "weight.z_pres*"), Constant(per_number(48))),
+    },
+    penalties={},
+)
 # Table 5
 DENF_TRAFFIC_QUICK, DENF_TRAFFIC_PAPER = (
     replace(r, world="traffic", program={**r.program, "scale_mean": 0.25})
@@ -93,7 +103,12 @@ DENF_TINY = tiny(DENF_QUICK, SMALL, options={"samples": 1})
 DENF_TRAFFIC_TINY = tiny(DENF_TRAFFIC_QUICK, {**SMALL, "scale_mean": 0.25})
 
 RECIPES: dict[str, dict[str, Recipe]] = {
-    "denf": {"tiny": DENF_TINY, "quick": DENF_QUICK, "paper": DENF_PAPER},
+    "denf": {
+        "tiny": DENF_TINY,
+        "quick": DENF_QUICK,
+        "likelihood": DENF_LIKELIHOOD,
+        "paper": DENF_PAPER,
+    },
     "denf/traffic": {
         "tiny": DENF_TRAFFIC_TINY,
         "quick": DENF_TRAFFIC_QUICK,

@@ -6,7 +6,7 @@ Figures 1 and 2 and tables 4 and 5 are left out: they show the model, its layers
 from __future__ import annotations
 
 from analysis.papers.denf import figures, tables
-from analysis.papers.denf.tables import ABLATIONS, CLEVR, GENERATED, TRAFFIC
+from analysis.papers.denf.tables import ABLATIONS, CLEVR, DENSITIES, GENERATED, TRAFFIC
 from analysis.papers.item import Item
 from analysis.papers.published import PUBLISHED
 
@@ -27,5 +27,6 @@ ITEMS: dict[str, Item] = {
         "Figure 6: scenes with a single object", OF_CLEVR, figures.of_each(figures.single)
     ),
     "fidelity": Item("Section 4: what changes outside an edited object", OF_CLEVR, tables.fidelity),
+    "bits": Item("The flow as a density, and lossless files", DENSITIES, tables.bits),
 }
 """Items by name."""

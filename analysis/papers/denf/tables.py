@@ -10,12 +10,14 @@ they are shown beside the paper's FID but cannot be compared with it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from io import BytesIO
+from typing import Any
 
 import pyro
 import torch
 from torch import Tensor
 
-from analysis.evaluate import floats, with_masks
+from analysis.evaluate import floats, flow_metrics, with_masks
 from analysis.papers.denf.clustering import sweep
 from analysis.papers.denf.fidelity import edits_figure, removals, subsets
 from analysis.papers.item import Made, Request, Row, Training
@@ -58,6 +60,12 @@ GENERATED = {
     "DeNF": CLEVR,
 }
 """Trainings of Table 2. The paper has no FID on CLEVR6; its run is measured in the same way."""
+DENSITIES = {
+    "DeNF": CLEVR,
+    "DeNF, likelihood alone": Training("denf", "denf", "clevr6", preset="likelihood"),
+}
+LOSSLESS = {"WebP": {"lossless": True, "quality": 100, "method": 6}, "PNG": {"optimize": True}}
+"""Options of Pillow's encoders that lose nothing."""
 
 Runs = Mapping[str, Trained]
 
@@ -178,3 +186,36 @@ def fidelity(runs: Runs, request: Request) -> Made:
         if scene.objects.present[:, 0].sum() >= 2:
             figures[name.lower().replace(" ", "_")] = edits_figure(run.program, images, scene)
     return Made(tuple(rows), figures, "absolute differences of pixels, white being 255")
+
+
+def bits(runs: Runs, request: Request) -> Made:
+    """Bits per number of an image: of the flow, of the flow without penalties, and of lossless files.
+
+    A flow's are of its exact evidence, with one draw of the dequantisation noise per image. Files have headers.
+    """
+    rows, number = [], request.scenes or SCENES
+    for name, run in runs.items():
+        images = floats(run.unseen(number, request.seed), "cpu")
+        pyro.set_rng_seed(request.seed)
+        found = flow_metrics(run.program, images)["bits_per_dimension"]
+        rows.append(Row(name, "bits", found, None, "", number))
+    data = clevr_like(runs.get("DeNF"), number, request.seed)
+    for name, options in LOSSLESS.items():
+        rows.append(
+            Row(
+                f"{name}, lossless", "bits", file_bits(data.images, name, options), None, "", number
+            )
+        )
+    return Made(tuple(rows), text="bits per number of an image, of 3 numbers per pixel")
+
+
+def file_bits(images: Tensor, kind: str, options: Mapping[str, Any]) -> float:
+    """Mean bits per number of images (B, 3, H, W) uint8 as files of a kind that Pillow writes."""
+    from PIL import Image
+
+    total = 0
+    for image in torch.as_tensor(images):
+        file = BytesIO()
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, kind, **options)
+        total += 8 * file.tell()
+    return total / images.numel()

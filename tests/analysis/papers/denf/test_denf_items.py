@@ -1,5 +1,7 @@
 """DeNF's tables and figures, on runs that took no step, and on the shipped one."""
 
+import math
+
 import pyro
 import pytest
 import torch
@@ -39,7 +41,7 @@ def shipped():
 
 def test_every_table_and_figure_with_a_result_is_an_item():
     expected = {"table1", "table2", "table3", "figure3", "figure4", "figure5", "figure6"}
-    assert expected == {*ITEMS} - {"fidelity"}
+    assert expected == {*ITEMS} - {"fidelity", "bits"}
     assert {table for paper, table in PUBLISHED if paper == "denf"} <= {*ITEMS}
 
 
@@ -117,3 +119,23 @@ def test_fidelity_is_what_removals_change(shipped):
     found = 255 * removals(shipped.program, scene, images)
     means = [r.ours for r in made.rows if r.metric == "mean"]
     assert means == pytest.approx(found.mean(0).tolist()) and 0 < means[0] < means[1] < 10
+
+
+def test_bits_are_of_the_evidence_and_of_files(shipped):
+    rows = {r.model: r.ours for r in tables.bits({"DeNF": shipped}, Request(scenes=6)).rows}
+    images = shipped.unseen(6).images
+    pyro.set_rng_seed(0)
+    with torch.no_grad():
+        nats = shipped.program.evidence(images.float() / 255).mean() / images[0].numel()
+    assert rows["DeNF"] == pytest.approx(8 - float(nats) / math.log(2), abs=1e-3)
+    assert 1 < rows["WebP, lossless"] < rows["PNG, lossless"] < 8
+    flat = torch.zeros(2, 3, 48, 48, dtype=torch.uint8)
+    noise = torch.randint(256, flat.shape, dtype=torch.uint8)
+    assert tables.file_bits(flat, "PNG", {}) < 0.2 < 7.9 < tables.file_bits(noise, "PNG", {})
+
+
+def test_the_flow_alone_has_no_penalties_and_the_whole_likelihood(tmp_path):
+    training = tables.DENSITIES["DeNF, likelihood alone"]
+    recipe = plan(training.run("alone", Request(tmp_path))).recipe
+    assert recipe.penalties == {} and recipe.schedules["weight.images"](0) == 1 / (3 * 48**2)
+    assert "program.presence" not in recipe.schedules

@@ -29,6 +29,7 @@ FLOORS = (
 """From the ground up; a module stands on the floor of the longest name that it begins with."""
 COMMANDS = ("analysis.papers.item", "analysis.results", "inference.search")
 """Modules of commands that train, or read and write command lines of trainings."""
+TRAINERS = ("inference.svi", "inference.search")
 LONGEST = 40
 """Lines of a function's body, its docstring apart."""
 TOO_LONG: set[str] = set()
@@ -65,13 +66,14 @@ def imports(module: str) -> set[str]:
 @pytest.mark.parametrize("module", MODULES)
 def test_no_import_runs_up(module):
     above = {i for i in imports(module) if floor(i) > floor(module)}
-    if module == "inference.svi":
+    if module in TRAINERS:
         above -= {"analysis.evaluate"}  # its main hands the trainer what measures
     assert not above, f"{module} imports {above}, which stand above it"
 
 
-def test_the_trainer_alone_imports_what_measures_and_only_in_its_main():
-    tree = ast.parse(MODULES["inference.svi"].read_text(encoding="utf-8"))
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_trainers_alone_import_what_measures_and_only_in_their_main(trainer):
+    tree = ast.parse(MODULES[trainer].read_text(encoding="utf-8"))
     importing = [
         statement.name if isinstance(statement, ast.FunctionDef) else "the module"
         for statement in tree.body

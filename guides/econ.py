@@ -26,7 +26,7 @@ too. The reported bound is exact.
 # differs: the paper says that step t's terms update the winner of step t. Here they also train the winners in
 front of it, through the scope.
 
-What else differs is a field of the program's Config, or the schedule of a recipe:
+What else differs is a field of the program's Config:
 
 # differs: `attend`. With "likeness" the U-Net embeds pixels, and a_k is their likeness to a seed u_t, the
 pixel around which most is left unexplained, as in GENESIS-V2 (Engelcke et al., 2021). Before training, pixels
@@ -53,8 +53,7 @@ everything.
 
 # differs: `placed`. Encoders look from the middle of the region, and add an offset to that place.
 
-# differs: `narrow`, `hidden`, `activation`, `pooling`. On true regions of random colours the paper's encoders
-do not learn colours (`analysis/LOG.md`).
+# differs: `narrow`, `hidden`, `activation`, `pooling`. The paper's encoders do not learn random colours.
 
 # differs: `empty`. A layer is empty if the best expert's region costs more than it gains, λ = 1, against the
 explanation of the scope by one expert, that is as background. Spare layers stay empty so.
@@ -302,16 +301,6 @@ def attention(c: Config) -> ExpertUNet:
 
 def encoder(c: Config) -> ExpertEncoder:
     """g_k (C.2.1)."""
-    return ExpertEncoder(
-        c.experts,
-        c.size,
-        c.features,
-        c.blocks,
-        c.hidden or 4 * c.latents,
-        c.latents,
-        patch=c.patch,
-        span=SPAN if c.placed else None,
-        pooling=c.pooling,
-        activation=c.activation,
-        offset=c.narrow,
-    )
+    sizes = c.experts, c.size, c.features, c.blocks, c.hidden or 4 * c.latents, c.latents
+    span = SPAN if c.placed else None
+    return ExpertEncoder(*sizes, c.patch, span, c.pooling, c.activation, c.narrow)

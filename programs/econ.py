@@ -34,6 +34,8 @@ an object looks the same wherever it lies, and experts do not divide the image b
 so a scene may have fewer objects than layers. In the paper every layer has one; spare ones are "simply
 ignored".
 
+# differs: the paper says that p(k_t) is categorical, and gives no probabilities.
+
 `monet` has one expert: MONet as a generative model (section 5.1). No parameter depends on T: `placing` lets a
 trained program have any number of layers, and `arrange` samples chosen experts in a chosen order.
 
@@ -81,7 +83,7 @@ class Config:
     latents: int = (
         4  # L: the paper's 2 (with random colours 5), and two for the place if there is one
     )
-    sigma: float = 0.1  # σ
+    sigma: float = 0.1  # σ, which the paper does not give
     features: int = 32  # F of encoders and decoders
     blocks: int = 4  # layers of encoders and decoders
     hidden: int = 64  # width of the encoders' layer before the latents; 0: the paper's 4 L

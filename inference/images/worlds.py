@@ -72,7 +72,7 @@ class World:
 
     def with_masks(self, config: Any) -> Callable[[Scene, Tensor], Scene]:
         """Adds the masks that labels of scenes of this Config hold."""
-        found = getattr(self.module, "with_masks", with_visible_masks)
+        found: Callable[..., Scene] = getattr(self.module, "with_masks", with_visible_masks)
         if "config" in inspect.signature(found).parameters:
             return partial(found, config=config)
         return found
@@ -114,7 +114,8 @@ class World:
         known = {"world": self.name, "version": self.version}
         if self.name.endswith(".py"):
             known["source"] = hashlib.sha256(Path(self.name).read_bytes()).hexdigest()
-        if files := getattr(self.module, "sources", lambda _: [])(config):
+        files: list[Path] = getattr(self.module, "sources", lambda _: [])(config)
+        if files:
             parts = b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)
             known["files"] = hashlib.sha256(parts).hexdigest()
         return known

@@ -37,7 +37,7 @@ ECON_QUICK = Recipe(
         # differs: at first all experts win equally often, so none stays unused (`analysis/LOG.md`)
         "guide.sharpness": Exponential(3.0, 30.0, 600),
         "guide.balance": Constant(0.5),
-        # eq. 13 given the winners, with β and γ
+        # eq. 13 given the winners. differs: β = 1 and γ = 2 for both sets; the paper has others for each
         "weight.z_cat*": Constant(0.0),
         "weight.z_what*": Constant(1.0),
         "weight.z_mask*": Constant(2.0),
@@ -82,7 +82,7 @@ def trusting(steps: int) -> dict[str, Schedule]:
 ECON_RANDOM_QUICK = replace(
     ECON_QUICK,
     world="sprites_random",
-    # differs: λ is 0 in the paper, so that experts compete by shapes alone (`analysis/LOG.md`)
+    # λ = 0 as in the paper: experts compete by shapes alone
     program={**ECON_QUICK.program, "appearance": 0.0},
     schedules={**ECON_QUICK.schedules, **trusting(ECON_QUICK.steps - 10)},
 )

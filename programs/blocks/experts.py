@@ -184,7 +184,6 @@ class ExpertEncoder(nn.Module):
         blocks: int,
         hidden: int,
         latents: int,
-        *,
         patch: int = 1,
         span: float | None = None,
         pooling: bool = False,

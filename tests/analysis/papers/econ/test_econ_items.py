@@ -35,7 +35,7 @@ def runs():
         told = untrained("econ", "monet_told", f"{HERE}/told_leaves.py", f"{HERE}/told.py")
     first = next(iter(tables.SEARCH))
     named = {"ECON": unique, "ECON random": random, "MONet with true masks": told, first: unique}
-    return named | {"shape alone": unique}
+    return named | {"shape alone": unique, "unique: all": unique}
 
 
 class One:
@@ -53,13 +53,41 @@ def quick(monkeypatch):
 
 def test_every_table_and_figure_with_a_result_is_an_item():
     expected = {"table1", "figure1", *(f"figure{k}" for k in range(4, 9))}
-    assert expected == {*ITEMS} - {"competition", "search"}
+    assert expected == {*ITEMS} - {"ablation", "competition", "search"}
     assert {table for paper, table in PUBLISHED if paper == "econ"} <= {*ITEMS}
 
 
 @pytest.mark.parametrize("name", [name for name in ITEMS if name != "table1"])
 def test_every_item_is_made_of_what_there_is(name, runs, quick):
     check_item(ITEMS[name], runs, REQUEST)
+
+
+def test_an_ablation_adds_one_thing_after_the_other_to_the_plain_algorithm(tmp_path):
+    """Every training of the table can be planned, and differs from the plain one in what its name says."""
+    request = Request(runs=tmp_path, set=("train.steps=7",))
+    plans = {name: plan(t.run(name, request)) for name, t in tables.ABLATION.items()}
+    assert all(p.recipe.steps == 7 for p in plans.values())
+    for kind in ("unique", "random"):
+        own = {n: p.config for n, p in plans.items() if n.startswith(kind)}
+        plain = own[f"{kind}: plain"]
+        assert (plain.attend, plain.compete, plain.looks, plain.placed) == (
+            "network",
+            "cost",
+            1,
+            False,
+        )
+        assert own[f"{kind}: places"].latents == plain.latents + tables.PLACE
+        same = [n for n, c in own.items() if c == plain]
+        assert same == [f"{kind}: plain", f"{kind}: rate of 2e-3"]
+        assert own[f"{kind}: all"].behind and own[f"{kind}: all"].attend == "likeness"
+    folders = {t.run(name, request).out for name, t in tables.ABLATION.items()}
+    assert len(folders) == len(tables.ABLATION)
+
+
+def test_tables_have_scenes_that_need_no_learning_beside(runs):
+    rows = ITEMS["competition"].make({"ECON": runs["ECON"]}, REQUEST).rows
+    ours = {(r.model, r.metric): r.ours for r in rows}
+    assert ours["every colour", "ari_fg"] > 0.9 > ours["one circle", "ari_fg"]
 
 
 def test_the_table_says_what_programs_can_do(monkeypatch):

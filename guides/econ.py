@@ -170,7 +170,7 @@ class Guide(PyroModule):
         if not self.config.empty or t == 1:
             return None
         logits = SURE * (2 * there.to(self.sharpness.dtype) - 1)
-        return pyro.sample(f"z_pres_{t}", dist.Bernoulli(logits=logits[:, None, None]))
+        return pyro.sample(f"z_layer_{t}", dist.Bernoulli(logits=logits[:, None, None]))
 
     def compete(
         self, images: Tensor, scope: Tensor, rest: Tensor, last: bool

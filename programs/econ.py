@@ -29,7 +29,7 @@ an object looks the same wherever it lies, and experts do not divide the image b
 
 # differs: with `empty`, layers t > 1 may be empty, and the rest of a layer is left out where it is,
 
-    e_t      ~ Bernoulli(1/2)                         whether there is an object, `z_pres_t`
+    e_t      ~ Bernoulli(1/2)                         whether there is an object, `z_layer_t`
 
 so a scene may have fewer objects than layers. In the paper every layer has one; spare ones are "simply
 ignored".
@@ -272,7 +272,7 @@ class Program(PyroModule):
             return None
         half = dist.Bernoulli(logits=scope.new_zeros(len(scope), 1, 1))
         prior = self.pres_prior().expand(half.batch_shape) if self.config.learned else half
-        return pyro.sample(f"z_pres_{t}", prior)
+        return pyro.sample(f"z_layer_{t}", prior)
 
     def p_cat(self, t: int, number: int) -> dist.OneHotCategorical:
         """p(k_t): uniform, or one table for the background (t = 1) and another for objects."""
@@ -310,7 +310,7 @@ class Program(PyroModule):
             self.sigma.dtype
         )
         values = {f"z_cat_{t}": cat.expand(batch, 1, 1, -1) for t, cat in enumerate(cats, 1)}
-        values |= {f"z_pres_{t}": cats.new_ones(batch, 1, 1) for t in range(2, len(cats) + 1)}
+        values |= {f"z_layer_{t}": cats.new_ones(batch, 1, 1) for t in range(2, len(cats) + 1)}
         with self.placing(len(experts)):
             return pyro.poutine.condition(self, data=values)(batch=batch)
 

@@ -22,6 +22,7 @@ objects), or the step that draws it; a program with one level may drop the suffi
 ``z_cat``      its category (one-hot), and ``z_attr`` its other attributes
 ``z_bg``       background, or the content of one segment of it (in GENESIS of any component);
                ``z_bg_mask`` where the segment is
+``z_mask``     full shape of an object, pixel by pixel (ECON), and ``z_layer`` whether its layer has one
 ``z_global``   global latent of a scene
 ``z_noise``    the part of an image that rounding to 256 values removed (dequantisation)
 ``images``     the observed image

@@ -28,6 +28,7 @@ STEPWISE = (
     "z_attr",
     "z_what",
     "z_mask",
+    "z_layer",
     "z_bg_mask",
 )
 """Symbols whose sites form one group if their number counts steps, not levels of a tree."""

@@ -189,6 +189,8 @@ def written(name: str) -> str:
 def stack_steps(drawn: Draws) -> dict[str, tuple[tuple[str, ...], Tensor]]:
     """Latents with names for the dimensions of their slots; steps z_what_1, z_what_2, … as one variable.
 
+    Sites that some steps lack, as the background of ECON has no mask, stay apart.
+
     Returns:
         name -> names of the slots' dimensions, and (S, B, *slots, *event).
     """
@@ -198,10 +200,11 @@ def stack_steps(drawn: Draws) -> dict[str, tuple[tuple[str, ...], Tensor]]:
         alone = number is None or drawn.plates[name] or name in drawn.shared
         families.setdefault(name if alone else stem, []).append(name)
     deepest = max((_level(p) for plates in drawn.plates.values() for p in plates), default=0)
+    most = max(len(names) for names in families.values()) if families else 0
     variables = {}
     for stem, names in families.items():
         values = [drawn.latents[name] for name in names]
-        if len(names) == 1 or len({v.shape for v in values}) > 1:
+        if len(names) < max(2, most) or len({v.shape for v in values}) > 1:
             for name, value in zip(names, values, strict=True):
                 variables[name] = tuple(_slot(p, deepest) for p in drawn.plates[name]), value
         else:

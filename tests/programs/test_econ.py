@@ -555,7 +555,7 @@ def test_more_layers_than_objects_change_nothing_where_layers_may_be_empty():
             trace, q = traces(program, guide, x)
         scene = trace.nodes["_RETURN"]["value"]
         assert not scene.objects.pres.any() and (scene.image == scene.background).all()
-        absent = [n for n in q.nodes if n.startswith("z_pres")]
+        absent = [n for n in q.nodes if n.startswith("z_layer")]
         assert len(absent) == layers - 1 and all((value(q, n) == 0).all() for n in absent)
         # a spare layer costs what its absence costs, ln 2, and no more
         terms = cost_terms(trace, q)
@@ -593,7 +593,7 @@ def test_programs_with_empty_layers_draw_fewer_objects_and_place_all_that_are_as
     pyro.set_rng_seed(0)
     with torch.no_grad():
         trace = poutine.trace(program).get_trace(batch=200)
-        pres = torch.stack([value(trace, f"z_pres_{t}") for t in (4, 3, 2)], 1).squeeze()
+        pres = torch.stack([value(trace, f"z_layer_{t}") for t in (4, 3, 2)], 1).squeeze()
         nodes = trace.nodes["_RETURN"]["value"].objects
         assert not nodes.mask[pres == 0].any()
         assert abs(float(pres.mean()) - 0.5) < 4 * 0.5 / 600**0.5

@@ -11,6 +11,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import small_programs
+import tiny
 import torch
 import xarray
 
@@ -157,3 +158,13 @@ def test_posterior_predictive_needs_the_site_images():
 
     with pytest.raises(ValueError, match=r"this program observes \['seen'\]"):
         posterior.draw(program, guide, torch.rand(2, 1, 4, 4), 3)
+
+
+def test_latents_that_some_steps_lack_stay_apart():
+    """ECON's background, the last step, has no mask and is never empty."""
+    program, guide = tiny.build("econ", empty=True)
+    found = to_inference_data(program, guide, torch.rand(2, 3, 32, 32), num_samples=2).posterior
+    assert found["z_cat"].sizes["step"] == program.layers
+    for t in (2, 3, 4):
+        assert "step" not in found[f"z_layer_{t}"].dims and f"z_mask_{t}" in found
+    assert "z_layer" not in found and "z_layer_1" not in found

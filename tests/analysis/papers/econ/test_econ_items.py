@@ -168,3 +168,28 @@ def test_the_told_guide_has_the_true_masks_and_learns(tmp_path, monkeypatch):
     assert torch.equal(front > 0.5, regions(images) == 1)
     losses = [float(training.trainer.update(images)[0]) for _ in range(12)]
     assert losses[-1] < losses[0]
+
+
+def test_spare_layers_of_the_shipped_run_stay_empty():
+    run = open_run("econ-sprites_unique")
+    data = run.unseen(12, seed=3)
+    images, truth = floats(data, "cpu"), data.truth()
+    counts = []
+    for layers in (4, 6):
+        with run.program.placing(layers):
+            scene = infer(run.program, run.guide, images)
+        counts.append(scene.objects.present.sum(1).tolist())
+        assert scene_metrics(scene, truth)["ari"] > 0.98
+    assert counts[0] == counts[1] and sum(counts[0]) >= 34  # of 36, some of them hidden
+
+
+@torch.no_grad()
+def test_samples_of_the_shipped_run_have_no_holes():
+    run = open_run("econ-sprites_unique")
+    trace = poutine.trace(run.program).get_trace(batch=50)
+    scene = trace.nodes["_RETURN"]["value"]
+    free = ~(scene.objects.mask > 0.5).any(1)
+    same = (scene.image - scene.background).abs().amax(1) < 1e-5
+    assert same[free].float().mean() > 0.99  # crumbs of objects are no objects
+    flat = scene.background.flatten(2).std(2)
+    assert flat.mean() < 0.05, flat.mean()  # as the world's are

@@ -17,6 +17,7 @@ from training import train
 from analysis import command
 from analysis.papers.item import PAPERS, items
 from analysis.scores import scene_metrics
+from inference import svi
 from inference.images.worlds import world_dataset
 from inference.loading import ROOT
 from inference.log import read_log
@@ -134,6 +135,8 @@ def test_commands_are_of_modules_that_have_the_options(module):
     package = importlib.util.find_spec(module).submodule_search_locations
     source = inspect.getsource(importlib.import_module(f"{module}.__main__" if package else module))
     source += inspect.getsource(command)
+    if "svi.parser()" in source:
+        source += inspect.getsource(svi)
     lines = [line for text in TEXTS.values() for line in text.splitlines()]
     of_it = [line for line in lines if re.search(rf"-m {re.escape(module)}(?![.\w])", line)]
     options = {o for line in of_it for o in re.findall(r"(?<= |\[)--[a-z-]+", line.split("`|")[0])}

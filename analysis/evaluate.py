@@ -210,6 +210,16 @@ class Judge:
         print(f"step {step}; weights, log and metrics in {out}; pictures:")
         for path in drawn:
             print(f"  {path}")
+        if plain_priors(t.program):
+            print(
+                "its priors are the paper's; fitted to what it has inferred they give better scenes:"
+            )
+            print(f"  python -m inference.fit_prior {out} --out {out}-fitted")
+
+
+def plain_priors(program: object) -> bool:
+    """Whether a program could have learned priors (`Config.learned`), and has the paper's."""
+    return getattr(getattr(program, "config", None), "learned", None) == 0
 
 
 @told

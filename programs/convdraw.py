@@ -51,9 +51,8 @@ class Config:
         *((16, 2, 1), (16, 1, 3), (8, 2, 1)),
     )
 
-    learned: int = (
-        0  # differs: components of a learned p(z_1); 0: the paper's, one Gaussian of CNN_int(h_0)
-    )
+    # differs: components of a learned p(z_1); 0: the paper's, one Gaussian of CNN_int(h_0)
+    learned: int = 0
 
     def __post_init__(self) -> None:
         check_positive(self, "decoder", "learned")

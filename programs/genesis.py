@@ -58,9 +58,8 @@ class Config:
     decoder: int = 64  # channels of the masks' decoder at 4 x 4
     cell: int = 1  # pixels per side that a component's decoder computes as one
 
-    learned: int = (
-        0  # differs: 1: p(z_c_k | z_m_k) is moved and stretched per component; 0: the paper's
-    )
+    # differs: 1: p(z_c_k | z_m_k) is moved and stretched per component; 0: the paper's
+    learned: int = 0
 
     def __post_init__(self) -> None:
         check_positive(self, "learned")

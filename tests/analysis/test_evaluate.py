@@ -19,6 +19,7 @@ from inference.images.worlds import world_dataset
 from inference.loading import ROOT
 from inference.runs import main as release_main
 from inference.runs import open_run
+from programs import vae
 from programs.scene import Scene
 from programs.worlds.made_of.digits import FOLDER
 from programs.worlds.shapes2d import Config
@@ -137,6 +138,12 @@ def test_a_shipped_run_is_what_its_metrics_say(folder):
         error = math.sqrt(max(p * (1 - p), 0.01) / number)
         assert abs(found[key] - p) < 4 * error, key
     assert sum(p.stat().st_size for p in folder.iterdir()) < 8 * 2**20
+
+
+def test_plain_priors_are_known_where_there_could_be_learned_ones():
+    assert module.plain_priors(vae.Program(vae.Config()))
+    assert not module.plain_priors(vae.Program(vae.Config(learned=2)))
+    assert not module.plain_priors(torch.nn.Linear(2, 2))
 
 
 def test_the_frechet_distance_ranks_priors_and_takes_any_net():

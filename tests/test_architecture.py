@@ -122,3 +122,10 @@ def test_no_function_is_long():
     long = {name for name, n in every.items() if n > LONGEST}
     assert long <= TOO_LONG, f"{long - TOO_LONG} have more than {LONGEST} lines"
     assert long >= TOO_LONG, f"take {TOO_LONG - long} off the list: they are short now"
+
+
+def test_files_of_tests_have_names_of_their_own():
+    """Without packages of tests, pytest takes two files of one name for one module."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    twice = {name for name in names if names.count(name) > 1}
+    assert not twice

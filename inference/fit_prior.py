@@ -80,7 +80,9 @@ def fit(
     fits = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for prior, own in tqdm(found.items(), "priors", disable=not progress, leave=False):
+        for prior, own in tqdm(
+            found.items(), "priors", disable=None if progress else True, leave=False
+        ):
             apart = own.image % HELD == HELD - 1
             number = draws * max(1, len(own.image[apart].unique()))
             prior.plain()

@@ -146,7 +146,9 @@ def cached(
     wanted = {name for names in found.values() for name in names}
     parts: dict[Learned, list[Draws]] = {prior: [] for prior in found}
     numbers = torch.arange(len(images)).repeat(draws).split(PASS)
-    for index in tqdm(numbers, "draws of the guide", disable=not progress, leave=False):
+    for index in tqdm(
+        numbers, "draws of the guide", disable=None if progress else True, leave=False
+    ):
         x = floats(images[index])
         trace = poutine.trace(guide).get_trace(x)
         with calls(found) as given, poutine.trace() as tracer, suppress(Enough), Until(wanted):

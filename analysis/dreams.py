@@ -22,6 +22,7 @@ from analysis.command import command_line, told
 from analysis.evaluate import floats
 from inference.loading import ROOT
 from inference.runs import Trained, open_run
+from programs.scene import Scene
 
 COUNT = 8
 """Scenes of the prior, and of the world, per row."""
@@ -38,9 +39,15 @@ def shipped() -> list[str]:
 
 @torch.no_grad()
 def row(run: Trained, seed: int) -> tuple[Tensor, Tensor]:
-    """(B, C, S, S) scenes of the prior, and of the world that the run was trained on."""
+    """(B, C, S, S) scenes of the prior, and of the world that the run was trained on.
+
+    Raises:
+        ValueError: the run's program cannot be sampled, or returns no Scene.
+    """
     pyro.set_rng_seed(seed)
-    prior = run.program(batch=COUNT).image.cpu()
+    if not isinstance(scene := run.program(batch=COUNT), Scene):
+        raise ValueError(f"the program returns {type(scene).__name__}, expected a Scene to show")
+    prior = scene.image.cpu()
     return prior, floats(run.unseen(COUNT, seed), "cpu")
 
 
@@ -67,7 +74,9 @@ def page(rows: dict[str, tuple[Tensor, Tensor]]) -> Figure:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
     a = command_line("analysis.dreams", __doc__)
-    a.add_argument("runs", nargs="*", metavar="RUN", help="run folders, or names of shipped runs")
+    a.add_argument(
+        "runs", nargs="*", metavar="RUN", help="your run folders, or names of shipped runs"
+    )
     a.add_argument("--out", type=Path, default=ROOT / "analysis/figures/dreams.png", metavar="FILE")
     a.add_argument("--seed", type=int, default=0, metavar="S")
     o = a.parse_args(arguments)

@@ -195,8 +195,10 @@ def about(page: Page, folder: Path, config: Mapping[str, Any], world: str) -> No
         rows = [[k.replace("_", " "), v, published.get(k, "")] for k, v in numbers.items()]
         page.table(["", "this run", "paper"], rows)
         page.text(f"Paper: {source_of(name)}. The data are not the paper's own.")
+    own = "images" in measured["data"] and "split" not in measured["data"]
+    what = "pictures, those that it was trained on" if own else "unseen scenes"
     page.text(
-        f"At step {measured.get('step', '?')}, on {measured['scenes']} unseen scenes, seed "
+        f"At step {measured.get('step', '?')}, on {measured['scenes']} {what}, seed "
         f"{measured['seed']}: hard draws, the program's own densities, no auxiliary term."
     )
 

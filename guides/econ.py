@@ -75,9 +75,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from programs.blocks import render
 from programs.blocks.config import given
 from programs.blocks.distributions import gate, normal
-from programs.blocks.experts import ExpertEncoder, ExpertUNet, pixel_axes
+from programs.blocks.experts import ExpertEncoder, ExpertUNet
 from programs.econ import SPAN, Config, Pixels, Program
 
 SURE = 20.0
@@ -124,7 +125,7 @@ class Guide(PyroModule):
         self.register_buffer("trust", torch.tensor(c.trust))
         self.register_buffer("price", torch.zeros(c.experts))
         self.register_buffer("balance", torch.tensor(c.balance))
-        self.register_buffer("grid", pixel_axes(c.size), persistent=False)
+        self.register_buffer("grid", render.pixel_axes(c.size), persistent=False)
         self.compared = c.compete == "ratio" or c.attend == "likeness"
 
     def forward(self, images: Tensor, batch: int = 1) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -81,6 +82,16 @@ class Source:
             raise ValueError(f"{self.name} cannot {doing}: {reason}{line}") from error
 
 
+def takes_batch(called: Callable) -> bool:
+    """Whether a program can be called without images, as ``program(batch=16)``.
+
+    A first argument of that name is no number but the images.
+    """
+    parameters = [*inspect.signature(called).parameters.values()]
+    named = any(p.name == "batch" for p in parameters[1:])
+    return named or any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
 class Function(nn.Module):
     """A plain Pyro function as a module: its parameters are those that it puts in Pyro's store."""
 
@@ -91,7 +102,16 @@ class Function(nn.Module):
         object.__setattr__(self, "nets", {})  # not registered: their parameters are in the store
 
     def forward(self, images: Tensor | None = None, **kwargs: Any) -> Any:
-        """Call the function and remember which parameters and networks it uses."""
+        """Call the function and remember which parameters and networks it uses.
+
+        Raises:
+            ValueError: it is called without images, as ``(batch=16)``, and does not take `batch`.
+        """
+        if images is None and "batch" in kwargs and not takes_batch(self.function):
+            raise ValueError(
+                f"{self.function.__name__} cannot be sampled without images: write it as "
+                f"{self.function.__name__}(images=None, batch=1), with `batch` images if there are none"
+            )
         with self._watched(), pyro.poutine.trace(param_only=True) as tracer:
             result = self.function(images, **kwargs)
         self.names += [name for name in tracer.trace.nodes if name not in {*self.names, "_RETURN"}]

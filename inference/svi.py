@@ -36,7 +36,7 @@ from inference.machine.capture import Step
 from inference.machine.choice import settled
 from inference.plan import Run, check_same, check_split, command, describe, open_folder, plan
 from inference.recipes import recipe
-from inference.runs import find_run, read_weights, write_weights
+from inference.runs import find_run, read_config, read_weights, write_weights
 from inference.trainer import Training
 
 LOG_EVERY = 20
@@ -114,16 +114,18 @@ def start_from(training: Training, run: str) -> None:
     Raises:
         ValueError: there is no such run, or its networks have other sizes.
     """
-    weights = read_weights(find_run(run))
+    folder = find_run(run)
+    weights, program = read_weights(folder), read_config(folder)["program"]
     try:
         for name in ("program", "guide"):
             training.trainer.modules[name].load_state_dict(weights[name])
     except (RuntimeError, ValueError, KeyError) as error:
         reason = textwrap.shorten(str(error), 200, placeholder=" …")
         raise ValueError(
-            f"--from {run}: its weights do not fit the program as it is set ({reason}); give the run's own "
-            "--preset, --variant and --set"
+            f"--from {run}: the weights of this run of {program} do not fit the program as it is set "
+            f"({reason}); give the run's own program, --preset, --variant and --set"
         ) from error
+    print(f"starts from the weights of {run}")
 
 
 def loop(
@@ -259,7 +261,7 @@ def parser() -> argparse.ArgumentParser:
         "--world", metavar="W", help="world to learn from: a name of the project's, or a Python file; "
         "with --images it selects the recipe",
     )  # fmt: skip
-    a.add_argument("--images", metavar="DIR", type=Path, help="folder of images to learn from, of clips, a "
+    a.add_argument("--images", metavar="PATH", type=Path, help="folder of images to learn from, of clips, a "
                    "video, or a published data set: Multi-dSprites, CLEVR, COCO, …")  # fmt: skip
     a.add_argument("--estimator", metavar="E", action=Explained, help=f"one of {', '.join(ESTIMATORS)}, or "
                    "PATTERN=E,… by names of sites; help explains each")  # fmt: skip

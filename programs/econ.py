@@ -62,7 +62,7 @@ from torch.nn import functional as F
 from programs.blocks import render
 from programs.blocks.config import check_learned, check_positive
 from programs.blocks.distributions import LayeredPixels, gate, normal
-from programs.blocks.experts import ACTIVATIONS, ExpertConv, pixel_axes
+from programs.blocks.experts import ACTIVATIONS, ExpertConv
 from programs.blocks.priors import LearnedBernoulli, LearnedCategory, learned
 from programs.scene import Nodes, Scene
 
@@ -377,7 +377,7 @@ class Decoder(nn.Module):
         pairs = pairwise(widths)
         self.layers = nn.ModuleList([ExpertConv(c.experts, a, b, c.kernel) for a, b in pairs])
         self.out, self.size = ExpertConv(c.experts, c.features, 4, 1), c.size
-        self.register_buffer("grid", pixel_axes(c.size // c.patch), persistent=False)
+        self.register_buffer("grid", render.pixel_axes(c.size // c.patch), persistent=False)
 
     def forward(self, z: Tensor, cat: Tensor | None) -> tuple[Tensor, Tensor]:
         """(N, L), experts -> colours (N, C, S, S) in [0, 1], and logits of the shape (N, S, S)."""

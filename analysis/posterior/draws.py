@@ -5,7 +5,6 @@ Shape legend: S draws, B images, P places within an image.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli, constraints
 
 from analysis.posterior import quantities
+from inference.loading import takes_batch
 from inference.objectives import in_common, is_auxiliary, is_plate, log_prob_per_image
 from programs.scene import Scene, concatenate
 
@@ -320,14 +320,8 @@ def _like_images(value: Tensor, images: Tensor) -> Tensor:
 
 
 def samples(program: Callable) -> bool:
-    """Whether a program can be called without images, as ``program(batch=16)``: whether it takes ``batch``.
-
-    A first argument of that name is no number but the images.
-    """
-    called = getattr(program, "function", getattr(program, "forward", program))
-    parameters = [*inspect.signature(called).parameters.values()]
-    named = any(p.name == "batch" for p in parameters[1:])
-    return named or any(p.kind is p.VAR_KEYWORD for p in parameters)
+    """Whether a program can be called without images, as ``program(batch=16)``: whether it takes ``batch``."""
+    return takes_batch(getattr(program, "function", getattr(program, "forward", program)))
 
 
 @torch.no_grad()

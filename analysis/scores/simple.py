@@ -17,7 +17,6 @@ from torch import Tensor
 
 from analysis.scores.metrics import scene_metrics
 from programs.blocks import render
-from programs.blocks.experts import pixel_axes
 from programs.scene import Nodes, Scene
 
 CRUMB = 0.004
@@ -48,7 +47,7 @@ def round_objects(truth: Scene) -> Scene:
     nodes, size = truth.objects, truth.image.shape[-1]
     area = nodes.shape[nodes.present].float().sum((-2, -1)).mean()
     radius = float((area / math.pi).sqrt()) * 2 / size
-    x, y = pixel_axes(size)
+    x, y = render.pixel_axes(size)
     away = (x - nodes.centre[..., :1, None]).square() + (y - nodes.centre[..., 1:, None]).square()
     shape = (away <= radius**2) & nodes.present[..., None, None]
     front = (

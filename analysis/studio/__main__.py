@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
         return opened.answer(message)
 
     server = serve(answer, o.port)
-    print(address(server), flush=True)
+    print(address(server), "Ctrl-C stops it", sep="\n", flush=True)
     threading.Thread(target=answer, args=({"do": "show"},), daemon=True).start()
     if not o.no_browser:
         webbrowser.open(address(server))

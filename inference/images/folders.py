@@ -53,8 +53,13 @@ class Folder:
     def split(
         self, name: str, config: FolderConfig, number: int | None = None, seed: int = 0
     ) -> Dataset | None:
-        """All pictures."""
-        return None if name == "validation" else image_folder(self.path, config)
+        """All pictures; what is read for training is said."""
+        if name == "validation":
+            return None
+        data = image_folder(self.path, config)
+        if name == "train":
+            print(_sentence(self.path, data, config))
+        return data
 
 
 def image_folder(path: str | Path, config: FolderConfig = FolderConfig()) -> Dataset:
@@ -66,10 +71,13 @@ def image_folder(path: str | Path, config: FolderConfig = FolderConfig()) -> Dat
         ValueError: no such folder, no picture in it, or one that cannot be read.
     """
     path = Path(path)
-    if not path.is_dir():
+    if path.is_file():
         raise ValueError(
-            f"no folder {str(path)!r}; expected a folder of pictures, or a file of a kind that --images reads"
+            f"{str(path)!r} is no file of a kind that --images reads: expected a folder of pictures, a video, "
+            "or a published data set"
         )
+    if not path.is_dir():
+        raise ValueError(f"no folder {str(path)!r}; expected a folder of pictures")
     files = sorted(pictures_in(path))
     if not files:
         raise ValueError(
@@ -79,6 +87,12 @@ def image_folder(path: str | Path, config: FolderConfig = FolderConfig()) -> Dat
     for i, file in enumerate(tqdm(files, desc="reading", unit="image", disable=None)):
         images[i] = read_picture(file, config)
     return Dataset(images, {"images": str(path), "number": len(files), "size": config.size})
+
+
+def _sentence(path: Path, data: Dataset, config: FolderConfig) -> str:
+    shape = "cut square" if config.cut else "made square"
+    colour = "in colour" if config.colours == 3 else "in grey (the program has colours=1)"
+    return f"{len(data.images):,} pictures of {path}, {shape}, {config.size} by {config.size}, {colour}"
 
 
 def pictures_in(folder: Path) -> Iterator[Path]:

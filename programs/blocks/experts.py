@@ -15,15 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from programs.blocks import render
 from programs.blocks.distributions import positive
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"elu": F.elu, "relu": F.relu}
-
-
-def pixel_axes(side: int) -> Tensor:
-    """(2, side, side) coordinates x and y in [-1, 1] of the middles of pixels."""
-    axis = (2 * torch.arange(side) + 1) / side - 1
-    return torch.stack(torch.meshgrid(axis, axis, indexing="xy"))
 
 
 @torch.no_grad()
@@ -196,7 +191,7 @@ class ExpertEncoder(nn.Module):
         pairs, stride = pairwise([4 * patch**2, *[features] * blocks]), 1 if pooling else 2
         self.blocks = nn.ModuleList([ExpertConv(experts, a, b, stride=stride) for a, b in pairs])
         pixels = (size // patch // 2**blocks) ** 2
-        self.register_buffer("grid", pixel_axes(size), persistent=False)
+        self.register_buffer("grid", render.pixel_axes(size), persistent=False)
         self.hidden = ExpertLinear(experts, pixels * features, hidden)
         self.out = ExpertLinear(experts, hidden, 2 * latents)
 

@@ -303,3 +303,9 @@ def _scatter_sum(children: Tensor, index: Tensor, number: int) -> Tensor:
 def _union(children: Tensor, index: Tensor, number: int) -> Tensor:
     """(B, M, H, W) in [0, 1]: the mask that a parent's children cover together."""
     return _scatter_sum(children, index, number).clamp(max=1)
+
+
+def pixel_axes(side: int) -> Tensor:
+    """(2, side, side) coordinates x and y in [-1, 1] of the middles of pixels."""
+    axis = (2 * torch.arange(side) + 1) / side - 1
+    return torch.stack(torch.meshgrid(axis, axis, indexing="xy"))

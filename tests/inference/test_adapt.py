@@ -81,13 +81,18 @@ def test_a_training_starts_from_the_weights_of_a_run(pictures, tmp_path, capsys)
     assert train("vae", pictures, tmp_path / "first") == 0
     assert (tmp_path / "first" / "weights.safetensors").is_file()
     more = ("--from", str(tmp_path / "first"), "--set", "train.rate=1e-12", "--log", "csv")
+    capsys.readouterr()
     assert train("vae", pictures, tmp_path / "second", *more) == 0
+    said = capsys.readouterr().out
+    assert f"starts from the weights of {tmp_path / 'first'}" in said
+    assert f"pictures of {pictures}, cut square, " in said
     old, new = (open_run(tmp_path / n).guide.state_dict() for n in ("first", "second"))
     for name, tensor in old.items():
         torch.testing.assert_close(new[name], tensor, rtol=0, atol=1e-6)
     assert (tmp_path / "second" / "log.csv").read_text().startswith("step,name,value\n6,loss,")
     assert train("clusters", pictures, tmp_path / "third", *more) == 2
-    assert "do not fit the program" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "the weights of this run of" in error and "do not fit the program" in error
 
 
 @pytest.mark.parametrize("scale", [1.0, 300.0, 5000.0])

@@ -227,6 +227,7 @@ def try_runs(name, number):
     property()
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # of torch.compile
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_any_run_trains_or_is_refused(monkeypatch, name):
     monkeypatch.setattr(evaluate, "pictures", lambda *_: [])

@@ -3,9 +3,11 @@
 import json
 
 import pytest
+import torch
 from training import OWN, equal, train, weights
 
 from analysis import evaluate
+from inference.loading import Function
 from inference.plan import Run
 
 
@@ -31,3 +33,13 @@ def test_plain_functions_train_on_a_folder_of_images_and_resume_exactly(tmp_path
     assert evaluate.main([str(tmp_path / "whole"), "--json", str(tmp_path / "again.json")]) == 0
     again = json.loads((tmp_path / "again.json").read_text())
     assert again["elbo"] == pytest.approx(written["elbo"]) and again["scenes"] == 12
+
+
+def test_a_model_that_needs_images_says_how_it_would_be_sampled():
+    def scenes(images):
+        return images
+
+    program = Function(scenes)
+    assert torch.equal(program(torch.ones(2)), torch.ones(2))
+    with pytest.raises(ValueError, match=r"write it as scenes\(images=None, batch=1\)"):
+        program(batch=3)

@@ -119,7 +119,7 @@ def test_a_signal_finishes_the_step_and_writes(tmp_path, number):
         ([GSGN, "--device", "tpu"], ["unknown device 'tpu'"]),
         ([GSGN, "--images", "no/such/folder"], ["no file or folder 'no/such/folder'"]),
         ([GSGN, "--images", "no.hdf5"], ["no file or folder 'no.hdf5'"]),
-        ([GSGN, "--images", "pyproject.toml"], ["no folder 'pyproject.toml'", "a kind that --images reads"]),
+        ([GSGN, "--images", "pyproject.toml"], ["'pyproject.toml' is no file of a kind that --images reads"]),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_sentence_and_exit_code_2(arguments, words, tmp_path, capsys):

@@ -15,6 +15,7 @@ from analysis.posterior import Mode, infer, layers
 from inference.images.dataset import Dataset
 from programs.blocks import render
 from programs.worlds import dead_leaves
+from programs.worlds.made_of import leaves
 
 
 @pytest.fixture(params=["econ", "monet"])
@@ -65,7 +66,7 @@ def test_a_scene_grows_into_its_image_where_shapes_are_certain():
     """Against the image that the world drew, with classes' colours in patches of one pixel's size."""
     scene = dead_leaves.world(5, torch.Generator().manual_seed(0), dead_leaves.Config(size=32))
     nodes = scene.objects
-    colours = dead_leaves.PALETTE[nodes.category][..., None, None] / 255
+    colours = leaves.PALETTE[nodes.category][..., None, None] / 255
     patch = torch.cat([colours, torch.ones(5, 3, 1, 1, 1)], 2).expand(-1, -1, -1, 4, 4)
     scene = dead_leaves.Scene(
         scene.image,
@@ -85,9 +86,7 @@ def test_edited_scenes_are_painted_from_the_back():
     program, _ = build("econ", "econ")
     scene = dead_leaves.world(20, torch.Generator().manual_seed(0), dead_leaves.Config(size=32))
     nodes, rows = scene.objects, torch.arange(20)
-    colours = (dead_leaves.PALETTE[nodes.category] / 255)[..., None, None].expand(
-        -1, -1, -1, 32, 32
-    )
+    colours = (leaves.PALETTE[nodes.category] / 255)[..., None, None].expand(-1, -1, -1, 32, 32)
     pose = render.box(nodes.shape.float())
     whole = torch.cat([colours, nodes.shape.float().unsqueeze(2)], 2)
     patch = render.crop(whole, pose.unsqueeze(2), 32)[:, :, 0]

@@ -31,6 +31,9 @@ def test_folders_without_readable_pictures_are_refused_by_name(tmp_path):
         image_folder(tmp_path / "none", FolderConfig(16))
     with pytest.raises(ValueError, match="no pictures"):
         image_folder(tmp_path, FolderConfig(16))
+    (tmp_path / "notes.txt").write_text("this is no picture")
+    with pytest.raises(ValueError, match=r"notes\.txt' is no file of a kind that --images reads"):
+        image_folder(tmp_path / "notes.txt", FolderConfig(16))
     (tmp_path / "bad.png").write_text("this is no picture")
     with pytest.raises(ValueError, match=r"bad\.png"):
         image_folder(tmp_path, FolderConfig(16))

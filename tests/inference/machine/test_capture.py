@@ -236,7 +236,7 @@ def test_a_recorded_step_is_right_for_other_images_numbers_and_draws(name, metho
         results.append(step(pictures(p, seed=1)))
     eager, replayed, other = results
     for a, b in zip(eager, replayed, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
     assert not same(eager, other)  # another seed would have shown
 
 

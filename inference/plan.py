@@ -125,6 +125,8 @@ def chosen_recipe(run: Run, source: Source, variant: str, changes: Mapping[str, 
             "train.schedules cannot be given here: write others in inference/recipes; train.rate is a "
             "factor of the learning rate"
         )
+    if "plateau" in changes:
+        raise ValueError("train.plateau cannot be given here: write a recipe with a Plateau")
     world = None if run.world is None else worlds.named(run.world)
     named: dict[str, Any] = {"steps": run.steps, "batch": run.batch, "world": world}
     named["estimator"] = run.estimator

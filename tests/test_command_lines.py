@@ -8,7 +8,7 @@ import pytest
 
 from inference.svi import parse
 
-SVI = "--variant V --preset --world W --images DIR --estimator E --steps N --minutes M --batch B "
+SVI = "--variant V --preset --world W --images PATH --estimator E --steps N --minutes M --batch B "
 SVI += "--seed S --device D --out DIR --resume --set FIELD=VALUE"
 FROZEN = {
     "inference.svi": ("PROGRAM.py", SVI),

@@ -15,6 +15,7 @@ from tqdm import tqdm
 if TYPE_CHECKING:
     from PIL.Image import Image
 from inference.images.dataset import Dataset
+from inference.machine import distributed
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
@@ -57,7 +58,7 @@ class Folder:
         if name == "validation":
             return None
         data = image_folder(self.path, config)
-        if name == "train":
+        if name == "train" and distributed.rank() == 0:
             print(_sentence(self.path, data, config))
         return data
 

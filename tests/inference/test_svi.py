@@ -113,6 +113,7 @@ def test_a_signal_finishes_the_step_and_writes(tmp_path, number):
         ([GSGN, "--set", "children=(4, 4, 4)"], ["z_what", "needs 4"]),
         ([GSGN, "--set", "children=(4, 5)"], ["out-degrees are squares"]),
         ([GSGN, "--set", "hidden"], ["write FIELD=VALUE"]),
+        ([GSGN, "--set", "train.plateau=3"], ["train.plateau cannot be given here"]),
         ([GSGN, "--set", "world.layout=spiral"], ["unknown layout 'spiral'", "quadrants, free"]),
         ([GSGN, "--steps", "0"], ["steps=0 must be at least 1"]),
         ([GSGN, "--batch", "-2"], ["batch=-2"]),

@@ -82,6 +82,11 @@ def aligned(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = N
     )
 
 
+def percent(value: float) -> str:
+    """``0.9969`` as 99.7 %."""
+    return f"{100 * value:.1f} %"
+
+
 def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 

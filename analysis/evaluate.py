@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,11 @@ def floats(data: Dataset, device: torch.device | str, number: int | None = None)
     """(B, C, H, W) in [0, 1] on the device."""
     images = data.images[:number]
     return torch.as_tensor(images).to(device).float() / 255
+
+
+def trained_on(description: Mapping[str, Any]) -> bool:
+    """Whether a data set is a folder, of which all pictures are for training and for tests."""
+    return "split" not in description
 
 
 def graph_metrics(
@@ -237,7 +242,7 @@ def main(arguments: list[str] | None = None) -> None:
     data = run.unseen(o.scenes, o.seed, o.world)
     features = imported(o.features, "--features")
     found = run.steps | evaluate(run.program, run.guide, data, "cpu", o.seed, features)
-    if "split" not in data.description:
+    if trained_on(data.description):
         print("all pictures of the folder, which the run was trained on:")
     print(table(found))
     write_json(o.json, found)

@@ -27,7 +27,7 @@ from pyro import poutine
 
 from analysis import edit, plots
 from analysis.command import command_line, told
-from analysis.evaluate import floats, graph_metrics
+from analysis.evaluate import floats, graph_metrics, trained_on
 from analysis.papers.econ import validity
 from analysis.papers.gnm import structure
 from analysis.papers.gnm.pictures import redrawn
@@ -195,7 +195,7 @@ def about(page: Page, folder: Path, config: Mapping[str, Any], world: str) -> No
         rows = [[k.replace("_", " "), v, published.get(k, "")] for k, v in numbers.items()]
         page.table(["", "this run", "paper"], rows)
         page.text(f"Paper: {source_of(name)}. The data are not the paper's own.")
-    own = "images" in measured["data"] and "split" not in measured["data"]
+    own = trained_on(measured["data"])
     what = "pictures, those that it was trained on" if own else "unseen scenes"
     page.text(
         f"At step {measured.get('step', '?')}, on {measured['scenes']} {what}, seed "

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis import studies
-from analysis.command import command_line, told
+from analysis.command import command_line, percent, told
 from analysis.judges import table as dreams_table
 from analysis.papers.published import figures_of, source_of
 from inference import svi
@@ -42,11 +42,6 @@ BEGIN = "<!-- results: written by python -m analysis.results -->"
 BEGIN_FIELD = "<!-- field: written by python -m analysis.results -->"
 BEGIN_ESTIMATORS = "<!-- estimators: written by python -m analysis.results -->"
 END = "<!-- end -->"
-
-
-def percent(value: float) -> str:
-    """``0.9969`` as 99.7 %."""
-    return f"{100 * value:.1f} %"
 
 
 def digits(number: int) -> Callable[[float], str]:

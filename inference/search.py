@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyro
-import torch
 
 from inference import checkpoint, svi
 from inference.plan import Run, plan
@@ -66,8 +65,7 @@ def loss_of(run: Run) -> float:
     training.trainer.restore(checkpoint.load(run.out / "checkpoint.ckpt"))
     training.trainer.apply_schedules()
     pyro.set_rng_seed(0)
-    with svi.undisturbed(training):
-        return training.trainer.loss(torch.as_tensor(data.images).to(p.device).float() / 255)
+    return svi.validation_loss(training, data)
 
 
 def main(arguments: list[str] | None = None) -> int:

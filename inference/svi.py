@@ -187,10 +187,15 @@ def settle(training: Training, data: Dataset | None) -> None:
     if distributed.rank() == 0:
         if data is None:
             raise ValueError("the recipe's plateau needs validation images, and there are none")
-        with undisturbed(training):
-            images = torch.as_tensor(data.images).to(training.plan.device).float() / 255
-            loss = trainer.loss(images)
+        loss = validation_loss(training, data)
     trainer.falls.add(distributed.share(loss))
+
+
+def validation_loss(training: Training, data: Dataset) -> float:
+    """The training's objective on the validation images, nats per image; the random state stays."""
+    with undisturbed(training):
+        images = torch.as_tensor(data.images).to(training.plan.device).float() / 255
+        return training.trainer.loss(images)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from analysis.command import percent
 from analysis.judges.scenes import PASS_BROKEN, PASS_TRUE
 from inference.runs import read_json
 
@@ -25,8 +26,8 @@ def render(folder: Path) -> list[str]:
     lines += [
         "Shares of valid scenes and objects, by nets that were trained on the world and on broken ones;",
         "in brackets of true ones, and of broken scenes or mixed objects that pass. A share of a net that",
-        f"passes less than {_percent(PASS_TRUE)} of the true ones, or more than "
-        f"{_percent(PASS_BROKEN)} of the broken ones, is left out. Total variation is of the",
+        f"passes less than {percent(PASS_TRUE)} of the true ones, or more than "
+        f"{percent(PASS_BROKEN)} of the broken ones, is left out. Total variation is of the",
         "numbers of objects that the net reads, of sizes and of places of inferred objects; `told apart` is",
         "the accuracy of a classifier (.5 is best). The last column has the site, or group of sites, whose",
         "prior makes the world's scenes worst while the guide draws all others (Fréchet distance, features",
@@ -62,8 +63,8 @@ def row(name: str, table: Mapping[str, Any]) -> str:
 def _share(value: float | None, true: float | None, wrong: float | None) -> str:
     if true is None or wrong is None:
         return ""
-    own = "" if value is None else _percent(value)
-    return f"{own} ({_percent(true)}, {_percent(wrong)})".strip()
+    own = "" if value is None else percent(value)
+    return f"{own} ({percent(true)}, {percent(wrong)})".strip()
 
 
 def _number(value: float | None) -> str:
@@ -74,7 +75,3 @@ def _blamed(rows: list[Mapping[str, Any]]) -> str:
     key = "frechet, prior alone"
     sites = [row for row in rows[1:] if key in row]
     return f"`{max(sites, key=lambda row: row[key])['site']}`" if sites else ""
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -230,13 +230,13 @@ def _below(target: Target, state: State, presence: str) -> int:
     return len(run)
 
 
+@dataclass(frozen=True)
 class Jump:
     """One object more or one less, each with probability 1/2."""
 
-    name = "birth or death"
-
-    def __init__(self, target: Target, objects: Objects) -> None:
-        self.target, self.objects = target, objects
+    name: ClassVar[str] = "birth or death"
+    target: Target
+    objects: Objects
 
     def __call__(self, state: State, beta: Tensor) -> tuple[State, Tensor]:
         """One move; returns the state and (R,) the probability with which it was accepted."""
@@ -255,14 +255,14 @@ class Jump:
         return accept(full.where(birth, base), state, ratio)
 
 
+@dataclass(frozen=True)
 class Redraw:
     """An object drawn anew, from a random one of its sites on, by the guide on what the others leave
     unexplained."""
 
-    name = "object drawn anew"
-
-    def __init__(self, target: Target, objects: Objects) -> None:
-        self.target, self.objects = target, objects
+    name: ClassVar[str] = "object drawn anew"
+    target: Target
+    objects: Objects
 
     def __call__(self, state: State, beta: Tensor) -> tuple[State, Tensor]:
         """One move; returns the state and (R,) the probability with which it was accepted."""
@@ -280,6 +280,7 @@ class Redraw:
         return accept(new, state, ratio.where(some, -torch.inf))
 
 
+@dataclass(frozen=True)
 class Split:
     """One object drawn anew as two, or two as one, each with probability 1/2.
 
@@ -290,10 +291,9 @@ class Split:
         ratio = π(z, u_1, u_2) b(v | z) / (π(z, v) b(u_1 | z) b(u_2 | z, u_1)) · ways back / ways forth
     """
 
-    name = "one as two"
-
-    def __init__(self, target: Target, objects: Objects) -> None:
-        self.target, self.objects = target, objects
+    name: ClassVar[str] = "one as two"
+    target: Target
+    objects: Objects
 
     def __call__(self, state: State, beta: Tensor) -> tuple[State, Tensor]:
         """One move; returns the state and (R,) the probability with which it was accepted."""
@@ -324,13 +324,13 @@ class Split:
         return accept(many.where(split, few), state, ratio)
 
 
+@dataclass(frozen=True)
 class Swap:
     """Two objects of a sequence change places."""
 
-    name = "swap"
-
-    def __init__(self, target: Target, objects: Steps) -> None:
-        self.target, self.objects = target, objects
+    name: ClassVar[str] = "swap"
+    target: Target
+    objects: Steps
 
     def __call__(self, state: State, beta: Tensor) -> tuple[State, Tensor]:
         """One move; returns the state and (R,) the probability with which it was accepted."""

@@ -91,6 +91,24 @@ DENF_LIKELIHOOD = replace(
     },
     penalties={},
 )
+# from a run of `quick` whose p(z) was fitted (`inference.fit_prior RUN --set learned=8`): now that cells are
+# not independent, the likelihood has its full weight and no cell is given up; p(z) is fitted again afterwards
+DENF_FINISH = replace(
+    DENF_QUICK,
+    steps=1200,
+    program={**DENF_QUICK.program, "learned": 8},
+    schedules={
+        "learning_rate": WarmupDecay(3e-4, warmup=50, half_life=300, hold=600),
+        "estimator.temperature": Constant(0.5),
+        "weight.z_pres*": Constant(per_number(48)),
+        "weight.images": Linear(0.1 * per_number(48), per_number(48), 300),
+        "program.presence": Constant(-2.197),
+        "weight.penalty/background": Constant(100.0),
+        "weight.penalty/reconstruction": Constant(10.0),
+        "weight.penalty/compatibility": Constant(0.0),
+        "weight.penalty/inscribed": Constant(0.01),
+    },
+)
 # Table 5
 DENF_TRAFFIC_QUICK, DENF_TRAFFIC_PAPER = (
     replace(r, world="traffic", program={**r.program, "scale_mean": 0.25})
@@ -107,6 +125,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         "tiny": DENF_TINY,
         "quick": DENF_QUICK,
         "likelihood": DENF_LIKELIHOOD,
+        "finish": DENF_FINISH,
         "paper": DENF_PAPER,
     },
     "denf/traffic": {

@@ -8,6 +8,8 @@ triangular matrix per component: the channels of a cell depend on each other. Pr
 given z it is independent for every cell (`Causal.logits`).
 
 As any autoregressive model of pictures, after PixelCNN (van den Oord et al., 2016) with a mixture of Gaussians.
+While it is fitted, noise is added to the cells before, but not to the cell itself: a drawn cell is never quite
+like an image's, and without the noise errors grow along the rows until colours leave their range.
 
 Shape legend: D channels, h x w cells, M = 2 K components, the first K of present cells; N draws. Anything may
 stand to the left.
@@ -33,6 +35,8 @@ WIDEST = 3.0
 
 FAR = 4.0
 """Largest distance of a channel from its mean that the network sees, in deviations."""
+BLUR = 0.5
+"""Largest deviation of the noise that its fit adds to cells before, in their deviations."""
 
 
 class LearnedMap(Learned):
@@ -96,9 +100,15 @@ class LearnedMap(Learned):
         self.last.bias.zero_()
         self.mix.zero_()
 
-    def context(self, z: Tensor) -> Tensor:
-        """(B, D + 3, h + r, w + 2 r) channels in units of their deviations, places, and where cells are."""
+    def context(self, z: Tensor, blur: Tensor | None = None) -> Tensor:
+        """(B, D + 3, h + r, w + 2 r) channels in units of their deviations, places, and where cells are.
+
+        Args:
+            blur: deviation of noise that is added to channels, for each map; none by default.
+        """
         x = self.scaled(z.movedim(-3, -1)).movedim(-1, -3)
+        if blur is not None:
+            x = x + blur.view(-1, 1, 1, 1) * torch.randn_like(x)
         axis = torch.linspace(-1, 1, self.side, dtype=z.dtype, device=z.device)
         place = torch.stack(torch.meshgrid(axis, axis, indexing="ij")).expand(len(z), -1, -1, -1)
         x = torch.cat([x, place, torch.ones_like(x[:, :1])], 1)
@@ -132,10 +142,14 @@ class LearnedMap(Learned):
         """(M, D, D) W."""
         return self.mix.tril(-1) + torch.eye(self.mix.shape[-1], device=self.mix.device)
 
-    def densities(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """(..., h, w) log p(e_ij, z_ij | z_<ij) of maps (..., D, h, w), for e_ij = 1 and for 0."""
+    def densities(self, z: Tensor, blur: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(..., h, w) log p(e_ij, z_ij | z_<ij) of maps (..., D, h, w), for e_ij = 1 and for 0.
+
+        Args:
+            blur: as `context` has it.
+        """
         flat = z.reshape(-1, *z.shape[-3:])
-        weight, loc, sd = self.components_of(self.context(flat))
+        weight, loc, sd = self.components_of(self.context(flat, blur))
         apart = torch.einsum("mcd,bmdhw->bmchw", self.matrices(), flat.unsqueeze(1) - loc)
         each = -0.5 * (apart / sd).square() - sd.log() - LOG_NORMAL
         joint = (each.sum(2) + weight).unflatten(1, (2, self.components)).logsumexp(2)
@@ -182,7 +196,7 @@ class LearnedMap(Learned):
         with torch.enable_grad():
             for _ in tqdm(range(steps), "map of cells", disable=None, leave=False):
                 index = torch.randint(len(maps), (batch,))
-                one, none = self.densities(maps[index])
+                one, none = self.densities(maps[index], BLUR * torch.rand(batch).to(maps))
                 loss = -one.where(there[index], none).mean()
                 optimiser.zero_grad()
                 loss.backward()

@@ -132,6 +132,27 @@ def test_pyros_example_is_found_by_its_folder(monkeypatch, tmp_path, capsys):
     assert "set PYRO_EXAMPLES" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("program", "name"), [("gnm", "GNM_CHECKOUT"), ("space", "SPACE_CHECKOUT")]
+)
+def test_official_code_is_found_by_its_folder(program, name, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv(name, str(tmp_path))
+    against = f"analysis.papers.official:{program}"
+    assert main(["programs/air.py", *SMALL, "--against", against]) == 2
+    assert f"set {name}" in capsys.readouterr().err
+
+
+def test_what_the_official_code_anneals_is_at_its_end():
+    from analysis.papers.official import Attributes, at_the_end
+
+    train = Attributes(a_anneal_start_value=1, a_anneal_end_value=2, a_anneal_end_step=9)
+    train |= {"b_anneal_start_value": 3, "b_anneal_end_value": 4, "b_anneal_end_step": 0}
+    at_the_end(train)
+    assert (train.a, train["b"]) == (2, 3)
+    with pytest.raises(AttributeError):
+        train.c  # noqa: B018
+
+
 def test_the_examples_prior_makes_every_object_less_probable_by_one_factor():
     from analysis.papers.air.pyro_air import PRESENCE, presence
 

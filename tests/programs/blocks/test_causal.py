@@ -98,6 +98,19 @@ def test_a_fit_learns_that_cells_are_alike():
 
 
 @torch.no_grad()
+def test_blur_is_of_the_cells_before_and_not_of_the_cell():
+    prior, z = build(side=2), torch.randn(3, 2, 2, 2)
+    sharp, blurred = (torch.stack(prior.densities(z, b)).flatten(2) for b in (None, torch.ones(3)))
+    same = (sharp == blurred).all(0)
+    assert same[:, 0].all() and not same[:, 1:].any(), "nothing is before the first cell"
+    torch.testing.assert_close(torch.stack(prior.densities(z, torch.zeros(3))).flatten(2), sharp)
+    plain = prior.context(z)
+    noisy = prior.context(z, torch.tensor([0.0, 1.0, 1.0]))
+    assert (noisy[0] == plain[0]).all() and (noisy[1:, 2:] == plain[1:, 2:]).all()
+    assert not (noisy[1:, :2] == plain[1:, :2])[..., 2:, 2:-2].any()
+
+
+@torch.no_grad()
 def test_plain_takes_a_fit_back():
     prior, z = build(), torch.randn(4, 2, 3, 3)
     prior.plain()

@@ -26,7 +26,7 @@ from inference.images.dataset import Dataset
 from programs.scene import Scene
 from programs.worlds import cache
 
-STEPS = 1500
+STEPS = 4000
 """Steps of the net's training."""
 BATCH = 64
 """Scenes per step of the net's training; half of them are true."""

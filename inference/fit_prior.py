@@ -20,6 +20,7 @@ Shape legend: M draws of a site, plates included.
 from __future__ import annotations
 
 import argparse
+import copy
 import shlex
 import shutil
 import sys
@@ -85,8 +86,9 @@ def fit(
         ):
             apart = own.image % HELD == HELD - 1
             number = draws * max(1, len(own.image[apart].unique()))
-            prior.plain()
-            before = score(prior, own.rows(apart)) / number
+            plain = copy.deepcopy(prior)
+            plain.plain()
+            before = score(plain, own.rows(apart)) / number
             prior.fit(*own.rows(~apart))
             after = score(prior, own.rows(apart)) / number
             if not after > before:
@@ -179,8 +181,13 @@ def opened(folder: Path, pairs: tuple[str, ...]) -> tuple[nn.Module, nn.Module, 
         raise ValueError(f"{source.name} with {' '.join(pairs)} has no learned priors")
     weights = read_weights(folder)
     own = tuple(f"{n}." for n, m in program.named_modules() if isinstance(m, Learned))
-    # priors are fitted anew, and may have another number of components than before
-    kept = {k: v for k, v in weights["program"].items() if not k.startswith(own)}
+    # priors are fitted anew, from where they are, but may have another number of components than before
+    state = {k: v.shape for k, v in program.state_dict().items()}
+    kept = {
+        k: v
+        for k, v in weights["program"].items()
+        if not k.startswith(own) or state.get(k) == v.shape
+    }
     missing, other = program.load_state_dict(kept, strict=False)
     foreign = [k for k in missing if not k.startswith(own)] + list(other)
     if foreign:

@@ -175,15 +175,15 @@ class LearnedMap(Learned):
         return z
 
     def fit(self, draws: Tensor, weights: Tensor, given: Tensor | None = None) -> None:
-        """Maximise Σ log p(e, z), presence e being what is likelier under the paper's Gaussians.
+        """Maximise Σ log p(e, z), presence e being what is likelier now: at first under the paper's Gaussians.
 
         Args:
             draws: (N, D h w); all count alike.
         """
         maps = draws.view(-1, self.loc.shape[-1], self.side, self.side)
-        self.plain()
         with torch.no_grad():
             there = torch.cat([torch.sub(*self.densities(z)) > 0 for z in maps.split(100)])
+            self.plain()
             self.measure(maps, there)
         self._ascend(maps, there)
 

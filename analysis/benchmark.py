@@ -20,7 +20,6 @@ that begin with "eager". Phases, operations and Python's share are always those 
 
 from __future__ import annotations
 
-import argparse
 import resource
 import sys
 import time
@@ -39,9 +38,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from analysis import plots, revisions
-from analysis.command import aligned, told, write_json
+from analysis.command import aligned, write_json
 from analysis.evaluate import floats
 from analysis.gradients import Learner
+from inference.command import Parser, command_line, told
 from inference.loading import imported
 from inference.machine.capture import Step
 from inference.plan import Run, plan
@@ -336,11 +336,9 @@ def scaling(run: Run) -> dict[str, dict[str, float]]:
     return found
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
-    a = argparse.ArgumentParser(
-        prog="python -m analysis.benchmark", description=__doc__.split("\n")[0]
-    )
+    a = command_line("analysis.benchmark", __doc__)
     a.add_argument("programs", metavar="PROGRAM.py", nargs="*", default=PROGRAMS)
     a.add_argument("--variant", metavar="V")
     a.add_argument("--preset", default="quick")

@@ -1,55 +1,19 @@
-"""Code that the commands of `analysis` share: options about a run, error messages, tables, CSV files."""
+"""Code that the commands of `analysis` share: options about a run, tables, CSV files."""
 
 from __future__ import annotations
 
 import argparse
 import csv
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import wraps
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from inference import checkpoint
-from inference.log import print_anything
+from inference.command import Parser, command_line
 
 
-class Main(Protocol):
-    """An entry point: runs a command, by default with the process's arguments, and returns its exit code."""
-
-    def __call__(self, arguments: list[str] | None = None) -> int:
-        """Run the command."""
-        ...
-
-
-def told(main: Callable[[list[str] | None], None]) -> Main:
-    """The entry point of a command: a user's mistake becomes one sentence on stderr and exit code 2.
-
-    Args:
-        main: does the work; it raises a ValueError or FloatingPointError if it cannot.
-    """
-
-    @wraps(main)
-    def entry(arguments: list[str] | None = None) -> int:
-        print_anything()
-        try:
-            main(arguments)
-        except (ValueError, FloatingPointError) as error:
-            print("error:", " ".join(str(error).split()), file=sys.stderr)
-            return 2
-        return 0
-
-    return entry
-
-
-def command_line(module: str, doc: str | None) -> argparse.ArgumentParser:
-    """A parser for ``python -m MODULE``, described by the first line of the module's docstring."""
-    return argparse.ArgumentParser(
-        prog=f"python -m {module}", description=(doc or "").split("\n")[0]
-    )
-
-
-def of_run(module: str, doc: str | None, scenes: int | None = None) -> argparse.ArgumentParser:
+def of_run(module: str, doc: str | None, scenes: int | None = None) -> Parser:
     """A parser with RUN and ``--seed``, and ``--scenes`` if a default number is given."""
     a = command_line(module, doc)
     a.add_argument("run", metavar="RUN", help="run folder, or name of a run in programs/trained")
@@ -94,10 +58,11 @@ def _cell(value: Any) -> str:
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows as a CSV file, with a column for every name in any row."""
     rows = list(rows)
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)))
+    writer.writeheader()
+    writer.writerows(rows)
+    checkpoint.write(path, text.getvalue().encode())
 
 
 def write_json(path: Path | None, content: Any) -> None:

@@ -18,9 +18,10 @@ from typing import Any
 import torch
 
 from analysis import plots
-from analysis.command import aligned, command_line, positive, told, write_csv
+from analysis.command import aligned, positive, write_csv
 from analysis.evaluate import floats
 from analysis.posterior import infer
+from inference.command import command_line, new_folder, told
 from inference.log import read_log
 from inference.runs import Trained, open_run, read_json
 from programs.scene import Scene
@@ -122,15 +123,15 @@ def main(arguments: list[str] | None = None) -> None:
     a.add_argument("--out", type=Path, default=Path("runs/compare"), metavar="DIR")
     o = a.parse_args(arguments)
     runs = named(o.runs)
-    o.out.mkdir(parents=True, exist_ok=True)
     rows = metrics(runs)
     if settings := differences(runs):
         print(aligned(settings), end="\n\n")
     print(aligned(rows))
-    write_csv(o.out / "metrics.csv", rows)
     logs = {name: read_log(run.folder / "log.jsonl") for name, run in runs.items()}
-    plots.save(plots.comparison_figure(logs), o.out / "curves.png")
-    plots.save(plots.pictures_figure(reconstructions(runs, o.scenes)), o.out / "pictures.png")
+    with new_folder(o.out):
+        write_csv(o.out / "metrics.csv", rows)
+        plots.save(plots.comparison_figure(logs), o.out / "curves.png")
+        plots.save(plots.pictures_figure(reconstructions(runs, o.scenes)), o.out / "pictures.png")
     for file in ("metrics.csv", "curves.png", "pictures.png"):
         print(f"  {o.out / file}")
 

@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from analysis import plots
-from analysis.command import command_line, told
 from analysis.evaluate import floats
+from inference.command import command_line, told
 from inference.loading import ROOT
 from inference.runs import Trained, open_run
 from programs.scene import Scene

@@ -18,10 +18,11 @@ import pyro
 import torch
 
 from analysis import scores
-from analysis.command import of_run, told, write_json
+from analysis.command import of_run, write_json
 from analysis.posterior import infer, iwae, log_weights, samples, shared_latents
 from analysis.scores.features import random_convolutions
 from inference import checkpoint
+from inference.command import told
 from inference.images.dataset import Dataset
 from inference.loading import imported
 from inference.log import read_log

@@ -26,12 +26,13 @@ import pyro
 import torch
 from torch import Tensor
 
-from analysis.command import aligned, of_run, told, write_json
+from analysis.command import aligned, of_run, write_json
 from analysis.evaluate import floats
 from analysis.judges import blame, objects, samples, scenes
 from analysis.posterior import infer
 from analysis.scores import frechet_distance, owners
 from analysis.scores.features import random_convolutions
+from inference.command import told
 from inference.images.dataset import Dataset
 from inference.runs import Trained, open_run
 from programs.scene import Scene

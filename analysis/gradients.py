@@ -32,10 +32,11 @@ import torch
 from torch import Tensor, nn
 
 from analysis import plots
-from analysis.command import aligned, command_line, told, write_csv
+from analysis.command import aligned, write_csv
 from analysis.evaluate import floats, graph_metrics
 from analysis.posterior import iwae, log_weights
 from analysis.studies import MEASURED, Record, beside, summary
+from inference.command import Parser, command_line, new_folder, told, whole_numbers
 from inference.estimators import LIMIT, Bound, estimator
 from inference.images.dataset import Dataset
 from inference.plan import Plan, Run, plan
@@ -289,7 +290,7 @@ def shown(rows: list[dict]) -> list[str]:
     return [name for name in rows[0] if not name.startswith("snr ")]
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
     a = command_line("analysis.gradients", __doc__)
     a.add_argument("program", metavar="PROGRAM.py")
@@ -309,10 +310,14 @@ def parser() -> argparse.ArgumentParser:
     return a
 
 
-def add_parts(a: argparse.ArgumentParser) -> None:
+def add_parts(a: Parser) -> None:
     """The options of the three parts."""
     a.add_argument(
-        "--points", default="0,200,1000", help="training steps at which gradients are compared"
+        "--points",
+        default="0,200,1000",
+        type=whole_numbers,
+        metavar="N,N,…",
+        help="training steps at which gradients are compared",
     )
     a.add_argument(
         "--images", type=int, default=16, metavar="N", help="images of a compared gradient"
@@ -349,13 +354,18 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def study(o: argparse.Namespace) -> None:
-    """All parts, written as they come."""
+    """Look up what is named, and write all parts as they come."""
     names = [n.strip() for n in o.estimators.split(";" if ";" in o.estimators else ",")]
     run = Run(o.program, o.out, o.variant, o.preset, o.world, device=o.device, set=tuple(o.set))
     p = plan(run)
     for name in names:
         estimator(name)
-    o.out.mkdir(parents=True, exist_ok=True)
+    with new_folder(o.out):
+        compared(o, p, names)
+
+
+def compared(o: argparse.Namespace, p: Plan, names: list[str]) -> None:
+    """All parts of a plan."""
     pyro.enable_validation(False)
     pyro.settings.set(module_local_params=hasattr(p.source.program, "Program"))
     data, validation = p.training_images(), p.validation_images()
@@ -389,7 +399,7 @@ def of_gradients(
 ) -> None:
     """The comparison at every point of one training."""
     done = {row["step"] for row in record["gradients"]}
-    points = sorted({int(step) for step in o.points.split(",") if step} - done)
+    points = sorted({*o.points} - done)
     if not points:
         return
     learner = Learner(p, p.recipe.estimator, 0, data)

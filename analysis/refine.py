@@ -24,11 +24,12 @@ from pyro import poutine
 from torch import Tensor
 
 from analysis import scores
-from analysis.command import aligned, of_run, positive, told, write_json
+from analysis.command import aligned, of_run, positive, write_json
 from analysis.evaluate import floats, with_masks
 from analysis.posterior import Mode, best_of, iwae, khat
 from analysis.posterior.refine import Refined, refine
 from analysis.posterior.refine.chains import chains_to_inference_data, diagnostics
+from inference.command import told
 from inference.images.dataset import Dataset
 from inference.objectives import log_prob_per_image
 from inference.runs import open_run

@@ -26,7 +26,6 @@ from matplotlib.figure import Figure
 from pyro import poutine
 
 from analysis import edit, plots
-from analysis.command import command_line, told
 from analysis.evaluate import floats, graph_metrics, trained_on
 from analysis.papers.econ import validity
 from analysis.papers.gnm import structure
@@ -45,7 +44,9 @@ from analysis.posterior.refine.chains import LEAST, chains_to_inference_data, di
 from analysis.posterior.to_arviz import to_inference_data
 from analysis.refine import SHOWN, side_by_side
 from analysis.scores import ari_of_twins
+from inference.command import command_line, new_folder, told
 from inference.images.dataset import Dataset
+from inference.loading import Function, located, own_stem
 from inference.log import read_log
 from inference.runs import Trained, find_run, open_run, read_json
 from programs.scene import Scene
@@ -151,13 +152,18 @@ def report(run: str | Path, out: Path, images: int = IMAGES, draws: int = DRAWS)
     pyro.enable_validation(False)
     pyro.set_rng_seed(0)
     trained = open_run(run)
-    program, guide, config = trained.program, trained.guide, trained.config
     data = trained.unseen(images)
+    with new_folder(out):
+        written(trained, data, floats(data, "cpu", images), draws, out)
+    return out / "index.html"
+
+
+def written(trained: Trained, data: Dataset, x: torch.Tensor, draws: int, out: Path) -> None:
+    """Write the page about images x (B, C, H, W), which are the first of `data`, and its files."""
+    program, guide, config = trained.program, trained.guide, trained.config
     world = "pictures" if config["images"] else config["recipe"]["world"]
     page = Page(f"{config['variant']} on {world}")
-    out.mkdir(parents=True, exist_ok=True)
-    about(page, trained.folder, config, world)
-    x = floats(data, "cpu", images)
+    about(page, trained, world)
     scene = infer(program, guide, x)
     if scene is not None:
         pictures(page, program, x, scene)
@@ -171,23 +177,22 @@ def report(run: str | Path, out: Path, images: int = IMAGES, draws: int = DRAWS)
     refined(page, program, guide, data.first(REFINED), out / "chains.nc")
     curves(page, trained.folder)
     page.write(out / "index.html")
-    return out / "index.html"
 
 
-def about(page: Page, folder: Path, config: Mapping[str, Any], world: str) -> None:
+def about(page: Page, trained: Trained, world: str) -> None:
     """The program's docstring, the command, and metrics beside the paper's."""
-    page.code(config["command"])
-    page.heading("The program")
-    program = sys.modules.get(f"programs.{Path(config['program']).stem}")
-    if program is not None:
-        page.code(inspect.cleandoc(program.__doc__ or ""))
-    file = folder / "metrics.json"
+    page.code(trained.config["command"])
+    if words := described(trained.program):
+        page.heading("The program")
+        page.code(words)
+    file = trained.folder / "metrics.json"
     if not file.is_file():
         return
     page.heading("Metrics")
     measured = read_json(file)
-    name = f"{config['variant']}-{world}"
-    published = figures_of(name)
+    name = f"{trained.config['variant']}-{world}"
+    own = own_stem(located(trained.config["program"]))
+    published = figures_of(name) if own else {}
     numbers = {k: v for k, v in measured.items() if isinstance(v, float)}
     if not published:
         page.table(["", "this run"], [[k.replace("_", " "), v] for k, v in numbers.items()])
@@ -195,12 +200,19 @@ def about(page: Page, folder: Path, config: Mapping[str, Any], world: str) -> No
         rows = [[k.replace("_", " "), v, published.get(k, "")] for k, v in numbers.items()]
         page.table(["", "this run", "paper"], rows)
         page.text(f"Paper: {source_of(name)}. The data are not the paper's own.")
-    own = trained_on(measured["data"])
-    what = "pictures, those that it was trained on" if own else "unseen scenes"
+    seen = trained_on(measured["data"])
+    what = "pictures, those that it was trained on" if seen else "unseen scenes"
     page.text(
         f"At step {measured.get('step', '?')}, on {measured['scenes']} {what}, seed "
         f"{measured['seed']}: hard draws, the program's own densities, no auxiliary term."
     )
+
+
+def described(program: torch.nn.Module) -> str:
+    """What a program's file says of it: the file's docstring, or that of its class or function."""
+    called = program.function if isinstance(program, Function) else type(program)
+    file = sys.modules.get(called.__module__)
+    return inspect.cleandoc(getattr(file, "__doc__", None) or called.__doc__ or "")
 
 
 def pictures(page: Page, program: Callable, x: torch.Tensor, scene: Scene) -> None:

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from analysis import studies
-from analysis.command import command_line, percent, told
+from analysis.command import percent
 from analysis.judges import table as dreams_table
 from analysis.papers.published import figures_of, source_of
 from inference import svi
+from inference.command import command_line, told
 from inference.estimators import field, markdown
 from inference.images.worlds import load_world
 from inference.loading import ROOT, own_programs

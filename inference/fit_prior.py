@@ -19,7 +19,6 @@ Shape legend: M draws of a site, plates included.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import shlex
 import shutil
@@ -36,6 +35,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from inference import checkpoint
+from inference.command import command_line, new_folder, told
 from inference.loading import load
 from inference.objectives import log_prob_per_image
 from inference.prior_draws import PASS, Draws, cached, floats, priors
@@ -136,18 +136,18 @@ def fit_run(
         raise ValueError(
             f"the bound of images kept apart falls from {before:.2f} to {after:.2f} nats"
         )
-    out.mkdir(parents=True, exist_ok=True)
     words = ["python", "-m", "inference.fit_prior", folder.name, "--out", f"runs/{out.name}"]
     words += [word for pair in pairs for word in ("--set", pair)]
     words += [f"--{k}={v}" for k, v in asdict(how).items() if v != getattr(Settings(), k)]
     fitted: dict[str, Any] = {"command": shlex.join(words), "priors": [f._asdict() for f in fits]}
     fitted |= {"bound_before": before, "bound_after": after, "images": len(held)}
-    checkpoint.write_json(out / "config.json", config | {"config": changed, "fitted": fitted})
     states = {"program": program.state_dict(), "guide": guide.state_dict()}
-    checkpoint.save(out / "checkpoint.ckpt", {"modules": states})
-    checkpoint.write_json(out / "metrics.json", trained.steps)
-    if (folder / "log.jsonl").is_file():
-        shutil.copyfile(folder / "log.jsonl", out / "log.jsonl")
+    with new_folder(out):
+        checkpoint.write_json(out / "config.json", config | {"config": changed, "fitted": fitted})
+        checkpoint.save(out / "checkpoint.ckpt", {"modules": states})
+        checkpoint.write_json(out / "metrics.json", trained.steps)
+        if (folder / "log.jsonl").is_file():
+            shutil.copyfile(folder / "log.jsonl", out / "log.jsonl")
     return fits, (before, after)
 
 
@@ -196,11 +196,10 @@ def opened(folder: Path, pairs: tuple[str, ...]) -> tuple[nn.Module, nn.Module, 
     return program.eval(), guide.eval(), asdict(changed)
 
 
-def main(arguments: list[str] | None = None) -> int:
+@told
+def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
-    a = argparse.ArgumentParser(
-        prog="python -m inference.fit_prior", description=__doc__.split("\n")[0]
-    )
+    a = command_line("inference.fit_prior", __doc__)
     a.add_argument("run", metavar="RUN", help="run folder, or name of a shipped run")
     a.add_argument(
         "--out", type=Path, metavar="DIR", help="run folder to write (default: runs/RUN)"
@@ -212,16 +211,11 @@ def main(arguments: list[str] | None = None) -> int:
     o = a.parse_args(arguments)
     pyro.enable_validation(False)
     how = Settings(**{name: getattr(o, name) for name in asdict(Settings())})
-    try:
-        out = o.out or Path("runs") / find_run(o.run).name
-        fits, (before, after) = fit_run(o.run, out, tuple(o.set), how)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    out = o.out or Path("runs") / find_run(o.run).name
+    fits, (before, after) = fit_run(o.run, out, tuple(o.set), how)
     for f in fits:
         print(f"  {' '.join(f.sites):<50} {f.before:10.2f} -> {f.after:10.2f} nats per image")
     print(f"{out}: ELBO of images kept apart {before:.2f} -> {after:.2f} nats per image")
-    return 0
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ from typing import Any
 import pyro
 from torch import Tensor, nn
 
+from programs.blocks.names import meant_file
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -173,8 +175,9 @@ def load(path: str | Path) -> Source:
     """
     path = located(path)
     if not path.is_file():
-        known = ", ".join(f"programs/{name}.py" for name in own_programs())
-        raise ValueError(f"no program file {str(path)!r}; the project has {known}")
+        known = [f"programs/{name}.py" for name in own_programs()]
+        near = meant_file(path, [*path.parent.glob("*.py"), *known])
+        raise ValueError(f"no program file {str(path)!r}{near} the project has {', '.join(known)}")
     if path.suffix != ".py":
         raise ValueError(
             f"{str(path)!r} is not a Python file: give a program such as programs/gsgn.py"

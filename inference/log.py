@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 import sys
@@ -166,13 +165,6 @@ def _summary(means: dict[str, float], rate: float) -> str:
         groups[group] = sum(parts) if parts else None
     text = "  ".join(f"{k} {v:.1f}" for k, v in groups.items() if v is not None)
     return f"{text}  {rate:.0f} images/s"
-
-
-def print_anything() -> None:
-    """Let the output streams replace characters that the terminal's encoding lacks, instead of failing."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
 
 
 def read_log(path: Path) -> list[dict[str, float]]:

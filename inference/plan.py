@@ -6,7 +6,8 @@ import json
 import math
 import platform
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pyro
 import torch
 
+from inference.command import new_folder
 from inference.estimators import estimator
 from inference.images import worlds
 from inference.images.dataset import Dataset
@@ -22,7 +24,9 @@ from inference.images.source import Images, images_of
 from inference.loading import Source, load
 from inference.machine import distributed, networks
 from inference.recipes import Recipe, recipe
+from inference.runs import find_run
 from inference.settings import choose, override, settings
+from programs.blocks.names import unknown
 
 OPTIONS = {"start": "from"}
 """Options of the command line whose name differs from the field of `Run`."""
@@ -31,6 +35,8 @@ DECIDES = ("variant", "config", "world", "images", "pictures", "seed")
 """Fields of config.json that must not change when a run is resumed."""
 DECIDES_OF_RECIPE = ("world", "batch", "scenes", "estimator")
 """Fields of the recipe in config.json that must not change when a run is resumed."""
+BEGUN = ("config.json", "log.jsonl")
+"""Files that a run writes before its first checkpoint."""
 TERMS = ("auxiliary", "penalties")
 """Tables of a recipe whose terms a run may leave out."""
 
@@ -101,17 +107,26 @@ def plan(run: Run) -> Plan:
         raise ValueError(f"minutes={run.minutes} must be at least 0")
     if not 0 <= run.seed < 2**32:
         raise ValueError(f"seed={run.seed} must be 0 to 2**32 - 1")
+    if run.start is not None:
+        find_run(run.start)
     pyro.set_rng_seed(run.seed)  # a file may make its networks while it is imported
     source, tables = load(run.program), settings(run.set)
     variant = run.variant or next(iter(source.variants))
     config = choose(source.variants, variant, "variant")
     chosen = chosen_recipe(run, source, variant, tables["train"])
-    config = override(config, {**chosen.program, **tables["program"]}, f"program {source.name}")
     images = images_of(chosen.world, run.images)
+    elsewhere = [*_fields("world", images.config()), *_fields("train", chosen)]
+    changes = {**chosen.program, **tables["program"]}
+    config = override(config, changes, f"program {source.name}", elsewhere)
     options = chosen.options if run.images is None else {}
     image_config = configure(images, config, options, tables["world"])
     device = choose_device(run.device)
     return Plan(source, config, variant, chosen, images, image_config, run.images, run.seed, device)
+
+
+def _fields(prefix: str, config: Any) -> list[str]:
+    """How ``--set`` names the fields of a Config."""
+    return [f"{prefix}.{f.name}" for f in fields(config)]
 
 
 def chosen_recipe(run: Run, source: Source, variant: str, changes: Mapping[str, Any]) -> Recipe:
@@ -173,8 +188,9 @@ def choose_device(name: str) -> torch.device:
     Raises:
         ValueError: the name is unknown, or torch finds no such device.
     """
+    name = {"gpu": "cuda"}.get(name, name)
     if name not in DEVICES:
-        raise ValueError(f"unknown device {name!r}; known are {', '.join(DEVICES)}")
+        raise ValueError(unknown("device", name, DEVICES))
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise ValueError(
@@ -285,22 +301,38 @@ def _differ(old: Any, new: Any) -> bool:
     return old != new
 
 
-def open_folder(run: Run) -> Path:
-    """The run folder, made if needed.
+@contextmanager
+def open_folder(run: Run) -> Iterator[Path]:
+    """The run folder, made if needed; a run that ends by an error before its first record leaves nothing.
 
     Raises:
         ValueError: the folder cannot be written, or it is not empty and --resume was not given.
     """
-    try:
-        run.out.mkdir(parents=True, exist_ok=True)
-        (run.out / ".writable").touch()
-        (run.out / ".writable").unlink()
-    except OSError as error:
-        raise ValueError(
-            f"cannot write to {run.out}: {error.strerror}; give another --out"
-        ) from error
-    if not run.resume and {path.name for path in run.out.iterdir()} - {"config.json", "log.jsonl"}:
-        raise ValueError(
-            f"{run.out} is not empty: continue it with --resume, or give another --out"
-        )
-    return run.out
+    with new_folder(run.out) as out:
+        before = {path.name for path in out.iterdir()}
+        try:
+            (out / ".writable").touch()
+            (out / ".writable").unlink()
+        except OSError as error:
+            raise ValueError(
+                f"cannot write to {out}: {error.strerror}; give another --out"
+            ) from error
+        if not run.resume and before - {*BEGUN}:
+            raise ValueError(
+                f"{out} is not empty: continue it with --resume, or give another --out"
+            )
+        try:
+            yield out
+        except Exception:
+            if not before:
+                forget(out)
+            raise
+
+
+def forget(folder: Path) -> None:
+    """Delete what a run writes before its first record, if it has no record and nothing else is there."""
+    names = {path.name for path in folder.iterdir()}
+    log = folder / "log.jsonl"
+    if not names - {*BEGUN} and not (log.is_file() and log.stat().st_size):
+        for name in names:
+            (folder / name).unlink()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
 import shutil
@@ -18,10 +17,12 @@ import torch
 from inference import checkpoint
 from inference.adapt import Names, rename
 from inference.checkpoint import write_json
+from inference.command import command_line, new_folder, told
 from inference.images.dataset import Dataset
 from inference.images.source import images_of
 from inference.loading import ROOT, Function, Source, load
 from inference.settings import choose, override
+from programs.blocks.names import meant_file
 
 WEIGHTS = "weights.safetensors"
 CONFIG = {"program": str, "variant": str, "config": dict, "world": dict, "recipe": dict}
@@ -95,9 +96,12 @@ def find_run(run: str | Path) -> Path:
     shipped = ROOT / "programs" / "trained"
     folder = Path(run) if (Path(run) / "config.json").is_file() else shipped / str(run)
     if not (folder / "config.json").is_file():
-        names = ", ".join(sorted(p.parent.name for p in shipped.glob("*/config.json"))) or "none"
+        names = sorted(p.parent.name for p in shipped.glob("*/config.json"))
+        beside = (Path("runs"), Path(run).parent)
+        own = [p.parent for at in beside for p in at.glob("*/config.json")]
+        near = meant_file(run, [*names, *own], ":")
         raise ValueError(
-            f"{str(run)!r} is no run: give a folder with config.json, or one of {names}"
+            f"{str(run)!r} is no run{near} give a folder with config.json, or one of {', '.join(names)}"
         )
     return folder
 
@@ -249,19 +253,19 @@ def release(run: Path, target: Path, half: bool = False) -> int:
         raise ValueError(
             f"{run} lacks checkpoint.ckpt or config.json: give a folder that inference.svi wrote"
         )
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        write_weights(target, checkpoint.load(path)["modules"], half)
-        for name in KEPT:
-            if (run / name).is_file():
-                shutil.copyfile(run / name, target / name)
-        config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    modules, config = checkpoint.load(path)["modules"], read_config(run)
+    with new_folder(target):
+        write_weights(target, modules, half)
         write_json(
             target / "config.json",
             config | {"command": anywhere(config["command"], target.name)},
         )
-    except OSError as error:
-        raise checkpoint.unwritable(target, error) from error
+        try:
+            for name in KEPT:
+                if (run / name).is_file():
+                    shutil.copyfile(run / name, target / name)
+        except OSError as error:
+            raise checkpoint.unwritable(target, error) from error
     size = sum(p.stat().st_size for p in target.iterdir())
     if size > LIMIT:
         raise ValueError(f"{target} holds {size} bytes; a shipped run is at most {LIMIT}")
@@ -275,20 +279,16 @@ def anywhere(command: str, name: str) -> str:
     return shlex.join(words)
 
 
-def main(arguments: list[str] | None = None) -> int:
+@told
+def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
-    a = argparse.ArgumentParser(prog="python -m inference.runs")
+    a = command_line("inference.runs", __doc__)
     a.add_argument("run", type=Path, help="folder that inference.svi wrote")
     a.add_argument("target", type=Path, help="programs/trained/VARIANT-WORLD")
     a.add_argument("--half", action="store_true", help="weights in 16 bits: half the size")
     options = a.parse_args(arguments)
-    try:
-        size = release(options.run, options.target, options.half)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    size = release(options.run, options.target, options.half)
     print(f"{options.target}: {size / 2**20:.1f} MiB")
-    return 0
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pathlib import Path
 import pyro
 
 from inference import checkpoint, svi
+from inference.command import told, whole_numbers
 from inference.plan import Run, plan
 from inference.runs import read_json
 from inference.trainer import Training
@@ -68,22 +69,20 @@ def loss_of(run: Run) -> float:
     return svi.validation_loss(training, data)
 
 
-def main(arguments: list[str] | None = None) -> int:
+@told
+def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
     from analysis.evaluate import Judge
 
     a = svi.parser()
     a.prog, a.description = "python -m inference.search", __doc__.split("\n")[0]
-    a.add_argument("--seeds", default=",".join(map(str, SEEDS)), metavar="S,S,…")
+    a.add_argument(
+        "--seeds", default=",".join(map(str, SEEDS)), type=whole_numbers, metavar="S,S,…"
+    )
     a.add_argument("--trial", type=int, default=TRIAL, metavar="N", help="steps of every seed")
     options = vars(a.parse_args(arguments))
     seeds, trial = options.pop("seeds"), options.pop("trial")
-    try:
-        search(svi.run_of(options), tuple(map(int, seeds.split(","))), trial, Judge())
-    except (ValueError, FloatingPointError) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
-        return 2
-    return 0
+    search(svi.run_of(options), seeds, trial, Judge())
 
 
 if __name__ == "__main__":

@@ -5,16 +5,24 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
-from difflib import get_close_matches
 from typing import Any
 
+from programs.blocks.names import meant, unknown
 
-def choose(table: Mapping[str, Any], name: str, what: str) -> Any:
-    """The entry `name` of a table, or a ValueError that lists the known names."""
+PREFIXES = ("world", "train")
+"""Tables besides the program's that ``--set`` knows."""
+
+
+def choose(table: Mapping[str, Any], name: str, what: str, also: Iterable[str] = ()) -> Any:
+    """The entry `name` of a table.
+
+    Args:
+        also: names elsewhere that may be meant.
+    Raises:
+        ValueError: there is none; the message says which was meant, and lists the known names.
+    """
     if name not in table:
-        near = get_close_matches(str(name), table, 1)
-        meant = f", did you mean {near[0]}?" if near else ";"
-        raise ValueError(f"unknown {what} {name!r}{meant} known are {', '.join(sorted(table))}")
+        raise ValueError(unknown(what, name, sorted(table), also))
     return table[name]
 
 
@@ -29,9 +37,10 @@ def settings(pairs: Iterable[str]) -> dict[str, dict[str, Any]]:
     for pair in pairs:
         key, equals, text = pair.partition("=")
         prefix, dot, name = key.rpartition(".")
-        if not equals or not name.isidentifier() or (dot and prefix not in ("world", "train")):
+        if not equals or not name.isidentifier() or (dot and prefix not in PREFIXES):
             raise ValueError(
-                f"--set {pair!r}: write FIELD=VALUE, world.FIELD=VALUE or train.FIELD=VALUE"
+                f"--set {pair!r}{meant(prefix, PREFIXES, ':')} write FIELD=VALUE, world.FIELD=VALUE or "
+                "train.FIELD=VALUE"
             )
         try:
             value = ast.literal_eval(text)
@@ -41,20 +50,25 @@ def settings(pairs: Iterable[str]) -> dict[str, dict[str, Any]]:
     return tables
 
 
-def override(config: Any, changes: Mapping[str, Any], what: str) -> Any:
+def override(config: Any, changes: Mapping[str, Any], what: str, also: Iterable[str] = ()) -> Any:
     """A frozen dataclass with some fields replaced; checks names and types.
 
+    Args:
+        also: names of settings elsewhere, one of which may be meant by an unknown field.
     Raises:
         ValueError: an unknown field, or a value of another type than the field's present one.
     """
     if not changes:
         return config
     if not is_dataclass(config) or isinstance(config, type):
-        raise ValueError(f"{what} has no Config, so nothing can be set: {', '.join(changes)}")
+        first = meant(next(iter(changes)), also, "")
+        raise ValueError(
+            f"{what} has no Config, so nothing can be set: {', '.join(changes)}{first}"
+        )
     known = {f.name: getattr(config, f.name) for f in fields(config)}
     checked = {}
     for name, value in changes.items():
-        old = choose(known, name, f"field of {what}")
+        old = choose(known, name, f"field of {what}", also)
         try:
             checked[name] = _like(value, old)
         except TypeError as error:

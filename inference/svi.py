@@ -19,7 +19,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,10 +27,11 @@ import pyro
 import torch
 
 from inference import checkpoint
+from inference.command import Parser, command_line, one_of, print_anything
 from inference.estimators import ESTIMATORS, table
 from inference.images.dataset import Dataset
 from inference.loading import located, own_stem
-from inference.log import SINKS, Log, print_anything
+from inference.log import SINKS, Log
 from inference.machine import distributed
 from inference.machine.capture import Step
 from inference.machine.choice import settled
@@ -69,12 +70,12 @@ def train(run: Run, judge: Judge | None = None) -> Path:
     distributed.start(p.device)
     check_split(p)
     first = distributed.rank() == 0
-    out = open_folder(run) if first else run.out
-    training = Training(settled(p, out, run.resume))
-    begin(training, run, out)
-    wanted = judge is not None or p.recipe.plateau is not None
-    validation = p.validation_images() if first and wanted else None
-    stopped = loop(training, run, out, judge, validation)
+    with open_folder(run) if first else nullcontext(run.out) as out:
+        training = Training(settled(p, out, run.resume))
+        begin(training, run, out)
+        wanted = judge is not None or p.recipe.plateau is not None
+        validation = p.validation_images() if first and wanted else None
+        stopped = loop(training, run, out, judge, validation)
     if first:
         write_weights(out, {n: m.state_dict() for n, m in training.trainer.modules.items()})
     if first and stopped:
@@ -248,9 +249,9 @@ def interrupts() -> Iterator[Callable[[], int]]:
             signal.signal(number, previous)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
-    a = argparse.ArgumentParser(prog="python -m inference.svi", description=__doc__.split("\n")[0])
+    a = command_line("inference.svi", __doc__)
     a.add_argument(
         "program", metavar="PROGRAM.py", help="file with a Program, such as programs/gsgn.py"
     )
@@ -274,7 +275,7 @@ def parser() -> argparse.ArgumentParser:
     return a
 
 
-def _add_settings(a: argparse.ArgumentParser) -> None:
+def _add_settings(a: Parser) -> None:
     """Options for length, batch, device, output and start of a training."""
     a.add_argument("--steps", type=int, metavar="N", help="the step to reach")
     a.add_argument(
@@ -295,7 +296,8 @@ def _add_settings(a: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="start from the weights of a run, shipped or your own",
     )
-    a.add_argument("--log", choices=SINKS, help="second log, beside log.jsonl")
+    a.add_argument("--log", type=one_of(SINKS, "log"), metavar="L",
+                   help=f"second log, beside log.jsonl: {' or '.join(SINKS)}")  # fmt: skip
     a.add_argument("--resume", action="store_true", help="continue the run in --out")
     a.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of the "
                    "program's Config; world.FIELD of the world's, train.FIELD of the recipe")  # fmt: skip

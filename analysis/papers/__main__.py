@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pyro
 
-from analysis.command import command_line, positive, told
+from analysis.command import positive
 from analysis.papers import item as it
+from inference.command import command_line, told
 from inference.settings import choose
 
 MODULE = "analysis.papers"

@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from analysis import plots
 from analysis.command import write_csv, write_json
 from analysis.evaluate import Judge
+from inference.command import new_folder
 from inference.images.worlds import load_world
 from inference.loading import ROOT
 from inference.plan import Run, command
@@ -174,14 +175,14 @@ def make(item: Item, request: Request) -> tuple[Made, dict[str, Trained]]:
 
 def write(made: Made, folder: Path) -> list[Path]:
     """Write the rows as rows.csv, and the pictures; returns the files."""
-    folder.mkdir(parents=True, exist_ok=True)
     files = []
-    if made.rows:
-        files.append(folder / "rows.csv")
-        write_csv(files[0], [row._asdict() for row in made.rows])
-    for name, figure in made.figures.items():
-        files.append(folder / f"{name}.png")
-        plots.save(figure, files[-1])
+    with new_folder(folder):
+        if made.rows:
+            files.append(folder / "rows.csv")
+            write_csv(files[0], [row._asdict() for row in made.rows])
+        for name, figure in made.figures.items():
+            files.append(folder / f"{name}.png")
+            plots.save(figure, files[-1])
     return files
 
 
@@ -195,13 +196,15 @@ def record(
 ) -> None:
     """Write the result, with the command `words` and the runs, to the paper's folder."""
     folder = measured(paper)
-    folder.mkdir(parents=True, exist_ok=True)
-    for title, figure in made.figures.items():
-        plots.save(figure, folder / f"{name}-{title}.png")
     about = {label: _about(run) for label, run in runs.items()}
     content = {"command": words, "runs": about, "seed": request.seed, "text": made.text}
     content["pictures"] = [f"{name}-{title}.png" for title in made.figures]
-    write_json(folder / f"{name}.json", content | {"rows": [row._asdict() for row in made.rows]})
+    with new_folder(folder):
+        for title, figure in made.figures.items():
+            plots.save(figure, folder / f"{name}-{title}.png")
+        write_json(
+            folder / f"{name}.json", content | {"rows": [row._asdict() for row in made.rows]}
+        )
 
 
 def _about(run: Trained) -> dict[str, Any]:

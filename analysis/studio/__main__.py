@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from analysis.command import command_line, told
 from analysis.studio.server import address, serve
+from inference.command import command_line, told
 from inference.runs import find_run
 
 FIRST = "gsgn-shapes2d"

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from inference.images.dataset import Dataset
 from inference.images.folders import SUFFIXES, FolderConfig, read_picture, square
+from programs.blocks.names import unknown
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 ANIMATIONS = (".gif",)
@@ -73,7 +74,7 @@ def clips(path: str | Path, split: str = "train", config: FolderConfig | None = 
     """
     path, config = Path(path), config or FolderConfig()
     if split not in SHARES:
-        raise ValueError(f"unknown split {split!r}; known are {', '.join(SHARES)}")
+        raise ValueError(unknown("split", split, SHARES))
     if not path.exists():
         raise ValueError(f"no file or folder {str(path)!r}")
     if path.is_dir():

@@ -16,6 +16,7 @@ from inference.images.folders import Folder
 from inference.images.hugging_face import PREFIX
 from inference.images.published import Published
 from inference.images.worlds import load_world
+from programs.blocks.names import meant_file
 
 
 class Images(Protocol):
@@ -71,8 +72,9 @@ def images_of(world: str, path: Any = None) -> Images:
         )
     path = Path(path) if isinstance(path, str) else path
     if isinstance(path, Path) and not path.exists():
+        near = meant_file(path, path.parent.glob("*"))
         raise ValueError(
-            f"no file or folder {str(path)!r}; --images takes a folder of pictures or of clips, a video, or a "
-            "published data set"
+            f"no file or folder {str(path)!r}{near} --images takes a folder of pictures or of clips, a video, "
+            "or a published data set"
         )
     return next(kind(path) for kind in KINDS if kind.takes(path))

@@ -34,6 +34,7 @@ from inference.images.dataset import SPLITS, Dataset, generator_of
 from inference.images.stored import damaged, digest, read_set, write_set
 from inference.loading import ROOT, import_file
 from inference.settings import choose, override
+from programs.blocks.names import meant_file, unknown
 from programs.scene import Scene
 from programs.worlds import cache, with_visible_masks
 
@@ -158,7 +159,8 @@ def load_world(name: str) -> World:
 
 def _own_world(path: Path) -> World:
     if not path.is_file():
-        raise ValueError(f"no world file {str(path)!r}; the project has {', '.join(worlds())}")
+        near = meant_file(path, path.parent.glob("*.py"))
+        raise ValueError(f"no world file {str(path)!r}{near} the project has {', '.join(worlds())}")
     if path.parent == Path(programs.worlds.__file__).parent:
         return load_world(path.stem)
     module = import_file(path)
@@ -216,7 +218,7 @@ def world_dataset(
     world = load_world(name)
     config = world.config() if config is None else config
     if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}; known are {', '.join(SPLITS)}")
+        raise ValueError(unknown("split", split, SPLITS))
     if number < 1:
         raise ValueError(f"number={number} scenes of {name}: expected at least 1")
     if not 0 <= seed < 2**32:  # a longer one would run into the split's place in the batches' seeds

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from programs.blocks.names import unknown
+
 PRECISIONS = ("float32", "bf16")
 LAYOUTS = ("contiguous", "channels_last")
 AUTO = "auto"
@@ -31,9 +33,7 @@ def check(precision: str, layout: str) -> None:
     """
     for name, value, known in (("precision", precision, PRECISIONS), ("layout", layout, LAYOUTS)):
         if value not in (*known, AUTO):
-            raise ValueError(
-                f"unknown train.{name}={value!r}; known are {', '.join(known)}, {AUTO}"
-            )
+            raise ValueError(unknown(f"train.{name}", value, (*known, AUTO)))
 
 
 def find(module: nn.Module) -> Iterator[nn.Module]:

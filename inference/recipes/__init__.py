@@ -24,6 +24,7 @@ from typing import Any
 
 from inference.objectives import Penalty, Prior
 from inference.schedules import Constant, Exponential, Linear, Plateau, Schedule
+from programs.blocks.names import unknown
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,5 @@ def recipe(
     if name is None:
         return DEFAULT
     if preset not in table[name]:
-        known = ", ".join(sorted(table[name]))
-        raise ValueError(f"unknown preset {preset!r} of {name}; known are {known}")
+        raise ValueError(unknown(f"preset of {name}", preset, sorted(table[name])))
     return table[name][preset]

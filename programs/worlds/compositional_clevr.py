@@ -42,6 +42,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from programs.blocks.names import unknown
 from programs.scene import Nodes, Scene
 from programs.worlds import numbers
 from programs.worlds import with_visible_masks as with_masks
@@ -157,7 +158,7 @@ class Config:
     def __post_init__(self) -> None:
         studio.check_picture(self.size, self.samples)
         if self.layout not in LAYOUTS:
-            raise ValueError(f"unknown layout {self.layout!r}; known are {', '.join(LAYOUTS)}")
+            raise ValueError(unknown("layout", self.layout, LAYOUTS))
         numbers(self, OBJECTS)
         if self.parts not in TYPES:
             raise ValueError(f"parts={self.parts}: expected 3 or 7 kinds of parts")

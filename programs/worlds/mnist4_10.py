@@ -38,6 +38,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from programs.blocks import render
+from programs.blocks.names import unknown
 from programs.scene import Nodes, Scene
 from programs.worlds import with_visible_masks as with_masks
 from programs.worlds.made_of.digits import SIDE, SPLITS, Digits, announce, digits, resizing, resolve
@@ -86,7 +87,7 @@ class Config:
         if not self.layouts or {*self.layouts} - {*LAYOUTS}:
             raise ValueError(f"layouts={self.layouts}: expected some of {LAYOUTS}")
         if self.split not in SPLITS:
-            raise ValueError(f"unknown split {self.split!r}; known are {', '.join(SPLITS)}")
+            raise ValueError(unknown("split", self.split, SPLITS))
         object.__setattr__(self, "digits", resolve(self.digits))
 
 

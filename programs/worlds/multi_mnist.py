@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from programs.blocks import render
+from programs.blocks.names import unknown
 from programs.scene import Nodes, Scene
 from programs.worlds import pack, unpack
 from programs.worlds.made_of.digits import SIDE, SPLITS, announce, digits, resizing, resolve
@@ -66,7 +67,7 @@ class Config:
                 f"expected 0 <= min_objects <= max_objects, which is 1 to {MOST}"
             )
         if self.split not in SPLITS:
-            raise ValueError(f"unknown split {self.split!r}; known are {', '.join(SPLITS)}")
+            raise ValueError(unknown("split", self.split, SPLITS))
         object.__setattr__(self, "digits", resolve(self.digits))
 
 

@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from programs.blocks import render
+from programs.blocks.names import unknown
 from programs.scene import Nodes, Scene
 from programs.worlds import numbers
 
@@ -91,7 +92,7 @@ class Config:
         if self.size < 32:
             raise ValueError(f"size={self.size}: expected at least 32 pixels per side")
         if self.layout not in LAYOUTS:
-            raise ValueError(f"unknown layout {self.layout!r}; known are {', '.join(LAYOUTS)}")
+            raise ValueError(unknown("layout", self.layout, LAYOUTS))
         numbers(self, OBJECTS)
 
 

@@ -18,12 +18,13 @@ from typing import Any
 
 import pyro
 
-from analysis.command import of_run, told, write_json
+from analysis.command import of_run, write_json
 from analysis.papers.gnm import structure as measures
 from analysis.papers.gnm.discriminator import LIMIT
 from analysis.papers.gnm.trainings import MODELS, WORLDS, on_worlds, training
 from analysis.papers.item import Item, Made, Request, Row, show
 from analysis.papers.published import PUBLISHED
+from inference.command import one_of, told
 from inference.loading import ROOT
 from inference.plan import Run, plan
 from inference.runs import Trained, open_run
@@ -141,7 +142,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
     a = of_run("analysis.papers.gnm.tables", __doc__, scenes=500)
     a.add_argument("--boxes", action="store_true", help="digits are the program's own objects")
-    a.add_argument("--symbols", choices=("mode", "draw"), default="mode", help="given z_global")
+    a.add_argument("--symbols", type=one_of(("mode", "draw"), "kind of symbols"), default="mode", metavar="K",
+                   help="mode or draw, given z_global")  # fmt: skip
     a.add_argument("--limit", type=int, default=LIMIT, metavar="N", help="of D-Steps")
     a.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     o = a.parse_args(arguments)

@@ -19,7 +19,8 @@ import sys
 import torch
 from torch import Tensor
 
-from analysis.command import command_line, positive, told
+from analysis.command import positive
+from inference.command import command_line, told
 from inference.images.worlds import world_dataset
 from programs.blocks import render
 from programs.scene import Scene

@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.command import command_line, positive, told
+from analysis.command import positive
+from inference.command import command_line, told
 from inference.images.worlds import load_world
 from programs.worlds.made_of import tracer
 from programs.worlds.made_of.tracer import BALL, BOX, CONE, CYLINDER, Camera, Lamps, Solids

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from programs.blocks.names import unknown
 from programs.worlds import cache
 
 SIDE = 28
@@ -70,7 +71,7 @@ def resolve(source: str) -> str:
     if source == "auto":
         return "mnist" if os.environ.get(FOLDER) else "embedded"
     if source not in SOURCES:
-        raise ValueError(f"unknown digits {source!r}; known are auto, {', '.join(SOURCES)}")
+        raise ValueError(unknown("digits", source, ("auto", *SOURCES)))
     return source
 
 

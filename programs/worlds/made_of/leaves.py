@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from programs.blocks.names import meant
+
 Shape = Callable[[Tensor, Tensor], Tensor]
 HEIGHT = math.sqrt(3) / 2
 """Half a triangle's height, in half-sides of its base."""
@@ -57,8 +59,8 @@ def shape_of(name: str) -> Shape:
     where, colon, attribute = name.rpartition(":")
     if not colon:
         raise ValueError(
-            f"classes={name!r} is unknown; known are {', '.join(SHAPES)}, and functions of your own as "
-            "MODULE:FUNCTION or FILE.py:FUNCTION"
+            f"classes={name!r} is unknown{meant(name, SHAPES)} known are {', '.join(SHAPES)}, and functions of "
+            "your own as MODULE:FUNCTION or FILE.py:FUNCTION"
         )
     try:
         return getattr(_module(where), attribute)

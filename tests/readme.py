@@ -15,7 +15,7 @@ def code(name, language="python"):
 
 
 USING, OWN = code("README.md")
-(READING,) = code("inference/README.md")
+CLASSIC, READING = code("inference/README.md")
 (TRUSTING,) = code("analysis/README.md")
 (FLOW,) = code("analysis/papers/denf/README.md")
 (SNOW,) = code("programs/worlds/README.md")

@@ -11,12 +11,26 @@ from pathlib import Path
 import pyro
 import pytest
 import torch
-from readme import FILES, FLOW, OWN, READING, SNOW, TEXTS, TRUSTING, USING, commands, modules
+from classic import make_pictures
+from readme import (
+    CLASSIC,
+    FILES,
+    FLOW,
+    OWN,
+    READING,
+    SNOW,
+    TEXTS,
+    TRUSTING,
+    USING,
+    commands,
+    modules,
+)
 from training import train
 
-from analysis import command
+from analysis import command, report
 from analysis.papers.item import PAPERS, items
 from analysis.scores import scene_metrics
+from inference import command as shared
 from inference import svi
 from inference.images.worlds import world_dataset
 from inference.loading import ROOT
@@ -93,6 +107,19 @@ def test_the_example_of_an_own_program_learns(tmp_path, estimator):
     assert (out / "reconstructions.png").exists() and (out / "prior_scenes.png").exists()
 
 
+def test_the_example_of_a_classic_model_learns_and_is_reported(tmp_path, capsys):
+    pictures, out = tmp_path / "pictures", tmp_path / "run"
+    pictures.mkdir()
+    (tmp_path / "faces.py").write_text(CLASSIC)
+    run = [str(tmp_path / "faces.py"), "--images", str(make_pictures(pictures)), "--out", str(out)]
+    assert svi.main([*run, "--steps", "60", "--batch", "10", "--device", "cpu"]) == 0
+    losses = [r["loss"] for r in read_log(out / "log.jsonl") if "loss" in r]
+    assert losses[-1] < losses[0]
+    assert report.main([str(out), "--images", "2", "--draws", "25"]) == 0
+    page = (out / "report" / "index.html").read_text(encoding="utf-8")
+    assert "A face is decoded from twenty numbers." in page and "Posterior" in page
+
+
 def test_the_example_of_an_own_world_is_drawn_and_trained_on(tmp_path):
     snow, layers = tmp_path / "snow.py", tmp_path / "layers.py"
     snow.write_text(SNOW)
@@ -112,6 +139,7 @@ def test_the_example_of_an_own_world_is_drawn_and_trained_on(tmp_path):
 def test_commands_that_train_are_understood(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "layers.py").write_text(OWN)
+    (tmp_path / "faces.py").write_text(CLASSIC)
     (tmp_path / "snow.py").write_text(SNOW)
     (tmp_path / "my" / "pictures").mkdir(parents=True)
     plan(parse(shlex.split(words)))
@@ -134,7 +162,7 @@ def test_commands_are_of_modules_that_have_the_options(module):
         return
     package = importlib.util.find_spec(module).submodule_search_locations
     source = inspect.getsource(importlib.import_module(f"{module}.__main__" if package else module))
-    source += inspect.getsource(command)
+    source += inspect.getsource(command) + inspect.getsource(shared)
     if "svi.parser()" in source:
         source += inspect.getsource(svi)
     lines = [line for text in TEXTS.values() for line in text.splitlines()]

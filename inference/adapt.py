@@ -19,7 +19,7 @@ from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from inference.objectives import in_common, is_plate
+from inference.objectives import in_common, is_aside
 
 PLATE = "batch"
 SITE = "images"
@@ -92,7 +92,7 @@ def _observed(trace: Trace, x: Tensor) -> str:
     observed = [
         name
         for name, site in trace.nodes.items()
-        if site["type"] == "sample" and site["is_observed"] and not is_plate(site)
+        if site["type"] == "sample" and site["is_observed"] and not is_aside(site)
     ]
     if not observed:
         raise ValueError(
@@ -117,7 +117,7 @@ def check_automatic(guide: nn.Module, x: Tensor) -> None:
     if not isinstance(made, AutoGuide):
         return
     sites = poutine.trace(guide).get_trace(x).nodes.items()
-    latents = [(n, s) for n, s in sites if s["type"] == "sample" and not is_plate(s)]
+    latents = [(n, s) for n, s in sites if s["type"] == "sample" and not is_aside(s)]
     alone = [name for name, site in latents if not in_common(site["cond_indep_stack"])]
     if alone:
         raise ValueError(

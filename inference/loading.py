@@ -232,7 +232,7 @@ def import_file(path: Path) -> ModuleType:
     sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(
             f"{str(path)!r} does not import: {type(error).__name__}: {error}"
         ) from error

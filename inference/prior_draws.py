@@ -23,7 +23,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from inference.objectives import is_plate
+from inference.objectives import is_aside
 from programs.blocks.flows import Quantised
 from programs.blocks.priors import Learned
 
@@ -103,7 +103,7 @@ def sites_of(program: nn.Module, guide: Callable, images: Tensor) -> dict[Learne
         nodes = poutine.trace(poutine.replay(program, trace=drawn)).get_trace(images).nodes
         found: dict[Learned, list[str]] = {prior: [] for prior in priors(program)}
         for name, site in nodes.items():
-            if site["type"] != "sample" or is_plate(site) or not has_latents(site):
+            if site["type"] != "sample" or is_aside(site) or not has_latents(site):
                 continue
             density = site["fn"].log_prob(site["value"]).sum()
             for prior in found:

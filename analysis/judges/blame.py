@@ -15,7 +15,7 @@ from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor
 
-from inference.objectives import is_plate
+from inference.objectives import is_aside
 
 PASS = 100
 """Images per pass."""
@@ -38,7 +38,7 @@ def groups(program: Callable, guide: Callable, images: Tensor) -> dict[str, list
     """Latent sites by pattern: one per site, or one per symbol that a program draws step by step."""
     with torch.no_grad():
         nodes = poutine.trace(guide).get_trace(images[:2]).nodes
-    latent = [(n, s) for n, s in nodes.items() if s["type"] == "sample" and not is_plate(s)]
+    latent = [(n, s) for n, s in nodes.items() if s["type"] == "sample" and not is_aside(s)]
     found: dict[str, list[str]] = {}
     for name, site in latent:
         levels = any(frame.name.startswith("nodes_") for frame in site["cond_indep_stack"])

@@ -21,7 +21,7 @@ from torch.distributions import Bernoulli, constraints
 
 from analysis.posterior import quantities
 from inference.loading import takes_batch
-from inference.objectives import in_common, is_auxiliary, is_plate, log_prob_per_image
+from inference.objectives import in_common, is_aside, is_auxiliary, log_prob_per_image
 from programs.scene import Scene, concatenate
 
 Quantities = Mapping[str, Callable[..., Tensor]]
@@ -49,7 +49,7 @@ class Mode(Messenger):
         self.soft, self.sites = soft, sites
 
     def _pyro_sample(self, msg: dict) -> None:
-        if msg["is_observed"] or is_plate(msg):
+        if msg["is_observed"] or is_aside(msg):
             return
         if fnmatchcase(msg["name"], self.sites):
             if isinstance(msg["fn"], Bernoulli):
@@ -65,7 +65,8 @@ def most_likely(fn: TorchDistribution) -> Tensor:
     """The mode of a distribution, or, if torch has none, another point in its place.
 
     For a transformed distribution it is the base's mode, transformed; for a mixture the mode of the most
-    probable component; for a Delta its value; else the mean, or a draw if the mean is not finite either.
+    probable component; for a Delta its value; else the mean, or a draw if the mean is no possible value either
+    (of counts it is a fraction).
     """
     if isinstance(fn, Delta):
         return fn.v
@@ -87,9 +88,16 @@ def most_likely(fn: TorchDistribution) -> Tensor:
     for point in ("mode", "mean"):
         with suppress(NotImplementedError):
             value = getattr(fn, point)
-            if value.isfinite().all():
+            if _possible(fn, value):
                 return value
     return fn.sample()
+
+
+def _possible(fn: TorchDistribution, value: Tensor) -> bool:
+    """Whether a value is finite, in the distribution's support, and of finite density."""
+    if not value.isfinite().all() or not fn.support.check(value).all():
+        return False
+    return bool(fn.log_prob(value).isfinite().all())
 
 
 @torch.no_grad()
@@ -427,7 +435,7 @@ def observed_sites(trace: Trace) -> dict[str, dict]:
 
 def _sites(trace: Trace) -> dict[str, dict]:
     samples = ((n, s) for n, s in trace.nodes.items() if s["type"] == "sample")
-    return {name: site for name, site in samples if not is_plate(site)}
+    return {name: site for name, site in samples if not is_aside(site)}
 
 
 def plate_names(site: dict) -> tuple[str, ...]:

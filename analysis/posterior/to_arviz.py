@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import version
@@ -163,10 +163,12 @@ def dataset(
     """
     arrays: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
     sizes: dict[str, int] = {}
+    taken = {*SAMPLE, *PIXELS, *(dim for lead, _ in variables.values() for dim in lead)}
     for name, (lead, value) in variables.items():
         value = value.detach().cpu().numpy()
         rest = value.ndim - len(lead)
-        unnamed = [f"{written(name)}_dim_{i}" for i in range(rest)]
+        free = written(name, {*taken, *arrays})
+        unnamed = [f"{free}_dim_{i}" for i in range(rest)]
         last = dims.get(name, EVENTS.get(name, unnamed))
         if len(last) != rest:
             raise ValueError(
@@ -174,16 +176,23 @@ def dataset(
                 f"{name} {value.shape} has {rest} after {list(lead)}"
             )
         named = (*lead, *last)
-        arrays[written(name)] = named, value
+        arrays[free] = named, value
         sizes |= dict(zip(named, value.shape, strict=True))
     labels = {**COORDINATES, **coords}
     coordinates = {dim: labels.get(dim, np.arange(size))[:size] for dim, size in sizes.items()}
     return xarray.Dataset(arrays, coordinates)
 
 
-def written(name: str) -> str:
-    """A variable's name for netCDF, with dots instead of the slashes of Pyro's scopes."""
-    return name.replace("/", ".")
+def written(name: str, taken: Collection[str] = ()) -> str:
+    """A variable's name for netCDF, with dots instead of the slashes of Pyro's scopes.
+
+    Args:
+        taken: names of dimensions and of other variables; one of these is called NAME_.
+    """
+    free = name.replace("/", ".")
+    while free in taken:
+        free += "_"
+    return free
 
 
 def stack_steps(drawn: Draws) -> dict[str, tuple[tuple[str, ...], Tensor]]:
@@ -222,7 +231,7 @@ def _level(plate: str) -> int:
 def _slot(plate: str, deepest: int) -> str:
     level = _level(plate)
     if level == 0:
-        return plate
+        return written(plate, SAMPLE)
     if level == 1:
         return "object"
     return "part" if level == deepest else f"level_{level}"

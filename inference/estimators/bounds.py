@@ -23,7 +23,7 @@ from inference.objectives import (
     Objective,
     Term,
     cost_terms,
-    is_plate,
+    is_aside,
     log_prob_per_image,
     per_image,
 )
@@ -119,10 +119,10 @@ class Bound(Whole):
         sites = [
             per_image(Term(n, s["cond_indep_stack"], _log_prob(s) * reachable(s)))
             for n, s in drawn.items()
-            if not is_plate(s) and (is_discrete(s) or not discrete)
+            if not is_aside(s) and (is_discrete(s) or not discrete)
         ]
         if not sites:
-            latent = next(s for s in drawn.values() if not is_plate(s))
+            latent = next(s for s in drawn.values() if not is_aside(s))
             return latent["value"].new_zeros(())
         return sum(sites).view(copies or self.copies, -1)
 

@@ -21,7 +21,7 @@ from inference.objectives import (
     check_match,
     cost_terms,
     in_common,
-    is_plate,
+    is_aside,
 )
 
 Terms = Mapping[str, Term]
@@ -58,10 +58,10 @@ def check(program: Callable, guide: Callable, images: Tensor) -> Seen:
         check_match(*traces)
         for trace in traces:
             for name, site in trace.nodes.items():
-                if site["type"] == "sample" and not is_plate(site):
+                if site["type"] == "sample" and not is_aside(site):
                     _check_place(name, site)
         latents = [(n, s) for n, s in traces[1].nodes.items() if s["type"] == "sample"]
-        latents = [(name, site) for name, site in latents if not is_plate(site)]
+        latents = [(name, site) for name, site in latents if not is_aside(site)]
         discrete.extend(name for name, site in latents if is_discrete(site))
         shared.extend(name for name, site in latents if in_common(site["cond_indep_stack"]))
         return cost_terms(*traces)

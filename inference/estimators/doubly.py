@@ -30,7 +30,7 @@ from inference.estimators.origins import apart, buffers_kept
 from inference.estimators.passes import Runs, latents_of, plates, where
 from inference.estimators.pathwise import Pathwise
 from inference.estimators.sites import is_discrete, unmasked
-from inference.objectives import Objective, is_plate, log_prob_per_image
+from inference.objectives import Objective, is_aside, log_prob_per_image
 
 
 class DReG(Listed):
@@ -93,7 +93,7 @@ class DoublyVIMCO(Doubly):
         """As `Estimator`."""
         twice = twice_plainly(self, program, guide, images, objective)
         signal = vimco_signal(twice.log_w[0])
-        twice.drawn.compute_log_prob(lambda _, site: not is_plate(site))
+        twice.drawn.compute_log_prob(lambda _, site: not is_aside(site))
         score = self.log_q(twice.drawn, discrete=True)
         loss, path = twice.of_bound()
         return loss + path - (signal * score).sum(), self.terms(twice.traces)

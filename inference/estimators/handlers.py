@@ -12,7 +12,7 @@ from torch import Tensor
 from inference.estimators.pathwise import Competition, Pathwise
 from inference.estimators.relaxations import exact, noise
 from inference.estimators.sites import Method, batch_dim, is_discrete
-from inference.objectives import in_common, is_plate, lookup
+from inference.objectives import in_common, is_aside, lookup
 
 COPIES = 4
 """K where it is not given."""
@@ -66,7 +66,7 @@ class Share(Messenger):
         self.copies = copies
 
     def _pyro_sample(self, msg: dict) -> None:
-        latent = msg["type"] == "sample" and not msg["is_observed"] and not is_plate(msg)
+        latent = msg["type"] == "sample" and not msg["is_observed"] and not is_aside(msg)
         if not latent or msg["done"] or in_common(msg["cond_indep_stack"]):
             return  # what is of all images is drawn once
         fn = msg["fn"]
@@ -115,7 +115,7 @@ class Detach(Messenger):
     """Samples are data: no gradient passes them."""
 
     def _pyro_post_sample(self, msg: dict) -> None:
-        if not msg["is_observed"] and not is_plate(msg):
+        if not msg["is_observed"] and not is_aside(msg):
             msg["value"] = msg["value"].detach()
 
 

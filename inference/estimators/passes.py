@@ -24,7 +24,15 @@ from inference.estimators.sites import (
     reachable,
     unmasked,
 )
-from inference.objectives import Objective, Term, cost_terms, in_common, is_plate, per_image
+from inference.objectives import (
+    Objective,
+    Term,
+    cost_terms,
+    in_common,
+    is_aside,
+    is_plate,
+    per_image,
+)
 
 Methods = Mapping[str, Method]
 
@@ -183,7 +191,7 @@ def latents_before(name: str, trace: Trace) -> list[str]:
 def latents_of(trace: Trace) -> list[str]:
     """Names of the latents of a guide's trace, as they are drawn."""
     samples = [n for n, node in trace.nodes.items() if node["type"] == "sample"]
-    return [n for n in samples if not is_plate(trace.nodes[n])]
+    return [n for n in samples if not is_aside(trace.nodes[n])]
 
 
 def plates(trace: Trace) -> dict[str, Tensor]:

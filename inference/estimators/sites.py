@@ -10,7 +10,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from inference.objectives import is_plate
+from inference.objectives import is_aside
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Method(nn.Module):
 def is_discrete(msg: dict) -> bool:
     """Whether a site is a latent that has no reparametrised sample."""
     latent = msg["type"] == "sample" and not msg["is_observed"]
-    return latent and not is_plate(msg) and not msg["fn"].has_rsample
+    return latent and not is_aside(msg) and not msg["fn"].has_rsample
 
 
 def batch_dim(name: str, site: dict) -> int:

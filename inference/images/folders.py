@@ -102,10 +102,16 @@ def pictures_in(folder: Path) -> Iterator[Path]:
         if path.name.startswith("."):
             continue
         if path.is_dir():
-            if not (path / "config.json").is_file():
+            if not _of_runs(path):
                 yield from pictures_in(path)
         elif path.suffix.lower() in SUFFIXES and path.is_file():
             yield path
+
+
+def _of_runs(folder: Path) -> bool:
+    """Whether a folder is that of a run, or is called ``runs`` and holds one, and what is made of it."""
+    runs = folder.glob("*/config.json") if folder.name == "runs" else ()
+    return (folder / "config.json").is_file() or any(runs)
 
 
 def read_picture(file: Path, config: FolderConfig) -> Tensor:

@@ -31,6 +31,11 @@ def is_plate(site: Mapping[str, Any]) -> bool:
     return isinstance(site["fn"], _Subsample)
 
 
+def is_aside(site: Mapping[str, Any]) -> bool:
+    """Whether a sample is no part of the density: a plate's indices, or what `pyro.deterministic` records."""
+    return is_plate(site) or bool(site["infer"].get("_deterministic"))
+
+
 def lookup(table: Mapping[str, Any], name: str) -> Any:
     """The entry of the first pattern that matches a site's name, or None."""
     return next((value for pattern, value in table.items() if fnmatchcase(name, pattern)), None)
@@ -161,7 +166,7 @@ def cost_terms(program_trace: Trace, guide_trace: Trace) -> dict[str, Term]:
     """
     terms = {}
     for name, site in program_trace.nodes.items():
-        if site["type"] != "sample" or is_plate(site):
+        if site["type"] != "sample" or is_aside(site):
             continue
         if site["is_observed"]:
             cost = -site["fn"].log_prob(site["value"])
@@ -224,7 +229,7 @@ def check_match(program_trace: Trace, guide_trace: Trace) -> None:
         [
             (n, tuple(t.nodes[n]["value"].shape))
             for n in t.stochastic_nodes
-            if not is_plate(t.nodes[n]) and not is_auxiliary(t.nodes[n])
+            if not is_aside(t.nodes[n]) and not is_auxiliary(t.nodes[n])
         ]
         for t in (program_trace, guide_trace)
     )
@@ -254,9 +259,9 @@ def log_prob_per_image(
     Raises:
         ValueError: a site lies outside that plate.
     """
-    trace.compute_log_prob(lambda _, site: not is_plate(site))
+    trace.compute_log_prob(lambda _, site: not is_aside(site))
     sites = [(n, s) for n, s in trace.nodes.items() if s["type"] == "sample"]
-    sites = [(n, s) for n, s in sites if not is_plate(s)]
+    sites = [(n, s) for n, s in sites if not is_aside(s)]
     chosen = [(n, s) for n, s in sites if names is None or n in names]
     terms = (Term(n, s["cond_indep_stack"], s["log_prob"]) for n, s in chosen)
     return sum(per_image(term, images) for term in terms)

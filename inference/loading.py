@@ -64,8 +64,9 @@ class Source:
         """A program and its guide with fresh parameters."""
         if not hasattr(self.program, "Program"):
             return Function(self.program.model), Function(self.guide.guide)
-        program = self.program.Program() if config is None else self.program.Program(config)
-        return program, self.guide.Guide(program)
+        given = () if config is None else (config,)
+        program = _made(self.program.Program, self.path, *given)
+        return program, _made(self.guide.Guide, self.path, program)
 
     @contextmanager
     def blamed(self, doing: str) -> Iterator[None]:
@@ -82,6 +83,28 @@ class Source:
             line = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
             reason = str(error).partition("\n")[0]
             raise ValueError(f"{self.name} cannot {doing}: {reason}{line}") from error
+
+
+def _made(kind: Callable[..., nn.Module], path: Path, *given: Any) -> nn.Module:
+    """An instance of a class of a file; of a user's Guide also if it takes no program.
+
+    Raises:
+        ValueError: it cannot be made; the message says why, and names the line.
+    """
+    own = path.resolve().is_relative_to(ROOT)
+    with_none = not own and not inspect.signature(kind).parameters
+    try:
+        return kind() if with_none else kind(*given)
+    except ValueError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [f.lineno for f in frames if Path(f.filename) == path.resolve()]
+        at = f", line {lines[-1]}" if lines else ""
+        raise ValueError(
+            f"{kind.__name__} of {path}{at} cannot be made: {type(error).__name__}: {error}; a Program takes "
+            "nothing or its Config, a Guide its program"
+        ) from error
 
 
 def takes_batch(called: Callable) -> bool:
@@ -193,7 +216,8 @@ def load(path: str | Path) -> Source:
     if not classes and not functions:
         raise ValueError(
             f"{str(path)!r} holds no program: it needs a class Program with a class Guide (here, or in "
-            f"guides/{path.name}), or two functions model(images) and guide(images)"
+            f"guides/{path.name}), or two functions model(images) and guide(images); of an object that has "
+            "both, write model, guide = it.model, it.guide"
         )
     return Source(path.stem, path, program, guide)
 

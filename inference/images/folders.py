@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 from inference.images.dataset import Dataset
 from inference.machine import distributed
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -93,18 +93,37 @@ def image_folder(path: str | Path, config: FolderConfig = FolderConfig()) -> Dat
 def _sentence(path: Path, data: Dataset, config: FolderConfig) -> str:
     shape = "cut square" if config.cut else "made square"
     colour = "in colour" if config.colours == 3 else "in grey (the program has colours=1)"
-    return f"{len(data.images):,} pictures of {path}, {shape}, {config.size} by {config.size}, {colour}"
+    read = f"{len(data.images):,} pictures of {path}, {shape}, {config.size} by {config.size}, {colour}"
+    others = [file.suffix.lower() for file in _files(path, set()) if not _is_picture(file)]
+    kinds = ", ".join(sorted({*others} - {""})) or "without a suffix"
+    return f"{read}; not read: {len(others):,} other files ({kinds})" if others else read
 
 
 def pictures_in(folder: Path) -> Iterator[Path]:
     """The picture files in a folder and its sub-folders, without hidden ones and those of run folders."""
+    return (file for file in _files(folder, set()) if _is_picture(file))
+
+
+def _is_picture(file: Path) -> bool:
+    return file.suffix.lower() in SUFFIXES
+
+
+def _files(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """The files that `pictures_in` looks at; a folder to which several links lead is read once.
+
+    Args:
+        seen: folders that were read, to which this one is added.
+    """
+    if folder.resolve() in seen:
+        return
+    seen.add(folder.resolve())
     for path in folder.iterdir():
         if path.name.startswith("."):
             continue
         if path.is_dir():
             if not _of_runs(path):
-                yield from pictures_in(path)
-        elif path.suffix.lower() in SUFFIXES and path.is_file():
+                yield from _files(path, seen)
+        elif path.is_file():
             yield path
 
 

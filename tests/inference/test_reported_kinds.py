@@ -23,6 +23,7 @@ from analysis.posterior.to_arviz import to_inference_data
 from inference.images.clevr import clevr_with_masks
 from inference.images.clips import is_clips
 from inference.images.folders import FolderConfig, image_folder
+from inference.images.source import images_of
 from inference.loading import ROOT, load
 from inference.plan import Run, plan
 from inference.runs import open_run, read_weights, write_weights
@@ -388,3 +389,63 @@ def test_pictures_without_any_difference_are_trained_on(program, grey, tmp_path)
     assert main([*words, "--steps", "2", "--batch", "2", "--out", str(tmp_path / "run")]) == 0
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert np.isfinite(metrics["elbo"])
+
+
+def test_a_folder_that_leads_back_to_itself_is_read_once(tmp_path, capsys):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    for name in ("a/1.png", "a/b/2.TIF", "a/3.jfif"):
+        kind = "PNG" if name.endswith("png") else "TIFF" if name.endswith("TIF") else "JPEG"
+        Image.new("RGB", (4, 4)).save(tmp_path / name, kind)
+    for name in ("again", "once more"):
+        (tmp_path / "a" / "b" / name).symlink_to(tmp_path / "a")
+    for name in ("a/4.HEIC", "a/b/5.mov", "a/notes"):
+        (tmp_path / name).touch()
+    data = images_of("shapes2d", tmp_path / "a").split("train", FolderConfig(4))
+    assert len(data.images) == 3
+    assert "; not read: 3 other files (.heic, .mov)" in capsys.readouterr().out
+
+
+CLASSES = """
+class Program(nn.Module):
+    def __init__(self{of}):
+        super().__init__()
+        self.net = nn.Linear(4, {pixels})
+
+    def forward(self, x):
+        with pyro.plate("b", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 4), 1.0).to_event(1))
+            mean = self.net(z).view(-1, 3, 16, 16)
+            pyro.sample("x", dist.Laplace(mean, 0.1).to_event(3), obs=x)
+
+
+class Guide(nn.Module):
+    def __init__(self{takes}):
+        super().__init__()
+        self.net = nn.Linear(768, 8)
+
+    def forward(self, x):
+        loc, scale = self.net(x.flatten(1)).chunk(2, -1)
+        with pyro.plate("b", len(x)):
+            pyro.sample("z", dist.Normal(loc, scale.exp()).to_event(1))
+"""
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, None),
+        ({"takes": ", program"}, None),
+        ({"takes": ", program, width"}, "Guide of .*mine.py cannot be made: TypeError"),
+        ({"of": ", config"}, "Program of .*mine.py cannot be made: TypeError"),
+        ({"pixels": "'many'"}, "Program of .*mine.py, line 11 cannot be made: TypeError"),
+    ],
+)
+def test_classes_are_made_as_they_can_be_or_refused(changes, words, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(HEAD + CLASSES.format(**({"of": "", "takes": "", "pixels": 768} | changes)))
+    source = load(file)
+    if words is None:
+        assert len(source.build(None)) == 2
+        return
+    with pytest.raises(ValueError, match=words):
+        source.build(None)

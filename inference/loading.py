@@ -19,7 +19,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from programs.blocks.names import meant_file
 
+TABLES = "expected Config, a dataclass with a default for every field, and VARIANTS, a table of its instances by name"
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -43,11 +44,24 @@ class Source:
 
     @property
     def variants(self) -> Mapping[str, Any]:
-        """Configurations by name; a program without a table has one, named after the file."""
-        if hasattr(self.program, "VARIANTS"):
-            return self.program.VARIANTS
-        config = getattr(self.program, "Config", None)
-        return {self.name: config() if config else None}
+        """Configurations by name; a program without a table has one, named after the file.
+
+        Raises:
+            ValueError: the file's Config or VARIANTS is something else.
+        """
+        kind = getattr(self.program, "Config", None)
+        if not hasattr(self.program, "Program") and not is_dataclass(kind):
+            return {self.name: None}  # of functions, which take none
+        try:
+            found = getattr(self.program, "VARIANTS", None)
+            if found is None:
+                found = {self.name: kind() if kind else None}
+            good = bool(found) and all(is_dataclass(c) or c is None for c in found.values())
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"{self.path}: {error}; {TABLES}") from error
+        if not good:
+            raise ValueError(f"{self.path}: {TABLES}")
+        return found
 
     @property
     def named(self) -> Path:
@@ -63,25 +77,38 @@ class Source:
     def build(self, config: Any) -> tuple[nn.Module, nn.Module]:
         """A program and its guide with fresh parameters."""
         if not hasattr(self.program, "Program"):
+            for function in (self.program.model, self.guide.guide):
+                _check_call(function, self.path)
             return Function(self.program.model), Function(self.guide.guide)
         given = () if config is None else (config,)
         program = _made(self.program.Program, self.path, *given)
-        return program, _made(self.guide.Guide, self.path, program)
+        guide = _made(self.guide.Guide, self.path, program)
+        for module in (program, guide):
+            _check_call(module, self.path)
+        return program, guide
 
     @contextmanager
-    def blamed(self, doing: str) -> Iterator[None]:
-        """Inside, an error of torch becomes one sentence that names the line of the program or guide.
+    def blamed(self, doing: str, torchs: bool = True) -> Iterator[None]:
+        """Inside, an error of torch or of a user's file becomes one sentence that names the file's line.
 
+        Args:
+            torchs: whether a RuntimeError is that of the program or guide wherever it is raised.
         Raises:
-            ValueError: instead of a RuntimeError.
+            ValueError: instead of it.
         """
         try:
             yield
-        except RuntimeError as error:
+        except (ValueError, FloatingPointError):
+            raise
+        except Exception as error:
             files = {self.program.__file__, self.guide.__file__}
             frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in files]
+            runtime = isinstance(error, RuntimeError)
+            if not (runtime and torchs) and (self.stem or not frames):
+                raise
             line = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-            reason = str(error).partition("\n")[0]
+            kind = "" if runtime else f"{type(error).__name__}: "
+            reason = kind + str(error).partition("\n")[0]
             raise ValueError(f"{self.name} cannot {doing}: {reason}{line}") from error
 
 
@@ -104,6 +131,24 @@ def _made(kind: Callable[..., nn.Module], path: Path, *given: Any) -> nn.Module:
         raise ValueError(
             f"{kind.__name__} of {path}{at} cannot be made: {type(error).__name__}: {error}; a Program takes "
             "nothing or its Config, a Guide its program"
+        ) from error
+
+
+def _check_call(called: Any, path: Path) -> None:
+    """See that a program or guide is called with images alone.
+
+    Raises:
+        ValueError: it is no function or module, or has other arguments without a default.
+    """
+    name = getattr(called, "__name__", type(called).__name__)
+    try:
+        if isinstance(called, type):
+            raise TypeError("a class, of which no object is made")
+        inspect.signature(getattr(called, "forward", called)).bind(None)
+    except TypeError as error:
+        raise ValueError(
+            f"{name} of {path} cannot be called with images alone ({error}): write {name}(images), and give "
+            "what else it takes a default"
         ) from error
 
 

@@ -75,7 +75,8 @@ def train(run: Run, judge: Judge | None = None) -> Path:
         begin(training, run, out)
         wanted = judge is not None or p.recipe.plateau is not None
         validation = p.validation_images() if first and wanted else None
-        stopped = loop(training, run, out, judge, validation)
+        with p.source.blamed("be trained", torchs=False):
+            stopped = loop(training, run, out, judge, validation)
     if first:
         write_weights(out, {n: m.state_dict() for n, m in training.trainer.modules.items()})
     if first and stopped:

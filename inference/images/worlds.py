@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -167,6 +167,8 @@ def _own_world(path: Path) -> World:
     missing = [name for name in ("Config", "draw") if not hasattr(module, name)]
     if not missing and "size" not in getattr(module.Config, "__dataclass_fields__", {}):
         missing = ["a field size of Config"]
+    if not missing and any(f.default is f.default_factory for f in fields(module.Config)):
+        missing = ["a default for every field of Config"]
     if missing:
         raise ValueError(
             f"{str(path)!r} is no world, it lacks {' and '.join(missing)}: expected a frozen dataclass Config "

@@ -135,9 +135,17 @@ def recipe(
     Args:
         own: the table RECIPES of a program file outside the project; None for the table of `recipes_of`.
     Raises:
-        ValueError: the program has recipes, but none of that name.
+        ValueError: the program has recipes, but none of that name, or something else in their place.
     """
     table = recipes_of(program) if own is None else own
+    entries = [*table.values()] if isinstance(table, Mapping) else [table]
+    if not all(
+        isinstance(e, Mapping) and all(isinstance(r, Recipe) for r in e.values()) for e in entries
+    ):
+        raise ValueError(
+            "RECIPES of the program's file: expected a table of presets by variant, such as {'mine': {'quick': "
+            "Recipe(steps=500)}} with Recipe from inference.recipes"
+        )
     names = [f"{variant}/{world}", variant, f"{program}/{world}", program]
     name = next((name for name in names if name in table), None)
     if name is None:

@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -449,3 +450,59 @@ def test_classes_are_made_as_they_can_be_or_refused(changes, words, tmp_path):
         return
     with pytest.raises(ValueError, match=words):
         source.build(None)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "@dataclass(frozen=True)\nclass Config:\n    size: int",
+        "class Config:\n    size = 16",
+        "VARIANTS = {}",
+        "VARIANTS = ['wide']",
+        "VARIANTS = {'wide': {'width': 3}}",
+        "RECIPES = {'mine': {'quick': {'steps': 3}}}",
+        "RECIPES = {'mine': 3}",
+        "RECIPES = ['mine']",
+    ],
+)
+def test_tables_of_a_file_that_are_something_else_are_refused(table, pictures, tmp_path):
+    file = tmp_path / "mine.py"
+    takes = {"of": ", config=None", "takes": ", program", "pixels": 768}
+    source = f"from dataclasses import dataclass\n{HEAD}\n{table}\n{CLASSES.format(**takes)}"
+    file.write_text(source)
+    run = Run(str(file), tmp_path / "run", images=pictures, set=("world.size=16",))
+    with pytest.raises(
+        ValueError, match="expected Config, a dataclass|expected a table of presets"
+    ):
+        plan(run)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("model = 3\nguide = print\n", "int of .* cannot be called with images alone"),
+        ("class model: ...\nclass guide: ...\n", "model of .*no object is made"),
+        (
+            "def model(images, labels): ...\nguide = model\n",
+            "missing a required argument: 'labels'",
+        ),
+        ("def model(*, images): ...\nguide = model\n", "model of .* too many positional"),
+        ("def model(images): return {}['key']\nguide = model\n", "KeyError: 'key' .*line 1"),
+        ("def model(images): return images.pixels\nguide = model\n", "AttributeError: .*line 1"),
+    ],
+)
+def test_functions_that_do_not_run_are_refused_by_their_line(
+    source, words, pictures, tmp_path, capsys
+):
+    (tmp_path / "mine.py").write_text(source)
+    assert train(tmp_path / "mine.py", pictures, tmp_path / "run") == 2
+    said = capsys.readouterr().err
+    assert re.search(words, said) and said.count("\n") == 1
+
+
+def test_a_mistake_in_a_later_step_is_named_and_the_checkpoint_stays(pictures, tmp_path, capsys):
+    steps = "COUNT.append(0)\n    assert len(COUNT) < 12, 'enough'"
+    file = write(tmp_path / "mine.py", before=steps)
+    file.write_text("COUNT = []\n" + file.read_text())
+    assert train(file, pictures, tmp_path / "run", "--steps", "40") == 2
+    assert "cannot be trained: AssertionError: enough" in capsys.readouterr().err

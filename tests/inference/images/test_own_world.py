@@ -140,6 +140,7 @@ def test_a_file_of_the_project_is_its_world_by_name():
         ("def draw", "def paint", "is no world, it lacks draw"),
         ("class Config", "class Settings", "is no world, it lacks Config"),
         ("size: int = 16", "side: int = 16", "is no world, it lacks a field size of Config"),
+        ("size: int = 16", "size: int", "it lacks a default for every field of Config"),
         ("(nodes,)), labels", "(nodes,))", "draw returned Scene, expected"),
         ("(nodes,)), labels", "(nodes,)), labels[:, None]", "labels (64, 1, 32, 32) for 64 scenes"),
         (", category=zeros.long()", "", "level 0 lacks category"),

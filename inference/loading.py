@@ -29,7 +29,9 @@ from torch import Tensor, nn
 
 from programs.blocks.names import meant_file
 
-TABLES = "expected Config, a dataclass with a default for every field, and VARIANTS, a table of its instances by name"
+TABLES = (
+    "expected Config, a dataclass with a default for every field, and VARIANTS, a table of Configs"
+)
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -471,9 +471,7 @@ def test_tables_of_a_file_that_are_something_else_are_refused(table, pictures, t
     source = f"from dataclasses import dataclass\n{HEAD}\n{table}\n{CLASSES.format(**takes)}"
     file.write_text(source)
     run = Run(str(file), tmp_path / "run", images=pictures, set=("world.size=16",))
-    with pytest.raises(
-        ValueError, match="expected Config, a dataclass|expected a table of presets"
-    ):
+    with pytest.raises(ValueError, match=r"expected Config, a|a table of presets"):
         plan(run)
 
 
@@ -486,7 +484,7 @@ def test_tables_of_a_file_that_are_something_else_are_refused(table, pictures, t
             "def model(images, labels): ...\nguide = model\n",
             "missing a required argument: 'labels'",
         ),
-        ("def model(*, images): ...\nguide = model\n", "model of .* too many positional"),
+        ("def model(*, images): ...\nguide = model\n", "model of .*too many positional"),
         ("def model(images): return {}['key']\nguide = model\n", "KeyError: 'key' .*line 1"),
         ("def model(images): return images.pixels\nguide = model\n", "AttributeError: .*line 1"),
     ],
@@ -500,7 +498,7 @@ def test_functions_that_do_not_run_are_refused_by_their_line(
     assert re.search(words, said) and said.count("\n") == 1
 
 
-def test_a_mistake_in_a_later_step_is_named_and_the_checkpoint_stays(pictures, tmp_path, capsys):
+def test_a_mistake_in_a_later_step_is_named(pictures, tmp_path, capsys):
     steps = "COUNT.append(0)\n    assert len(COUNT) < 12, 'enough'"
     file = write(tmp_path / "mine.py", before=steps)
     file.write_text("COUNT = []\n" + file.read_text())

@@ -31,22 +31,24 @@ import pyro.distributions as dist
 import torch
 from torch import nn
 
+{table}
 torch.manual_seed({seed})
 encoder = nn.Sequential(nn.Flatten(), nn.Linear(768, {width}), nn.{activation}(), nn.Linear({width}, 8))
 decoder = nn.Linear(4, {pixels})
 """
 MODEL = """
-def model({images}):
+def model({images}{argument}):
     pyro.module("decoder", decoder)
+    {aside}
     n = {number}
     with pyro.plate("{plate}", n{dim}){more}:
         z = pyro.sample("{latent}", {prior})
-        mean = decoder(z.reshape(n, -1)).reshape({shape})
+        mean = {record}(decoder(z.reshape(n, -1)).reshape({shape}))
         pyro.sample("{site}", {likelihood}, obs={observed})
     return {returned}
 
 
-def guide({images}):
+def guide({images}{argument}):
     pyro.module("encoder", encoder)
     loc, spread = encoder({images}).chunk(2, -1)
     with pyro.plate("{guide_plate}", {number}{dim}):
@@ -54,6 +56,10 @@ def guide({images}):
 """
 OPTIONS = {
     "images": ["images", "x", "batch", "data"],
+    "table": ["", "VARIANTS = {}", "RECIPES = [3]", "Config = int", "import nothing", "1 / 0"],
+    "argument": ["", ", scale=1.0", ", labels", ", **more"],
+    "aside": ["", "pyro.deterministic('one', torch.ones(()))", "{}['k']"],
+    "record": ["", "(lambda m: pyro.deterministic('shown', m))", "nn.Linear(16, 16).double()"],
     "plate": ["batch", "images", "data", "n/1", "x"],
     "guide_plate": [None, "other"],
     "dim": ["", ", dim=-1", ", dim=-2"],

@@ -29,6 +29,8 @@ STAGES = (2000, 8000, 32000)
 """Images of the first look, of the second, and of the last."""
 SUSPICIOUS = (3.5, LIMIT, LIMIT)
 """Standard errors beyond which a check goes on; after the last stage it has failed."""
+FINER = 8
+"""What multiplies the points of the quadrature when a check that has failed is judged again."""
 HARD = ("gumbel_st", "gumbel_rao:2", "gapped_st", "reinmax", "nvil_published")
 """Of the pathwise methods and their like, these draw exact values: right for the program's parameters."""
 FITTED = ("nvil", "nvil_published", "relax", "double_cv", "muprop", "rebar")
@@ -124,9 +126,9 @@ def check(name, spec, exact, enumerated, part=slice(None)):
             return {"stages": stage + 1, "off": first}
     # fourteen points per Gaussian are few for a bound whose importance weights vary much
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(random_programs, "QUADRATURE", 2 * random_programs.QUADRATURE)
+        patch.setattr(random_programs, "QUADRATURE", FINER * random_programs.QUADRATURE)
         right = partial(Enumerated(spec), exact)
-        worst, _ = look(name, spec, STAGES[1], spec.seed + len(STAGES), right, part)
+        worst, _ = look(name, spec, STAGES[2], spec.seed + len(STAGES), right, part)
     if worst < limit:
         return {"stages": len(STAGES) + 1, "off": first}
     return {"stages": len(STAGES) + 1, "off": first, "failed": worst}

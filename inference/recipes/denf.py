@@ -95,10 +95,10 @@ DENF_LIKELIHOOD = replace(
 # not independent, the likelihood has its full weight and no cell is given up; p(z) is fitted again afterwards
 DENF_FINISH = replace(
     DENF_QUICK,
-    steps=1200,
+    steps=400,
     program={**DENF_QUICK.program, "learned": 8},
     schedules={
-        "learning_rate": WarmupDecay(3e-4, warmup=50, half_life=300, hold=600),
+        "learning_rate": WarmupDecay(3e-4, warmup=50, half_life=50, hold=250),
         "estimator.temperature": Constant(0.5),
         "weight.z_pres*": Constant(per_number(48)),
         "weight.images": Linear(0.1 * per_number(48), per_number(48), 300),

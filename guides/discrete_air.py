@@ -3,8 +3,9 @@
     h_t                                 = LSTM(what is salient in x - C_t-1, z_t-1)
     q(z_pres_t, z_where_t | h_t)
     q(z_cat_t | ST(x, T_st⁻¹))          by matching: softmax over k of β times the best log-likelihood, over
-                                        angles ω, of the window under template k turned by ω
-    q(z_theta_t, z_attr_t | ST(x, T⁻¹)) T at the best angle of z_cat_t, from which z_theta_t differs little
+                                        angles and shears, of the window under template k so transformed
+    q(z_theta_t, z_attr_t | ST(x, T⁻¹)) T at the best angle and shear of z_cat_t, from which z_theta_t
+                                        differs little
 
 # differs: in the paper an embedding of the whole difference goes into the LSTM, which gives place, angle
 and shears, and an encoder reads the category from ST(x, T⁻¹); it trains for 420,000 steps. Here the LSTM
@@ -12,24 +13,37 @@ reads the salient place (a spatial softmax, Finn et al., 2016) and starts from i
 angles: while templates are round, angles have no gradient, and without angles all templates stay round
 (`analysis/LOG.md`).
 
+# differs: `proposals`. What the canvas lacks is compared with the templates everywhere. How much a template
+would explain at a place, in nats, is added to the logits of the spatial softmax, and the LSTM reads how much
+it is where the guide looks.
+
+# differs: `aspects`. The window at the mean of z_where is matched under several aspects too, and the mean of
+q(z_where) has the best one. `blur`: windows and templates are blurred before they are matched.
+
+# differs: `balance`. A category's price, 0 at first, rises while it is taken by more than 1 / K of the
+objects, and falls while it is taken by fewer; it is subtracted from the category's logit.
+
 # differs: matching has no gradient: q(z_cat) learns through the templates alone, as in a step of EM, and no
 estimator, not even `enumerate`, is unbiased for the parameters that draw templates. The part left out, on
 Multi-Sprites, is .40 of the norm of `template.weight`'s gradient and .03 to .25 of the decoder layers' at
 the first step, and 1e-5 of the whole gradient with the weights of the shipped run.
 
-Shape legend as in `programs.discrete_air`; Ω angles to try.
+Shape legend as in `programs.discrete_air`; Ω angles and shears to try, E aspects to try.
 """
 
 from __future__ import annotations
+
+import math
 
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro.nn import PyroModule
+from pyro.ops.provenance import detach_provenance
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from programs.blocks import render
+from programs.blocks import matching, render
 from programs.blocks.config import given
 from programs.blocks.distributions import gate, normal, positive
 from programs.blocks.nets import RecurrentCell, groups, mlp, where_present
@@ -40,6 +54,14 @@ START = 3.0
 SHARPNESS = 0.3
 """β, the factor of log-likelihoods in q(z_cat). It is below 1 because the place is not exact; recipes raise
 it from almost 0, so that all templates learn before any is preferred (deterministic annealing)."""
+SOUGHT = 12
+"""Most transformations per category with which templates are sought everywhere."""
+STEP = 2.4
+"""Steps of the grid of what is tried, in standard deviations times their number, about its middle."""
+
+
+GAIN = 10.0
+"""Nats around which the LSTM reads the gain at a place linearly; it reads larger ones as logarithms."""
 
 
 class Guide(PyroModule):
@@ -53,41 +75,73 @@ class Guide(PyroModule):
         self.embed = nn.Sequential(nn.AvgPool2d(c.pool), strided(c.colours, c.embedding))
         self.salience = nn.Conv2d(c.embedding[-1] + 2, 1, 1, bias=False)
         self.inputs = 1 + 4 + c.theta + c.categories + c.attributes
-        self.cell = RecurrentCell(2 * c.embedding[-1] + 2, self.inputs, c.memory)
+        looked = 2 * c.embedding[-1] + 2 + (c.proposals > 0)
+        self.cell = RecurrentCell(looked, self.inputs, c.memory)
         self.where_head = mlp(c.memory, [c.hidden], 1 + 2 * 4)
-        shares = (torch.arange(c.angles) + 0.5) / c.angles
-        self.register_buffer("angles", dist.Normal(0, program.theta_sd[0]).icdf(shares))
+        self.register_buffer("angles", matching.tried(c.angles, c.theta_sd[0]))
         self.register_buffer("sharpness", torch.tensor(SHARPNESS))
+        self.register_tries()
         self.read = strided(c.colours, c.encoder)
         pixels = c.encoder[-1] * (c.window // 2 ** len(c.encoder)) ** 2
         self.fine_head = mlp(pixels, [c.hidden], 2 * (c.theta + c.attributes))
+
+    def register_tries(self) -> None:
+        """Buffers of the transformations to try, and of the prices."""
+        c = self.config
+        shears = matching.tried(c.shears, c.theta_sd[1]) if c.shear else torch.zeros(1)
+        tries = torch.cartesian_prod(self.angles, shears)
+        self.register_buffer("tries", F.pad(tries, (0, 1))[:, : c.theta], persistent=False)
+        aspects = matching.tried(c.aspects, c.where_sd[1])
+        self.register_buffer("aspects", aspects, persistent=False)
+        # z_theta's mean is at most about half a step of the grid away from what was tried
+        fineness = [min(1.0, STEP / number) for number in (c.angles, c.shears, 1)]
+        self.register_buffer("fineness", torch.tensor(fineness[: c.theta]), persistent=False)
+        self.register_buffer("price", torch.zeros(c.categories), persistent=c.balance > 0)
 
     def forward(self, images: Tensor, batch: int = 1) -> None:
         """Sample every latent of the program given `images` (B, C, H, W) in [0, 1]."""
         images = given(images)
         state, exists = self.cell.start(len(images)), images.new_ones(len(images))
         last, lacking = images.new_zeros(len(images), self.inputs), images
-        templates = self.turned_templates()
+        templates, taken = self.transformed_templates(), []
+        sought = self.sought()
         with pyro.plate("batch", len(images), dim=-1):
             for t in range(1, self.config.steps + 1):
-                seen, place = self.look(lacking)
+                seen, place = self.look(lacking, sought)
                 state = self.cell(self.cell.look(seen), last, state)
                 step = self.step(t, exists, images, state[0], place, templates)
                 exists = step.exists
                 if t < self.config.steps:
                     lacking = lacking - self.program.draw(step)[1]
                 last = torch.cat([exists.unsqueeze(-1), *step[1:]], -1)
+                taken.append(step.cat * exists.unsqueeze(-1))
+        if self.training and self.config.balance:
+            self.charge(detach_provenance(torch.stack(taken)))
 
-    def look(self, difference: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, 2 F + 2) of the salient place and of the whole, and the place (B, 2)."""
+    @torch.no_grad()
+    def charge(self, taken: Tensor) -> None:
+        """Update the prices by the categories (T, B, K) of all objects, 0 where there is none."""
+        number = taken.sum((0, 1))
+        share = number / number.sum().clamp(min=1)
+        present = (number.sum() > 0).float()
+        self.price += self.config.balance * present * (share - 1 / self.config.categories)
+
+    def look(self, difference: Tensor, sought: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Features (B, 2 F + 2 or 3) of the salient place and of the whole, and the place (B, 2)."""
         features = self.embed(difference)
-        side = features.shape[-1]
-        axis = (2 * torch.arange(side, device=features.device) + 1) / side - 1
-        grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"))
-        everywhere = torch.cat([features, grid.expand(len(features), -1, -1, -1)], 1)
-        share = self.salience(everywhere).flatten(1).softmax(-1)
-        salient = (everywhere.flatten(2) * share.unsqueeze(1)).sum(-1)
-        return torch.cat([salient, features.mean((-2, -1))], -1), salient[:, -2:]
+        everywhere = torch.cat([features, grid_of(features)], 1)
+        logits = self.salience(everywhere)
+        if sought is None:
+            salient = over(everywhere, logits.flatten(1).softmax(-1))
+            return torch.cat([salient, features.mean((-2, -1))], -1), salient[:, -2:]
+        gain = self.gain(difference, sought)
+        finely = F.interpolate(logits, gain.shape[-1], mode="bilinear")
+        share = (finely + self.config.proposals * gain).flatten(1).softmax(-1)
+        found = over(torch.cat([gain, grid_of(gain)], 1), share)
+        best, place = (found[:, :1] / GAIN).asinh(), found[:, 1:]
+        coarse = F.adaptive_avg_pool2d(share.view_as(gain), features.shape[-1]).flatten(1)
+        salient = over(features, coarse / coarse.sum(-1, keepdim=True))
+        return torch.cat([salient, place, features.mean((-2, -1)), best], -1), place
 
     def step(
         self,
@@ -105,56 +159,108 @@ class Guide(PyroModule):
         with gate(exists):
             pres = pyro.sample(f"z_pres_{t}", dist.Bernoulli(logits=go_on.squeeze(-1)))
         with gate(exists * pres):
+            if c.aspects > 1:
+                loc = loc + F.pad(self.best_aspect(images, loc, templates), (1, 2))
             q = normal(loc, self.program.where_sd * positive(raw - 2))
             where = pyro.sample(f"z_where_{t}", q)
-            fits = self.match(images, where, templates)
-            logits = self.sharpness * fits.amax(-1)
-            cat = pyro.sample(f"z_cat_{t}", dist.OneHotCategorical(logits=logits))
-            angle = (cat * self.angles[fits.argmax(-1)]).sum(-1, keepdim=True)
-            turn = F.pad(angle, (0, c.theta - 1))
+            fits = self.match(images, where, templates[c.aspects // 2])
+            cat = pyro.sample(f"z_cat_{t}", dist.OneHotCategorical(logits=self.says(fits)))
+            turn = (cat.unsqueeze(-1) * self.tries[fits.argmax(-1)]).sum(-2)
             windows = self.window(images, where, turn)
             fine = where_present(exists * pres, self.fine, windows)
             loc, raw, attr, attr_raw = fine.split([c.theta] * 2 + [c.attributes] * 2, -1)
             sd = self.program.theta_sd
-            theta = pyro.sample(
-                f"z_theta_{t}", normal(turn + 0.1 * sd * loc, sd * positive(raw - 3))
-            )
+            loc = turn + self.fineness * sd * loc
+            theta = pyro.sample(f"z_theta_{t}", normal(loc, sd * positive(raw - 3)))
             if c.attributes:
                 attr = pyro.sample(f"z_attr_{t}", normal(attr, positive(attr_raw)))
         return Object(exists * pres, where, theta, cat, attr)
 
     def fine(self, windows: Tensor) -> Tensor:
-        """Features of a window (..., C, h, w) for attributes and for the remainder of the angle."""
+        """Features of a window (..., C, h, w) for attributes and for the remainder of angle and shears."""
         return self.fine_head(self.read(windows).flatten(1))
 
+    def says(self, fits: Tensor) -> Tensor:
+        """(B, K) logits of categories by matches (B, K, Ω)."""
+        return self.sharpness * fits.amax(-1) - self.price
+
     @torch.no_grad()
-    def turned_templates(self) -> Tensor:
-        """(K, Ω, C, h, w) every category's mean object at every angle."""
-        c, number = self.config, self.config.categories
-        cat = torch.eye(number, device=self.angles.device)
-        patches = self.program.decode(cat, cat.new_zeros(number, c.attributes))
-        theta = F.pad(self.angles.unsqueeze(-1), (0, c.theta - 1))
-        turns = self.program.pose(cat.new_zeros(c.angles, 4), theta) / c.scale
-        pairs = patches.unsqueeze(1).expand(-1, c.angles, -1, -1, -1)
-        return render.place(pairs, turns.expand(number, -1, -1, -1), c.window)
+    def transformed_templates(self) -> Tensor:
+        """(E, K, Ω, C, h, w) every category's mean object under all that is tried, blurred."""
+        c, number, tries = self.config, len(self.aspects), len(self.tries)
+        patches = self.mean_objects().expand(number, -1, tries, -1, -1, -1)
+        where = F.pad(self.aspects[:, None], (1, 2))[:, None, None].expand(
+            -1, c.categories, tries, -1
+        )
+        theta = self.tries.expand(number, c.categories, -1, -1)
+        placed = render.place(patches, self.program.pose(where, theta) / c.scale, c.window)
+        return matching.blurred(placed, c.blur)
+
+    def mean_objects(self) -> Tensor:
+        """(K, 1, C, h, w) every category's object with attributes 0."""
+        cat = torch.eye(self.config.categories, device=self.angles.device)
+        attr = cat.new_zeros(len(cat), self.config.attributes)
+        return self.program.decode(cat, attr).unsqueeze(1)
+
+    @torch.no_grad()
+    def sought(self) -> Tensor | None:
+        """(N, C, h, h) mean objects, under some of what is tried, as large as they are when embedded; or None."""
+        c, tries = self.config, self.tries[:: math.ceil(len(self.tries) / SOUGHT)]
+        if not c.proposals:
+            return None
+        half = c.scale * c.size / 2 / c.pool  # pixels, of a window's side
+        side = 2 * math.ceil(half) + 1
+        patches = self.mean_objects().expand(-1, len(tries), -1, -1, -1)
+        theta = tries.expand(c.categories, -1, -1)
+        pose = self.program.pose(theta.new_zeros(*theta.shape[:-1], 4), theta)
+        return render.place(patches, pose * (2 * half / side / c.scale), side).flatten(0, 1)
+
+    @torch.no_grad()
+    def gain(self, difference: Tensor, sought: Tensor) -> Tensor:
+        """(B, 1, S, S) nats that the best of the templates would explain at a place, beyond 0."""
+        c = self.config
+        area = c.pool**2 / self.program.sigma**2
+        found = matching.gains(F.avg_pool2d(difference, c.pool), sought)
+        return area * found.clamp(min=0)
+
+    @torch.no_grad()
+    def best_aspect(self, images: Tensor, where: Tensor, templates: Tensor) -> Tensor:
+        """(B, 1) the aspect that fits best at places (B, 4), a mean over categories."""
+        fits = self.match(images, where, templates).amax(-1)  # (B, E, K)
+        best, which = fits.max(1)
+        share = (self.sharpness * best - self.price).softmax(-1)
+        return (share * self.aspects[which]).sum(-1, keepdim=True)
 
     @torch.no_grad()
     def match(self, images: Tensor, where: Tensor, templates: Tensor) -> Tensor:
-        """(B, K, Ω) log-likelihood of the upright window under each template, up to a constant, in nats."""
+        """(B, ...) log-likelihood of the upright window under templates (..., C, h, w), up to a constant, in
+        nats."""
         upright = where.new_zeros(len(where), self.config.theta)
-        seen = self.window(images, where, upright).flatten(1)
-        expected = templates.flatten(2)
-        squares = expected.square().sum(-1) - 2 * torch.einsum("bp,kap->bka", seen, expected)
+        seen = matching.blurred(self.window(images, where, upright), self.config.blur)
+        fits = matching.log_likelihoods(seen, templates)
         (a, b), (c, d) = (
             row.unbind(-1) for row in self.program.pose(where, upright)[..., :2].unbind(-2)
         )
         area = (a * d - b * c).abs() * (self.config.size / self.config.window) ** 2
-        return -0.5 * area[:, None, None] * squares / self.program.sigma**2
+        return area.view(-1, *[1] * (fits.ndim - 1)) * fits / self.program.sigma**2
 
     def window(self, images: Tensor, where: Tensor, theta: Tensor) -> Tensor:
         """(B, C, h, w) the window that the inverse of T cuts out."""
         pose = self.program.pose(where, theta)[:, None, None]
         return render.crop(images.unsqueeze(1), pose, self.config.window)[:, 0, 0]
+
+
+def grid_of(features: Tensor) -> Tensor:
+    """(B, 2, S, S) x and y of the cells of square features (B, F, S, S), in the image frame."""
+    side = features.shape[-1]
+    axis = (2 * torch.arange(side, device=features.device) + 1) / side - 1
+    grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"))
+    return grid.expand(len(features), -1, -1, -1)
+
+
+def over(features: Tensor, share: Tensor) -> Tensor:
+    """(B, F) mean of features (B, F, S, S) under shares (B, S²)."""
+    return (features.flatten(2) * share.unsqueeze(1)).sum(-1)
 
 
 def strided(channels: int, widths: tuple[int, ...]) -> nn.Sequential:

@@ -71,7 +71,12 @@ class Config:
     hidden: int = 128
     decoder: int = 64  # channels of the decoder at 4 x 4
     memory: int = 256  # units of the guide's LSTM
-    angles: int = 24  # Ω, angles that the guide tries, at equal steps of the prior's probability
+    angles: int = 24  # angles that the guide tries, at equal steps of the prior's probability
+    shears: int = 1  # horizontal shears that it tries with each angle
+    aspects: int = 1  # aspects that it tries with each of them, an odd number
+    blur: int = 0  # binomial filters over windows and templates before they are matched
+    proposals: float = 0.0  # β of the nats that templates would explain, in where to look next
+    balance: float = 0.0  # gain of the categories' prices in the guide, in nats per training step
     pool: int = 1  # pixels per side that the LSTM reads as one
     embedding: tuple[int, ...] = (16, 24, 32)  # channels that embed the difference image
     encoder: tuple[int, ...] = (48, 64, 96)  # channels that read a window
@@ -82,7 +87,8 @@ class Config:
     )
 
     def __post_init__(self) -> None:
-        check_positive(self, "attributes", "spread", "disc", "learned")
+        zero = ("attributes", "spread", "disc", "learned", "blur", "proposals", "balance")
+        check_positive(self, *zero)
         check_learned(self)
         if self.combine not in ("add", "multiply"):
             raise ValueError(f"combine={self.combine!r}: expected add or multiply")
@@ -97,6 +103,15 @@ class Config:
             raise ValueError(
                 f"where_sd={self.where_sd}, theta_sd={self.theta_sd}: expected 4 of size, aspect, x and y, "
                 f"and {self.theta} of angle and shears"
+            )
+        if self.aspects % 2 == 0 or (self.shears > 1 and not self.shear):
+            raise ValueError(
+                f"aspects={self.aspects}, shears={self.shears}: expected an odd number of aspects, of which "
+                "the middle one is 0, and one shear where shear=False"
+            )
+        if min(self.blur, self.proposals, self.balance) < 0:
+            raise ValueError(
+                f"blur={self.blur}, proposals={self.proposals}, balance={self.balance}: expected at least 0"
             )
         if not self.embedding or not self.encoder:
             raise ValueError(
@@ -126,8 +141,10 @@ VARIANTS: dict[str, Config] = {
         disc=1.0,
         presence=1e-4,
         where_sd=(0.1, 0.1, 0.5, 0.5),
-        theta_sd=(0.1, 0.1, 0.1),
-        angles=8,
+        theta_sd=(0.05, 0.3, 0.1),
+        angles=3,
+        shears=8,
+        aspects=3,
     ),
 }
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from inference.recipes import Recipe, tiny
-from inference.schedules import (
-    Constant,
-    WarmupDecay,
-)
+from inference.schedules import Constant, Exponential, WarmupDecay
 
 AIR_QUICK = Recipe(
     steps=2700,
@@ -21,7 +18,10 @@ AIR_QUICK = Recipe(
 AIR_LONG = replace(
     AIR_QUICK,
     steps=15_000,
-    schedules={"learning_rate": WarmupDecay(1e-3, warmup=100, half_life=1500, hold=6000)},
+    schedules={
+        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=1500, hold=6000),
+        "estimator.temperature": Exponential(1.0, 0.5, 4000),
+    },
     evaluate_every=1000,
 )
 AIR_PAPER = replace(

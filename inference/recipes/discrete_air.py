@@ -8,6 +8,7 @@ from inference.recipes import Recipe, tiny
 from inference.schedules import (
     Constant,
     Exponential,
+    Points,
     WarmupDecay,
 )
 
@@ -47,7 +48,11 @@ DIGITS_QUICK = replace(
     DISCRETE_AIR_QUICK,
     world="multi_mnist",
     scenes=60_000,
-    schedules={**DISCRETE_AIR_QUICK.schedules, **CATEGORIES_FIRST},
+    schedules={
+        **DISCRETE_AIR_QUICK.schedules,
+        **CATEGORIES_FIRST,
+        "guide.sharpness": Points(((0, 0.003), (1500, 0.1), (2500, 0.1), (3500, 0.3))),
+    },
 )
 DIGITS_PAPER = replace(
     DISCRETE_AIR_PAPER,

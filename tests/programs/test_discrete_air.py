@@ -34,7 +34,7 @@ def test_the_best_match_is_the_template_and_the_angle_that_were_drawn(pair):
     cat = torch.arange(3).repeat_interleave(4)
     where = torch.tensor([[0.1, 0.0, 0.3, -0.2]]).expand(12, 4)
     theta = torch.tensor([0.05, -0.4, 0.6, 1.1]).repeat(3).unsqueeze(-1)
-    fits = guide.match(drawn(program, cat, where, theta), where, guide.turned_templates())
+    fits = guide.match(drawn(program, cat, where, theta), where, guide.transformed_templates()[0])
     assert fits.shape == (12, 3, 24)
     assert fits.amax(-1).argmax(-1).tolist() == cat.tolist()
     best = guide.angles[fits.argmax(-1)].gather(1, cat[:, None])
@@ -50,7 +50,7 @@ def test_a_match_is_a_log_likelihood_of_pixels(pair):
     where = torch.tensor([[0.3, 0.0, 0.1, 0.1]])
     middle = int(guide.angles.abs().argmin())
     image = drawn(program, [1], where, guide.angles[middle].view(1, 1))
-    found = guide.match(image, where, guide.turned_templates())[0, :, middle]
+    found = guide.match(image, where, guide.transformed_templates()[0])[0, :, middle]
     likelihood = []
     for k in range(3):
         expected = drawn(program, [k], where, guide.angles[middle].view(1, 1))
@@ -69,7 +69,9 @@ def test_what_is_salient_moves_with_the_object(pair):
         norms = guide.embed[1][-2]
         norms.weight.fill_(1.0)
         guide.salience.weight[0, :-2] = 20.0  # wherever features are large
-        moved = [guide.look(spot.roll((dy, dx), (2, 3)))[1][0] for dy, dx in ((0, 0), (8, 16))]
+        moved = [
+            guide.look(spot.roll((dy, dx), (2, 3)), None)[1][0] for dy, dx in ((0, 0), (8, 16))
+        ]
     assert moved[1][0] - moved[0][0] > 0.2 and moved[1][1] - moved[0][1] > 0.1
 
 
@@ -92,7 +94,7 @@ def test_the_angle_begins_at_the_best_one_of_the_category_that_was_sampled(pair)
         guide.fine_head[-1].bias.zero_()
     where = torch.tensor([[0.1, 0.0, 0.0, 0.0]])
     image = drawn(program, [2], where, torch.tensor([[0.25]]))
-    best = guide.angles[guide.match(image, where, guide.turned_templates()).argmax(-1)][0]
+    best = guide.angles[guide.match(image, where, guide.transformed_templates()[0]).argmax(-1)][0]
     for k in range(3):
         values = {"z_where_1": where, "z_cat_1": torch.eye(3)[k : k + 1]}
         trace = pyro.poutine.trace(pyro.condition(guide, data=values)).get_trace(image)
@@ -103,6 +105,95 @@ def test_the_angle_begins_at_the_best_one_of_the_category_that_was_sampled(pair)
 def test_digits_have_attributes_and_shears_that_sprites_have_not():
     sprites, digits = VARIANTS["discrete_air"], VARIANTS["discrete_air_mnist"]
     assert (sprites.theta, digits.theta, sprites.attributes, digits.attributes) == (1, 3, 0, 1)
+
+
+@pytest.fixture
+def slanted():
+    """A program whose two templates are a hook and a bar, and a guide that tries shears and aspects."""
+    program, guide = tiny.build(
+        "discrete_air",
+        "discrete_air_mnist",
+        size=50,
+        categories=2,
+        embedding=(8, 8),
+        proposals=0.3,
+        pool=1,
+    )
+    axis = (2 * torch.arange(16) + 1) / 16 - 1
+    x, y = axis.expand(16, -1), axis[:, None].expand(-1, 16)
+    bar = (x.abs() < 0.15) & (y.abs() < 0.7)
+    hook = bar | ((y > 0.4) & (y < 0.7) & (x > 0) & (x < 0.6))
+    shapes = torch.stack([hook, bar]).float()[:, None]
+    program.decode = lambda cat, attr: torch.einsum("...k,kchw->...chw", cat, shapes)
+    return program, guide
+
+
+def put(program, cat, where, theta):
+    """Pictures of templates `cat` at places (M, 4) and angles and shears (M, 3)."""
+    patch = program.decode(torch.eye(2)[cat], torch.zeros(len(cat), 1))
+    return render.place(patch, program.pose(where, theta), program.config.size)
+
+
+def test_the_best_match_has_the_shear_and_the_aspect_that_were_drawn(slanted):
+    program, guide = slanted
+    tries, aspects = guide.tries, guide.aspects
+    assert tries.shape == (24, 3) and len(aspects) == 3 and float(aspects[1]) == 0
+    templates = guide.transformed_templates()
+    assert templates.shape == (3, 2, 24, 1, 16, 16)
+    for which in (0, 8 + 1, 16 + 6):
+        for aspect in aspects:
+            theta, place = tries[which].expand(2, 3), torch.tensor([[0.0, 0.0, 0.2, -0.1]] * 2)
+            drawn_at = place + torch.tensor([0.0, float(aspect), 0.0, 0.0])
+            image = put(program, [0, 1], drawn_at, theta)
+            found = guide.best_aspect(image, place, templates)
+            assert (found - aspect).abs().max() < 0.02
+            fits = guide.match(image, drawn_at, templates[1])
+            assert fits.amax(-1).argmax(-1).tolist() == [0, 1]
+            # a turn and a shear together are near another turn and shear, so maps are compared
+            best = guide.tries[fits.argmax(-1).diagonal()]
+            one, two = (program.pose(torch.zeros(2, 4), x) for x in (best, theta))
+            assert (one - two).abs().max() < 0.2 * program.config.scale
+
+
+def test_a_proposal_is_where_most_is_explained_and_says_how_much(slanted):
+    program, guide = slanted
+    places = torch.tensor([[0.0, 0.0, 0.42, -0.26], [0.0, 0.0, -0.42, 0.26]])
+    image = put(program, [0, 1], places, torch.zeros(2, 3)).sum(0, keepdim=True)
+    sought = guide.sought()
+    assert sought.shape[:2] == (24, 1)
+    gain = guide.gain(image, sought)
+    best = gain.flatten().topk(1)
+    side = gain.shape[-1]
+    x, y = (
+        (2 * int(best.indices) % (2 * side) + 1) / side - 1,
+        2 * (int(best.indices) // side) / side - 1,
+    )
+    assert abs(x - 0.42) < 0.06 and abs(y + 0.26) < 0.06  # the hook has more ink than the bar
+    ink = put(program, [0], places[:1], torch.zeros(1, 3)).square().sum()
+    assert float(best.values) == pytest.approx(float(0.5 * ink / program.sigma**2), rel=0.1)
+    with torch.no_grad():
+        seen, place = guide.look(image, sought)
+    assert (place[0] - torch.tensor([0.42, -0.26])).abs().max() < 0.06
+    assert float(seen[0, -1]) == pytest.approx(math.asinh(float(best.values) / 10), rel=0.01)
+
+
+def test_a_category_that_is_taken_more_often_than_others_becomes_dearer():
+    _, guide = tiny.build("discrete_air", balance=0.5)
+    taken = torch.tensor([[[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]])
+    guide.charge(taken)
+    torch.testing.assert_close(guide.price, 0.5 * (torch.tensor([2, 1, 0]) - 1) / 3)
+    before = guide.says(torch.zeros(1, 3, 24))
+    assert before.argmax() == 2
+    guide.charge(torch.zeros_like(taken))  # no objects: prices stay
+    torch.testing.assert_close(guide.says(torch.zeros(1, 3, 24)), before)
+
+
+@pytest.mark.parametrize(
+    "change", [{"aspects": 2}, {"shears": 3}, {"blur": -1}, {"balance": -1.0}, {"proposals": -0.1}]
+)
+def test_what_cannot_be_tried_is_refused(change):
+    with pytest.raises(ValueError, match="expected"):
+        Config(**change)
 
 
 @pytest.mark.parametrize("change", [{"embedding": ()}, {"encoder": ()}])

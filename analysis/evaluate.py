@@ -63,7 +63,9 @@ def graph_metrics(
     scene, soft = with_masks(scene), with_masks(soft)
     found = {"mse": scores.mse(scene, images.cpu())}
     if data.known and scene.levels:
-        found = scores.scene_metrics(scene, data.truth(), soft) | found
+        truth = data.truth()
+        found = scores.scene_metrics(scene, truth, soft) | found
+        found |= scores.count_errors(scene, truth)
     return found
 
 

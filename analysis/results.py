@@ -57,6 +57,8 @@ def scientific(value: float) -> str:
 
 METRICS: dict[str, tuple[str, Callable[[float], str]]] = {
     "object_count_accuracy": ("object count accuracy", percent),
+    "object_count_over": ("images with too many objects", percent),
+    "object_count_under": ("images with too few objects", percent),
     "object_f1": ("object F1", percent),
     "object_recall": ("object recall", percent),
     "part_count_accuracy": ("part count accuracy", percent),

@@ -204,7 +204,7 @@ class Guide(PyroModule):
 
     @torch.no_grad()
     def sought(self) -> Tensor | None:
-        """(N, C, h, h) mean objects, under some of what is tried, as large as they are when embedded; or None."""
+        """(N, C, h, h) mean objects under some of what is tried, in pixels of the embedded images; or None."""
         c, tries = self.config, self.tries[:: math.ceil(len(self.tries) / SOUGHT)]
         if not c.proposals:
             return None

@@ -82,6 +82,15 @@ def count_accuracy(nodes: Nodes, true_nodes: Nodes) -> float:
     return float(equal.double().mean())
 
 
+def count_errors(scene: Scene, truth: Scene) -> dict[str, float]:
+    """Shares of images with too many objects, `object_count_over`, and too few, `object_count_under`."""
+    nodes, true_nodes = (from_objects(s).objects for s in comparable(scene, truth))
+    check_same_length(nodes, true_nodes)
+    surplus = nodes.present.sum(1).cpu() - true_nodes.present.sum(1).cpu()
+    signs = {"object_count_over": surplus > 0, "object_count_under": surplus < 0}
+    return {name: float(wrong.double().mean()) for name, wrong in signs.items()}
+
+
 def match(nodes: Nodes, true_nodes: Nodes, radius: float) -> list[Tensor]:
     """Pair inferred with true nodes one to one, both present, centres at most `radius` apart.
 

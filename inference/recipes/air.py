@@ -24,6 +24,14 @@ AIR_LONG = replace(
     },
     evaluate_every=1000,
 )
+AIR_FINISH = replace(
+    AIR_QUICK,
+    steps=3000,
+    estimator="rloo:2",
+    schedules={"learning_rate": WarmupDecay(1e-4, warmup=100, half_life=500, hold=1500)},
+    evaluate_every=500,
+)
+"""A finish with hard presences: ``--preset finish --from RUN``."""
 AIR_PAPER = replace(
     AIR_QUICK,
     steps=200_000,
@@ -39,6 +47,12 @@ AIR_TINY = tiny(
 )
 
 RECIPES: dict[str, dict[str, Recipe]] = {
-    "air": {"tiny": AIR_TINY, "quick": AIR_QUICK, "long": AIR_LONG, "paper": AIR_PAPER},
+    "air": {
+        "tiny": AIR_TINY,
+        "quick": AIR_QUICK,
+        "long": AIR_LONG,
+        "finish": AIR_FINISH,
+        "paper": AIR_PAPER,
+    },
 }
 """Recipes by variant or program, or by ``NAME/WORLD`` for one world; then by preset."""

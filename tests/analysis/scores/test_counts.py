@@ -26,6 +26,15 @@ def test_count_accuracy_compares_numbers_not_slots():
     assert m.count_accuracy(found.objects, truth.objects) == 0.5
 
 
+def test_wrong_counts_are_told_apart_by_sign():
+    truth = concatenate([graph(level([(0, 0), (0, 0), (0, 0)], [1, 1, 0]))] * 4)
+    pres = ([1, 0, 1], [1, 1, 1], [0, 1, 0], [0, 0, 0])
+    found = concatenate([graph(level([(0, 0), (0, 0), (0, 0)], p)) for p in pres])
+    errors = m.count_errors(found, truth)
+    assert errors == {"object_count_over": 0.25, "object_count_under": 0.5}
+    assert sum(errors.values()) == 1 - m.count_accuracy(found.objects, truth.objects)
+
+
 @pytest.mark.parametrize(
     ("radius", "pixels"), [(OBJECT_RADIUS, 10), (PART_RADIUS, 5)], ids=["objects", "parts"]
 )

@@ -69,12 +69,15 @@ class Training:
     """distinguishes its folder from that of a training with the same name and other settings"""
     name: str = ""
     """name of its folder, if the row's or column's name is ambiguous, as with several worlds in one item"""
+    seed: int = 0
+    """added to the requested seed, for rows over several trainings"""
 
     def run(self, name: str, request: Request) -> Run:
         """The run of this training, in a folder named after the row, the world and the seed."""
         preset = self.preset.format(request.preset)
         name = (self.name or name).lower().replace(" ", "_")
-        words = [name, Path(self.world).stem, self.label, f"seed{request.seed}"]
+        seed = request.seed + self.seed
+        words = [name, Path(self.world).stem, self.label, f"seed{seed}"]
         folder = "-".join(word for word in words if word)
         own = self.program.endswith(".py")
         return Run(
@@ -82,7 +85,7 @@ class Training:
             variant=self.variant,
             preset=preset,
             world=self.world,
-            seed=request.seed,
+            seed=seed,
             out=request.runs / "-".join([preset, *request.set]) / folder,
             resume=True,
             set=(*self.set, *request.set),

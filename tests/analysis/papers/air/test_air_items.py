@@ -55,6 +55,37 @@ def test_the_table_has_four_cells_and_what_chance_reaches(runs):
     assert paper["Discrete-AIR", "category_correspondence", "multi_mnist"] == 0.87
 
 
+def test_a_cell_is_a_mean_over_seeds_with_the_best_beside(monkeypatch):
+    monkeypatch.setattr(
+        tables, "measure", lambda run, *_: {name: (v, 0.1) for name, v in run.items()}
+    )
+    monkeypatch.setattr(tables, "bound_of", lambda run, _: -run["category_correspondence"])
+    monkeypatch.setattr(tables, "chance", lambda *_: (0.5, 0.01))
+    shares = [(0.9, 0.6), (0.8, 0.7), (1.0, 0.8)]
+    names = tables.seeds("Discrete-AIR digits")
+    keys = PUBLISHED["air", "table1"].columns
+    found = {
+        n: dict(zip(keys, values, strict=True)) for n, values in zip(names, shares, strict=True)
+    }
+    made = tables.table1(found, REQUEST)
+    rows = {(r.model, r.metric): r for r in made.rows if r.case == "multi_mnist"}
+    count = rows["Discrete-AIR", "object_count_accuracy"]
+    assert count.ours == pytest.approx(0.9) and count.error == pytest.approx(0.1 / 3**0.5)
+    assert rows["Discrete-AIR", tables.CATEGORY].ours == pytest.approx(0.7)
+    assert rows[tables.BEST, tables.CATEGORY].ours == 0.8
+    assert rows[tables.BEST, tables.CATEGORY].paper == 0.913
+    assert rows[tables.BOUND, tables.CATEGORY].ours == 0.6
+    assert "Discrete-AIR digits: 3 of 3 trainings" in made.text
+
+
+def test_trainings_of_a_cell_differ_in_seed_and_folder_alone(tmp_path):
+    request = Request(tmp_path, seed=4)
+    made = [tables.TRAININGS[n].run(n, request) for n in tables.seeds("AIR digits")]
+    assert [run.seed for run in made] == [4, 5, 6]
+    assert [run.out.name for run in made] == [f"air_digits-multi_mnist-seed{k}" for k in (4, 5, 6)]
+    assert len({(run.program, run.variant, run.world, run.set) for run in made}) == 1
+
+
 def test_a_cells_numbers_are_the_scores_own():
     run = open_run("discrete_air-multi_sprites")
     found = tables.measure(run, 20)

@@ -13,6 +13,9 @@ reads the salient place (a spatial softmax, Finn et al., 2016) and starts from i
 angles: while templates are round, angles have no gradient, and without angles all templates stay round
 (`analysis/LOG.md`).
 
+# differs: the difference image is embedded by convolutions of stride 2; the paper has max-pooling for sprites,
+and for digits no embedding (C.1).
+
 # differs: `proposals`. What the canvas lacks is compared with the templates everywhere. How much a template
 would explain at a place, in nats, is added to the logits of the spatial softmax, and the LSTM reads how much
 it is where the guide looks.

@@ -15,6 +15,11 @@ Gaussians. A narrow prior of the aspect keeps one category from standing for ano
 # differs: all templates begin as discs. If the disc is bright, the guide leaves digits out, so digits begin
 with a dim one; dim ones are stacked on a digit, so one more digit is improbable (ρ = 0.0001, 9 nats per
 object).
+# differs: z_attr is Gaussian; the paper's may be discrete too (section 2).
+# differs: the decoder shuffles pixels from 4 x 4 to the window, with half as many channels at every stage from
+`decoder` on. The paper's has transposed convolutions of 64, 48, 32 and 1 channels after 128 and 1,024 units
+(table 2).
+# differs: one spatial transformer draws an object and one reads it, by the product of the paper's two maps.
 # differs: group normalisation instead of batch normalisation; the paper's batch statistics would tie the
 images of a batch to each other, so no image would have its own density.
 

@@ -5,7 +5,10 @@ carry a gradient, and is scored as the original is: its log-probability is the o
 extended linearly, and the KL between two of them is the originals', in closed form.
 
 A draw is a function (logits (..., K), temperature) -> (..., K) on or in the simplex. A Bernoulli is the
-two-way choice with logits (logit, 0).
+two-way choice with logits (logit, 0), so its noise is logistic, the difference of two Gumbels.
+
+# differs: equation 7 of Discrete-AIR has one Gumbel there. Its rounding at τ → 0 is 1 with probability
+1 - exp(-a), which is not that of a Bernoulli of odds a, a / (1 + a).
 
 ==============  =====================================================================================
 ``gumbel``      softmax((logits + Gumbel noise) / τ) (Jang et al., 2017; Maddison et al., 2017)

@@ -1,4 +1,9 @@
-"""How Discrete-AIR is trained (Wang et al., 2019, appendix C)."""
+"""How Discrete-AIR is trained (Wang et al., 2019, appendix C).
+
+# differs: KLs are in closed form, where the paper estimates those of z_pres and z_cat by one sample (C.2);
+theirs is the KL of relaxed densities. The gradient is clipped by its infinity norm; the paper does not say
+which norm.
+"""
 
 from __future__ import annotations
 

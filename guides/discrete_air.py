@@ -20,8 +20,9 @@ and for digits no embedding (C.1).
 would explain at a place, in nats, is added to the logits of the spatial softmax, and the LSTM reads how much
 it is where the guide looks.
 
-# differs: `aspects`. The window at the mean of z_where is matched under several aspects too, and the mean of
-q(z_where) has the best one. `blur`: windows and templates are blurred before they are matched.
+# differs: `shifts`, `aspects`. Windows around the place that the LSTM says are matched too, then several
+aspects of the best one; the mean of q(z_where) is the best place and aspect. Else two categories may become
+one shape at two offsets. `blur`: windows and templates are blurred before they are matched.
 
 # differs: `balance`. A category's price, 0 at first, rises while it is taken by more than 1 / K of the
 objects, and falls while it is taken by fewer; it is subtracted from the category's logit.
@@ -59,6 +60,8 @@ SHARPNESS = 0.3
 it from almost 0, so that all templates learn before any is preferred (deterministic annealing)."""
 SOUGHT = 12
 """Most transformations per category with which templates are sought everywhere."""
+SHIFT = 1 / 8
+"""Distance of the shifts that are tried, in half sides of the window."""
 STEP = 2.4
 """Steps of the grid of what is tried, in standard deviations times their number, about its middle."""
 
@@ -96,6 +99,8 @@ class Guide(PyroModule):
         self.register_buffer("tries", F.pad(tries, (0, 1))[:, : c.theta], persistent=False)
         aspects = matching.tried(c.aspects, c.where_sd[1])
         self.register_buffer("aspects", aspects, persistent=False)
+        line = SHIFT * (torch.arange(c.shifts) - c.shifts // 2)
+        self.register_buffer("shifts", torch.cartesian_prod(line, line), persistent=False)
         # z_theta's mean is at most about half a step of the grid away from what was tried
         fineness = [min(1.0, STEP / number) for number in (c.angles, c.shears, 1)]
         self.register_buffer("fineness", torch.tensor(fineness[: c.theta]), persistent=False)
@@ -162,12 +167,11 @@ class Guide(PyroModule):
         with gate(exists):
             pres = pyro.sample(f"z_pres_{t}", dist.Bernoulli(logits=go_on.squeeze(-1)))
         with gate(exists * pres):
-            if c.aspects > 1:
-                loc = loc + F.pad(self.best_aspect(images, loc, templates), (1, 2))
+            loc = loc + self.correction(images, loc, templates)
             q = normal(loc, self.program.where_sd * positive(raw - 2))
             where = pyro.sample(f"z_where_{t}", q)
             fits = self.match(images, where, templates[c.aspects // 2])
-            cat = pyro.sample(f"z_cat_{t}", dist.OneHotCategorical(logits=self.says(fits)))
+            cat = pyro.sample(f"z_cat_{t}", dist.OneHotCategorical(logits=self.says(fits.amax(-1))))
             turn = (cat.unsqueeze(-1) * self.tries[fits.argmax(-1)]).sum(-2)
             windows = self.window(images, where, turn)
             fine = where_present(exists * pres, self.fine, windows)
@@ -183,9 +187,9 @@ class Guide(PyroModule):
         """Features of a window (..., C, h, w) for attributes and for the remainder of angle and shears."""
         return self.fine_head(self.read(windows).flatten(1))
 
-    def says(self, fits: Tensor) -> Tensor:
-        """(B, K) logits of categories by matches (B, K, Ω)."""
-        return self.sharpness * fits.amax(-1) - self.price
+    def says(self, best: Tensor) -> Tensor:
+        """(B, K) logits of categories by their best matches (B, K) in nats."""
+        return self.sharpness * best - self.price
 
     @torch.no_grad()
     def transformed_templates(self) -> Tensor:
@@ -227,12 +231,28 @@ class Guide(PyroModule):
         return area * found.clamp(min=0)
 
     @torch.no_grad()
-    def best_aspect(self, images: Tensor, where: Tensor, templates: Tensor) -> Tensor:
-        """(B, 1) the aspect that fits best at places (B, 4), a mean over categories."""
-        fits = self.match(images, where, templates).amax(-1)  # (B, E, K)
+    def correction(self, images: Tensor, where: Tensor, templates: Tensor) -> Tensor:
+        """(B, 4) what to add to places (B, 4) so that templates fit best: x and y first, then the aspect."""
+        found, middle = torch.zeros_like(where), templates[len(self.aspects) // 2]
+        if len(self.shifts) > 1:
+            half = self.program.pose(where, where.new_zeros(len(where), self.config.theta))
+            half = half[..., :2].diagonal(dim1=-2, dim2=-1)
+            moves = F.pad(half.unsqueeze(1) * self.shifts, (2, 0))  # (B, S, 4)
+            moved = (where.unsqueeze(1) + moves).flatten(0, 1)
+            many = images.repeat_interleave(len(self.shifts), 0)
+            fits = self.match(many, moved, middle).amax(-1)
+            found = found + self.best(fits.unflatten(0, moves.shape[:2]), moves)
+        if len(self.aspects) > 1:
+            fits = self.match(images, where + found, templates).amax(-1)
+            stretched = F.pad(self.aspects[:, None], (1, 2)).expand(len(images), -1, -1)
+            found = found + self.best(fits, stretched)
+        return found
+
+    def best(self, fits: Tensor, values: Tensor) -> Tensor:
+        """(B, D) the values (B, N, D) of the best fits (B, N, K), a mean over categories."""
         best, which = fits.max(1)
-        share = (self.sharpness * best - self.price).softmax(-1)
-        return (share * self.aspects[which]).sum(-1, keepdim=True)
+        chosen = values.gather(1, which.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
+        return (self.says(best).softmax(-1).unsqueeze(-1) * chosen).sum(1)
 
     @torch.no_grad()
     def match(self, images: Tensor, where: Tensor, templates: Tensor) -> Tensor:

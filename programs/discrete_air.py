@@ -79,6 +79,7 @@ class Config:
     angles: int = 24  # angles that the guide tries, at equal steps of the prior's probability
     shears: int = 1  # horizontal shears that it tries with each angle
     aspects: int = 1  # aspects that it tries with each of them, an odd number
+    shifts: int = 1  # places per axis that it tries around that of the LSTM, an odd number
     blur: int = 0  # binomial filters over windows and templates before they are matched
     proposals: float = 0.0  # β of the nats that templates would explain, in where to look next
     balance: float = 0.0  # gain of the categories' prices in the guide, in nats per training step
@@ -109,10 +110,10 @@ class Config:
                 f"where_sd={self.where_sd}, theta_sd={self.theta_sd}: expected 4 of size, aspect, x and y, "
                 f"and {self.theta} of angle and shears"
             )
-        if self.aspects % 2 == 0 or (self.shears > 1 and not self.shear):
+        if not self.aspects % 2 or not self.shifts % 2 or (self.shears > 1 and not self.shear):
             raise ValueError(
-                f"aspects={self.aspects}, shears={self.shears}: expected an odd number of aspects, of which "
-                "the middle one is 0, and one shear where shear=False"
+                f"aspects={self.aspects}, shifts={self.shifts}, shears={self.shears}: expected odd numbers of "
+                "aspects and shifts, of which the middle one is 0, and one shear where shear=False"
             )
         if min(self.blur, self.proposals, self.balance) < 0:
             raise ValueError(

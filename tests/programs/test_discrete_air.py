@@ -1,6 +1,7 @@
 """The parts of Discrete-AIR's guide that look: templates matched at every angle, and what is salient."""
 
 import math
+from dataclasses import replace
 
 import pyro
 import pytest
@@ -145,8 +146,8 @@ def test_the_best_match_has_the_shear_and_the_aspect_that_were_drawn(slanted):
             theta, place = tries[which].expand(2, 3), torch.tensor([[0.0, 0.0, 0.2, -0.1]] * 2)
             drawn_at = place + torch.tensor([0.0, float(aspect), 0.0, 0.0])
             image = put(program, [0, 1], drawn_at, theta)
-            found = guide.best_aspect(image, place, templates)
-            assert (found - aspect).abs().max() < 0.02
+            found = guide.correction(image, place, templates)
+            assert (found[:, 1] - aspect).abs().max() < 0.02
             fits = guide.match(image, drawn_at, templates[1])
             assert fits.amax(-1).argmax(-1).tolist() == [0, 1]
             # a turn and a shear together are near another turn and shear, so maps are compared
@@ -182,14 +183,33 @@ def test_a_category_that_is_taken_more_often_than_others_becomes_dearer():
     taken = torch.tensor([[[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]])
     guide.charge(taken)
     torch.testing.assert_close(guide.price, 0.5 * (torch.tensor([2, 1, 0]) - 1) / 3)
-    before = guide.says(torch.zeros(1, 3, 24))
+    before = guide.says(torch.zeros(1, 3))
     assert before.argmax() == 2
     guide.charge(torch.zeros_like(taken))  # no objects: prices stay
-    torch.testing.assert_close(guide.says(torch.zeros(1, 3, 24)), before)
+    torch.testing.assert_close(guide.says(torch.zeros(1, 3)), before)
+
+
+def test_a_place_beside_an_object_is_moved_onto_it(slanted):
+    program, _ = slanted
+    guide = type(slanted[1])(type(program)(replace(program.config, shifts=5)))
+    object.__setattr__(guide, "program", program)
+    truth = torch.tensor([[0.0, 0.0, 0.2, -0.1]] * 2)
+    image = put(program, [0, 1], truth, torch.zeros(2, 3))
+    off = truth + torch.tensor([[0.0, 0.0, 0.09, 0.045], [0.0, 0.0, -0.045, 0.09]])
+    found = off + guide.correction(image, off, guide.transformed_templates())
+    assert (found - truth).abs().max() < 0.02
 
 
 @pytest.mark.parametrize(
-    "change", [{"aspects": 2}, {"shears": 3}, {"blur": -1}, {"balance": -1.0}, {"proposals": -0.1}]
+    "change",
+    [
+        {"aspects": 2},
+        {"shifts": 2},
+        {"shears": 3},
+        {"blur": -1},
+        {"balance": -1.0},
+        {"proposals": -0.1},
+    ],
 )
 def test_what_cannot_be_tried_is_refused(change):
     with pytest.raises(ValueError, match="expected"):

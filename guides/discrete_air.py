@@ -17,8 +17,8 @@ angles: while templates are round, angles have no gradient, and without angles a
 and for digits no embedding (C.1).
 
 # differs: `proposals`. What the canvas lacks is compared with the templates everywhere. How much a template
-would explain at a place, in nats, is added to the logits of the spatial softmax, and the LSTM reads how much
-it is where the guide looks.
+or a dimmer one would explain at a place, in nats, is added to the logits of the spatial softmax, and the LSTM
+reads how much it is where the guide looks.
 
 # differs: `shifts`, `aspects`. Windows around the place that the LSTM says are matched too, then several
 aspects of the best one; the mean of q(z_where) is the best place and aspect. Else two categories may become
@@ -224,11 +224,9 @@ class Guide(PyroModule):
 
     @torch.no_grad()
     def gain(self, difference: Tensor, sought: Tensor) -> Tensor:
-        """(B, 1, S, S) nats that the best of the templates would explain at a place, beyond 0."""
-        c = self.config
-        area = c.pool**2 / self.program.sigma**2
-        found = matching.gains(F.avg_pool2d(difference, c.pool), sought)
-        return area * found.clamp(min=0)
+        """(B, 1, S, S) nats that the best of the templates, or a dimmer one, would explain at a place."""
+        area = self.config.pool**2 / self.program.sigma**2
+        return area * matching.gains(F.avg_pool2d(difference, self.config.pool), sought)
 
     @torch.no_grad()
     def correction(self, images: Tensor, where: Tensor, templates: Tensor) -> Tensor:

@@ -58,6 +58,7 @@ DISCRETE_AIR_PAPER = replace(
 CATEGORIES_FIRST = {"weight.z_attr*": Exponential(100.0, 1.0, 2500)}
 DIGITS_QUICK = replace(
     DISCRETE_AIR_QUICK,
+    program={**DISCRETE_AIR_QUICK.program, "shifts": 5},
     world="multi_mnist",
     scenes=60_000,
     schedules={

@@ -44,10 +44,15 @@ def log_likelihoods(seen: Tensor, expected: Tensor) -> Tensor:
 def gains(images: Tensor, templates: Tensor) -> Tensor:
     """(B, 1, H, W) the largest log-likelihood, under unit variance, that a template about a pixel would add.
 
+    A template may be dimmer there, down to nothing: else one that covers more than twice an object's area
+    explains nothing of it.
+
     Args:
         images: (B, C, H, W) what is not explained yet.
         templates: (N, C, h, h), h odd, in pixels of `images`.
     """
-    product = F.conv2d(images, templates, padding=templates.shape[-1] // 2)
-    gain = product - 0.5 * templates.square().sum((-3, -2, -1))[:, None, None]
+    product = F.conv2d(images, templates, padding=templates.shape[-1] // 2).clamp(min=0)
+    square = templates.square().sum((-3, -2, -1))[:, None, None].clamp(min=1e-6)
+    share = (product / square).clamp(max=1)  # of the template's brightness, the best one
+    gain = share * (product - 0.5 * share * square)
     return gain.amax(1, keepdim=True)

@@ -37,11 +37,21 @@ def test_a_gain_is_what_the_best_template_explains_at_a_place():
     generator = torch.Generator().manual_seed(1)
     image = torch.rand(1, 1, 12, 12, generator=generator)
     templates = torch.rand(2, 1, 3, 3, generator=generator)
-    gain = matching.gains(image, templates)
-    assert gain.shape == (1, 1, 12, 12)
-    exact = []
-    for template in templates[:, 0]:
-        mean = torch.zeros(12, 12)
-        mean[6:9, 3:6] = template
-        exact.append(0.5 * (image.square().sum() - (image[0, 0] - mean).square().sum()))
-    assert abs(float(gain[0, 0, 7, 4] - max(exact))) < 1e-4
+    for brightness in (0.3, 1.0, 3.0):
+        gain = matching.gains(brightness * image, templates)
+        assert gain.shape == (1, 1, 12, 12)
+        exact = [0.0]
+        for template in templates[:, 0]:
+            for share in torch.linspace(0, 1, 201):
+                mean = torch.zeros(12, 12)
+                mean[6:9, 3:6] = share * template
+                left = (brightness * image[0, 0] - mean).square().sum()
+                exact.append(float(0.5 * ((brightness * image).square().sum() - left)))
+        assert abs(float(gain[0, 0, 7, 4]) - max(exact)) < 1e-3
+
+
+def test_a_small_object_is_explained_in_part_by_a_large_template():
+    image = torch.zeros(1, 1, 9, 9)
+    image[..., 4, 4] = 1
+    gain = matching.gains(image, torch.ones(1, 1, 5, 5))
+    assert abs(float(gain.max()) - 0.5 / 25) < 1e-6 and float(gain[0, 0, 4, 4]) == float(gain.max())

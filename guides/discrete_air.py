@@ -64,8 +64,6 @@ SHIFT = 1 / 8
 """Distance of the shifts that are tried, in half sides of the window."""
 STEP = 2.4
 """Steps of the grid of what is tried, in standard deviations times their number, about its middle."""
-
-
 GAIN = 10.0
 """Nats around which the LSTM reads the gain at a place linearly; it reads larger ones as logarithms."""
 

@@ -21,11 +21,10 @@ def blurred(pictures: Tensor, times: int) -> Tensor:
 
     One filter is about a Gaussian of standard deviation 0.7 pixels.
     """
-    line = pictures.new_tensor([0.25, 0.5, 0.25])
-    kernel = (line[:, None] * line).expand(1, 1, 3, 3)
     flat = pictures.reshape(-1, 1, *pictures.shape[-2:])
     for _ in range(times):
-        flat = F.conv2d(flat, kernel, padding=1)
+        flat = F.avg_pool2d(F.pad(flat, (1, 1, 1, 1)), 2, 1)
+        flat = F.avg_pool2d(flat, 2, 1)
     return flat.reshape(pictures.shape)
 
 

@@ -103,7 +103,7 @@ def test_a_signal_finishes_the_step_and_writes(tmp_path, number):
         (["programs/scene.py"], ["holds no program", "Guide"]),
         (["README.md"], ["not a Python file"]),
         ([GSGN, "--variant", "gsgn7"], ["unknown variant 'gsgn7'", "no_share"]),
-        ([GSGN, "--preset", "slow"], ["unknown preset 'slow'", "paper"]),
+        ([GSGN, "--preset", "slow"], ["unknown preset of gsgn 'slow'", "paper"]),
         ([GSGN, "--world", "moon"], ["unknown world 'moon'", "shapes2d"]),
         ([GSGN, "--estimator", "magic"], ["unknown estimator 'magic'", "nvil"]),
         (["programs/vae.py", "--preset", "tiny", "--estimator", "disarm"],

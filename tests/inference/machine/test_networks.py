@@ -133,8 +133,8 @@ def test_moments_lie_as_their_weights_do(tmp_path):
 
 
 @pytest.mark.parametrize(("setting", "words"), [
-    ("train.precision=fp8", ["unknown train.precision='fp8'", "float32, bf16, auto"]),
-    ("train.layout=tiled", ["unknown train.layout='tiled'", "contiguous, channels_last, auto"]),
+    ("train.precision=fp8", ["unknown train.precision 'fp8'", "float32, bf16, auto"]),
+    ("train.layout=tiled", ["unknown train.layout 'tiled'", "contiguous, channels_last, auto"]),
     ("train.compile=often", ["compile='often' is str", "expected bool"]),
     ("train.capture=2", ["capture=2 is int", "expected bool"]),
 ])  # fmt: skip

@@ -16,7 +16,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +169,8 @@ def published(run: Shipped) -> tuple[Mapping[str, float], str]:
 def changed(run: Shipped) -> list[str]:
     """Differences between the run's recipe and the recipe of its command today, one phrase per difference."""
     was = run.config["recipe"]
-    now = plan(svi.parse(shlex.split(run.config["command"])[3:])).recipe
+    asked = svi.parse(shlex.split(run.config["command"])[3:])
+    now = plan(replace(asked, start=None)).recipe  # the run that it started from is not shipped
     found = [
         f"{name} {was[name]} then, {getattr(now, name)} now"
         for name in ("steps", "batch", "scenes", "estimator")

@@ -101,7 +101,7 @@ def test_distances_are_frechets_own(shipped):
     other = shipped.unseen(12, 1).images.float() / 255
     features = [random_convolutions(x) for x in (scene.image, other)]
     assert found["reconstructions"] == pytest.approx(frechet_distance(*features))
-    assert found["other true images"] < found["backgrounds"] < found["prior"]
+    assert found["other true images"] < found["prior"] < found["backgrounds"]
     assert "subsets of an input's objects" in found
 
 

@@ -84,7 +84,9 @@ def test_a_world_may_have_a_recipe_of_its_own():
     nine = recipe("gsgn", "gsgn9", "paper", "compositional_clevr")
     assert set(nine.auxiliary) - set(own.auxiliary) == {"z_what_1"}
     assert recipe("gsgn", "gsgn", "quick", "multi_mnist") is recipes_of("gsgn")["gsgn"]["quick"]
-    with pytest.raises(ValueError, match="of gsgn/compositional_clevr7 'long'; known are paper, quick"):
+    with pytest.raises(
+        ValueError, match="of gsgn/compositional_clevr7 'long'; known are paper, quick"
+    ):
         recipe("gsgn", "gsgn", "long", "compositional_clevr7")
 
 

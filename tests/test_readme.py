@@ -142,6 +142,8 @@ def test_commands_that_train_are_understood(words, tmp_path, monkeypatch):
     (tmp_path / "faces.py").write_text(CLASSIC)
     (tmp_path / "snow.py").write_text(SNOW)
     (tmp_path / "my" / "pictures").mkdir(parents=True)
+    (tmp_path / "runs" / "fitted").mkdir(parents=True)
+    (tmp_path / "runs" / "fitted" / "config.json").write_text("{}")
     plan(parse(shlex.split(words)))
 
 

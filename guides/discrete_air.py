@@ -271,9 +271,7 @@ class Guide(PyroModule):
 
 def grid_of(features: Tensor) -> Tensor:
     """(B, 2, S, S) x and y of the cells of square features (B, F, S, S), in the image frame."""
-    side = features.shape[-1]
-    axis = (2 * torch.arange(side, device=features.device) + 1) / side - 1
-    grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"))
+    grid = render.pixel_axes(features.shape[-1], features.device)
     return grid.expand(len(features), -1, -1, -1)
 
 

@@ -305,7 +305,7 @@ def _union(children: Tensor, index: Tensor, number: int) -> Tensor:
     return _scatter_sum(children, index, number).clamp(max=1)
 
 
-def pixel_axes(side: int) -> Tensor:
+def pixel_axes(side: int, device: torch.device | None = None) -> Tensor:
     """(2, side, side) coordinates x and y in [-1, 1] of the middles of pixels."""
-    axis = (2 * torch.arange(side) + 1) / side - 1
+    axis = (2 * torch.arange(side, device=device) + 1) / side - 1
     return torch.stack(torch.meshgrid(axis, axis, indexing="xy"))

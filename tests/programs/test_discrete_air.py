@@ -16,8 +16,7 @@ from programs.discrete_air import VARIANTS, Config
 def pair():
     """A program whose three templates are a square, a triangle and a bar, and its guide."""
     program, guide = tiny.build("discrete_air", size=64, embedding=(8, 8))
-    axis = (2 * torch.arange(16) + 1) / 16 - 1
-    x, y = axis.expand(16, -1), axis[:, None].expand(-1, 16)
+    x, y = render.pixel_axes(16)
     inside = [(x.abs() < 0.55) & (y.abs() < 0.55), (y.abs() < 0.6) & (x.abs() < 0.35 - 0.4 * y)]
     inside.append((x.abs() < 0.8) & (y.abs() < 0.3))
     shapes = torch.stack(inside).float()[:, None]
@@ -26,7 +25,9 @@ def pair():
 
 
 def drawn(program, cat, where, theta):
-    patch = program.decode(torch.eye(3)[cat], torch.zeros(len(cat), 0))
+    """Pictures of templates `cat` at places (M, 4) and angles and shears (M, ·)."""
+    c = program.config
+    patch = program.decode(torch.eye(c.categories)[cat], torch.zeros(len(cat), c.attributes))
     return render.place(patch, program.pose(where, theta), program.config.size)
 
 
@@ -120,19 +121,12 @@ def slanted():
         proposals=0.3,
         pool=1,
     )
-    axis = (2 * torch.arange(16) + 1) / 16 - 1
-    x, y = axis.expand(16, -1), axis[:, None].expand(-1, 16)
+    x, y = render.pixel_axes(16)
     bar = (x.abs() < 0.15) & (y.abs() < 0.7)
     hook = bar | ((y > 0.4) & (y < 0.7) & (x > 0) & (x < 0.6))
     shapes = torch.stack([hook, bar]).float()[:, None]
     program.decode = lambda cat, attr: torch.einsum("...k,kchw->...chw", cat, shapes)
     return program, guide
-
-
-def put(program, cat, where, theta):
-    """Pictures of templates `cat` at places (M, 4) and angles and shears (M, 3)."""
-    patch = program.decode(torch.eye(2)[cat], torch.zeros(len(cat), 1))
-    return render.place(patch, program.pose(where, theta), program.config.size)
 
 
 def test_the_best_match_has_the_shear_and_the_aspect_that_were_drawn(slanted):
@@ -145,7 +139,7 @@ def test_the_best_match_has_the_shear_and_the_aspect_that_were_drawn(slanted):
         for aspect in aspects:
             theta, place = tries[which].expand(2, 3), torch.tensor([[0.0, 0.0, 0.2, -0.1]] * 2)
             drawn_at = place + torch.tensor([0.0, float(aspect), 0.0, 0.0])
-            image = put(program, [0, 1], drawn_at, theta)
+            image = drawn(program, [0, 1], drawn_at, theta)
             found = guide.correction(image, place, templates)
             assert (found[:, 1] - aspect).abs().max() < 0.02
             fits = guide.match(image, drawn_at, templates[1])
@@ -159,7 +153,7 @@ def test_the_best_match_has_the_shear_and_the_aspect_that_were_drawn(slanted):
 def test_a_proposal_is_where_most_is_explained_and_says_how_much(slanted):
     program, guide = slanted
     places = torch.tensor([[0.0, 0.0, 0.42, -0.26], [0.0, 0.0, -0.42, 0.26]])
-    image = put(program, [0, 1], places, torch.zeros(2, 3)).sum(0, keepdim=True)
+    image = drawn(program, [0, 1], places, torch.zeros(2, 3)).sum(0, keepdim=True)
     sought = guide.sought()
     assert sought.shape[:2] == (24, 1)
     gain = guide.gain(image, sought)
@@ -170,7 +164,7 @@ def test_a_proposal_is_where_most_is_explained_and_says_how_much(slanted):
         2 * (int(best.indices) // side) / side - 1,
     )
     assert abs(x - 0.42) < 0.06 and abs(y + 0.26) < 0.06  # the hook has more ink than the bar
-    ink = put(program, [0], places[:1], torch.zeros(1, 3)).square().sum()
+    ink = drawn(program, [0], places[:1], torch.zeros(1, 3)).square().sum()
     assert float(best.values) == pytest.approx(float(0.5 * ink / program.sigma**2), rel=0.1)
     with torch.no_grad():
         seen, place = guide.look(image, sought)
@@ -194,7 +188,7 @@ def test_a_place_beside_an_object_is_moved_onto_it(slanted):
     guide = type(slanted[1])(type(program)(replace(program.config, shifts=5)))
     object.__setattr__(guide, "program", program)
     truth = torch.tensor([[0.0, 0.0, 0.2, -0.1]] * 2)
-    image = put(program, [0, 1], truth, torch.zeros(2, 3))
+    image = drawn(program, [0, 1], truth, torch.zeros(2, 3))
     off = truth + torch.tensor([[0.0, 0.0, 0.09, 0.045], [0.0, 0.0, -0.045, 0.09]])
     found = off + guide.correction(image, off, guide.transformed_templates())
     assert (found - truth).abs().max() < 0.02

@@ -13,6 +13,7 @@ import torch
 
 from analysis import benchmark
 from analysis.benchmark import Phases, alternate, learner, main, work
+from analysis.papers.air import pyro_air
 from inference.plan import Run, plan
 
 SMALL = ["--preset", "tiny", "--set", "steps=1", "--batch", "4", "--device", "cpu"]
@@ -129,6 +130,8 @@ def test_what_cannot_be_timed_is_named(name, capsys):
 def test_pyros_example_is_found_by_its_folder(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("PYRO_EXAMPLES", str(tmp_path))
     assert main(["programs/air.py", *SMALL, "--against", "analysis.papers.air.pyro_air:step"]) == 2
+    assert "set PYRO_EXAMPLES" in capsys.readouterr().err
+    assert pyro_air.main(["--steps", "1"]) == 2
     assert "set PYRO_EXAMPLES" in capsys.readouterr().err
 
 

@@ -11,7 +11,6 @@ https://github.com/pyro-ppl/pyro. The arguments are those that the example's REA
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Callable
@@ -23,6 +22,7 @@ import torch
 from pyro.infer import SVI, TraceGraph_ELBO
 from torch import Tensor
 
+from inference.command import command_line, told
 from inference.images.dataset import Dataset
 from inference.plan import Run, plan
 from inference.prior_draws import floats
@@ -78,27 +78,25 @@ def step(images: Tensor) -> Callable[[], float]:
     return lambda: svi.step(pixels, batch_size=len(pixels), z_pres_prior_p=presence)
 
 
-def main(arguments: list[str] | None = None) -> int:
+@told
+def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
-    a = argparse.ArgumentParser(
-        prog="python -m analysis.papers.air.pyro_air", description=__doc__.split("\n")[0]
-    )
+    a = command_line("analysis.papers.air.pyro_air", __doc__)
     a.add_argument("--rate", type=float, default=1e-4, help="of Adam (default: the example's)")
     a.add_argument("--steps", type=int, default=1500)
     a.add_argument("--seed", type=int, default=0)
     o = a.parse_args(arguments)
     pyro.set_rng_seed(o.seed)
     pyro.enable_validation(False)
+    model, svi = build("cpu", o.rate)
     ours = plan(Run("programs/air.py", Path(), seed=o.seed, device="cpu"))
     training, held = ours.training_images(), ours.validation_images().first(200)
-    model, svi = build("cpu", o.rate)
     numbers = torch.randint(len(training.images), (o.steps, ours.recipe.batch))
     for count, rows in enumerate(numbers, 1):
         pixels = floats(training.images[rows])[:, 0]
         svi.step(pixels, batch_size=len(pixels), z_pres_prior_p=presence)
         if count % EVERY == 0:
             print(f"step {count}  count accuracy {counted(model, held):.3f}", flush=True)
-    return 0
 
 
 @torch.no_grad()

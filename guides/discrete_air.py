@@ -16,16 +16,15 @@ angles: while templates are round, angles have no gradient, and without angles a
 # differs: the difference image is embedded by convolutions of stride 2; the paper has max-pooling for sprites,
 and for digits no embedding (C.1).
 
-# differs: `proposals`. What the canvas lacks is compared with the templates everywhere. How much a template
-or a dimmer one would explain at a place, in nats, is added to the logits of the spatial softmax, and the LSTM
-reads how much it is where the guide looks.
+# differs: `sought`. Before the first step, templates of these sizes are compared with the image everywhere, and
+of the best places of each category and size, the set of at most T that together explain most is taken
+(`matching.together`). Step t looks at the one of them that explains t-th most by itself: the LSTM starts from its
+place and size, and reads how much a template there explains of what the canvas still lacks. So two objects that touch
+are not taken for one large one, as they are by the best single template.
 
 # differs: `shifts`, `aspects`. Windows around the place that the LSTM says are matched too, then several
 aspects of the best one; the mean of q(z_where) is the best place and aspect. Else two categories may become
-one shape at two offsets. `blur`: windows and templates are blurred before they are matched.
-
-# differs: `balance`. A category's price, 0 at first, rises while it is taken by more than 1 / K of the
-objects, and falls while it is taken by fewer; it is subtracted from the category's logit.
+one shape at two offsets.
 
 # differs: matching has no gradient: q(z_cat) learns through the templates alone, as in a step of EM, and no
 estimator, not even `enumerate`, is unbiased for the parameters that draw templates. The part left out, on
@@ -43,7 +42,6 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro.nn import PyroModule
-from pyro.ops.provenance import detach_provenance
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -58,14 +56,16 @@ START = 3.0
 SHARPNESS = 0.3
 """β, the factor of log-likelihoods in q(z_cat). It is below 1 because the place is not exact; recipes raise
 it from almost 0, so that all templates learn before any is preferred (deterministic annealing)."""
-SOUGHT = 12
-"""Most transformations per category with which templates are sought everywhere."""
+TURNS = 12
+"""Most transformations per category and size with which templates are sought everywhere."""
+PLACES = 3
+"""Places per category and size among which the best set is chosen."""
 SHIFT = 1 / 8
 """Distance of the shifts that are tried, in half sides of the window."""
 STEP = 2.4
 """Steps of the grid of what is tried, in standard deviations times their number, about its middle."""
 GAIN = 10.0
-"""Nats around which the LSTM reads the gain at a place linearly; it reads larger ones as logarithms."""
+"""Nats around which the LSTM reads linearly how much is explained; it reads larger ones as logarithms."""
 
 
 class Guide(PyroModule):
@@ -77,9 +77,9 @@ class Guide(PyroModule):
         object.__setattr__(self, "program", program)
         self.config = c = program.config
         self.embed = nn.Sequential(nn.AvgPool2d(c.pool), strided(c.colours, c.embedding))
-        self.salience = nn.Conv2d(c.embedding[-1] + 2, 1, 1, bias=False)
+        self.salience = None if c.sought else nn.Conv2d(c.embedding[-1] + 2, 1, 1, bias=False)
         self.inputs = 1 + 4 + c.theta + c.categories + c.attributes
-        looked = 2 * c.embedding[-1] + 2 + (c.proposals > 0)
+        looked = 2 * c.embedding[-1] + 2 + 2 * bool(c.sought)
         self.cell = RecurrentCell(looked, self.inputs, c.memory)
         self.where_head = mlp(c.memory, [c.hidden], 1 + 2 * 4)
         self.register_buffer("angles", matching.tried(c.angles, c.theta_sd[0]))
@@ -90,7 +90,7 @@ class Guide(PyroModule):
         self.fine_head = mlp(pixels, [c.hidden], 2 * (c.theta + c.attributes))
 
     def register_tries(self) -> None:
-        """Buffers of the transformations to try, and of the prices."""
+        """Buffers of the transformations to try."""
         c = self.config
         shears = matching.tried(c.shears, c.theta_sd[1]) if c.shear else torch.zeros(1)
         tries = torch.cartesian_prod(self.angles, shears)
@@ -102,52 +102,84 @@ class Guide(PyroModule):
         # z_theta's mean is at most about half a step of the grid away from what was tried
         fineness = [min(1.0, STEP / number) for number in (c.angles, c.shears, 1)]
         self.register_buffer("fineness", torch.tensor(fineness[: c.theta]), persistent=False)
-        self.register_buffer("price", torch.zeros(c.categories), persistent=c.balance > 0)
 
     def forward(self, images: Tensor, batch: int = 1) -> None:
         """Sample every latent of the program given `images` (B, C, H, W) in [0, 1]."""
         images = given(images)
         state, exists = self.cell.start(len(images)), images.new_ones(len(images))
         last, lacking = images.new_zeros(len(images), self.inputs), images
-        templates, taken = self.transformed_templates(), []
-        sought = self.sought()
+        templates = self.transformed_templates()
+        plan = self.plan(images) if self.config.sought else None
         with pyro.plate("batch", len(images), dim=-1):
             for t in range(1, self.config.steps + 1):
-                seen, place = self.look(lacking, sought)
+                if plan is None:
+                    seen, place = self.salient(lacking)
+                else:
+                    seen, place = self.planned(lacking, plan, t, templates)
                 state = self.cell(self.cell.look(seen), last, state)
                 step = self.step(t, exists, images, state[0], place, templates)
                 exists = step.exists
                 if t < self.config.steps:
                     lacking = lacking - self.program.draw(step)[1]
                 last = torch.cat([exists.unsqueeze(-1), *step[1:]], -1)
-                taken.append(step.cat * exists.unsqueeze(-1))
-        if self.training and self.config.balance:
-            self.charge(detach_provenance(torch.stack(taken)))
+
+    def salient(self, lacking: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, 2 F + 2) of the salient place and of the whole, and z_where (B, 4) there."""
+        features = self.embed(lacking)
+        grid = render.pixel_axes(features.shape[-1], features.device)
+        everywhere = torch.cat([features, grid.expand(len(features), -1, -1, -1)], 1)
+        share = self.salience(everywhere).flatten(1).softmax(-1)
+        here = (everywhere.flatten(2) * share.unsqueeze(1)).sum(-1)
+        return torch.cat([here, features.mean((-2, -1))], -1), F.pad(here[:, -2:], (2, 0))
+
+    def planned(
+        self, lacking: Tensor, plan: tuple[Tensor, Tensor], t: int, templates: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Features (B, 2 F + 4) of the place of step t and of the whole, and z_where (B, 4) there."""
+        where, there = (values[:, t - 1] for values in plan)
+        features = self.embed(lacking)
+        at = where[:, None, None, 2:]
+        here = F.grid_sample(features, at, padding_mode="border", align_corners=False).flatten(1)
+        explained = self.match(lacking, where, templates[self.config.aspects // 2]).flatten(1)
+        best = there * (explained.amax(1).clamp(min=0) / GAIN).asinh()
+        whole = features.mean((-2, -1))
+        return torch.cat([here, whole, where[:, :1], where[:, 2:], best.unsqueeze(-1)], -1), where
 
     @torch.no_grad()
-    def charge(self, taken: Tensor) -> None:
-        """Update the prices by the categories (T, B, K) of all objects, 0 where there is none."""
-        number = taken.sum((0, 1))
-        share = number / number.sum().clamp(min=1)
-        present = (number.sum() > 0).float()
-        self.price += self.config.balance * present * (share - 1 / self.config.categories)
+    def plan(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """z_where (B, T, 4) at which to look at each step, and whether (B, T) a template is there, 1 or 0.
 
-    def look(self, difference: Tensor, sought: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Features (B, 2 F + 2 or 3) of the salient place and of the whole, and the place (B, 2)."""
-        features = self.embed(difference)
-        everywhere = torch.cat([features, grid_of(features)], 1)
-        logits = self.salience(everywhere)
-        if sought is None:
-            salient = over(everywhere, logits.flatten(1).softmax(-1))
-            return torch.cat([salient, features.mean((-2, -1))], -1), salient[:, -2:]
-        gain = self.gain(difference, sought)
-        finely = F.interpolate(logits, gain.shape[-1], mode="bilinear")
-        share = (finely + self.config.proposals * gain).flatten(1).softmax(-1)
-        found = over(torch.cat([gain, grid_of(gain)], 1), share)
-        best, place = (found[:, :1] / GAIN).asinh(), found[:, 1:]
-        coarse = F.adaptive_avg_pool2d(share.view_as(gain), features.shape[-1]).flatten(1)
-        salient = over(features, coarse / coarse.sum(-1, keepdim=True))
-        return torch.cat([salient, place, features.mean((-2, -1)), best], -1), place
+        They are of the templates that together explain most, those first that do so by themselves.
+        """
+        c, images = self.config, F.avg_pool2d(images, self.config.pool)
+        found = matching.peaks(images, self.sought(), PLACES)
+        pictures = found.pictures.flatten(2)
+        overlap = pictures @ pictures.mT
+        own = found.explained - 0.5 * overlap.diagonal(dim1=1, dim2=2)
+        members = matching.together(own, overlap, c.steps)
+        own, order = F.pad(own, (0, 1)).gather(1, members).sort(descending=True)
+        members = members.gather(1, order)
+        side = images.shape[-1]
+        sizes = images.new_tensor(c.sought).repeat(c.categories).repeat_interleave(PLACES)
+        y, x = found.place // side, found.place % side
+        places = torch.stack([(2 * i + 1) / side - 1 for i in (x, y)], -1)
+        where = torch.cat([F.pad(sizes[:, None], (0, 1)).expand(len(images), -1, -1), places], -1)
+        where = F.pad(where, (0, 0, 0, 1)).gather(1, members.unsqueeze(-1).expand(-1, -1, 4))
+        return where, (own > 0).float()
+
+    @torch.no_grad()
+    def sought(self) -> Tensor:
+        """(G, N, C, h, h) mean objects of every category at every size that is sought, in pixels of the embedded
+        images."""
+        c, tries = self.config, self.tries[:: math.ceil(len(self.tries) / TURNS)]
+        half = c.scale * math.exp(max(c.sought)) * c.size / 2 / c.pool  # pixels, of a window's side
+        side = 2 * math.ceil(half) + 1
+        where = F.pad(tries.new_tensor(c.sought)[:, None], (0, 3))[:, None].expand(-1, len(tries), -1)
+        pose = self.program.pose(where, tries.expand(len(where), -1, -1))
+        pose = pose * c.size / c.pool / side
+        patches = self.mean_objects()[:, None].expand(-1, *pose.shape[:2], -1, -1, -1)
+        placed = render.place(patches, pose.expand(len(patches), -1, -1, -1, -1), side)
+        return placed.flatten(0, 1)
 
     def step(
         self,
@@ -161,7 +193,7 @@ class Guide(PyroModule):
         """q of one step: whether there is one more object, its place, category and attributes."""
         c = self.config
         go_on, loc, raw = self.where_head(memory).split([1, 4, 4], -1)
-        go_on, loc = go_on + START, loc + F.pad(place, (2, 0))
+        go_on, loc = go_on + START, loc + place
         with gate(exists):
             pres = pyro.sample(f"z_pres_{t}", dist.Bernoulli(logits=go_on.squeeze(-1)))
         with gate(exists * pres):
@@ -169,7 +201,7 @@ class Guide(PyroModule):
             q = normal(loc, self.program.where_sd * positive(raw - 2))
             where = pyro.sample(f"z_where_{t}", q)
             fits = self.match(images, where, templates[c.aspects // 2])
-            cat = pyro.sample(f"z_cat_{t}", dist.OneHotCategorical(logits=self.says(fits.amax(-1))))
+            cat = pyro.sample(f"z_cat_{t}", dist.OneHotCategorical(logits=self.sharpness * fits.amax(-1)))
             turn = (cat.unsqueeze(-1) * self.tries[fits.argmax(-1)]).sum(-2)
             windows = self.window(images, where, turn)
             fine = where_present(exists * pres, self.fine, windows)
@@ -185,46 +217,22 @@ class Guide(PyroModule):
         """Features of a window (..., C, h, w) for attributes and for the remainder of angle and shears."""
         return self.fine_head(self.read(windows).flatten(1))
 
-    def says(self, best: Tensor) -> Tensor:
-        """(B, K) logits of categories by their best matches (B, K) in nats."""
-        return self.sharpness * best - self.price
-
     @torch.no_grad()
     def transformed_templates(self) -> Tensor:
-        """(E, K, Ω, C, h, w) every category's mean object under all that is tried, blurred."""
+        """(E, K, Ω, C, h, w) every category's mean object under all that is tried."""
         c, number, tries = self.config, len(self.aspects), len(self.tries)
         patches = self.mean_objects().expand(number, -1, tries, -1, -1, -1)
         where = F.pad(self.aspects[:, None], (1, 2))[:, None, None].expand(
             -1, c.categories, tries, -1
         )
         theta = self.tries.expand(number, c.categories, -1, -1)
-        placed = render.place(patches, self.program.pose(where, theta) / c.scale, c.window)
-        return matching.blurred(placed, c.blur)
+        return render.place(patches, self.program.pose(where, theta) / c.scale, c.window)
 
     def mean_objects(self) -> Tensor:
         """(K, 1, C, h, w) every category's object with attributes 0."""
         cat = torch.eye(self.config.categories, device=self.angles.device)
         attr = cat.new_zeros(len(cat), self.config.attributes)
         return self.program.decode(cat, attr).unsqueeze(1)
-
-    @torch.no_grad()
-    def sought(self) -> Tensor | None:
-        """(N, C, h, h) mean objects under some of what is tried, in pixels of the embedded images; or None."""
-        c, tries = self.config, self.tries[:: math.ceil(len(self.tries) / SOUGHT)]
-        if not c.proposals:
-            return None
-        half = c.scale * c.size / 2 / c.pool  # pixels, of a window's side
-        side = 2 * math.ceil(half) + 1
-        patches = self.mean_objects().expand(-1, len(tries), -1, -1, -1)
-        theta = tries.expand(c.categories, -1, -1)
-        pose = self.program.pose(theta.new_zeros(*theta.shape[:-1], 4), theta)
-        return render.place(patches, pose * (2 * half / side / c.scale), side).flatten(0, 1)
-
-    @torch.no_grad()
-    def gain(self, difference: Tensor, sought: Tensor) -> Tensor:
-        """(B, 1, S, S) nats that the best of the templates, or a dimmer one, would explain at a place."""
-        area = self.config.pool**2 / self.program.sigma**2
-        return area * matching.gains(F.avg_pool2d(difference, self.config.pool), sought)
 
     @torch.no_grad()
     def correction(self, images: Tensor, where: Tensor, templates: Tensor) -> Tensor:
@@ -248,15 +256,14 @@ class Guide(PyroModule):
         """(B, D) the values (B, N, D) of the best fits (B, N, K), a mean over categories."""
         best, which = fits.max(1)
         chosen = values.gather(1, which.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
-        return (self.says(best).softmax(-1).unsqueeze(-1) * chosen).sum(1)
+        return ((self.sharpness * best).softmax(-1).unsqueeze(-1) * chosen).sum(1)
 
     @torch.no_grad()
     def match(self, images: Tensor, where: Tensor, templates: Tensor) -> Tensor:
         """(B, ...) log-likelihood of the upright window under templates (..., C, h, w), up to a constant, in
         nats."""
         upright = where.new_zeros(len(where), self.config.theta)
-        seen = matching.blurred(self.window(images, where, upright), self.config.blur)
-        fits = matching.log_likelihoods(seen, templates)
+        fits = matching.log_likelihoods(self.window(images, where, upright), templates)
         (a, b), (c, d) = (
             row.unbind(-1) for row in self.program.pose(where, upright)[..., :2].unbind(-2)
         )
@@ -267,17 +274,6 @@ class Guide(PyroModule):
         """(B, C, h, w) the window that the inverse of T cuts out."""
         pose = self.program.pose(where, theta)[:, None, None]
         return render.crop(images.unsqueeze(1), pose, self.config.window)[:, 0, 0]
-
-
-def grid_of(features: Tensor) -> Tensor:
-    """(B, 2, S, S) x and y of the cells of square features (B, F, S, S), in the image frame."""
-    grid = render.pixel_axes(features.shape[-1], features.device)
-    return grid.expand(len(features), -1, -1, -1)
-
-
-def over(features: Tensor, share: Tensor) -> Tensor:
-    """(B, F) mean of features (B, F, S, S) under shares (B, S²)."""
-    return (features.flatten(2) * share.unsqueeze(1)).sum(-1)
 
 
 def strided(channels: int, widths: tuple[int, ...]) -> nn.Sequential:

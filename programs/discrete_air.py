@@ -80,9 +80,7 @@ class Config:
     shears: int = 1  # horizontal shears that it tries with each angle
     aspects: int = 1  # aspects that it tries with each of them, an odd number
     shifts: int = 1  # places per axis that it tries around that of the LSTM, an odd number
-    blur: int = 0  # binomial filters over windows and templates before they are matched
-    proposals: float = 0.0  # β of the nats that templates would explain, in where to look next
-    balance: float = 0.0  # gain of the categories' prices in the guide, in nats per training step
+    sought: tuple[float, ...] = ()  # sizes z at which the guide seeks templates to look there
     pool: int = 1  # pixels per side that the LSTM reads as one
     embedding: tuple[int, ...] = (16, 24, 32)  # channels that embed the difference image
     encoder: tuple[int, ...] = (48, 64, 96)  # channels that read a window
@@ -93,8 +91,7 @@ class Config:
     )
 
     def __post_init__(self) -> None:
-        zero = ("attributes", "spread", "disc", "learned", "blur", "proposals", "balance")
-        check_positive(self, *zero)
+        check_positive(self, "attributes", "spread", "disc", "learned", "sought")
         check_learned(self)
         if self.combine not in ("add", "multiply"):
             raise ValueError(f"combine={self.combine!r}: expected add or multiply")
@@ -114,10 +111,6 @@ class Config:
             raise ValueError(
                 f"aspects={self.aspects}, shifts={self.shifts}, shears={self.shears}: expected odd numbers of "
                 "aspects and shifts, of which the middle one is 0, and one shear where shear=False"
-            )
-        if min(self.blur, self.proposals, self.balance) < 0:
-            raise ValueError(
-                f"blur={self.blur}, proposals={self.proposals}, balance={self.balance}: expected at least 0"
             )
         if not self.embedding or not self.encoder:
             raise ValueError(

@@ -28,7 +28,7 @@ DISCRETE_AIR_QUICK = Recipe(
         "encoder": (16, 32, 32),
         "window": 16,
         "decoder": 32,
-        "proposals": 0.3,
+        "sought": (-0.3, -0.05),
     },
     world="multi_sprites",
     scenes=80_000,

@@ -1,9 +1,13 @@
-"""Templates matched to pictures: which transformations to try, blurring, log-likelihoods. Nothing here samples.
+"""Templates matched to pictures: which to try, log-likelihoods, the best places. Nothing here samples.
 
-Shape legend: B images, C channels, H x W pixels of an image, h x w of a template.
+Shape legend: B images, C channels, H x W pixels of an image, h x w of a template, G groups of N templates, M
+places.
 """
 
 from __future__ import annotations
+
+import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,18 +18,6 @@ from torch.nn import functional as F
 def tried(number: int, sd: float) -> Tensor:
     """(number) values at equal steps of the probability of N(0, sd²), symmetric about 0."""
     return Normal(0.0, sd).icdf((torch.arange(number) + 0.5) / number)
-
-
-def blurred(pictures: Tensor, times: int) -> Tensor:
-    """Pictures (..., H, W) after `times` binomial filters (1, 2, 1) / 4 along both axes, 0 outside.
-
-    One filter is about a Gaussian of standard deviation 0.7 pixels.
-    """
-    flat = pictures.reshape(-1, 1, *pictures.shape[-2:])
-    for _ in range(times):
-        flat = F.avg_pool2d(F.pad(flat, (1, 1, 1, 1)), 2, 1)
-        flat = F.avg_pool2d(flat, 2, 1)
-    return flat.reshape(pictures.shape)
 
 
 def log_likelihoods(seen: Tensor, expected: Tensor) -> Tensor:
@@ -40,18 +32,78 @@ def log_likelihoods(seen: Tensor, expected: Tensor) -> Tensor:
     return product - 0.5 * pixels.square().sum(-1)
 
 
-def gains(images: Tensor, templates: Tensor) -> Tensor:
-    """(B, 1, H, W) the largest log-likelihood, under unit variance, that a template about a pixel would add.
+class Found(NamedTuple):
+    """Places at which one of several templates, or a dimmer one, explains more than beside them."""
+
+    template: Tensor
+    """(B, M) its index among the templates of its group"""
+    place: Tensor
+    """(B, M) the pixel y W + x in its middle"""
+    pictures: Tensor
+    """(B, M, C, H, W) the template there, dimmed as is best; 0 outside of it"""
+    explained: Tensor
+    """(B, M) product of picture and image"""
+
+
+def peaks(images: Tensor, templates: Tensor, number: int) -> Found:
+    """Per group of templates, the places at which the best of them adds most to a log-likelihood of variance 1.
 
     A template may be dimmer there, down to nothing: else one that covers more than twice an object's area
     explains nothing of it.
 
     Args:
-        images: (B, C, H, W) what is not explained yet.
-        templates: (N, C, h, h), h odd, in pixels of `images`.
+        images: (B, C, H, W).
+        templates: (G, N, C, h, h), h odd, in pixels of `images`.
+        number: places per group, so M is G times it.
     """
-    product = F.conv2d(images, templates, padding=templates.shape[-1] // 2).clamp(min=0)
-    square = templates.square().sum((-3, -2, -1))[:, None, None].clamp(min=1e-6)
+    (rows, columns), half = images.shape[-2:], templates.shape[-1] // 2
+    product = F.conv2d(images, templates.flatten(0, 1), padding=half).clamp(min=0)
+    square = templates.square().sum((-3, -2, -1)).flatten()[:, None, None].clamp(min=1e-6)
     share = (product / square).clamp(max=1)  # of the template's brightness, the best one
-    gain = share * (product - 0.5 * share * square)
-    return gain.amax(1, keepdim=True)
+    gain = (share * (product - 0.5 * share * square)).unflatten(1, templates.shape[:2])
+    best, which = gain.max(2)
+    highest = best.where(best == F.max_pool2d(best, 3, 1, 1), -1).flatten(2)
+    place = highest.topk(number, -1).indices
+    which = which.flatten(2).gather(-1, place)
+    group = torch.arange(len(templates), device=place.device)[:, None].expand_as(place)
+    at = (group * templates.shape[1] + which, place // columns, place % columns)
+    several = torch.arange(len(images), device=place.device)[:, None, None].expand_as(place)
+    share, product = share[several, *at], product[several, *at]
+    patches = share[..., None, None, None] * templates[group, which]
+    pictures = put(patches.flatten(1, 2), *(x.flatten(1) for x in at[1:]), rows, columns)
+    return Found(which.flatten(1), place.flatten(1), pictures, (share * product).flatten(1))
+
+
+def put(patches: Tensor, y: Tensor, x: Tensor, rows: int, columns: int) -> Tensor:
+    """(B, M, C, rows, columns) patches (B, M, C, h, h) with their middles at the pixels y and x (B, M)."""
+    (several, number, channels, side), half = patches.shape[:4], patches.shape[-1] // 2
+    wide = patches.new_zeros(several, number, channels, rows + side - 1, columns + side - 1)
+    span = torch.arange(side, device=patches.device)
+    index = [torch.arange(n, device=patches.device) for n in (several, number, channels)]
+    down, across = y[..., None, None, None] + span[:, None], x[..., None, None, None] + span
+    i, j, k = index[0].view(-1, 1, 1, 1, 1), index[1].view(-1, 1, 1, 1), index[2].view(-1, 1, 1)
+    wide[i, j, k, down, across] = patches
+    return wide[..., half : half + rows, half : half + columns]
+
+
+def together(own: Tensor, overlap: Tensor, most: int, width: int = 64) -> Tensor:
+    """(B, most) the pictures whose sum explains an image best, found by beam search; M for none.
+
+    Args:
+        own: (B, M) what each adds to the log-likelihood by itself.
+        overlap: (B, M, M) inner products of pictures: what two of them add less than each by itself.
+        most: members of a set.
+        width: sets that are kept.
+    """
+    never_twice = torch.full_like(own, math.inf).diag_embed()
+    overlap = F.pad(overlap + never_twice, (0, 1, 0, 1))  # the last one is no picture at all
+    left, total = F.pad(own, (0, 1)).unsqueeze(1), own.new_zeros(len(own), 1)
+    members = torch.zeros(len(own), 1, 0, dtype=torch.long, device=own.device)
+    rows = torch.arange(len(own), device=own.device)[:, None]
+    for _ in range(most):
+        value = (total.unsqueeze(-1) + left).flatten(1)
+        total, which = value.topk(min(width, value.shape[-1]))
+        parent, new = which // left.shape[-1], which % left.shape[-1]
+        members = torch.cat([members[rows, parent], new.unsqueeze(-1)], -1)
+        left = left[rows, parent] - overlap[rows, new]
+    return members[:, 0]

@@ -16,11 +16,11 @@ angles: while templates are round, angles have no gradient, and without angles a
 # differs: the difference image is embedded by convolutions of stride 2; the paper has max-pooling for sprites,
 and for digits no embedding (C.1).
 
-# differs: `sought`. Before the first step, templates of these sizes are compared with the image everywhere, and
-of the best places of each category and size, the set of at most T that together explain most is taken
-(`matching.together`). Step t looks at the one of them that explains t-th most by itself: the LSTM starts from its
-place and size, and reads how much a template there explains of what the canvas still lacks. So two objects that touch
-are not taken for one large one, as they are by the best single template.
+# differs: `sought`. Before the first step, templates of these sizes are compared with the image everywhere.
+Of the best places of each category and size, the guide takes the set of at most T that together explain
+most (`matching.together`), those first that explain most by themselves. At step t the LSTM starts from the
+t-th place and size, and reads how much a template there explains of what the canvas still lacks. The best
+single template often takes two objects that touch for one large one.
 
 # differs: `shifts`, `aspects`. Windows around the place that the LSTM says are matched too, then several
 aspects of the best one; the mean of q(z_where) is the best place and aspect. Else two categories may become
@@ -169,12 +169,13 @@ class Guide(PyroModule):
 
     @torch.no_grad()
     def sought(self) -> Tensor:
-        """(G, N, C, h, h) mean objects of every category at every size that is sought, in pixels of the embedded
-        images."""
+        """(G, N, C, h, h) mean objects at every size that is sought, in pixels of the embedded images."""
         c, tries = self.config, self.tries[:: math.ceil(len(self.tries) / TURNS)]
         half = c.scale * math.exp(max(c.sought)) * c.size / 2 / c.pool  # pixels, of a window's side
         side = 2 * math.ceil(half) + 1
-        where = F.pad(tries.new_tensor(c.sought)[:, None], (0, 3))[:, None].expand(-1, len(tries), -1)
+        where = F.pad(tries.new_tensor(c.sought)[:, None], (0, 3))[:, None].expand(
+            -1, len(tries), -1
+        )
         pose = self.program.pose(where, tries.expand(len(where), -1, -1))
         pose = pose * c.size / c.pool / side
         patches = self.mean_objects()[:, None].expand(-1, *pose.shape[:2], -1, -1, -1)
@@ -201,7 +202,9 @@ class Guide(PyroModule):
             q = normal(loc, self.program.where_sd * positive(raw - 2))
             where = pyro.sample(f"z_where_{t}", q)
             fits = self.match(images, where, templates[c.aspects // 2])
-            cat = pyro.sample(f"z_cat_{t}", dist.OneHotCategorical(logits=self.sharpness * fits.amax(-1)))
+            cat = pyro.sample(
+                f"z_cat_{t}", dist.OneHotCategorical(logits=self.sharpness * fits.amax(-1))
+            )
             turn = (cat.unsqueeze(-1) * self.tries[fits.argmax(-1)]).sum(-2)
             windows = self.window(images, where, turn)
             fine = where_present(exists * pres, self.fine, windows)

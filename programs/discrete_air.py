@@ -112,6 +112,10 @@ class Config:
                 f"aspects={self.aspects}, shifts={self.shifts}, shears={self.shears}: expected odd numbers of "
                 "aspects and shifts, of which the middle one is 0, and one shear where shear=False"
             )
+        if not all(-2 <= size <= 2 for size in self.sought):
+            raise ValueError(
+                f"sought={self.sought}: expected sizes z, so that s exp(z) is near the objects' half sides"
+            )
         if not self.embedding or not self.encoder:
             raise ValueError(
                 f"embedding={self.embedding}, encoder={self.encoder}: expected channels of at least one layer"

@@ -35,8 +35,6 @@ def log_likelihoods(seen: Tensor, expected: Tensor) -> Tensor:
 class Found(NamedTuple):
     """Places at which one of several templates, or a dimmer one, explains more than beside them."""
 
-    template: Tensor
-    """(B, M) its index among the templates of its group"""
     place: Tensor
     """(B, M) the pixel y W + x in its middle"""
     pictures: Tensor
@@ -71,7 +69,7 @@ def peaks(images: Tensor, templates: Tensor, number: int) -> Found:
     share, product = share[several, *at], product[several, *at]
     patches = share[..., None, None, None] * templates[group, which]
     pictures = put(patches.flatten(1, 2), *(x.flatten(1) for x in at[1:]), rows, columns)
-    return Found(which.flatten(1), place.flatten(1), pictures, (share * product).flatten(1))
+    return Found(place.flatten(1), pictures, (share * product).flatten(1))
 
 
 def put(patches: Tensor, y: Tensor, x: Tensor, rows: int, columns: int) -> Tensor:

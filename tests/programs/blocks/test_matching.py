@@ -1,5 +1,8 @@
 """Templates matched to pictures, against the densities they stand for."""
 
+from itertools import combinations
+
+import pytest
 import torch
 from torch.distributions import Normal
 
@@ -13,16 +16,6 @@ def test_what_is_tried_splits_the_prior_into_equal_parts():
     torch.testing.assert_close(shares, torch.tensor([1 / 6, 3 / 6, 5 / 6]))
 
 
-def test_blurring_keeps_the_sum_and_widens_by_half_a_square_pixel():
-    picture = torch.zeros(2, 1, 11, 11)
-    picture[..., 5, 5] = 1
-    axis = torch.arange(11.0) - 5
-    for times in (0, 1, 3):
-        line = matching.blurred(picture, times).sum(-1)[0, 0]
-        assert abs(float(line.sum()) - 1) < 1e-6
-        assert abs(float((line * axis.square()).sum()) - 0.5 * times) < 1e-5
-
-
 def test_log_likelihoods_differ_as_those_of_a_normal_do():
     generator = torch.Generator().manual_seed(0)
     seen = torch.rand(4, 1, 5, 5, generator=generator)
@@ -33,25 +26,62 @@ def test_log_likelihoods_differ_as_those_of_a_normal_do():
     torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-4)
 
 
-def test_a_gain_is_what_the_best_template_explains_at_a_place():
+def test_a_peak_explains_what_the_best_template_explains_at_that_place():
     generator = torch.Generator().manual_seed(1)
     image = torch.rand(1, 1, 12, 12, generator=generator)
-    templates = torch.rand(2, 1, 3, 3, generator=generator)
+    templates = torch.rand(1, 2, 1, 3, 3, generator=generator)
     for brightness in (0.3, 1.0, 3.0):
-        gain = matching.gains(brightness * image, templates)
-        assert gain.shape == (1, 1, 12, 12)
-        exact = [0.0]
-        for template in templates[:, 0]:
+        found = matching.peaks(brightness * image, templates, 1)
+        y, x = divmod(int(found.place), 12)
+        exact = []
+        for template in templates[0, :, 0]:
             for share in torch.linspace(0, 1, 201):
-                mean = torch.zeros(12, 12)
-                mean[6:9, 3:6] = share * template
+                mean = torch.zeros(14, 14)
+                mean[y : y + 3, x : x + 3] = share * template
+                mean = mean[1:13, 1:13]
                 left = (brightness * image[0, 0] - mean).square().sum()
                 exact.append(float(0.5 * ((brightness * image).square().sum() - left)))
-        assert abs(float(gain[0, 0, 7, 4]) - max(exact)) < 1e-3
+        gain = float(found.explained - 0.5 * found.pictures.square().sum())
+        assert gain == pytest.approx(max(exact), abs=1e-3)
+
+
+def test_a_picture_lies_with_its_middle_at_its_place():
+    patches = torch.arange(1.0, 10.0).view(1, 1, 1, 3, 3)
+    drawn = matching.put(patches, torch.tensor([[0]]), torch.tensor([[4]]), 5, 6)
+    expected = torch.zeros(5, 6)
+    expected[:2, 3:] = torch.tensor([[4.0, 5.0, 6.0], [7.0, 8.0, 9.0]])
+    assert torch.equal(drawn[0, 0, 0], expected)
 
 
 def test_a_small_object_is_explained_in_part_by_a_large_template():
     image = torch.zeros(1, 1, 9, 9)
     image[..., 4, 4] = 1
-    gain = matching.gains(image, torch.ones(1, 1, 5, 5))
-    assert abs(float(gain.max()) - 0.5 / 25) < 1e-6 and float(gain[0, 0, 4, 4]) == float(gain.max())
+    found = matching.peaks(image, torch.ones(1, 1, 1, 5, 5), 2)
+    gain = found.explained - 0.5 * found.pictures.flatten(2).square().sum(-1)
+    torch.testing.assert_close(gain[0, 0], torch.tensor(0.5 / 25))
+
+
+def test_the_best_set_is_that_of_all_sets():
+    generator = torch.Generator().manual_seed(2)
+    for most in (1, 2, 3):
+        pictures = torch.randn(20, 6, 8, generator=generator)
+        images = torch.randn(20, 1, 8, generator=generator)
+        overlap = pictures @ pictures.mT
+        own = (images @ pictures.mT)[:, 0] - 0.5 * overlap.diagonal(dim1=1, dim2=2)
+        found = matching.together(own, overlap, most)
+        for image, several, members in zip(images, pictures, found, strict=True):
+            exact = {
+                some: -0.5 * float((image - several[list(some)].sum(0)).square().sum())
+                for n in range(most + 1)
+                for some in combinations(range(6), n)
+            }
+            assert tuple(sorted(int(i) for i in members if i < 6)) == max(exact, key=exact.get)
+
+
+def test_two_that_fit_are_better_than_one_that_covers_both():
+    image = torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0])
+    pictures = torch.tensor([[1.0, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 0, 0, 1, 1]])
+    overlap = (pictures @ pictures.T)[None]
+    own = (pictures @ image)[None] - 0.5 * overlap.diagonal(dim1=1, dim2=2)
+    assert int(own.argmax()) == 0
+    assert sorted(matching.together(own, overlap, 3)[0].tolist()) == [1, 2, 3]

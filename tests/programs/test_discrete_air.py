@@ -162,7 +162,7 @@ def test_the_guide_looks_where_templates_explain_most_the_best_one_first(slanted
         second, _ = guide.planned(images[:1], (where, there), 2, templates)
     ink = images[0].square().sum()
     explained = float(first[0, -1].sinh()) * 10
-    assert explained == pytest.approx(float(0.5 * ink / program.sigma**2), rel=0.1)
+    assert explained == pytest.approx(float(0.5 * ink / program.sigma**2), rel=0.2)
     assert float(second[0, -1]) == 0  # of the bar nothing is left
     empty = guide.plan(torch.zeros(2, *images.shape[1:]))
     assert not empty[0].any() and not empty[1].any()

@@ -149,7 +149,8 @@ class Guide(PyroModule):
     def plan(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """z_where (B, T, 4) at which to look at each step, and whether (B, T) a template is there, 1 or 0.
 
-        They are of the templates that together explain most, those first that do so by themselves.
+        They are of the templates that together explain most, those first that do so by themselves; 0 where
+        there is none.
         """
         c, images = self.config, F.avg_pool2d(images, self.config.pool)
         found = matching.peaks(images, self.sought(), PLACES)
@@ -165,7 +166,8 @@ class Guide(PyroModule):
         places = torch.stack([(2 * i + 1) / side - 1 for i in (x, y)], -1)
         where = torch.cat([F.pad(sizes[:, None], (0, 1)).expand(len(images), -1, -1), places], -1)
         where = F.pad(where, (0, 0, 0, 1)).gather(1, members.unsqueeze(-1).expand(-1, -1, 4))
-        return where, (own > 0).float()
+        there = (own > 0).float()
+        return where * there.unsqueeze(-1), there
 
     @torch.no_grad()
     def sought(self) -> Tensor:

@@ -44,9 +44,9 @@ class Found(NamedTuple):
 
 
 def peaks(images: Tensor, templates: Tensor, number: int) -> Found:
-    """Per group of templates, the places at which the best of them adds most to a log-likelihood of variance 1.
+    """Per group of templates, the places at which its best one adds most to a log-likelihood of variance 1.
 
-    A template may be dimmer there, down to nothing: else one that covers more than twice an object's area
+    The best one may be dimmer there, down to nothing: else one that covers more than twice an object's area
     explains nothing of it.
 
     Args:
@@ -55,20 +55,20 @@ def peaks(images: Tensor, templates: Tensor, number: int) -> Found:
         number: places per group, so M is G times it.
     """
     (rows, columns), half = images.shape[-2:], templates.shape[-1] // 2
-    product = F.conv2d(images, templates.flatten(0, 1), padding=half).clamp(min=0)
-    square = templates.square().sum((-3, -2, -1)).flatten()[:, None, None].clamp(min=1e-6)
+    square = templates.square().sum((-3, -2, -1)).clamp(min=1e-6)
+    whole = F.conv2d(images, templates.flatten(0, 1), -0.5 * square.flatten(), padding=half)
+    best, which = whole.unflatten(1, templates.shape[:2]).max(2)
+    group = torch.arange(len(templates), device=images.device)[:, None]
+    square = square[group[:, None], which]
+    product = (best + 0.5 * square).clamp(min=0)
     share = (product / square).clamp(max=1)  # of the template's brightness, the best one
-    gain = (share * (product - 0.5 * share * square)).unflatten(1, templates.shape[:2])
-    best, which = gain.max(2)
-    highest = best.where(best == F.max_pool2d(best, 3, 1, 1), -1).flatten(2)
+    gain = share * (product - 0.5 * share * square)
+    highest = gain.where(gain == F.max_pool2d(gain, 3, 1, 1), -1).flatten(2)
     place = highest.topk(number, -1).indices
-    which = which.flatten(2).gather(-1, place)
-    group = torch.arange(len(templates), device=place.device)[:, None].expand_as(place)
-    at = (group * templates.shape[1] + which, place // columns, place % columns)
-    several = torch.arange(len(images), device=place.device)[:, None, None].expand_as(place)
-    share, product = share[several, *at], product[several, *at]
+    share, product, which = (x.flatten(2).gather(2, place) for x in (share, product, which))
     patches = share[..., None, None, None] * templates[group, which]
-    pictures = put(patches.flatten(1, 2), *(x.flatten(1) for x in at[1:]), rows, columns)
+    y, x = (place // columns).flatten(1), (place % columns).flatten(1)
+    pictures = put(patches.flatten(1, 2), y, x, rows, columns)
     return Found(place.flatten(1), pictures, (share * product).flatten(1))
 
 

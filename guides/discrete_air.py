@@ -26,6 +26,9 @@ single template often takes two objects that touch for one large one.
 aspects of the best one; the mean of q(z_where) is the best place and aspect. Else two categories may become
 one shape at two offsets.
 
+# differs: the match of a category sums z_attr out, as factor analysis does, where its object is linear in
+z_attr about 0. Else one category takes the thick digits of two, and another the thin ones.
+
 # differs: matching has no gradient: q(z_cat) learns through the templates alone, as in a step of EM, and no
 estimator, not even `enumerate`, is unbiased for the parameters that draw templates. The part left out, on
 Multi-Sprites, is .40 of the norm of `template.weight`'s gradient and .03 to .25 of the decoder layers' at
@@ -108,7 +111,7 @@ class Guide(PyroModule):
         images = given(images)
         state, exists = self.cell.start(len(images)), images.new_ones(len(images))
         last, lacking = images.new_zeros(len(images), self.inputs), images
-        templates = self.transformed_templates()
+        templates, ways = self.transformed_templates(), self.transformed_variations()
         plan = self.plan(images) if self.config.sought else None
         with pyro.plate("batch", len(images), dim=-1):
             for t in range(1, self.config.steps + 1):
@@ -117,7 +120,7 @@ class Guide(PyroModule):
                 else:
                     seen, place = self.planned(lacking, plan, t, templates)
                 state = self.cell(self.cell.look(seen), last, state)
-                step = self.step(t, exists, images, state[0], place, templates)
+                step = self.step(t, exists, images, state[0], place, templates, ways)
                 exists = step.exists
                 if t < self.config.steps:
                     lacking = lacking - self.program.draw(step)[1]
@@ -192,6 +195,7 @@ class Guide(PyroModule):
         memory: Tensor,
         place: Tensor,
         templates: Tensor,
+        ways: Tensor | None,
     ) -> Object:
         """q of one step: whether there is one more object, its place, category and attributes."""
         c = self.config
@@ -203,7 +207,7 @@ class Guide(PyroModule):
             loc = loc + self.correction(images, loc, templates)
             q = normal(loc, self.program.where_sd * positive(raw - 2))
             where = pyro.sample(f"z_where_{t}", q)
-            fits = self.match(images, where, templates[c.aspects // 2])
+            fits = self.match(images, where, templates[c.aspects // 2], ways)
             cat = pyro.sample(
                 f"z_cat_{t}", dist.OneHotCategorical(logits=self.sharpness * fits.amax(-1))
             )
@@ -225,13 +229,32 @@ class Guide(PyroModule):
     @torch.no_grad()
     def transformed_templates(self) -> Tensor:
         """(E, K, Ω, C, h, w) every category's mean object under all that is tried."""
-        c, number, tries = self.config, len(self.aspects), len(self.tries)
-        patches = self.mean_objects().expand(number, -1, tries, -1, -1, -1)
-        where = F.pad(self.aspects[:, None], (1, 2))[:, None, None].expand(
-            -1, c.categories, tries, -1
+        return torch.stack([self.transformed(self.mean_objects(), x) for x in self.aspects])
+
+    @torch.no_grad()
+    def transformed_variations(self) -> Tensor | None:
+        """(K, Ω, A, C, h, w) how every category's object varies with z_attr, under all that is tried."""
+        c = self.config
+        if not c.attributes:
+            return None
+        cat = torch.eye(c.categories, device=self.angles.device).unsqueeze(1)
+        step = torch.eye(c.attributes, device=cat.device)
+        sides = [
+            self.program.decode(cat.expand(-1, c.attributes, -1), z.expand(c.categories, -1, -1))
+            for z in (step, -step)
+        ]
+        ways = 0.5 * (sides[0] - sides[1]).transpose(0, 1).unsqueeze(2)
+        still = self.aspects[c.aspects // 2]
+        return matching.variations(torch.stack([self.transformed(x, still) for x in ways], 2))
+
+    def transformed(self, patches: Tensor, aspect: Tensor) -> Tensor:
+        """(K, Ω, C, h, w) patches (K, 1, C, h, w) under all that is tried, at an aspect."""
+        tries = self.tries.expand(len(patches), -1, -1)
+        where = F.pad(aspect.view(1, 1, 1), (1, 2)).expand(*tries.shape[:2], -1)
+        pose = self.program.pose(where, tries) / self.config.scale
+        return render.place(
+            patches.expand(-1, tries.shape[1], -1, -1, -1), pose, self.config.window
         )
-        theta = self.tries.expand(number, c.categories, -1, -1)
-        return render.place(patches, self.program.pose(where, theta) / c.scale, c.window)
 
     def mean_objects(self) -> Tensor:
         """(K, 1, C, h, w) every category's object with attributes 0."""
@@ -264,16 +287,22 @@ class Guide(PyroModule):
         return ((self.sharpness * best).softmax(-1).unsqueeze(-1) * chosen).sum(1)
 
     @torch.no_grad()
-    def match(self, images: Tensor, where: Tensor, templates: Tensor) -> Tensor:
+    def match(
+        self, images: Tensor, where: Tensor, templates: Tensor, ways: Tensor | None = None
+    ) -> Tensor:
         """(B, ...) log-likelihood of the upright window under templates (..., C, h, w), up to a constant, in
-        nats."""
+        nats; with their ways (..., A, C, h, w) to vary, that with z_attr summed out."""
         upright = where.new_zeros(len(where), self.config.theta)
-        fits = matching.log_likelihoods(self.window(images, where, upright), templates)
         (a, b), (c, d) = (
             row.unbind(-1) for row in self.program.pose(where, upright)[..., :2].unbind(-2)
         )
         area = (a * d - b * c).abs() * (self.config.size / self.config.window) ** 2
-        return area.view(-1, *[1] * (fits.ndim - 1)) * fits / self.program.sigma**2
+        seen, precision = self.window(images, where, upright), area / self.program.sigma**2
+        fits = matching.log_likelihoods(seen, templates)
+        fits = precision.view(-1, *[1] * (fits.ndim - 1)) * fits
+        if ways is None:
+            return fits
+        return fits + matching.log_likelihoods_beyond(seen, templates, ways, precision)
 
     def window(self, images: Tensor, where: Tensor, theta: Tensor) -> Tensor:
         """(B, C, h, w) the window that the inverse of T cuts out."""

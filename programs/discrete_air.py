@@ -137,7 +137,7 @@ VARIANTS: dict[str, Config] = {
     "discrete_air_mnist": Config(
         size=50,
         categories=10,
-        attributes=1,
+        attributes=2,
         shear=True,
         scale=0.36,
         spread=1.0,

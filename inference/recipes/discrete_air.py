@@ -54,20 +54,19 @@ DISCRETE_AIR_PAPER = replace(
     evaluate_every=5000,
 )
 
-# differs: attributes come last, because they could replace categories
-CATEGORIES_FIRST = {"weight.z_attr*": Points(((3500, 100.0), (5000, 1.0)))}
 DIGITS_QUICK = replace(
     DISCRETE_AIR_QUICK,
-    steps=5500,
+    steps=6000,
     program={**DISCRETE_AIR_QUICK.program, "shifts": 5},
     world="multi_mnist",
     scenes=60_000,
     schedules={
         **DISCRETE_AIR_QUICK.schedules,
-        **CATEGORIES_FIRST,
-        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=500, hold=3500),
-        # slow where templates part: in a quarter of the time two of them become one digit
-        "guide.sharpness": Points(((0, 0.003), (300, 0.01), (3500, 0.1), (4500, 0.3))),
+        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=500, hold=4000),
+        # differs: slow where templates part, or two of them become one digit; then almost hard
+        "guide.sharpness": Points(((0, 0.003), (300, 0.01), (3000, 0.1), (3600, 1.0))),
+        # differs: attributes come last, because they could replace categories
+        "weight.z_attr*": Points(((3600, 100.0), (5000, 1.0))),
     },
 )
 DIGITS_PAPER = replace(

@@ -32,6 +32,37 @@ def log_likelihoods(seen: Tensor, expected: Tensor) -> Tensor:
     return product - 0.5 * pixels.square().sum(-1)
 
 
+def variations(ways: Tensor) -> Tensor:
+    """Ways (..., A, C, h, w) in which a template varies with A numbers, turned so that they are orthogonal.
+
+    Numbers from N(0, I) stay such numbers.
+    """
+    flat = ways.flatten(-3)
+    return (torch.linalg.eigh(flat @ flat.mT).eigenvectors.mT @ flat).view_as(ways)
+
+
+def log_likelihoods_beyond(
+    seen: Tensor, expected: Tensor, ways: Tensor, precision: Tensor
+) -> Tensor:
+    """(B, ...) what is added to log N(seen; expected, 1 / precision) if the template varies.
+
+    It is the log of the mean of N(seen; expected + Σ_a z_a ways_a, 1 / precision) over z from N(0, I), as in
+    factor analysis, less that without ways.
+
+    Args:
+        seen: (B, C, h, w).
+        expected: (..., C, h, w).
+        ways: (..., A, C, h, w), orthogonal.
+        precision: (B) of every pixel.
+    """
+    pixels, still = ways.flatten(-3), expected.flatten(-3)
+    product = torch.tensordot(seen.flatten(1), pixels, dims=([1], [-1]))
+    product = product - (pixels @ still.unsqueeze(-1)).squeeze(-1)
+    precision = precision.view(-1, *[1] * (ways.ndim - 3))
+    gained = 1 + precision * pixels.square().sum(-1)
+    return 0.5 * ((precision * product).square() / gained - gained.log()).sum(-1)
+
+
 class Found(NamedTuple):
     """Places at which one of several templates, or a dimmer one, explains more than beside them."""
 

@@ -104,7 +104,7 @@ def test_the_angle_begins_at_the_best_one_of_the_category_that_was_sampled(pair)
 
 def test_digits_have_attributes_and_shears_that_sprites_have_not():
     sprites, digits = VARIANTS["discrete_air"], VARIANTS["discrete_air_mnist"]
-    assert (sprites.theta, digits.theta, sprites.attributes, digits.attributes) == (1, 3, 0, 1)
+    assert (sprites.theta, digits.theta, sprites.attributes, digits.attributes) == (1, 3, 0, 2)
 
 
 @pytest.fixture

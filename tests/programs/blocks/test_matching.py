@@ -4,7 +4,7 @@ from itertools import combinations
 
 import pytest
 import torch
-from torch.distributions import Normal
+from torch.distributions import MultivariateNormal, Normal
 
 from programs.blocks import matching
 
@@ -24,6 +24,20 @@ def test_log_likelihoods_differ_as_those_of_a_normal_do():
     exact = Normal(expected, 1.0).log_prob(seen[:, None, None]).flatten(-3).sum(-1)
     exact = exact - Normal(0.0, 1.0).log_prob(seen).flatten(1).sum(1)[:, None, None]
     torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-4)
+
+
+def test_a_template_that_varies_is_a_normal_with_a_covariance():
+    generator = torch.Generator().manual_seed(3)
+    seen, expected = (torch.randn(n, 1, 3, 4, generator=generator) for n in (5, 2))
+    ways = torch.randn(2, 3, 1, 3, 4, generator=generator)
+    precision = torch.rand(5, generator=generator) + 0.5
+    found = matching.log_likelihoods_beyond(seen, expected, matching.variations(ways), precision)
+    flat = ways.flatten(2)
+    for image, scale, values in zip(seen.flatten(1), precision, found, strict=True):
+        noise = torch.eye(12) / scale
+        still = MultivariateNormal(expected.flatten(1), noise).log_prob(image)
+        varied = MultivariateNormal(expected.flatten(1), noise + flat.mT @ flat).log_prob(image)
+        torch.testing.assert_close(values, varied - still, rtol=1e-3, atol=1e-3)
 
 
 def test_a_peak_explains_what_the_best_template_explains_at_that_place():

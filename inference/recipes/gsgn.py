@@ -37,7 +37,7 @@ GSGN_AUXILIARY: dict[str, Prior] = {
 }
 
 GSGN_QUICK = Recipe(
-    steps=3600,
+    steps=4800,
     batch=32,
     program={
         "size": 64,
@@ -51,7 +51,7 @@ GSGN_QUICK = Recipe(
     },
     scenes=16000,
     schedules={
-        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=400, hold=2000),
+        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=500, hold=2000),
         "estimator.temperature": Exponential(2.5, 0.5, 1200),
         # differs: the background learns first. With σ_bg at 0.1 from the start, a foreground that is black
         # outside its objects explains the dark pixels, and the background learns nothing.

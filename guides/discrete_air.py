@@ -16,11 +16,11 @@ angles: while templates are round, angles have no gradient, and without angles a
 # differs: the difference image is embedded by convolutions of stride 2; the paper has max-pooling for sprites,
 and for digits no embedding (C.1).
 
-# differs: `sought`. Before the first step, templates of these sizes are compared with the image everywhere.
-Of the best places of each category and size, the guide takes the set of at most T that together explain
-most (`matching.together`), those first that explain most by themselves. At step t the LSTM starts from the
-t-th place and size, and reads how much a template there explains of what the canvas still lacks. The best
-single template often takes two objects that touch for one large one.
+# differs: `sought`, `together`. What the canvas lacks is compared everywhere with templates of these sizes. Of
+the best places of each category and size, the guide takes the set of at most `together` that explain most
+(`matching.together`). The LSTM starts from the place and size of the one that explains most by itself, and
+reads how much that is. A single template often takes two sprites that touch for one large ellipse; but two
+templates explain a digit better than one, so digits are sought one by one.
 
 # differs: `shifts`, `aspects`. Windows around the place that the LSTM says are matched too, then several
 aspects of the best one; the mean of q(z_where) is the best place and aspect. Else two categories may become
@@ -112,13 +112,14 @@ class Guide(PyroModule):
         state, exists = self.cell.start(len(images)), images.new_ones(len(images))
         last, lacking = images.new_zeros(len(images), self.inputs), images
         templates, ways = self.transformed_templates(), self.transformed_variations()
-        plan = self.plan(images) if self.config.sought else None
+        sought = self.sought() if self.config.sought else None
         with pyro.plate("batch", len(images), dim=-1):
             for t in range(1, self.config.steps + 1):
-                if plan is None:
-                    seen, place = self.salient(lacking)
-                else:
-                    seen, place = self.planned(lacking, plan, t, templates)
+                seen, place = (
+                    self.salient(lacking)
+                    if sought is None
+                    else self.promising(lacking, sought, self.config.steps + 1 - t)
+                )
                 state = self.cell(self.cell.look(seen), last, state)
                 step = self.step(t, exists, images, state[0], place, templates, ways)
                 exists = step.exists
@@ -135,42 +136,34 @@ class Guide(PyroModule):
         here = (everywhere.flatten(2) * share.unsqueeze(1)).sum(-1)
         return torch.cat([here, features.mean((-2, -1))], -1), F.pad(here[:, -2:], (2, 0))
 
-    def planned(
-        self, lacking: Tensor, plan: tuple[Tensor, Tensor], t: int, templates: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Features (B, 2 F + 4) of the place of step t and of the whole, and z_where (B, 4) there."""
-        where, there = (values[:, t - 1] for values in plan)
+    def promising(self, lacking: Tensor, sought: Tensor, left: int) -> tuple[Tensor, Tensor]:
+        """Features (B, 2 F + 4) of the best place for one of the `left` objects, and z_where (B, 4) there."""
+        where, gain = self.best_place(lacking, sought, min(left, self.config.together))
         features = self.embed(lacking)
         at = where[:, None, None, 2:]
         here = F.grid_sample(features, at, padding_mode="border", align_corners=False).flatten(1)
-        explained = self.match(lacking, where, templates[self.config.aspects // 2]).flatten(1)
-        best = there * (explained.amax(1).clamp(min=0) / GAIN).asinh()
-        whole = features.mean((-2, -1))
-        return torch.cat([here, whole, where[:, :1], where[:, 2:], best.unsqueeze(-1)], -1), where
+        known = torch.cat([where[:, :1], where[:, 2:], (gain / GAIN).asinh().unsqueeze(-1)], -1)
+        return torch.cat([here, features.mean((-2, -1)), known], -1), where
 
     @torch.no_grad()
-    def plan(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """z_where (B, T, 4) at which to look at each step, and whether (B, T) a template is there, 1 or 0.
+    def best_place(self, lacking: Tensor, sought: Tensor, most: int) -> tuple[Tensor, Tensor]:
+        """z_where (B, 4) of a template, and the nats (B) that it explains by itself; 0 where none does.
 
-        They are of the templates that together explain most, those first that do so by themselves; 0 where
-        there is none.
+        Of the at most `most` templates that explain most together, it is the one that does so by itself.
         """
-        c, images = self.config, F.avg_pool2d(images, self.config.pool)
-        found = matching.peaks(images, self.sought(), PLACES)
+        c, pixels = self.config, F.avg_pool2d(lacking, self.config.pool)
+        found = matching.peaks(pixels, sought, PLACES)
         pictures = found.pictures.flatten(2)
-        overlap = pictures @ pictures.mT
-        own = found.explained - 0.5 * overlap.diagonal(dim1=1, dim2=2)
-        members = matching.together(own, overlap, c.steps)
-        own, order = F.pad(own, (0, 1)).gather(1, members).sort(descending=True)
-        members = members.gather(1, order)
-        side = images.shape[-1]
-        sizes = images.new_tensor(c.sought).repeat(c.categories).repeat_interleave(PLACES)
-        y, x = found.place // side, found.place % side
-        places = torch.stack([(2 * i + 1) / side - 1 for i in (x, y)], -1)
-        where = torch.cat([F.pad(sizes[:, None], (0, 1)).expand(len(images), -1, -1), places], -1)
-        where = F.pad(where, (0, 0, 0, 1)).gather(1, members.unsqueeze(-1).expand(-1, -1, 4))
-        there = (own > 0).float()
-        return where * there.unsqueeze(-1), there
+        members = matching.together(found.explained, pictures @ pictures.mT, most)
+        gain, which = F.pad(found.explained, (0, 1)).gather(1, members).max(1)
+        side = pixels.shape[-1]
+        sizes = pixels.new_tensor(c.sought).repeat(c.categories).repeat_interleave(PLACES)
+        x, y = ((2 * i + 1) / side - 1 for i in (found.place % side, found.place // side))
+        where = torch.stack([sizes.expand_as(x), torch.zeros_like(x), x, y], -1)
+        where = F.pad(where, (0, 0, 0, 1))[
+            torch.arange(len(x)), members.gather(1, which[:, None])[:, 0]
+        ]
+        return where * (gain > 0).unsqueeze(-1), gain * c.pool**2 / self.program.sigma**2
 
     @torch.no_grad()
     def sought(self) -> Tensor:

@@ -81,6 +81,7 @@ class Config:
     aspects: int = 1  # aspects that it tries with each of them, an odd number
     shifts: int = 1  # places per axis that it tries around that of the LSTM, an odd number
     sought: tuple[float, ...] = ()  # sizes z at which the guide seeks templates to look there
+    together: int = 1  # places of templates that it finds together, of which it looks at the best
     pool: int = 1  # pixels per side that the LSTM reads as one
     embedding: tuple[int, ...] = (16, 24, 32)  # channels that embed the difference image
     encoder: tuple[int, ...] = (48, 64, 96)  # channels that read a window

@@ -29,6 +29,7 @@ DISCRETE_AIR_QUICK = Recipe(
         "window": 16,
         "decoder": 32,
         "sought": (-0.3, -0.05),
+        "together": 3,
     },
     world="multi_sprites",
     scenes=80_000,
@@ -57,7 +58,7 @@ DISCRETE_AIR_PAPER = replace(
 DIGITS_QUICK = replace(
     DISCRETE_AIR_QUICK,
     steps=6000,
-    program={**DISCRETE_AIR_QUICK.program, "shifts": 5},
+    program={**DISCRETE_AIR_QUICK.program, "sought": (0.0,), "together": 1, "shifts": 5},
     world="multi_mnist",
     scenes=60_000,
     schedules={

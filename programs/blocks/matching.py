@@ -71,7 +71,7 @@ class Found(NamedTuple):
     pictures: Tensor
     """(B, M, C, H, W) the template there, dimmed as is best; 0 outside of it"""
     explained: Tensor
-    """(B, M) product of picture and image"""
+    """(B, M) what the picture adds"""
 
 
 def peaks(images: Tensor, templates: Tensor, number: int) -> Found:
@@ -88,19 +88,35 @@ def peaks(images: Tensor, templates: Tensor, number: int) -> Found:
     (rows, columns), half = images.shape[-2:], templates.shape[-1] // 2
     square = templates.square().sum((-3, -2, -1)).clamp(min=1e-6)
     whole = F.conv2d(images, templates.flatten(0, 1), -0.5 * square.flatten(), padding=half)
-    best, which = whole.unflatten(1, templates.shape[:2]).max(2)
-    group = torch.arange(len(templates), device=images.device)[:, None]
-    square = square[group[:, None], which]
-    product = (best + 0.5 * square).clamp(min=0)
-    share = (product / square).clamp(max=1)  # of the template's brightness, the best one
-    gain = share * (product - 0.5 * share * square)
+    whole = whole.unflatten(1, square.shape)
+    gain = dimmed(whole.amax(2), square.mean(1)[:, None, None])[
+        1
+    ]  # to find places, one square is enough
     highest = gain.where(gain == F.max_pool2d(gain, 3, 1, 1), -1).flatten(2)
     place = highest.topk(number, -1).indices
-    share, product, which = (x.flatten(2).gather(2, place) for x in (share, product, which))
-    patches = share[..., None, None, None] * templates[group, which]
-    y, x = (place // columns).flatten(1), (place % columns).flatten(1)
-    pictures = put(patches.flatten(1, 2), y, x, rows, columns)
-    return Found(place.flatten(1), pictures, (share * product).flatten(1))
+    there = whole.flatten(3).gather(3, place.unsqueeze(2).expand(-1, -1, square.shape[1], -1))
+    best, which = there.max(2)
+    group = torch.arange(len(templates), device=images.device)[:, None]
+    share, gain = dimmed(best, square[group, which])
+    pictures = put(
+        (share[..., None, None, None] * templates[group, which]).flatten(1, 2),
+        *((place // columns).flatten(1), (place % columns).flatten(1)),
+        rows,
+        columns,
+    )
+    return Found(place.flatten(1), pictures, gain.flatten(1))
+
+
+def dimmed(whole: Tensor, square: Tensor) -> tuple[Tensor, Tensor]:
+    """The best share of a template's brightness, and what the template then adds.
+
+    Args:
+        whole: what it adds at full brightness.
+        square: the sum of its squared pixels.
+    """
+    product = (whole + 0.5 * square).clamp(min=0)
+    share = (product / square).clamp(max=1)
+    return share, share * (product - 0.5 * share * square)
 
 
 def put(patches: Tensor, y: Tensor, x: Tensor, rows: int, columns: int) -> Tensor:

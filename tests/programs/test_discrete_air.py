@@ -148,34 +148,32 @@ def test_the_best_match_has_the_shear_and_the_aspect_that_were_drawn(slanted):
             assert (one - two).abs().max() < 0.2 * program.config.scale
 
 
-def test_the_guide_looks_where_templates_explain_most_the_best_one_first(slanted):
+def test_the_guide_looks_where_a_template_explains_most_and_knows_how_much(slanted):
     program, guide = slanted
     places = torch.tensor([[0.0, 0.0, 0.42, -0.26], [-0.2, 0.0, -0.42, 0.26]])
     images = drawn(program, [0, 1], places, torch.zeros(2, 3))
-    assert guide.sought().shape[:3] == (4, 12, 1)
-    where, there = guide.plan(images.sum(0, keepdim=True))
-    assert where.shape == (1, 3, 4) and there[0, :2].tolist() == [1.0, 1.0]
-    assert (where[0, :2] - places).abs().max() < 0.06  # the hook has more ink than the bar
-    templates = guide.transformed_templates()
+    sought = guide.sought()
+    assert sought.shape[:3] == (4, 12, 1)
+    both = torch.stack([images.sum(0), images[1], torch.zeros_like(images[0])])
     with torch.no_grad():
-        first, _ = guide.planned(images.sum(0, keepdim=True), (where, there), 1, templates)
-        second, _ = guide.planned(images[:1], (where, there), 2, templates)
-    ink = images[0].square().sum()
-    explained = float(first[0, -1].sinh()) * 10
-    assert explained == pytest.approx(float(0.5 * ink / program.sigma**2), rel=0.2)
-    assert float(second[0, -1]) == 0  # of the bar nothing is left
-    empty = guide.plan(torch.zeros(2, *images.shape[1:]))
-    assert not empty[0].any() and not empty[1].any()
+        seen, where = guide.promising(both, sought, 3)
+    # the hook has more ink than the bar
+    assert (where[:2] - places).abs().max() < 0.06 and not where[2].any()
+    ink = images.square().sum((1, 2, 3))
+    explained = seen[:2, -1].sinh() * 10
+    torch.testing.assert_close(explained, 0.5 * ink / program.sigma**2, rtol=0.2, atol=0.0)
+    assert float(seen[2, -1]) == 0
 
 
 def test_two_objects_that_touch_are_two_places(slanted):
     program, guide = slanted
     places = torch.tensor([[0.0, 0.0, -0.1, 0.0], [0.0, 0.0, 0.1, 0.05]])
-    image = drawn(program, [1, 1], places, torch.zeros(2, 3)).sum(0, keepdim=True)
-    where, there = guide.plan(image)
-    found = where[0][there[0] > 0]
-    order = found[:2, 2].argsort()
-    assert (found[:2][order, 2:] - places[:, 2:]).abs().max() < 0.06
+    objects = drawn(program, [1, 1], places, torch.zeros(2, 3))
+    first, _ = guide.best_place(objects.sum(0, keepdim=True), guide.sought(), 2)
+    taken = int((first[0] - places).abs().amax(-1).argmin())
+    assert (first[0, 2:] - places[taken, 2:]).abs().max() < 0.06
+    second, gain = guide.best_place(objects[1 - taken].unsqueeze(0), guide.sought(), 1)
+    assert (second[0, 2:] - places[1 - taken, 2:]).abs().max() < 0.06 and gain > 0
 
 
 def test_a_place_beside_an_object_is_moved_onto_it(slanted):

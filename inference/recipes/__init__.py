@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -77,9 +78,10 @@ class Recipe:
         for name in numbers:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("clip", "rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
+        if not self.clip > 0:
+            raise ValueError(f"clip={self.clip} must be above 0")
+        if not 0 < self.rate < math.inf:
+            raise ValueError(f"rate={self.rate} must be above 0 and finite")
 
 
 DEFAULT = Recipe(options={"size": 64})

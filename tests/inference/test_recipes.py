@@ -63,6 +63,8 @@ def test_a_recipe_refuses_numbers_that_cannot_be(name):
         replace(Recipe(), **{name: 0})
     with pytest.raises(ValueError, match=r"rate=-1\.0 must be above 0"):
         Recipe(rate=-1.0)
+    with pytest.raises(ValueError, match="rate=inf must be above 0 and finite"):
+        Recipe(rate=float("inf"))
 
 
 def test_no_pattern_of_a_recipe_is_hidden_by_one_before_it():

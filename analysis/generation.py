@@ -80,7 +80,7 @@ def generation(
         "scenes": number,
     }
     if objects.judges(run.program, data):
-        net = objects.namer(*objects.examples(lesson.first(OBJECTS).truth(), objects.SEED))
+        net = objects.trained(lesson.first(OBJECTS).truth())
         named = objects.valid_objects(net, data.truth(), inferred, prior)
         found["objects"] = named._asdict() | {"good": named.good}
     if blamed:

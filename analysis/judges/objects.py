@@ -1,9 +1,9 @@
 """Judge whether objects of a program are objects of the world: a small net names their types, or refuses them.
 
-It is trained on true objects, and to refuse mixtures: parts of two objects of different types, put together,
-or halves if objects have no parts. Then it names objects of the prior. Compare its verdict on the prior with
-those on unseen true objects and mixtures, and on true objects as the guide infers and the program draws them
-(blurred as the prior's are).
+It is trained on true objects, and to refuse mixtures: parts of two objects of different types, put together.
+Objects without parts, such as digits, are broken in other ways (`analysis.judges.wrong`). Then it names objects
+of the prior. Compare its verdict on the prior with those on unseen true objects and mixtures, and on true
+objects as the guide infers and the program draws them (blurred as the prior's are).
 
 An object is judged alone, without the objects in front of it, in the upright square around its mask.
 
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from analysis.judges import wrong
 from analysis.judges.scenes import PASS_BROKEN, PASS_TRUE
 from analysis.scores import owners
 from analysis.scores.classifier import fit, seeded
@@ -35,6 +36,8 @@ RATE = 3e-3
 """Peak learning rate of the classifier's training."""
 SIDE = 24
 """Pixels per side of a cutout."""
+LARGE = 48
+"""Pixels per side of the cutouts from which objects of no type are made."""
 MARGIN = 1.15
 """Half-width of a cutout, in half-widths of the object."""
 ROOM = 1.6
@@ -54,18 +57,39 @@ def judges(program: Callable, data: Dataset) -> bool:
     return has_objects and scene.objects.patch is not None and scene.objects.mask is None
 
 
-def cutouts(pictures: Tensor) -> Tensor:
-    """The classifier's inputs: objects in the upright squares around their masks.
+def cutouts(pictures: Tensor, pixels: int = SIDE) -> Tensor:
+    """Objects in the upright squares around their masks.
 
     Args:
         pictures: (M, C + 1, S, S) in [0, 1], colours times mask, and the mask.
+        pixels: s.
     Returns:
         (M, C + 1, s, s).
     """
     boxes = render.box(pictures[:, -1])
     side = MARGIN * boxes[..., :2].diagonal(dim1=-2, dim2=-1).amax(-1, keepdim=True)
     pose = render.pose(boxes[..., 2], side, torch.zeros(len(boxes)))
-    return render.crop(pictures[:, None], pose[:, None, None], SIDE)[:, 0, 0]
+    return render.crop(pictures[:, None], pose[:, None, None], pixels)[:, 0, 0]
+
+
+def inputs(pictures: Tensor, truth: Scene) -> Tensor:
+    """The classifier's inputs (M, C + 1, s, s) from pictures of objects, of the world or of a program.
+
+    Args:
+        pictures: (M, C + 1, S, S) as `cutouts` takes them.
+        truth: scenes of the world.
+    """
+    return cutouts(pictures) if truth.parts is not None else recut(filled(pictures))
+
+
+def filled(pictures: Tensor) -> Tensor:
+    """(M, C, L, L) colours of objects in the squares around what is bright of them."""
+    return cutouts(wrong.inked(pictures[:, :-1]), LARGE)[:, :-1]
+
+
+def recut(colours: Tensor) -> Tensor:
+    """(M, C, L, L) colours of objects -> the classifier's inputs (M, C + 1, s, s)."""
+    return wrong.inked(cutouts(wrong.inked(colours))[:, :-1])
 
 
 def true_objects(truth: Scene) -> tuple[Tensor, Tensor]:
@@ -85,19 +109,21 @@ def drawn_objects(scene: Scene) -> Tensor:
 
 
 def mixtures(truth: Scene, number: int, generator: torch.Generator) -> Tensor:
-    """Pictures (M, C + 1, S, S) of objects of no type: parts of one over parts of another of a different type.
+    """The classifier's inputs (M, C + 1, s, s) from objects of no type.
 
-    If objects have no parts, halves are used. The two objects have the same centre and rotation. Mixtures in
-    which much is hidden are left out, so there are fewer than `number`.
+    They are some parts of one object over some parts of another of a different type. The two objects have the
+    same centre and rotation. Mixtures in which much is hidden are left out, so there are fewer than `number`.
+    Objects without parts are broken in every way of `analysis.judges.wrong`, whatever `number` is.
     """
+    if truth.parts is None:
+        pictures, types = true_objects(truth)
+        broken = wrong.every_kind(filled(pictures), types, generator)
+        return torch.cat([recut(x) for x in broken.values()])
     image, slot = truth.objects.present.nonzero(as_tuple=True)
     pairs = torch.randint(len(image), (2, number), generator=generator)
     types = truth.objects.category[image, slot][pairs]
     pairs = pairs[:, types[0] != types[1]]
     turn = 2 * torch.pi * torch.rand(pairs.shape[1], generator=generator)
-    if truth.parts is None:
-        under, over = (on_canvas(truth, image[row], slot[row], turn) for row in pairs)
-        return halved(under, over, generator)
     under, over = (
         on_canvas(truth, image[row], slot[row], turn, _some(truth, len(row), generator))
         for row in pairs
@@ -105,24 +131,7 @@ def mixtures(truth: Scene, number: int, generator: torch.Generator) -> Tensor:
     a, b = under[:, -1], over[:, -1]
     area = torch.minimum(a.sum((1, 2)), b.sum((1, 2)))
     good = ((a * b).sum((1, 2)) <= OVERLAP * area) & (area > 0)
-    return (over + under * (1 - b[:, None]))[good]
-
-
-def halved(one: Tensor, other: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures (M, C + 1, S, S) whose one side of a line through the middle shows another object.
-
-    Pictures in which a half is less than a fourth of its object are left out.
-    """
-    axis = (2 * torch.arange(one.shape[-1]) + 1) / one.shape[-1] - 1
-    angle = 2 * torch.pi * torch.rand(len(one), 1, 1, generator=generator)
-    side = (axis * angle.cos() + axis[:, None] * angle.sin() > 0).float()
-    shares = [
-        (m * part).sum((1, 2)) / m.sum((1, 2)).clamp(min=1e-6)
-        for m, part in ((one[:, -1], 1 - side), (other[:, -1], side))
-    ]
-    good = torch.minimum(*shares) > 0.25
-    side = side.unsqueeze(1)
-    return (side * other + (1 - side) * one)[good]
+    return cutouts((over + under * (1 - b[:, None]))[good])
 
 
 def on_canvas(
@@ -156,31 +165,41 @@ def _some(truth: Scene, number: int, generator: torch.Generator) -> Tensor:
 
 
 def examples(truth: Scene, seed: int) -> tuple[Tensor, Tensor]:
-    """Cutouts (M, C + 1, s, s) for training, and their types (M,), T for none of them.
+    """Inputs (M, C + 1, s, s) for training, and their types (M,), T for none of them.
 
-    They are unchanged objects, objects on the mixtures' canvas, and mixtures, so that the canvas gives no hint.
+    They are unchanged objects, objects on the mixtures' canvas, so that the canvas gives no hint, and mixtures.
+    Objects without parts need no canvas; each is there once per way to break it.
     """
     generator = torch.Generator().manual_seed(seed)
     alone, types = true_objects(truth)
     image, slot = truth.objects.present.nonzero(as_tuple=True)
-    turn = 2 * torch.pi * torch.rand(len(image), generator=generator)
-    whole = on_canvas(truth, image, slot, turn)
+    if truth.parts is None:
+        whole = [inputs(alone, truth)] * len(wrong.KINDS)
+    else:
+        turn = 2 * torch.pi * torch.rand(len(image), generator=generator)
+        whole = [cutouts(alone), cutouts(on_canvas(truth, image, slot, turn))]
     mixed = mixtures(truth, 3 * len(image), generator)
     none = types.new_full((len(mixed),), int(truth.objects.category.max()) + 1)
-    pictures = [cutouts(pictures) for pictures in (alone, whole, mixed)]
-    return torch.cat(pictures), torch.cat([types, types, none])
+    return torch.cat([*whole, mixed]), torch.cat([types] * len(whole) + [none])
 
 
 class Namer(nn.Module):
-    """Names the type of an object from its cutout; T, the last, stands for none of them."""
+    """Names the type of an object from its cutout; T, the last, stands for none of them.
 
-    def __init__(self, types: int, colours: int = 3) -> None:
+    Args:
+        types: T.
+        deep: one more convolution, and dropout; what is handwritten is never twice the same.
+    """
+
+    def __init__(self, types: int, colours: int = 3, deep: bool = False) -> None:
         super().__init__()
         self.none = types
+        cells, more, drop = (SIDE // 4) ** 2, 64 if deep else 48, [nn.Dropout(0.3)] * deep
         self.net = nn.Sequential(
             nn.Conv2d(colours + 1, 24, 5, stride=2, padding=2), nn.BatchNorm2d(24), nn.ReLU(),
-            nn.Conv2d(24, 48, 3, stride=2, padding=1), nn.BatchNorm2d(48), nn.ReLU(),
-            nn.Flatten(), nn.Linear(48 * (SIDE // 4) ** 2, 96), nn.ReLU(), nn.Linear(96, types + 1),
+            *([nn.Conv2d(24, 48, 3, padding=1), nn.BatchNorm2d(48), nn.ReLU()] * deep),
+            nn.Conv2d(48 if deep else 24, more, 3, stride=2, padding=1), nn.BatchNorm2d(more), nn.ReLU(),
+            nn.Flatten(), *drop, nn.Linear(more * cells, 96), nn.ReLU(), *drop, nn.Linear(96, types + 1),
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
@@ -194,18 +213,32 @@ class Namer(nn.Module):
         return torch.cat(named) if named else torch.zeros(0, dtype=torch.int64)
 
 
-def namer(x: Tensor, types: Tensor, steps: int = STEPS) -> Namer:
+def trained(truth: Scene) -> Namer:
+    """A classifier trained on the objects of true scenes."""
+    return namer(*examples(truth, SEED), upright=truth.parts is None)
+
+
+def namer(x: Tensor, types: Tensor, steps: int = STEPS, upright: bool = False) -> Namer:
     """A classifier trained on cutouts (M, C + 1, s, s) of types (M,), the last of which stands for none.
 
-    Half of the batches are blurred, as a program's objects are; all are turned by quarters.
+    Half of the batches are blurred, as a program's objects are.
+
+    Args:
+        upright: the net is deep; cutouts are turned, scaled and shifted a little, each differently, instead of
+            by quarters.
     """
-    net = seeded(lambda: Namer(int(types.max()), x.shape[1] - 1), SEED)
-    count = itertools.count()
+    net = seeded(lambda: Namer(int(types.max()), x.shape[1] - 1, deep=upright), SEED)
+    count, generator = itertools.count(), torch.Generator().manual_seed(SEED)
 
     def loss(rows: Tensor) -> Tensor:
         step = next(count)
-        turned = torch.rot90(x[rows], step // 2 % 4, (2, 3))
+        turned = (
+            wrong.jittered(x[rows], generator)
+            if upright
+            else torch.rot90(x[rows], step // 2 % 4, (2, 3))
+        )
         seen = F.avg_pool2d(turned, 3, 1, 1) if step % 2 else turned
+        seen = wrong.inked(seen[:, :-1]) if upright else seen
         return F.cross_entropy(net(seen), types[rows])
 
     fit(net, loss, len(x), batch=BATCH, steps=steps, rate=RATE, seed=SEED)
@@ -237,10 +270,10 @@ def valid_objects(net: Namer, truth: Scene, inferred: Scene, prior: Scene) -> Na
         prior: scenes of the program.
     """
     pictures, types = true_objects(truth)
+    shown = {"true": pictures, "inferred": drawn_objects(inferred), "prior": drawn_objects(prior)}
+    named = {whose: net.name(inputs(p, truth)) for whose, p in shown.items()}
     mixed = mixtures(truth, len(types), torch.Generator().manual_seed(SEED + 1))
-    shown = {"true": pictures, "mixed": mixed, "inferred": drawn_objects(inferred)}
-    shown["prior"] = drawn_objects(prior)
-    named = {whose: net.name(cutouts(p)) for whose, p in shown.items()}
+    named["mixed"] = net.name(mixed)
     valid = {whose: _share(found < net.none) for whose, found in named.items()}
     shares = {whose: _shares(named[whose], net.none) for whose in ("true", "inferred", "prior")}
     return Named(valid, _share(named["true"] == types), shares)

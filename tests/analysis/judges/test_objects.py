@@ -10,7 +10,7 @@ from tiny import build
 from analysis.judges import objects
 from inference.runs import open_run
 from programs.blocks import render
-from programs.worlds import shapes2d
+from programs.worlds import multi_mnist, shapes2d
 
 
 @pytest.fixture(scope="module")
@@ -72,19 +72,23 @@ def test_the_classifier_tells_true_types_from_mixtures(truth):
     pictures, types = objects.true_objects(truth)
     named = net.name(objects.cutouts(pictures))
     mixed = objects.mixtures(truth, 200, torch.Generator().manual_seed(2))
-    refused = (net.name(objects.cutouts(mixed)) == net.none).float().mean()
+    refused = (net.name(mixed) == net.none).float().mean()
     assert (named == types).float().mean() > 0.4 and refused > 0.6
 
 
-def test_halves_of_two_are_of_both():
-    one, other = torch.zeros(40, 2, 16, 16), torch.zeros(40, 2, 16, 16)
-    one[:, :, 4:12, 4:12] = 0.5
-    other[:, :, 4:12, 4:12] = 1.0
-    found = objects.halved(one, other, torch.Generator().manual_seed(0))
-    assert len(found) > 30
-    shares = [(found[:, -1] == v).flatten(1).sum(1) / 64 for v in (0.5, 1.0)]
-    assert torch.allclose(shares[0] + shares[1], torch.ones(len(found)))
-    assert min(s.min() for s in shares) > 0.25
+def test_digits_are_judged_by_what_is_bright_of_them():
+    """A program's soft opacity and a world's hard mask of the same digit are the same input."""
+    true = multi_mnist.world(
+        60, torch.Generator().manual_seed(0), multi_mnist.Config(digits="embedded")
+    )
+    pictures, types = objects.true_objects(true)
+    soft = torch.cat([pictures[:, :1], pictures[:, :1]], 1)
+    found = objects.inputs(soft, true)
+    assert torch.equal(found, objects.inputs(pictures, true))
+    assert set(found[:, -1].unique().tolist()) == {0.0, 1.0}
+    x, named = objects.examples(true, 0)
+    assert (named == 10).double().mean() > 0.35 and x.shape[1:] == (2, objects.SIDE, objects.SIDE)
+    assert torch.equal(x[: len(types)], objects.inputs(pictures, true))
 
 
 def test_who_can_be_judged():

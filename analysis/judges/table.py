@@ -27,11 +27,13 @@ def render(folder: Path) -> list[str]:
         "Shares of valid scenes and objects, by nets that were trained on the world and on broken ones;",
         "in brackets of true ones, and of broken scenes or mixed objects that pass. A share of a net that",
         f"passes less than {percent(PASS_TRUE)} of the true ones, or more than "
-        f"{percent(PASS_BROKEN)} of the broken ones, is left out. Total variation is of the",
-        "numbers of objects that the net reads, of sizes and of places of inferred objects; `told apart` is",
-        "the accuracy of a classifier (.5 is best). The last column has the site, or group of sites, whose",
-        "prior makes the world's scenes worst while the guide draws all others (Fréchet distance, features",
-        "of the net).",
+        f"{percent(PASS_BROKEN)} of the broken ones, is left out. Total variation is of numbers, sizes and",
+        "places of objects, between nodes of the prior and nodes inferred from the world; of a program without",
+        "nodes, of the numbers that the net reads. Two samples of one law differ by some hundredths. `told",
+        "apart` is the accuracy of a classifier (.5 is best). The last column has the site, or group of sites,",
+        "whose prior makes the world's scenes worst while the guide draws all others (Fréchet distance, features",
+        "of the net). It is empty where scenes of the guide's draws alone are no nearer to the world than the",
+        "prior's: DeNF's image is a draw as well.",
         "",
         "| run | valid scenes | valid objects | number | size | place | told apart | to blame |",
         "|---|---|---|---|---|---|---|---|",
@@ -50,10 +52,9 @@ def row(name: str, table: Mapping[str, Any]) -> str:
             named["valid"].get("true"),
             named["valid"].get("mixed"),
         ),
-        *(
-            _number(distance.get(key, distance.get(f"{key}_1")))
-            for key in ("number", "size", "place")
-        ),
+        _number(_first(distance, "nodes", "nodes_1", "number")),
+        _number(_first(distance, "size", "size_1")),
+        _number(_first(distance, "place", "place_1")),
         _number(table["images"]["told_apart"]),
         _blamed(table.get("blame", [])),
     ]
@@ -67,11 +68,18 @@ def _share(value: float | None, true: float | None, wrong: float | None) -> str:
     return f"{own} ({percent(true)}, {percent(wrong)})".strip()
 
 
+def _first(values: Mapping[str, float], *keys: str) -> float | None:
+    """The value of the first key that there is."""
+    return next((values[key] for key in keys if key in values), None)
+
+
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
 def _blamed(rows: list[Mapping[str, Any]]) -> str:
     key = "frechet, prior alone"
+    if not rows or rows[0][key] >= rows[0]["frechet, guide alone"]:
+        return ""
     sites = [row for row in rows[1:] if key in row]
     return f"`{max(sites, key=lambda row: row[key])['site']}`" if sites else ""

@@ -13,7 +13,7 @@ MEASURED = {
     "images": {"told_apart": 0.444},
     "objects": {"valid": {"true": 0.99, "mixed": 0.3, "prior": 0.777}, "good": False},
     "blame": [
-        {"site": "none", "frechet, prior alone": 9.0},
+        {"site": "none", "frechet, prior alone": 0.5, "frechet, guide alone": 9.0},
         {"site": "z_what", "frechet, prior alone": 1.0},
         {"site": "z_pres_*", "frechet, prior alone": 2.0},
     ],
@@ -45,6 +45,17 @@ def test_what_was_not_measured_is_left_empty(tmp_path):
     bare = {"valid": {}, "distance": {}, "blame": [], "objects": {"valid": {}, "good": False}}
     cells = lines_of(tmp_path, **bare)[-1].strip("|").split("|")
     assert [cell.strip() for cell in cells[1:]] == ["(97.0 %, 2.0 %)", "", "", "", "", "0.444", ""]
+
+
+def test_no_site_is_to_blame_where_the_guides_scenes_are_no_nearer(tmp_path):
+    none = {"site": "none", "frechet, prior alone": 9.5, "frechet, guide alone": 9.0}
+    row = lines_of(tmp_path, blame=[none, *MEASURED["blame"][1:]])[-1]
+    assert row.strip("|").split("|")[-1].strip() == ""
+
+
+def test_numbers_are_of_nodes_where_there_are_nodes(tmp_path):
+    distance = MEASURED["distance"] | {"nodes_1": 0.555}
+    assert "| 0.555 |" in lines_of(tmp_path, distance=distance)[-1]
 
 
 def test_without_measurements_there_is_no_table(tmp_path):

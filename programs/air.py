@@ -29,7 +29,7 @@ from programs.blocks import render
 from programs.blocks.config import check_learned, check_positive
 from programs.blocks.distributions import gate, normal
 from programs.blocks.nets import mlp
-from programs.blocks.priors import LearnedBernoulli, LearnedGaussian, learned, step_row
+from programs.blocks.priors import FullMixture, LearnedBernoulli, LearnedGaussian, learned, step_row
 from programs.blocks.segments import with_opacity
 from programs.scene import Nodes, Scene
 
@@ -51,6 +51,7 @@ class Config:
     memory: int = 256  # units of the guide's LSTM
     # differs: components of p(z_what), with which p(z_pres), p(z_where) are learned too; 0: the paper's priors
     learned: int = 0
+    correlated: bool = False  # differs: components of p(z_what) with full covariances
     stopping: bool = (
         False  # differs: where priors are learned, a ρ per step; False: one ρ, a geometric law
     )
@@ -91,7 +92,8 @@ class Program(PyroModule):
         if c.learned:
             self.pres_prior = LearnedBernoulli(self.go_on, c.steps if c.stopping else 1)
             self.where_prior = LearnedGaussian(3, sd=self.where_sd)
-            self.what_prior = learned(c.z_what, c.learned)
+            family = FullMixture if c.correlated else learned
+            self.what_prior = family(c.z_what, c.learned)
 
     def forward(self, images: Tensor | None = None, batch: int = 1) -> Scene:
         """Run the process.

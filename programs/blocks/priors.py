@@ -2,6 +2,7 @@
 
     LearnedGaussian(D)        p(z) = N(z | μ, diag σ²)
     LearnedMixture(D, K)      p(z) = Σ_k w_k N(z | μ_k, diag σ_k²)
+    FullMixture(D, K)         p(z) = Σ_k w_k N(z | μ_k, L_k L_kᵀ)
     LearnedBernoulli()        p(z) = Bernoulli(z | ρ)
     LearnedCategory(K)        p(z) = π_z
     AffineGaussian(D, R)      p(z | μ, σ, r) = N(z | a_r μ + b_r, diag (s_r σ)²),  N(μ, σ²) from a net
@@ -38,6 +39,8 @@ ENOUGH = 8.0
 """Smallest number of draws from which a row is fitted; a row with fewer keeps the paper's prior."""
 ROUNDS = 40
 """Rounds of expectation-maximisation in the fit of a mixture (Dempster, Laird, Rubin, 1977)."""
+COMMON = 4.0
+"""Draws per feature that the mean covariance of all components counts as, in the covariance of each."""
 
 
 class Learned(nn.Module):
@@ -148,6 +151,65 @@ class LearnedMixture(Learned):
             each = normal(loc, sd).log_prob(draws.unsqueeze(-2)) + heavy.log()
             share = each.softmax(-1)
         self.logits[row], self.loc[row], self.spread[row] = heavy.log(), loc, raw(sd)
+
+
+class FullMixture(Learned):
+    """Σ_k w_k N(μ_k, L_k L_kᵀ): components whose features depend on each other; at first N(0, 1)."""
+
+    def __init__(self, features: int, components: int) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(components))
+        self.loc = nn.Parameter(torch.zeros(components, features))
+        self.factor = nn.Parameter(torch.zeros(components, features, features))
+        self.plain()
+
+    def forward(self) -> dist.TorchDistribution:
+        """The prior, of event (D)."""
+        sides = positive(self.factor.diagonal(dim1=-2, dim2=-1)).diag_embed()
+        parts = dist.MultivariateNormal(self.loc, scale_tril=self.factor.tril(-1) + sides)
+        return Mixture(dist.Categorical(logits=self.logits), parts)
+
+    @torch.no_grad()
+    def plain(self) -> None:
+        """N(0, 1): all components are equal."""
+        self.logits.zero_()
+        self.loc.zero_()
+        self.factor.copy_((UNIT * torch.ones_like(self.loc)).diag_embed())
+
+    @torch.no_grad()
+    def fit(self, draws: Tensor, weights: Tensor, given: Tensor | None = None) -> None:
+        """Cluster the draws, then take `ROUNDS` rounds of expectation-maximisation."""
+        draws, weights = draws[weights > 0], weights[weights > 0]
+        if weights.sum() < ENOUGH * len(self.loc):
+            return
+        centres = clusters(draws, len(self.loc))
+        share = F.one_hot(distance(draws, centres).argmin(1), len(centres)).to(draws)
+        for _ in range(ROUNDS):
+            self._maximise(draws, weights[:, None] * share)
+            p = self()
+            parts, weight = p.component_distribution, p.mixture_distribution.logits
+            each = [parts.log_prob(z.unsqueeze(-2)) + weight for z in draws.split(4000)]
+            share = torch.cat(each).softmax(-1)
+
+    def _maximise(self, draws: Tensor, share: Tensor) -> None:
+        """Weights, means and covariances of draws (N, D), of which components have shares (N, K).
+
+        Covariances are drawn towards their mean (`COMMON`): a component with few draws would remember them.
+        """
+        heavy = share.sum(0) + 1e-3
+        loc = share.T @ draws / heavy[:, None]
+        own = [
+            (s[:, None] * (draws - m)).T @ (draws - m) for s, m in zip(share.T, loc, strict=True)
+        ]
+        total, count = torch.stack(own), heavy[:, None, None]
+        more = COMMON * draws.shape[1]
+        square = (total + more * total.sum(0) / heavy.sum()) / (count + more)
+        square = square + NARROWEST**2 * torch.eye(draws.shape[1]).to(square)
+        lower = torch.linalg.cholesky(square)
+        sides = raw(lower.diagonal(dim1=-2, dim2=-1)).diag_embed()
+        self.logits.copy_(heavy.log())
+        self.loc.copy_(loc)
+        self.factor.copy_(lower.tril(-1) + sides)
 
 
 class LearnedBernoulli(Learned):

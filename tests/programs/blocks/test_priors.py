@@ -9,6 +9,7 @@ from torch.distributions import Normal, kl_divergence
 from programs.blocks.prior_nets import NetBernoulli, NetMixture
 from programs.blocks.priors import (
     AffineGaussian,
+    FullMixture,
     LearnedBernoulli,
     LearnedCategory,
     LearnedGaussian,
@@ -31,6 +32,7 @@ def test_families_begin_as_the_papers_priors():
     mixture = LearnedMixture(3, 4)
     mixture.plain()
     torch.testing.assert_close(mixture().log_prob(z), expected, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(FullMixture(3, 4)().log_prob(z), expected, atol=1e-3, rtol=1e-3)
     narrow = LearnedGaussian(3, rows=2, loc=1.0, sd=torch.tensor([0.1, 0.2, 3.0]))(rows(50, 2))
     assert torch.allclose(narrow.mean, torch.ones(3))
     torch.testing.assert_close(narrow.stddev[7], torch.tensor([0.1, 0.2, 3.0]), atol=1e-4, rtol=0)
@@ -124,7 +126,34 @@ def test_nets_learn_what_is_known_to_decide():
     assert float(gate(given).log_prob(ones).mean().detach()) > -0.25
 
 
-@pytest.mark.parametrize("prior", [LearnedGaussian(3), LearnedMixture(3, 4)])
+def correlated(number):
+    """Draws (N, 2) of two slanted clusters, and the distribution that they are from."""
+    lower = torch.tensor([[[1.0, 0.0], [0.9, 0.2]], [[0.5, 0.0], [-0.4, 0.3]]])
+    parts = dist.MultivariateNormal(torch.tensor([[3.0, 0.0], [-3.0, 1.0]]), scale_tril=lower)
+    true = dist.MixtureSameFamily(dist.Categorical(torch.tensor([0.7, 0.3])), parts)
+    torch.manual_seed(0)
+    return true.sample((number,)), true
+
+
+def test_a_full_mixture_finds_slanted_clusters():
+    z, true = correlated(4000)
+    prior, diagonal = FullMixture(2, 2), LearnedMixture(2, 2)
+    weights = torch.ones(4000)
+    weights[:2000:2] = 0  # absent ones, far away
+    z[:2000:2] = 50.0
+    prior.fit(z, weights)
+    diagonal.fit(z, weights)
+    test, _ = correlated(2000)
+    with torch.no_grad():
+        found, least = prior().log_prob(test).mean(), diagonal().log_prob(test).mean()
+    assert true.log_prob(test).mean() - found < 0.02
+    assert found - least > 0.3
+    torch.testing.assert_close(
+        prior.logits.softmax(0).sort().values, torch.tensor([0.3, 0.7]), atol=0.03, rtol=0
+    )
+
+
+@pytest.mark.parametrize("prior", [LearnedGaussian(3), LearnedMixture(3, 4), FullMixture(3, 4)])
 def test_priors_are_distributions_of_pyro(prior):
     with plate("batch", 5, dim=-2), plate("nodes", 4, dim=-1):
         z = sample("z", prior())

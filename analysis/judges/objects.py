@@ -215,7 +215,7 @@ class Namer(nn.Module):
 
 def trained(truth: Scene) -> Namer:
     """A classifier trained on the objects of true scenes."""
-    return namer(*examples(truth, SEED), upright=truth.parts is None)
+    return namer(*examples(truth, SEED), steps=STEPS, upright=truth.parts is None)
 
 
 def namer(x: Tensor, types: Tensor, steps: int = STEPS, upright: bool = False) -> Namer:

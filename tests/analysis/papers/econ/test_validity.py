@@ -1,5 +1,7 @@
 """Sampled scenes judged: by a small classifier, and by one that is told."""
 
+from dataclasses import replace
+
 import pyro
 import pytest
 import torch
@@ -36,12 +38,57 @@ def test_true_scenes_are_counted_as_they_are(data):
         assert all(number[k] > 0 for k in range(3) if seen[k])
 
 
-def test_the_counter_learns(data):
+def test_the_counter_learns_and_is_kept(data, tmp_path, monkeypatch):
     """Better than the best constant answer, after a short training: one object is one."""
+    monkeypatch.setenv("SCENE_PROGRAMS_CACHE", str(tmp_path))
     net = validity.counter(data, scenes=600, steps=60)
     images, numbers = validity.true_scenes(data, 200, 9, min_objects=1, max_objects=1)
     right = (net.count(images) == numbers).all(1).float().mean()
     assert right > 0.7
+    monkeypatch.setattr(validity, "learn", None)  # no second training
+    again = validity.counter(data, scenes=600, steps=60)
+    assert torch.equal(again.count(images), net.count(images))
+
+
+def test_scenes_in_which_an_object_is_hidden_are_left_out(data):
+    world = load_world("sprites_unique")
+    config = world.config(size=32, scale=0.8)
+    scene = world.scenes(200, torch.Generator().manual_seed(0), config)
+    there = validity.seen(scene)
+    share = scene.objects.mask.float().sum((2, 3)) / scene.objects.shape.float().sum((2, 3))
+    assert 0 < there.sum() < 200 and torch.equal(there, (share >= 0.25).all(1))
+    nothing = replace(scene.objects, shape=0 * scene.objects.shape, mask=0 * scene.objects.mask)
+    assert validity.seen(replace(scene, levels=(nothing,))).all()
+
+
+def test_scenes_are_drawn_until_enough_are_in_sight(monkeypatch):
+    class Painter:
+        """Each draw has another colour, and every second scene hides an object."""
+
+        def __init__(self):
+            self.draws = 0
+
+        def arrange(self, order, batch):
+            self.draws += 1
+            scene = one_object([0] * batch, [0] * batch)
+            return replace(scene, image=torch.full((batch, 3, 4, 4), float(self.draws)))
+
+    program = Painter()
+    monkeypatch.setattr(validity, "seen", lambda scene: torch.arange(len(scene)) % 2 == 0)
+    found = validity.in_sight(program, [2, 0], 6)
+    assert program.draws == 2 and found[:, 0, 0, 0].tolist() == [1, 1, 1, 2, 2, 2]
+    monkeypatch.setattr(validity, "seen", lambda scene: torch.zeros(len(scene), dtype=torch.bool))
+    assert len(validity.in_sight(program, [2, 0], 6, tries=3)) == 6 and program.draws == 5
+
+
+def test_ragged_edges_move_pixels_by_at_most_one():
+    x = torch.zeros(2, 3, 16, 16)
+    x[:, :, 4:12, 4:12] = torch.tensor([0.2, 0.5, 0.9])[:, None, None]
+    found = validity.ragged(x, torch.Generator().manual_seed(0))
+    assert torch.equal(found[..., 5:11, 5:11], x[..., 5:11, 5:11])
+    assert not found[..., :3, :].any() and not found[..., 13:].any()
+    assert set(found.flatten().tolist()) == set(x.flatten().tolist())
+    assert 10 < (found[0, 0] != x[0, 0]).sum() < 60
 
 
 def one_object(kind, places):
@@ -72,6 +119,7 @@ class Told:
 def test_shares_are_of_scenes_as_asked_for(data, monkeypatch):
     pyro.set_rng_seed(0)
     program, guide = build("econ", "econ")
+    monkeypatch.setattr(validity, "seen", lambda scene: torch.ones(len(scene), dtype=torch.bool))
     monkeypatch.setattr(validity, "ground", lambda program: 2)
     monkeypatch.setattr(validity, "names", lambda *arguments: {0: 1, 1: 2, 2: 0, 3: 0})
     asked, arrange = [], type(program).arrange

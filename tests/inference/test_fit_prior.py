@@ -54,6 +54,18 @@ def test_the_bound_of_unseen_images_rises_and_nothing_else_moves(name, component
     assert all(map(torch.equal, rest, kept)) and all(p.requires_grad for p in rest)
 
 
+def test_correlated_looks_of_air_raise_the_bound_too():
+    program, guide, x = small("air", learned=2, correlated=True)
+    before = bound(program, guide, x[40:])
+    fits = {f.sites[0]: f for f in fit(cached(program, guide, x[:40], 2), 2)}
+    assert fits["z_what_1"].after >= fits["z_what_1"].before
+    assert bound(program, guide, x[40:]) >= before
+    with torch.no_grad():
+        covariance = program.p_what(torch.ones(1)).component_distribution.covariance_matrix
+    apart = covariance - torch.diag_embed(covariance.diagonal(dim1=-2, dim2=-1))
+    assert apart.abs().max() > 0.01
+
+
 @pytest.mark.parametrize("name", learning())
 def test_plain_priors_are_the_papers(name):
     """With the same draws, the program that learns its priors scores them as the paper's does."""

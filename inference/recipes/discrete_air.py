@@ -57,17 +57,17 @@ DISCRETE_AIR_PAPER = replace(
 
 DIGITS_QUICK = replace(
     DISCRETE_AIR_QUICK,
-    steps=6000,
+    steps=6500,
     program={**DISCRETE_AIR_QUICK.program, "sought": (0.0,), "together": 1, "shifts": 5},
     world="multi_mnist",
     scenes=60_000,
     schedules={
         **DISCRETE_AIR_QUICK.schedules,
-        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=500, hold=4000),
+        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=400, hold=4500),
         # differs: slow where templates part, or two of them become one digit; then almost hard
         "guide.sharpness": Points(((0, 0.003), (300, 0.01), (3000, 0.1), (3600, 1.0))),
         # differs: attributes come last, because they could replace categories
-        "weight.z_attr*": Points(((3600, 100.0), (5000, 1.0))),
+        "weight.z_attr*": Points(((3000, 100.0), (4000, 1.0))),
     },
 )
 DIGITS_PAPER = replace(

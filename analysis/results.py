@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from analysis import studies
+from analysis import calibrate, studies
 from analysis.command import percent
 from analysis.judges import table as dreams_table
 from analysis.papers.published import figures_of, source_of
@@ -217,7 +217,18 @@ def render(runs: list[Shipped] | None = None) -> str:
         own = [run for run in runs if run.program == program]
         lines += ["", f"## {program}"]
         lines += [line for run in own for line in section(run)] or ["", "No run ships."]
-    return "\n".join([*lines, *dreams_table.render(TRAINED), *studies.render(), *steps()]) + "\n"
+    return (
+        "\n".join(
+            [
+                *lines,
+                *dreams_table.render(TRAINED),
+                *calibrate.render(TRAINED),
+                *studies.render(),
+                *steps(),
+            ]
+        )
+        + "\n"
+    )
 
 
 def steps() -> list[str]:

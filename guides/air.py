@@ -3,6 +3,10 @@
     q(z | x) = q(z_pres_n+1 = 0 | z_1:n, x) Π_t q(z_pres_t = 1, z_where_t | z_<t, x) q(z_what_t | x_t)
     x_t      = ST(x, z_where_t): the window of step t
 
+# differs: `second_look`. A window at the first mean of q(z_where) corrects this mean and the deviations, and
+q(z_where) and q(z_what) have full covariances. With the paper's diagonal ones numbers of z_what are drawn
+independently, and draws are fainter digits than the truth.
+
 Shape legend as in `programs.air`.
 """
 
@@ -17,8 +21,8 @@ from torch import Tensor
 from programs.air import Object, Program
 from programs.blocks import render
 from programs.blocks.config import given
-from programs.blocks.distributions import gate, gaussian, normal, positive
-from programs.blocks.nets import RecurrentCell, mlp
+from programs.blocks.distributions import gate, leaning, pairs, positive
+from programs.blocks.nets import RecurrentCell, mlp, silent
 
 
 class Guide(PyroModule):
@@ -32,7 +36,11 @@ class Guide(PyroModule):
         pixels = c.colours * c.size**2
         self.cell = RecurrentCell(pixels, 1 + 3 + c.z_what, c.memory)
         self.where_head = mlp(c.memory, c.hidden, 1 + 2 * 3)
-        self.what_head = mlp(c.colours * c.window**2, c.hidden, 2 * c.z_what)
+        seen = c.colours * c.window**2
+        self.what_head = mlp(seen, c.hidden, 2 * c.z_what)
+        if c.second_look:
+            self.look_head = silent(mlp(seen, c.hidden, 2 * 3 + pairs(3)))
+            self.lean_head = silent(mlp(seen, c.hidden, pairs(c.z_what)))
 
     def forward(self, images: Tensor, batch: int = 1) -> None:
         """Sample every latent of the program given `images` (B, C, H, W) in [0, 1]."""
@@ -53,9 +61,26 @@ class Guide(PyroModule):
         with gate(exists):
             pres = pyro.sample(f"z_pres_{t}", dist.Bernoulli(logits=go_on.squeeze(-1)))
         with gate(exists * pres):
-            q = normal(loc, self.program.where_sd * positive(raw))
-            where = pyro.sample(f"z_where_{t}", q)
-            pose = self.program.pose(where)[:, None, None]
-            window = render.crop(images.unsqueeze(1), pose, self.config.window)
-            what = pyro.sample(f"z_what_{t}", gaussian(self.what_head(window.flatten(1))))
+            where = pyro.sample(f"z_where_{t}", self.q_where(images, loc, raw))
+            what = pyro.sample(f"z_what_{t}", self.q_what(self.window(images, where)))
         return Object(exists * pres, where, what)
+
+    def q_where(self, images: Tensor, loc: Tensor, raw: Tensor) -> dist.TorchDistribution:
+        """q(z_where) from its first mean and raw deviations (B, 3)."""
+        if not self.config.second_look:
+            return leaning(loc, self.program.where_sd * positive(raw))
+        seen = self.window(images, loc.detach())
+        shift, wider, lean = self.look_head(seen).split([3, 3, pairs(3)], -1)
+        sd = self.program.where_sd
+        return leaning(loc + sd * shift, sd * positive(raw + wider), lean)
+
+    def q_what(self, window: Tensor) -> dist.TorchDistribution:
+        """q(z_what) from the pixels of a window (B, C · h · w)."""
+        loc, raw = self.what_head(window).chunk(2, -1)
+        lean = self.lean_head(window) if self.config.second_look else None
+        return leaning(loc, positive(raw), lean)
+
+    def window(self, images: Tensor, where: Tensor) -> Tensor:
+        """(B, C · h · w) the pixels that a place (B, 3) frames."""
+        pose = self.program.pose(where)[:, None, None]
+        return render.crop(images.unsqueeze(1), pose, self.config.window).flatten(1)

@@ -29,6 +29,9 @@ one shape at two offsets.
 # differs: the match of a category sums z_attr out, as factor analysis does, where its object is linear in
 z_attr about 0. Else one category takes the thick digits of two, and another the thin ones.
 
+# differs: `second_look`. The window at the first mean of q(z_where) corrects it, and q(z_where) has a full
+covariance and a second, wider part: a place that is far off once in a while would make all others wide.
+
 # differs: matching has no gradient: q(z_cat) learns through the templates alone, as in a step of EM, and no
 estimator, not even `enumerate`, is unbiased for the parameters that draw templates. The part left out, on
 Multi-Sprites, is .40 of the norm of `template.weight`'s gradient and .03 to .25 of the decoder layers' at
@@ -50,8 +53,8 @@ from torch.nn import functional as F
 
 from programs.blocks import matching, render
 from programs.blocks.config import given
-from programs.blocks.distributions import gate, normal, positive
-from programs.blocks.nets import RecurrentCell, groups, mlp, where_present
+from programs.blocks.distributions import doubtful, gate, normal, pairs, positive
+from programs.blocks.nets import RecurrentCell, groups, mlp, silent, where_present
 from programs.discrete_air import Object, Program
 
 START = 3.0
@@ -59,6 +62,8 @@ START = 3.0
 SHARPNESS = 0.3
 """β, the factor of log-likelihoods in q(z_cat). It is below 1 because the place is not exact; recipes raise
 it from almost 0, so that all templates learn before any is preferred (deterministic annealing)."""
+RARE = -4.0
+"""Logit of the wider part of q(z_where) before training."""
 TURNS = 12
 """Most transformations per category and size with which templates are sought everywhere."""
 PLACES = 3
@@ -90,6 +95,9 @@ class Guide(PyroModule):
         self.register_tries()
         self.read = strided(c.colours, c.encoder)
         pixels = c.encoder[-1] * (c.window // 2 ** len(c.encoder)) ** 2
+        if c.second_look:
+            self.look_read = strided(c.colours, c.encoder)
+            self.look_head = silent(mlp(pixels, [c.hidden], 2 * 4 + pairs(4) + 1))
         self.fine_head = mlp(pixels, [c.hidden], 2 * (c.theta + c.attributes))
 
     def register_tries(self) -> None:
@@ -198,8 +206,7 @@ class Guide(PyroModule):
             pres = pyro.sample(f"z_pres_{t}", dist.Bernoulli(logits=go_on.squeeze(-1)))
         with gate(exists * pres):
             loc = loc + self.correction(images, loc, templates)
-            q = normal(loc, self.program.where_sd * positive(raw - 2))
-            where = pyro.sample(f"z_where_{t}", q)
+            where = pyro.sample(f"z_where_{t}", self.q_where(images, loc, raw - 2))
             fits = self.match(images, where, templates[c.aspects // 2], ways)
             cat = pyro.sample(
                 f"z_cat_{t}", dist.OneHotCategorical(logits=self.sharpness * fits.amax(-1))
@@ -214,6 +221,17 @@ class Guide(PyroModule):
             if c.attributes:
                 attr = pyro.sample(f"z_attr_{t}", normal(attr, positive(attr_raw)))
         return Object(exists * pres, where, theta, cat, attr)
+
+    def q_where(self, images: Tensor, loc: Tensor, raw: Tensor) -> dist.TorchDistribution:
+        """q(z_where) from its first mean and raw deviations (B, 4)."""
+        sd = self.program.where_sd
+        if not self.config.second_look:
+            return normal(loc, sd * positive(raw))
+        upright = loc.new_zeros(len(loc), self.config.theta)
+        seen = self.look_read(self.window(images, loc.detach(), upright)).flatten(1)
+        shift, wider, lean, doubt = self.look_head(seen).split([4, 4, pairs(4), 1], -1)
+        rare = doubt.squeeze(-1) + RARE
+        return doubtful(loc + sd * shift, sd * positive(raw + wider), lean, rare)
 
     def fine(self, windows: Tensor) -> Tensor:
         """Features of a window (..., C, h, w) for attributes and for the remainder of angle and shears."""

@@ -24,7 +24,7 @@ from inference.images.source import Images, images_of
 from inference.loading import Source, load
 from inference.machine import distributed, networks
 from inference.recipes import Recipe, recipe
-from inference.runs import find_run
+from inference.runs import find_run, read_config
 from inference.settings import choose, override, settings
 from programs.blocks.names import unknown
 
@@ -116,12 +116,30 @@ def plan(run: Run) -> Plan:
     chosen = chosen_recipe(run, source, variant, tables["train"])
     images = images_of(chosen.world, run.images)
     elsewhere = [*_fields("world", images.config()), *_fields("train", chosen)]
+    if run.start is not None and "program" not in chosen.trained:
+        config = started(run.start, source, variant, config)
     changes = {**chosen.program, **tables["program"]}
     config = override(config, changes, f"program {source.name}", elsewhere)
     options = chosen.options if run.images is None else {}
     image_config = configure(images, config, options, tables["world"])
     device = choose_device(run.device)
     return Plan(source, config, variant, chosen, images, image_config, run.images, run.seed, device)
+
+
+def started(run: str, source: Source, variant: str, config: Any) -> Any:
+    """The program's Config of the run from which a training starts that leaves the program as it is.
+
+    Raises:
+        ValueError: it is a run of another program or variant.
+    """
+    before = read_config(find_run(run))
+    other = Path(before["program"]).stem, before["variant"]
+    if other != (source.stem or Path(source.named).stem, variant):
+        raise ValueError(
+            f"--from {run} is a run of {before['program']}, variant {before['variant']}, and the program is to "
+            f"stay as it is: give that program, and --variant {before['variant']}"
+        )
+    return override(config, before["config"], f"the run {run}")
 
 
 def _fields(prefix: str, config: Any) -> list[str]:

@@ -94,6 +94,8 @@ def begin(training: Training, run: Run, out: Path) -> None:
     described["names"] = training.names._asdict()
     if training.plan.path is not None:
         described["pictures"] = training.pictures()
+    if run.start is not None:
+        described["started"] = history(run.start)
     first, path = distributed.rank() == 0, out / "checkpoint.ckpt"
     trainer.begin()
     there = first and run.resume and checkpoint.exists(path)
@@ -104,10 +106,31 @@ def begin(training: Training, run: Run, out: Path) -> None:
         trainer.restore(state)
     elif first and run.resume:
         print(f"{out} holds no checkpoint: the training begins")
+    if state is None:
+        check_start(training, run.start)
     if state is None and run.start is not None:
         start_from(training, run.start)
     if first:
         checkpoint.write_json(out / "config.json", described)
+
+
+def check_start(training: Training, run: str | None) -> None:
+    """See that a training which leaves a module as it is starts from a run.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if run is None and (kept := {"program", "guide"} - {*training.plan.recipe.trained}):
+        raise ValueError(
+            f"this preset leaves the {' and the '.join(kept)} as trained: give --from RUN, a run whose weights "
+            "it starts from"
+        )
+
+
+def history(run: str) -> dict[str, Any]:
+    """How a run's weights came about: its command, the fit of its priors, and the run that it started from."""
+    before = read_config(find_run(run))
+    return {k: before[k] for k in ("command", "fitted", "started") if k in before}
 
 
 def start_from(training: Training, run: str) -> None:
@@ -120,7 +143,8 @@ def start_from(training: Training, run: str) -> None:
     weights, program = read_weights(folder), read_config(folder)["program"]
     try:
         for name in ("program", "guide"):
-            training.trainer.modules[name].load_state_dict(weights[name])
+            module = training.trainer.modules[name]
+            module.load_state_dict(widened(training, module, name) | weights[name])
     except (RuntimeError, ValueError, KeyError) as error:
         reason = textwrap.shorten(str(error), 200, placeholder=" …")
         raise ValueError(
@@ -128,6 +152,12 @@ def start_from(training: Training, run: str) -> None:
             f"({reason}); give the run's own program, --preset, --variant and --set"
         ) from error
     print(f"starts from the weights of {run}")
+
+
+def widened(training: Training, module: torch.nn.Module, name: str) -> dict[str, torch.Tensor]:
+    """What a finish of the guide alone adds to it, which begins as it is made; nothing in other trainings."""
+    finish = name == "guide" and "program" not in training.plan.recipe.trained
+    return module.state_dict() if finish else {}
 
 
 def loop(

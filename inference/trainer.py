@@ -116,7 +116,7 @@ class Trainer:
         self.weights = {pattern: torch.tensor(1.0, device=p.device) for pattern in patterns}
         self.objective = Objective(self.weights, p.recipe.auxiliary, p.recipe.penalties)
         self.modules = {"program": program, "guide": guide, "estimator": estimator}
-        self.learned = list(dict.fromkeys([*program.parameters(), *guide.parameters()]))
+        self.learned = learned(self.modules, p.recipe.trained)
         cuda = p.device.type == "cuda"
         # a tensor, which a captured step reads anew; a fused Adam reads float32 on CUDA
         self.rate = torch.zeros((), dtype=torch.float32 if cuda else torch.float64, device=p.device)
@@ -237,6 +237,14 @@ class Trainer:
         for parameter, state in self.optimiser.state.items():
             for name in ("exp_avg", "exp_avg_sq"):
                 state[name] = torch.empty_like(parameter).copy_(state[name])
+
+
+def learned(modules: dict[str, nn.Module], trained: tuple[str, ...]) -> list[nn.Parameter]:
+    """Parameters of program and guide that are trained; the others take no gradient from now on."""
+    for name in {"program", "guide"} - {*trained}:
+        modules[name].requires_grad_(False)
+    found = [p for name in ("program", "guide") for p in modules[name].parameters()]
+    return list(dict.fromkeys(p for p in found if p.requires_grad))
 
 
 def largest(parameters: list[nn.Parameter]) -> Tensor:

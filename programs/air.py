@@ -49,6 +49,9 @@ class Config:
     sigma: float = 0.3  # σ_x
     hidden: tuple[int, ...] = (200,)  # of encoder and decoder
     memory: int = 256  # units of the guide's LSTM
+    # differs: q(z_where) is corrected by what is seen at its first mean, as a network that has read the whole
+    # image once errs by more than the posterior is wide; with it all Gaussians of q have full covariances
+    second_look: bool = False
     # differs: components of p(z_what), with which p(z_pres), p(z_where) are learned too; 0: the paper's priors
     learned: int = 0
     correlated: bool = False  # differs: components of p(z_what) with full covariances

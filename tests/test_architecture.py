@@ -21,7 +21,7 @@ FLOORS = (
     ("analysis.edit", "analysis.plots", "analysis.judges", "analysis.studies"),
     ("analysis.evaluate", "analysis.gradients"),
     ("analysis.benchmark", "analysis.revisions", "analysis.stepper"),
-    ("analysis.generation", "analysis.dreams", "analysis.refine"),
+    ("analysis.generation", "analysis.dreams", "analysis.refine", "analysis.calibrate"),
     ("analysis.compare", "analysis.studio"),
     ("analysis.papers",),
     ("analysis.report", "analysis.results"),

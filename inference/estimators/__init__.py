@@ -72,6 +72,8 @@ for all sites alike, continuous ones too
                    bias: another loss: KL(p ‖ q) for the guide, on images and on dreams; runs: K + 1
   rws_defensive    the same on samples of a mixture with a fifth of uniform draws (Le et al., 2019)
                    bias: that of rws; runs: K
+  sleep            sleep phase: the guide alone learns, from dreams, in any order of objects
+                   bias: another loss: KL(p ‖ q) on dreams, for the guide alone; runs: 1 per order
 
 ``rloo:8`` sets K, and ``iwae:5+rloo:8`` trains a bound on 5 samples by that method. Score methods are
 Rao-Blackwellised as Pyro's ``TraceGraph_ELBO`` is: the cost of a sample is what depends on it, by provenance
@@ -113,6 +115,7 @@ from inference.estimators.sites import (
     plain,
     reachable,
 )
+from inference.estimators.sleep import Sleep
 from inference.estimators.tables import markdown, table
 from inference.estimators.taylor import DoubleCV
 from inference.estimators.wake import RWS, DefensiveRWS, SleepingRWS
@@ -156,6 +159,7 @@ __all__ = [
     "Score",
     "Share",
     "Site",
+    "Sleep",
     "SleepingRWS",
     "SumAndSample",
     "TraceGraph",

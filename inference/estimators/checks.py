@@ -28,7 +28,7 @@ Terms = Mapping[str, Term]
 NOTHING_DISCRETE = (
     "no latent is discrete, and the method is for discrete latents: leave it out (samples of continuous ones "
     "are reparametrised), or choose an estimator for all latents: tracegraph, vimco, vimco_dreg, iwae, dreg, "
-    "rws, rws_dreg or rws_sleep"
+    "rws, rws_dreg, rws_sleep or sleep"
 )
 """What a method is refused with where it has no site to act on."""
 

@@ -23,6 +23,7 @@ from inference.estimators.pathwise import (
 from inference.estimators.reruns import ARMS, DisARM, Expect, SumAndSample, Unordered
 from inference.estimators.score import NVIL, RLOO, PublishedNVIL, Reinforce
 from inference.estimators.sites import Method
+from inference.estimators.sleep import Sleep
 from inference.estimators.taylor import DoubleCV
 from inference.estimators.wake import RWS, DefensiveRWS, SleepingRWS
 from inference.settings import choose
@@ -59,6 +60,7 @@ ESTIMATORS: dict[str, type[Method | Whole]] = {
     "rws_dreg": DoublyRWS,
     "rws_sleep": SleepingRWS,
     "rws_defensive": DefensiveRWS,
+    "sleep": Sleep,
 }
 
 

@@ -14,10 +14,9 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from inference.estimators.bounds import Bound
+from inference.estimators.dreams import dream, seen_site
 from inference.estimators.handlers import COPIES, Choose, Detach, Fix, repeated
-from inference.estimators.origins import apart
-from inference.estimators.passes import latents_of, plates
-from inference.estimators.sites import batch_dim, is_discrete
+from inference.estimators.sites import is_discrete
 from inference.objectives import Objective, log_prob_per_image
 
 DEFENCE = 0.2
@@ -73,22 +72,7 @@ class SleepingRWS(Bound):
             ValueError: it does not, or as `Bound`.
         """
         super().prepare(program, guide, images)
-        try:
-            with apart(program), torch.no_grad():
-                trace = poutine.trace(program).get_trace(images)
-                dream = poutine.trace(program).get_trace(batch=len(images))
-        except TypeError as error:
-            raise ValueError(
-                "rws_sleep dreams, and this program does not: let program(batch=B) draw B images"
-            ) from error
-        observed = {n: trace.nodes[n]["value"] for n in trace.observation_nodes if n in dream.nodes}
-        size = images.numel()
-        self.seen = next((n for n, value in observed.items() if value.numel() == size), "")
-        if not self.seen:
-            raise ValueError(
-                "rws_sleep dreams, and no observed site of program(batch=B) has the size of images "
-                f"{tuple(images.shape)}"
-            )
+        self.seen = seen_site(program, images, "rws_sleep")
 
     def forward(
         self, program: Callable, guide: Callable, images: Tensor, objective: Objective
@@ -102,14 +86,9 @@ class SleepingRWS(Bound):
 
     def asleep(self, program: Callable, guide: Callable, shape: torch.Size) -> Tensor:
         """(B,) log q of what was dreamt with images of a shape (B, C, H, W)."""
-        with torch.no_grad(), Choose():
-            dream = poutine.trace(program).get_trace(batch=shape[0])
-        site = dream.nodes[self.seen]
-        dim = batch_dim(self.seen, site) - site["fn"].event_dim
-        images = site["value"].movedim(dim, 0).reshape(shape)
-        dreamt = {n: dream.nodes[n]["value"] for n in latents_of(dream) if n != self.seen}
-        with Fix(plates(dream) | dreamt):
-            trace = poutine.trace(guide).get_trace(images)
+        found = dream(program, self.seen, shape)
+        with Fix(found.sizes | found.values):
+            trace = poutine.trace(guide).get_trace(found.images)
         trace.compute_log_prob()
         return self.log_q(trace, discrete=False, copies=1).squeeze(0)
 

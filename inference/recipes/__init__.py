@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from inference.objectives import Penalty, Prior
-from inference.schedules import Constant, Exponential, Linear, Plateau, Schedule
+from inference.schedules import Constant, Exponential, Linear, Plateau, Schedule, WarmupDecay
 from programs.blocks.names import unknown
 
 
@@ -47,6 +47,8 @@ class Recipe:
     test_scenes: int = 500
     """test scenes, on which the training is measured at its end"""
     estimator: str = "gumbel"
+    trained: tuple[str, ...] = ("program", "guide")
+    """modules that learn; a finish of the guide alone takes the program's Config from the run it starts from"""
     schedules: Mapping[str, Schedule] = field(
         default_factory=lambda: {"learning_rate": Constant(1e-3)}
     )
@@ -78,6 +80,8 @@ class Recipe:
         for name in numbers:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if not self.trained or not {*self.trained} <= {"program", "guide"}:
+            raise ValueError(f"trained={self.trained}: expected program, guide or both")
         if not self.clip > 0:
             raise ValueError(f"clip={self.clip} must be above 0")
         if not 0 < self.rate < math.inf:
@@ -85,6 +89,28 @@ class Recipe:
 
 
 DEFAULT = Recipe(options={"size": 64})
+
+
+def doubt(recipe: Recipe, steps: int, rate: float = 1e-3, **changes: Any) -> Recipe:
+    """A finish that lets a guide doubt: it learns from the program's own scenes, and the program stays.
+
+    ``--preset doubt --from RUN``. Images of the world are drawn for the metrics alone. Run
+    `inference.fit_prior` before it: what a guide learns from dreams is of use for scenes that look like them.
+    """
+    falls = WarmupDecay(rate, warmup=50, half_life=steps // 8, hold=steps // 2)
+    return replace(
+        recipe,
+        steps=steps,
+        program={},
+        scenes=1000,
+        estimator="sleep",
+        trained=("guide",),
+        schedules={"learning_rate": falls},
+        auxiliary={},
+        penalties={},
+        evaluate_every=steps // 4,
+        **changes,
+    )
 
 
 def tiny(recipe: Recipe, program: Mapping[str, Any], **changes: Any) -> Recipe:

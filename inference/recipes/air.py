@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from inference.recipes import Recipe, tiny
+from inference.recipes import Recipe, doubt, tiny
 from inference.schedules import Constant, Exponential, WarmupDecay
 
 AIR_QUICK = Recipe(
@@ -32,6 +32,8 @@ AIR_FINISH = replace(
     evaluate_every=500,
 )
 """A finish with hard presences: ``--preset finish --from RUN``."""
+AIR_DOUBT = replace(doubt(AIR_QUICK, 3000), program={"second_look": True})
+"""A guide that is less sure: ``--preset doubt --from RUN``."""
 AIR_PAPER = replace(
     AIR_QUICK,
     steps=200_000,
@@ -52,6 +54,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         "quick": AIR_QUICK,
         "long": AIR_LONG,
         "finish": AIR_FINISH,
+        "doubt": AIR_DOUBT,
         "paper": AIR_PAPER,
     },
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from inference.recipes import Recipe, tiny
+from inference.recipes import Recipe, doubt, tiny
 from inference.schedules import (
     Constant,
     Exponential,
@@ -85,10 +85,14 @@ DIGITS_TINY = tiny(
     DIGITS_QUICK, {**DISCRETE_AIR_TINY.program, "size": 40}, options={"digits": "embedded"}
 )
 
+DISCRETE_AIR_DOUBT = replace(doubt(DISCRETE_AIR_QUICK, 1500), program={"second_look": True})
+"""A guide that is less sure: ``--preset doubt --from RUN``."""
+
 RECIPES: dict[str, dict[str, Recipe]] = {
     "discrete_air": {
         "tiny": DISCRETE_AIR_TINY,
         "quick": DISCRETE_AIR_QUICK,
+        "doubt": DISCRETE_AIR_DOUBT,
         "paper": DISCRETE_AIR_PAPER,
     },
     "discrete_air_mnist": {"tiny": DIGITS_TINY, "quick": DIGITS_QUICK, "paper": DIGITS_PAPER},

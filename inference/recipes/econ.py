@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from inference.recipes import Recipe, tiny
+from inference.recipes import Recipe, doubt, tiny
 from inference.schedules import (
     Constant,
     Exponential,
@@ -150,8 +150,17 @@ ECON_TINY, MONET_TINY, ECON_RANDOM_TINY, PLAIN_TINY, PLAIN_RANDOM_TINY = (
     )
 )
 
+ECON_DOUBT = doubt(ECON_QUICK, 1000)
+"""A guide that is less sure: ``--preset doubt --from RUN``."""
+
 RECIPES: dict[str, dict[str, Recipe]] = {
-    "econ": {"tiny": ECON_TINY, "quick": ECON_QUICK, "long": ECON_LONG, "paper": ECON_PAPER},
+    "econ": {
+        "tiny": ECON_TINY,
+        "quick": ECON_QUICK,
+        "long": ECON_LONG,
+        "doubt": ECON_DOUBT,
+        "paper": ECON_PAPER,
+    },
     "econ_plain": {
         "tiny": PLAIN_TINY,
         "quick": plain("sprites_unique", *UNIQUE_WEIGHTS),

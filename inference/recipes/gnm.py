@@ -10,7 +10,7 @@ from inference.objectives import (
     Prior,
     Sparse,
 )
-from inference.recipes import Recipe, tiny, with_beta
+from inference.recipes import Recipe, doubt, tiny, with_beta
 from inference.schedules import (
     Constant,
     Exponential,
@@ -141,12 +141,16 @@ GNM_LONG = replace(
     evaluate_every=4000,
 )
 
+GNM_DOUBT = doubt(GNM_QUICK, 1000)
+"""A guide that is less sure: ``--preset doubt --from RUN``."""
+
 RECIPES: dict[str, dict[str, Recipe]] = {
     "gnm": {
         "tiny": GNM_TINY,
         "quick": GNM_QUICK,
         "quick_beta2": with_beta(GNM_QUICK, 2.0),
         "long": GNM_LONG,
+        "doubt": GNM_DOUBT,
         "long_beta2": with_beta(GNM_LONG, 2.0),
         "paper": GNM_PAPER,
         "paper_beta2": with_beta(GNM_PAPER, 2.0),

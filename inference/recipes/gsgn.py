@@ -11,7 +11,7 @@ from inference.objectives import (
     Prior,
     Sparse,
 )
-from inference.recipes import Recipe, tiny
+from inference.recipes import Recipe, doubt, tiny
 from inference.schedules import (
     Constant,
     Exponential,
@@ -267,8 +267,17 @@ GSGN_CLEVR_TINY, GSGN9_CLEVR_TINY, GSGN_CLEVR7_TINY = (
     for recipe in (GSGN_CLEVR_QUICK, GSGN9_CLEVR_QUICK, GSGN_CLEVR7_QUICK)
 )
 
+GSGN_DOUBT = doubt(GSGN_QUICK, 1000)
+"""A guide that is less sure: ``--preset doubt --from RUN``."""
+
 RECIPES: dict[str, dict[str, Recipe]] = {
-    "gsgn": {"tiny": GSGN_TINY, "quick": GSGN_QUICK, "long": GSGN_LONG, "paper": GSGN_PAPER},
+    "gsgn": {
+        "tiny": GSGN_TINY,
+        "quick": GSGN_QUICK,
+        "long": GSGN_LONG,
+        "doubt": GSGN_DOUBT,
+        "paper": GSGN_PAPER,
+    },
     "four_levels": {"tiny": FOUR_LEVELS_TINY, "quick": FOUR_LEVELS_QUICK},
     "gsgn/compositional_clevr": {
         "tiny": GSGN_CLEVR_TINY,

@@ -45,6 +45,50 @@ def gaussian(raw: Tensor) -> dist.TorchDistribution:
     return normal(loc, positive(spread))
 
 
+def leaning(loc: Tensor, scale: Tensor, lean: Tensor | None = None) -> dist.TorchDistribution:
+    """A Gaussian N(loc, A Aᵀ), A = diag(scale) (1 + L), L strictly lower triangular; diagonal without `lean`.
+
+    Args:
+        loc, scale: (..., D).
+        lean: (..., D (D - 1) / 2) the entries of L, row by row.
+    """
+    if lean is None:
+        return normal(loc, scale)
+    size = loc.shape[-1]
+    rows, columns = torch.tril_indices(size, size, -1, device=loc.device)
+    tilt = torch.eye(size, device=loc.device).expand(*loc.shape, size).clone()
+    tilt[..., rows, columns] = lean
+    return dist.MultivariateNormal(loc, scale_tril=scale.unsqueeze(-1) * tilt)
+
+
+def doubtful(
+    loc: Tensor, scale: Tensor, lean: Tensor, doubt: Tensor, wider: float = 8.0
+) -> dist.TorchDistribution:
+    """(1 - δ) N(loc, A Aᵀ) + δ N(loc, wider² A Aᵀ), A as in `leaning`: a guide that sometimes looks elsewhere.
+
+    Without the wide part, the few places that are far off would make all others wide.
+
+    Args:
+        loc, scale: (..., D).
+        lean: (..., D (D - 1) / 2).
+        doubt: (...) logit of δ.
+    """
+    scales = torch.stack([scale, wider * scale], -2)
+    parts = leaning(
+        loc.unsqueeze(-2).expand_as(scales),
+        scales,
+        lean.unsqueeze(-2).expand(*scales.shape[:-1], -1),
+    )
+    return dist.MixtureSameFamily(
+        dist.Categorical(logits=torch.stack([-doubt, doubt], -1) / 2), parts
+    )
+
+
+def pairs(features: int) -> int:
+    """Number of pairs of features."""
+    return features * (features - 1) // 2
+
+
 def product(p: dist.TorchDistribution, q: dist.TorchDistribution) -> dist.TorchDistribution:
     """The normalised product of two densities or masses of the same family (GSGN eq. 10).
 

@@ -27,6 +27,14 @@ def mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(inputs, outputs))
 
 
+@torch.no_grad()
+def silent(net: nn.Sequential) -> nn.Sequential:
+    """A network that says 0 before it is trained."""
+    for parameter in net[-1].parameters():
+        parameter.zero_()
+    return net
+
+
 ABSENT = 1e-4
 """On a CPU, training steps skip nodes whose presence is below this."""
 FEW = 0.1

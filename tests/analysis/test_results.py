@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from analysis import results
+from analysis.calibrate import FILE
 from analysis.judges.table import GENERATION
 from analysis.results import (
     ESTIMATORS,
@@ -67,7 +68,7 @@ def test_every_shipped_run_and_every_program_has_its_place():
 
 def test_every_file_of_measurements_that_ships_is_read():
     names = {path.name for path in TRAINED.glob("*/*.json")}
-    assert names - {GENERATION} == {"config.json", *results.FILES}
+    assert names - {GENERATION, FILE} == {"config.json", *results.FILES}
 
 
 def test_every_number_in_these_files_has_a_label_or_a_reason():

@@ -205,3 +205,20 @@ def test_what_cannot_be_tried_is_refused(change):
 def test_networks_without_layers_are_refused(change):
     with pytest.raises(ValueError, match="expected channels of at least one layer"):
         Config(**change)
+
+
+def test_a_second_look_shifts_places_and_doubts_them():
+    pyro.set_rng_seed(3)
+    _, guide = tiny.build("discrete_air", second_look=True)
+    images, loc = torch.rand(6, 1, 32, 32), torch.randn(6, 4) * 0.1
+    q = guide.q_where(images, loc, torch.zeros(6, 4))
+    assert torch.allclose(
+        q.component_distribution.mean[:, 0], loc
+    )  # it says nothing before training
+    rare = q.mixture_distribution.probs[:, 1]
+    assert rare.max() < 0.02
+    (-q.log_prob(loc + 0.3).sum()).backward()
+    moved = [
+        n for n, p in guide.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0
+    ]
+    assert moved and {n.partition(".")[0] for n in moved} == {"look_head"}

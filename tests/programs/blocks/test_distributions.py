@@ -9,7 +9,17 @@ import torch
 from pyro import poutine
 from torch.distributions import kl_divergence
 
-from programs.blocks.distributions import PixelMixture, bounded, gate, in_front, normal, product
+from programs.blocks.distributions import (
+    PixelMixture,
+    bounded,
+    doubtful,
+    gate,
+    in_front,
+    leaning,
+    normal,
+    pairs,
+    product,
+)
 
 
 def mixture(images=3, colours=3, size=2, sigma=(0.3, 0.1, 0.2)):
@@ -187,3 +197,29 @@ def test_the_kl_of_presences_is_finite_and_right_at_any_logit():
     log = torch.nn.functional.logsigmoid
     expected = q.sigmoid() * (log(q) - log(p)) + (-q).sigmoid() * (log(-q) - log(-p))
     torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_a_leaning_gaussian_has_the_covariance_of_its_factor():
+    loc, scale, lean = torch.randn(2, 3), torch.rand(2, 3) + 0.5, torch.randn(2, 3)
+    d = leaning(loc, scale, lean)
+    factor = torch.eye(3).repeat(2, 1, 1)
+    factor[:, 1, 0], factor[:, 2, 0], factor[:, 2, 1] = lean.unbind(-1)
+    factor = scale.unsqueeze(-1) * factor
+    exact = dist.MultivariateNormal(loc, covariance_matrix=factor @ factor.mT)
+    x = torch.randn(2, 3)
+    assert d.log_prob(x).tolist() == pytest.approx(exact.log_prob(x).tolist(), rel=1e-4)
+    upright = leaning(loc, scale, torch.zeros(2, 3))
+    assert upright.log_prob(x).tolist() == pytest.approx(leaning(loc, scale).log_prob(x).tolist())
+
+
+def test_a_doubtful_gaussian_is_two_of_different_widths():
+    loc, scale, lean = torch.randn(2, 3), torch.rand(2, 3) + 0.5, torch.randn(2, 3)
+    doubt = torch.tensor([-2.0, 0.5])
+    d = doubtful(loc, scale, lean, doubt, wider=4.0)
+    x = torch.randn(5, 2, 3)
+    parts = [leaning(loc, k * scale, lean).log_prob(x) for k in (1.0, 4.0)]
+    rare = doubt.sigmoid()
+    exact = ((1 - rare) * parts[0].exp() + rare * parts[1].exp()).log()
+    assert d.batch_shape == (2,) and d.event_shape == (3,)
+    assert d.log_prob(x).flatten().tolist() == pytest.approx(exact.flatten().tolist(), rel=1e-4)
+    assert pairs(3) == lean.shape[-1]

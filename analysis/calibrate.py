@@ -1,0 +1,245 @@
+"""Calibration of a guide on scenes of its program and on its world's: ranks, intervals, importance weights.
+
+    python -m analysis.calibrate RUN [--simulations N] [--scenes N] [--draws S] [--seed S] [--json FILE]
+
+On scenes of the program (simulation-based calibration, SBC) the truth is a draw of the posterior, so that only
+the guide can be at fault. On the world's scenes program and guide are measured together.
+
+What bounds the guide is told by its importance weights on the same images: how many nats the bound gains by
+several draws, and the share of images whose weights have a tail that can be trusted (k-hat below .7). With
+``--sweeps`` some images of the world are refined by annealed importance sampling, and their weights are
+measured in the same way.
+
+The file ``programs/trained/RUN/calibration.json`` is read by `analysis.results`.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine import Trace
+from torch import Tensor
+
+from analysis.command import aligned, of_run, percent, positive, write_json
+from analysis.evaluate import floats
+from analysis.posterior import calibration, iwae, khat, log_weights, quantities
+from analysis.posterior.refine import refine
+from inference.command import told
+from inference.estimators.dreams import dream, reordered, seen_site
+from inference.estimators.handlers import Fix
+from inference.estimators.passes import latents_of
+from inference.objectives import Term, per_image
+from inference.runs import Trained, open_run, read_json
+from programs.scene import Scene
+
+SIMULATIONS = 500
+"""Scenes of the program by default."""
+SCENES = 500
+"""Scenes of the world by default."""
+WEIGHED = 50
+"""Images whose importance weights are measured, at most."""
+WEIGHTS = 1000
+"""Draws per image by which k-hat is measured."""
+TRUSTED = 0.7
+"""Largest k-hat of weights that can be trusted (Vehtari et al., 2024)."""
+ROWS = 100
+"""Scenes of the program per pass of the guide."""
+CHAINS = 50
+"""Chains per image of annealed importance sampling."""
+
+FILE = "calibration.json"
+"""The file of a shipped run: ``analysis.calibrate RUN --json`` this file."""
+INTERVALS = ("n_objects", "centre_x", "centre_y", "extent_x", "extent_y")
+"""Quantities whose intervals of 80 % are shown."""
+
+Table = dict[str, Any]
+
+
+def calibrated(
+    run: Trained, simulations: int = SIMULATIONS, scenes: int = SCENES, draws: int = calibration.DRAWS,
+    weighed: int = WEIGHED, sweeps: int | None = None, seed: int = 0,
+) -> Table:  # fmt: skip
+    """What `analysis.calibrate` measures of a run.
+
+    Args:
+        simulations: scenes of the program.
+        scenes: scenes of the run's world, unless its images have no truth.
+        draws: S, draws of the guide per scene.
+        weighed: images of each kind whose weights are measured.
+        sweeps: sweeps of annealed importance sampling on those of the world; None for none.
+    Returns:
+        ``simulated`` and ``world``, tables of numbers by name, and ``annealed``.
+    """
+    images, truth = calibration.simulate(run.program, simulations)
+    found: Table = {"simulated": judged(run, images, truth, draws, weighed)}
+    found["simulated"]["surprise"] = surprise(run, simulations)
+    data = run.unseen(scenes, seed)
+    x = floats(data, "cpu")
+    if data.known:
+        found["world"] = judged(run, x, data.truth(), draws, weighed)
+    if sweeps is not None:
+        found["annealed"] = annealed(run, x[:weighed], sweeps)
+    about = {"simulations": simulations, "scenes": scenes, "draws": draws, "weighed": weighed}
+    return found | about | {"sweeps": sweeps, "seed": seed, "data": data.description}
+
+
+def judged(run: Trained, images: Tensor, truth: Scene, draws: int, weighed: int) -> Table:
+    """Numbers of `calibration.Calibration`, p-values of the ranks, and of the first images' weights."""
+    of = quantities.NUMBERS
+    found = calibration.calibration(run.program, run.guide, images, truth, draws, of)
+    ranks = {name: statistics.p_value for name, statistics in found.ranks.items()}
+    weights = log_weights(run.program, run.guide, images[:weighed], WEIGHTS)
+    return found.summary() | {"rank_p": ranks} | tails(weights)
+
+
+def tails(weights: Tensor) -> Table:
+    """Bounds (nats) and k-hat of log-weights (S, B).
+
+    Images whose weights are all equal, such as empty ones, have no tail. The others are ``khat_images``; there
+    is no k-hat without any.
+    """
+    k = khat(weights)
+    k = k[k != -torch.inf]
+    found: Table = {"elbo": float(weights.mean()), "iwae": float(iwae(weights).mean())}
+    if len(k):
+        found["khat_median"] = float(k.nan_to_num(torch.inf).median())
+        found["khat_trusted"] = float((k < TRUSTED).float().mean())
+    return found | {"khat_images": len(k)}
+
+
+@torch.no_grad()
+def surprise(run: Trained, simulations: int) -> dict[str, float]:
+    """Nats per image by which scenes of the program are less probable under its guide than the guide's draws.
+
+    By site, the median over images; objects that are drawn one after the other in their likeliest order. It
+    is about 0 if the guide is the posterior, and far above where the guide is too sure.
+    """
+    x = floats(run.unseen(1), "cpu")
+    seen, found = seen_site(run.program, x, "the calibration"), []
+    for start in range(0, simulations, ROWS):
+        number = min(ROWS, simulations - start)
+        scenes = dream(run.program, seen, torch.Size([number, *x.shape[1:]]))
+        rows, values = reordered(scenes)
+        sizes = scenes.sizes if len(rows) == number else {}
+        with Fix(sizes | values):
+            each = log_q(poutine.trace(run.guide).get_trace(scenes.images[rows]))
+        total = sum(each.values())
+        order = torch.stack([total.where(rows == i, -torch.inf).argmax() for i in range(number)])
+        own = log_q(poutine.trace(run.guide).get_trace(scenes.images))
+        found.append({name: own[name] - each[name][order] for name in own})
+    return {name: float(torch.cat([part[name] for part in found]).median()) for name in found[0]}
+
+
+def log_q(trace: Trace) -> dict[str, Tensor]:
+    """(B,) log-probability of every latent of the guide's trace, nats."""
+    trace.compute_log_prob()
+    sites = {name: trace.nodes[name] for name in latents_of(trace)}
+    return {
+        name: per_image(Term(name, site["cond_indep_stack"], site["log_prob"]))
+        for name, site in sites.items()
+    }
+
+
+def annealed(run: Trained, images: Tensor, sweeps: int) -> Table:
+    """Bounds and k-hat of annealed importance sampling on images (B, C, H, W)."""
+    found = refine(
+        run.program, run.guide, images, sweeps=sweeps, chains=CHAINS, tempering=1.0, resample=False
+    )
+    own = tails(found.weights)
+    del own["elbo"]
+    return own | {"of": "world", "chains": CHAINS, "images": len(images)}
+
+
+def lines(table: Table) -> str:
+    """The table as aligned lines."""
+    columns = [name for name in ("simulated", "world", "annealed") if name in table]
+    names = dict.fromkeys(n for c in columns for n in table[c] if not isinstance(table[c][n], dict))
+    return aligned([{"": n} | {c: table[c].get(n, "") for c in columns} for n in names])
+
+
+def render(folder: Path) -> list[str]:
+    """Lines of RESULTS.md about the calibration of the runs in a folder; none if nothing was measured."""
+    found = {path.parent.name: read_json(path) for path in sorted(folder.glob(f"*/{FILE}"))}
+    if not found:
+        return []
+    first = next(iter(found.values()))
+    text = [
+        *("", "## Calibration of the guides", "", "```"),
+        f"python -m analysis.calibrate RUN --json programs/trained/RUN/{FILE}",
+        *("```", ""),
+        "Shares of intervals of 80 % that hold the truth: of the number of objects, and of the centre (x, y)",
+        f"and the extent of boxes of objects that are found; {first['draws']} draws per scene. On the",
+        "program's scenes the guide alone can be at fault; on the world's the program is judged too, and its",
+        "boxes may be larger than the world's by definition. p is the least of the p-values of ranks (SBC) of",
+        "the numbers of objects and parts, the mean place (x, y), the mean size and the covered area, times",
+        "their number; p of TARP is of all together. Bounds are in nats per image. k-hat is of the weights of",
+        f"{WEIGHTS:,} draws of the guide per image, or of {CHAINS} chains annealed from guide to program.",
+        "",
+        "| run | scenes of | scenes | number | centre | extent | p | p, TARP | ELBO | IWAE | k-hat < .7 "
+        "| annealed |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    return text + [line for name, table in found.items() for line in rows(name, table)]
+
+
+def rows(name: str, table: Table) -> list[str]:
+    """A line for the program's scenes and one for the world's."""
+    kinds = (("simulated", "the program", "simulations"), ("world", "the world", "scenes"))
+    return [line(name, table, *kind) for kind in kinds if kind[0] in table]
+
+
+def line(name: str, table: Table, kind: str, whose: str, number: str) -> str:
+    """A line of the table."""
+    own, far = table[kind], table.get("annealed", {})
+    count, *box = [own.get(f"coverage80_{n}") for n in INTERVALS]
+    shares = [
+        ", ".join(percent(x) for x in some if x is not None) for some in ([count], box[:2], box[2:])
+    ]
+    nats = [
+        f"{own['sbc_p']:.3f}",
+        f"{own['tarp_p']:.3f}",
+        f"{own['elbo']:,.0f}",
+        f"{own['iwae']:,.0f}",
+    ]
+    tails = [percent(x) if (x := t.get("khat_trusted")) is not None else "" for t in (own, far)]
+    if far.get("of") != kind:
+        tails[1] = ""
+    cells = [f"`{name}`", whose, f"{table[number]:,}", *shares, *nats]
+    return f"| {' | '.join([*cells, *tails])} |"
+
+
+@told
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point."""
+    a = of_run("analysis.calibrate", __doc__, SCENES)
+    a.add_argument("--simulations", type=positive, default=SIMULATIONS, metavar="N")
+    a.add_argument("--draws", type=positive, default=calibration.DRAWS, metavar="S")
+    a.add_argument(
+        "--weighed",
+        type=positive,
+        default=WEIGHED,
+        metavar="N",
+        help="images whose weights are measured",
+    )
+    a.add_argument(
+        "--sweeps", type=positive, metavar="N", help="refine the weighed images of the world"
+    )
+    a.add_argument("--json", type=Path, metavar="FILE")
+    o = a.parse_args(arguments)
+    pyro.enable_validation(False)
+    pyro.set_rng_seed(o.seed)
+    run = open_run(o.run)
+    found = calibrated(run, o.simulations, o.scenes, o.draws, o.weighed, o.sweeps, o.seed)
+    print(lines(found))
+    low = found["simulated"]["sbc_p"]
+    print(f"least p of the ranks on the program's scenes, times their number: {low:.3f}")
+    write_json(o.json, found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

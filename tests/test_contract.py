@@ -121,9 +121,11 @@ OF_LAYERS = {
 
 LIKE_OTHERS = {"gumbel_sparsemax", "rws_dreg", "vimco_dreg"}
 """Made as gumbel and dreg are."""
+DREAMS = {"sleep"}
+"""The program does not learn, and few dreams may have no object: tests/inference/estimators/test_sleep.py."""
 
 
-@pytest.mark.parametrize("estimator", sorted(ESTIMATORS.keys() - LIKE_OTHERS))
+@pytest.mark.parametrize("estimator", sorted(ESTIMATORS.keys() - LIKE_OTHERS - DREAMS))
 def test_every_parameter_gets_a_finite_gradient_that_is_somewhere_not_zero(pair, estimator):
     program, guide = pair
     layered = hasattr(guide, "compete")

@@ -198,7 +198,7 @@ def limit_files(_, size):
 
 
 @pytest.mark.parametrize(
-    ("size", "file"), [(600, "config.json"), (1400, "log.jsonl"), (9000, "checkpoint.ckpt")]
+    ("size", "file"), [(600, "config.json"), (2000, "log.jsonl"), (9000, "checkpoint.ckpt")]
 )
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(
     processes, tmp_path, own, size, file
@@ -335,7 +335,7 @@ def test_no_file_of_a_run_is_run_as_code(trained, own, tmp_path, capsys, where):
             lambda text: text.replace('"variant": "air"', '"variant": "air2"'),
             "unknown variant 'air2'",
         ),
-        (lambda text: text.replace('"steps": 3', '"steps": "three"'), "'three' is str"),
+        (lambda text: text.replace('"steps": 3,', '"steps": "three",'), "'three' is str"),
         (lambda text: text.replace('"memory": 256', '"memory": 128'), "does not fit"),
     ],
 )

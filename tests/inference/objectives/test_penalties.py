@@ -57,7 +57,7 @@ def mean_grey(scene, images):
     return scene.image.mean((1, 2, 3))
 
 
-@pytest.mark.parametrize("method", sorted(ESTIMATORS))
+@pytest.mark.parametrize("method", sorted(ESTIMATORS.keys() - {"sleep"}))  # it scores dreams alone
 def test_every_estimator_pays_the_penalty_and_learns_from_it(method):
     program, guide = build()
     x = torch.rand(4, 3, 32, 32)

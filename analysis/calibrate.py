@@ -30,8 +30,7 @@ from analysis.evaluate import floats
 from analysis.posterior import calibration, iwae, khat, log_weights, quantities
 from analysis.posterior.refine import refine
 from inference.command import told
-from inference.estimators.dreams import dream, reordered, seen_site
-from inference.estimators.handlers import Fix
+from inference.estimators.dreams import dream, read, seen_site
 from inference.estimators.passes import latents_of
 from inference.objectives import Term, per_image
 from inference.runs import Trained, open_run, read_json
@@ -124,10 +123,8 @@ def surprise(run: Trained, simulations: int) -> dict[str, float]:
     for start in range(0, simulations, ROWS):
         number = min(ROWS, simulations - start)
         scenes = dream(run.program, seen, torch.Size([number, *x.shape[1:]]))
-        rows, values = reordered(scenes)
-        sizes = scenes.sizes if len(rows) == number else {}
-        with Fix(sizes | values):
-            each = log_q(poutine.trace(run.guide).get_trace(scenes.images[rows]))
+        rows, trace = read(run.guide, scenes)
+        each = log_q(trace)
         total = sum(each.values())
         order = torch.stack([total.where(rows == i, -torch.inf).argmax() for i in range(number)])
         own = log_q(poutine.trace(run.guide).get_trace(scenes.images))

@@ -217,18 +217,13 @@ def render(runs: list[Shipped] | None = None) -> str:
         own = [run for run in runs if run.program == program]
         lines += ["", f"## {program}"]
         lines += [line for run in own for line in section(run)] or ["", "No run ships."]
-    return (
-        "\n".join(
-            [
-                *lines,
-                *dreams_table.render(TRAINED),
-                *calibrate.render(TRAINED),
-                *studies.render(),
-                *steps(),
-            ]
-        )
-        + "\n"
-    )
+    lines += [
+        *dreams_table.render(TRAINED),
+        *calibrate.render(TRAINED),
+        *studies.render(),
+        *steps(),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def steps() -> list[str]:

@@ -55,9 +55,8 @@ class Config:
     # differs: components of p(z_what), with which p(z_pres), p(z_where) are learned too; 0: the paper's priors
     learned: int = 0
     correlated: bool = False  # differs: components of p(z_what) with full covariances
-    stopping: bool = (
-        False  # differs: where priors are learned, a ρ per step; False: one ρ, a geometric law
-    )
+    # differs: where priors are learned, a ρ per step; False: one ρ, a geometric law
+    stopping: bool = False
 
     def __post_init__(self) -> None:
         check_positive(self, "learned")

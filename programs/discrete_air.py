@@ -88,9 +88,8 @@ class Config:
     second_look: bool = False  # differs: q(z_where) is corrected by the window at its first mean
     # differs: components of p(z_attr), with which all other priors are learned too; 0: the paper's priors
     learned: int = 0
-    stopping: bool = (
-        False  # differs: where priors are learned, a ρ per step; False: one ρ, a geometric law
-    )
+    # differs: where priors are learned, a ρ per step; False: one ρ, a geometric law
+    stopping: bool = False
 
     def __post_init__(self) -> None:
         check_positive(self, "attributes", "spread", "disc", "learned", "sought")

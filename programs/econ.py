@@ -80,9 +80,8 @@ class Config:
     size: int = 64  # pixels per side of the image
     layers: int = 4  # T
     experts: int = 4  # K
-    latents: int = (
-        4  # L: the paper's 2 (with random colours 5), and two for the place if there is one
-    )
+    # L: the paper's 2 (with random colours 5), and two for the place if there is one
+    latents: int = 4
     sigma: float = 0.1  # σ, which the paper does not give
     features: int = 32  # F of encoders and decoders
     blocks: int = 4  # layers of encoders and decoders
@@ -98,9 +97,8 @@ class Config:
     learned: int = 0
     # the guide
     appearance: float = 1.0  # λ: the weight of appearance in the competition, that of shape being 1
-    attend: str = (
-        "likeness"  # to pixels like a seed; the paper's is "network": a_k is the U-Net's output
-    )
+    # to pixels like a seed; the paper's is "network": a_k is the U-Net's output
+    attend: str = "likeness"
     compete: str = "ratio"  # cost per explained nat; the paper's is "cost"
     looks: int = 2  # at every object; the paper's is 1
     judged: int = 2  # looks after which experts are compared
@@ -111,9 +109,8 @@ class Config:
         -2.3
     )  # offset of z's raw deviations: they begin at 0.1, and do not hide z from decoders
     sharpness: float = 10.0  # factor of C_k in q(k_t); recipes schedule it
-    trust: float = (
-        0.5  # power of the first look's shape in the second look's region; recipes may schedule it
-    )
+    # power of the first look's shape in the second look's region; recipes may schedule it
+    trust: float = 0.5
     balance: float = 0.0  # gain of the experts' prices; recipes schedule it
     little: float = (
         10 / 1024
@@ -126,12 +123,10 @@ class Config:
     faint: float = 0.2  # factor of the U-Net's last initial weights
     spread: float = 3.0  # factor of coordinates in [-1, 1]
     contrast: float = 10.0  # factor of colours in [0, 1]
-    reach: float = (
-        2.0  # initial logit of the seed, and so the squared distance at which attention is 1/2
-    )
-    crumb: float = (
-        0.1  # sides, in those of the image, of the two squares whose mean errors choose the seed
-    )
+    # initial logit of the seed, and so the squared distance at which attention is 1/2
+    reach: float = 2.0
+    # sides, in those of the image, of the two squares whose mean errors choose the seed
+    crumb: float = 0.1
     wide: float = 0.25
 
     def __post_init__(self) -> None:

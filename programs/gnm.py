@@ -83,9 +83,8 @@ class Config:
     sigma: float = 0.2
     # differs: components of a mixture that is p(z^g_1), a prior of its own; 0: the paper's, one Gaussian
     learned: int = 0
-    structured: bool = (
-        True  # StructDRAW as in section 4.1; False: Algorithm 1 as printed, without f_l-1
-    )
+    # StructDRAW as in section 4.1; False: Algorithm 1 as printed, without f_l-1
+    structured: bool = True
     units: int = 64  # F, of the LSTMs too
     kernel: int = 1  # of the LSTMs  # differs: 3 in Table 7, but the sizes of Table 3 follow from 1
     interaction: tuple[int, ...] = (512, 512)  # MLP_int

@@ -16,7 +16,7 @@ from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor
 
-from inference.estimators.handlers import Choose
+from inference.estimators.handlers import Choose, Fix
 from inference.estimators.origins import apart
 from inference.estimators.passes import latents_of, plates
 from inference.estimators.sites import batch_dim
@@ -83,6 +83,18 @@ def dream(program: Callable, seen: str, shape: torch.Size, clear: int = 0) -> Dr
         images[::clear] = mean[::clear].clamp(0, 1)
     values = {n: trace.nodes[n]["value"] for n in latents_of(trace) if n != seen}
     return Dream(images, values, plates(trace), trace)
+
+
+def read(guide: Callable, found: Dream) -> tuple[Tensor, Trace]:
+    """The guide's trace of dreamt images, at the latents of the dream in all orders of its objects.
+
+    Returns:
+        (P,) the image of every order, and the trace, with P in the place of B.
+    """
+    rows, values = reordered(found)
+    sizes = found.sizes if len(rows) == len(found.images) else {}
+    with Fix(sizes | values):
+        return rows, poutine.trace(guide).get_trace(found.images[rows])
 
 
 def steps_of(sites: Mapping[str, Any]) -> tuple[list[str], dict[str, list[str]]]:

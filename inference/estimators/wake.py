@@ -7,16 +7,14 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar
 
 import pyro.distributions as dist
-import torch
-from pyro import poutine
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from inference.estimators.bounds import Bound
-from inference.estimators.dreams import dream, seen_site
-from inference.estimators.handlers import COPIES, Choose, Detach, Fix, repeated
+from inference.estimators.handlers import Choose, Detach, repeated
 from inference.estimators.sites import is_discrete
+from inference.estimators.sleep import Dreaming
 from inference.objectives import Objective, log_prob_per_image
 
 DEFENCE = 0.2
@@ -49,10 +47,10 @@ class RWS(Wake):
     proposal = nullcontext
 
 
-class SleepingRWS(Bound):
+class SleepingRWS(Dreaming):
     """`RWS`, whose guide learns from dreams of the program by half.
 
-    - 1/2 Σ_k share_k log q(z_k | x) - 1/2 log q(z* | x*),  z*, x* ~ p
+    - 1/2 Σ_k share_k log q(z_k | x) - 1/2 log Σ_π q(π z* | x*),  z*, x* ~ p
     """
 
     summary: ClassVar[str] = (
@@ -60,19 +58,6 @@ class SleepingRWS(Bound):
     )
     bias: ClassVar[str] = "another loss: KL(p ‖ q) for the guide, on images and on dreams"
     runs: ClassVar[str] = "K + 1"
-
-    def __init__(self, copies: int = COPIES) -> None:
-        super().__init__(copies)
-        self.seen = ""
-
-    def prepare(self, program: Callable, guide: Callable, images: Tensor) -> None:
-        """See that the program dreams images.
-
-        Raises:
-            ValueError: it does not, or as `Bound`.
-        """
-        super().prepare(program, guide, images)
-        self.seen = seen_site(program, images, "rws_sleep")
 
     def forward(
         self, program: Callable, guide: Callable, images: Tensor, objective: Objective
@@ -83,14 +68,6 @@ class SleepingRWS(Bound):
         log_q = self.log_q(traces[1], discrete=False)
         awake = (share * (log_p + 0.5 * log_q)).sum()
         return -awake - 0.5 * self.asleep(program, guide, images.shape).sum(), self.terms(traces)
-
-    def asleep(self, program: Callable, guide: Callable, shape: torch.Size) -> Tensor:
-        """(B,) log q of what was dreamt with images of a shape (B, C, H, W)."""
-        found = dream(program, self.seen, shape)
-        with Fix(found.sizes | found.values):
-            trace = poutine.trace(guide).get_trace(found.images)
-        trace.compute_log_prob()
-        return self.log_q(trace, discrete=False, copies=1).squeeze(0)
 
 
 class Defend(Messenger):

@@ -89,22 +89,17 @@ def peaks(images: Tensor, templates: Tensor, number: int) -> Found:
     square = templates.square().sum((-3, -2, -1)).clamp(min=1e-6)
     whole = F.conv2d(images, templates.flatten(0, 1), -0.5 * square.flatten(), padding=half)
     whole = whole.unflatten(1, square.shape)
-    gain = dimmed(whole.amax(2), square.mean(1)[:, None, None])[
-        1
-    ]  # to find places, one square is enough
+    _, gain = dimmed(whole.amax(2), square.mean(1)[:, None, None])  # one square will do here
     highest = gain.where(gain == F.max_pool2d(gain, 3, 1, 1), -1).flatten(2)
     place = highest.topk(number, -1).indices
     there = whole.flatten(3).gather(3, place.unsqueeze(2).expand(-1, -1, square.shape[1], -1))
     best, which = there.max(2)
     group = torch.arange(len(templates), device=images.device)[:, None]
     share, gain = dimmed(best, square[group, which])
-    pictures = put(
-        (share[..., None, None, None] * templates[group, which]).flatten(1, 2),
-        *((place // columns).flatten(1), (place % columns).flatten(1)),
-        rows,
-        columns,
-    )
-    return Found(place.flatten(1), pictures, gain.flatten(1))
+    patches = (share[..., None, None, None] * templates[group, which]).flatten(1, 2)
+    place = place.flatten(1)
+    pictures = put(patches, place // columns, place % columns, rows, columns)
+    return Found(place, pictures, gain.flatten(1))
 
 
 def dimmed(whole: Tensor, square: Tensor) -> tuple[Tensor, Tensor]:

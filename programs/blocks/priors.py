@@ -22,6 +22,7 @@ Shape legend: D features, K components or categories, R rows, N draws. Anything 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pyro.distributions as dist
@@ -141,16 +142,8 @@ class LearnedMixture(Learned):
                 self._fit_row(row, draws[some], own[some])
 
     def _fit_row(self, row: Any, draws: Tensor, weights: Tensor) -> None:
-        centres = clusters(draws, len(self.loc[row]))
-        share = F.one_hot(distance(draws, centres).argmin(1), len(centres)).to(draws)
-        for _ in range(ROUNDS):
-            parts = [moments(draws, weights * s) for s in share.T]
-            loc, sd = (torch.stack(t) for t in zip(*parts, strict=True))
-            sd = sd.clamp(min=NARROWEST)
-            heavy = (weights[:, None] * share).sum(0) + 1e-3
-            each = normal(loc, sd).log_prob(draws.unsqueeze(-2)) + heavy.log()
-            share = each.softmax(-1)
-        self.logits[row], self.loc[row], self.spread[row] = heavy.log(), loc, raw(sd)
+        heavy, loc, sd = maximised(draws, weights, len(self.loc[row]), spreads, normal)
+        self.logits[row], self.loc[row], self.spread[row] = heavy, loc, raw(sd)
 
 
 class FullMixture(Learned):
@@ -166,7 +159,7 @@ class FullMixture(Learned):
     def forward(self) -> dist.TorchDistribution:
         """The prior, of event (D)."""
         sides = positive(self.factor.diagonal(dim1=-2, dim2=-1)).diag_embed()
-        parts = dist.MultivariateNormal(self.loc, scale_tril=self.factor.tril(-1) + sides)
+        parts = gaussian(self.loc, self.factor.tril(-1) + sides)
         return Mixture(dist.Categorical(logits=self.logits), parts)
 
     @torch.no_grad()
@@ -182,33 +175,10 @@ class FullMixture(Learned):
         draws, weights = draws[weights > 0], weights[weights > 0]
         if weights.sum() < ENOUGH * len(self.loc):
             return
-        centres = clusters(draws, len(self.loc))
-        share = F.one_hot(distance(draws, centres).argmin(1), len(centres)).to(draws)
-        for _ in range(ROUNDS):
-            self._maximise(draws, weights[:, None] * share)
-            p = self()
-            parts, weight = p.component_distribution, p.mixture_distribution.logits
-            each = [parts.log_prob(z.unsqueeze(-2)) + weight for z in draws.split(4000)]
-            share = torch.cat(each).softmax(-1)
-
-    def _maximise(self, draws: Tensor, share: Tensor) -> None:
-        """Weights, means and covariances of draws (N, D), of which components have shares (N, K).
-
-        Covariances are drawn towards their mean (`COMMON`): a component with few draws would remember them.
-        """
-        heavy = share.sum(0) + 1e-3
-        loc = share.T @ draws / heavy[:, None]
-        own = [
-            (s[:, None] * (draws - m)).T @ (draws - m) for s, m in zip(share.T, loc, strict=True)
-        ]
-        total, count = torch.stack(own), heavy[:, None, None]
-        more = COMMON * draws.shape[1]
-        square = (total + more * total.sum(0) / heavy.sum()) / (count + more)
-        square = square + NARROWEST**2 * torch.eye(draws.shape[1]).to(square)
-        lower = torch.linalg.cholesky(square)
-        sides = raw(lower.diagonal(dim1=-2, dim2=-1)).diag_embed()
-        self.logits.copy_(heavy.log())
+        heavy, loc, lower = maximised(draws, weights, len(self.loc), factors, gaussian)
+        self.logits.copy_(heavy)
         self.loc.copy_(loc)
+        sides = raw(lower.diagonal(dim1=-2, dim2=-1)).diag_embed()
         self.factor.copy_(lower.tril(-1) + sides)
 
 
@@ -350,6 +320,53 @@ def clusters(draws: Tensor, number: int) -> Tensor:
         square = distance(draws, chosen).amin(1).square() + 1e-12
         chosen = torch.cat([chosen, draws[torch.multinomial(square, 1)]])
     return chosen
+
+
+def maximised(
+    draws: Tensor, weights: Tensor, number: int, spread: Callable, component: Callable
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-weights, means and spreads of a mixture, by `ROUNDS` rounds of expectation-maximisation.
+
+    Args:
+        draws, weights: (N, D) and (N,).
+        number: K components, at first the draws around `clusters`.
+        spread: `spreads` or `factors`.
+        component: the Gaussians of means and of what `spread` returns.
+    """
+    centres = clusters(draws, number)
+    share = F.one_hot(distance(draws, centres).argmin(1), number).to(draws)
+    for _ in range(ROUNDS):
+        share = weights[:, None] * share
+        heavy = share.sum(0) + 1e-3
+        loc = share.T @ draws / heavy[:, None]
+        wide = spread(draws, share, heavy, loc)
+        parts = component(loc, wide)
+        each = [parts.log_prob(z.unsqueeze(-2)) + heavy.log() for z in draws.split(4000)]
+        share = torch.cat(each).softmax(-1)
+    return heavy.log(), loc, wide
+
+
+def spreads(draws: Tensor, share: Tensor, heavy: Tensor, loc: Tensor) -> Tensor:
+    """(K, D) deviations of draws (N, D) around means (K, D), with shares (N, K) of sums (K,)."""
+    square = [s @ (draws - m).square() for s, m in zip(share.T, loc, strict=True)]
+    return (torch.stack(square) / heavy[:, None]).sqrt().clamp(min=NARROWEST)
+
+
+def factors(draws: Tensor, share: Tensor, heavy: Tensor, loc: Tensor) -> Tensor:
+    """(K, D, D) lower factors of the draws' covariances; arguments as of `spreads`.
+
+    Covariances are drawn towards their mean (`COMMON`): a component with few draws would remember them.
+    """
+    apart = [draws - m for m in loc]
+    total = torch.stack([(s[:, None] * d).T @ d for s, d in zip(share.T, apart, strict=True)])
+    more = COMMON * draws.shape[1]
+    square = (total + more * total.sum(0) / heavy.sum()) / (heavy[:, None, None] + more)
+    return torch.linalg.cholesky(square + NARROWEST**2 * torch.eye(draws.shape[1]).to(square))
+
+
+def gaussian(loc: Tensor, lower: Tensor) -> dist.MultivariateNormal:
+    """N(μ, L Lᵀ)."""
+    return dist.MultivariateNormal(loc, scale_tril=lower)
 
 
 def raw(sd: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
     q(z | x) = q(z_pres_n+1 = 0 | z_1:n, x) Π_t q(z_pres_t = 1, z_where_t | z_<t, x) q(z_what_t | x_t)
     x_t      = ST(x, z_where_t): the window of step t
 
+With `difference`, the network reads x - C_t-1, what the canvas still lacks (Difference-AIR).
+
 # differs: `second_look`. A window at the first mean of q(z_where) corrects this mean and the deviations, and
 q(z_where) and q(z_what) have full covariances. With the paper's diagonal ones numbers of z_what are drawn
 independently, and draws are fainter digits than the truth.
@@ -45,14 +47,17 @@ class Guide(PyroModule):
     def forward(self, images: Tensor, batch: int = 1) -> None:
         """Sample every latent of the program given `images` (B, C, H, W) in [0, 1]."""
         images = given(images)
-        seen, state = self.cell.look(images.flatten(1)), self.cell.start(len(images))
-        exists = images.new_ones(len(images))
+        state, exists = self.cell.start(len(images)), images.new_ones(len(images))
+        lacking, seen = images, self.cell.look(images.flatten(1))
         last = images.new_zeros(len(images), 1 + 3 + self.config.z_what)
         with pyro.plate("batch", len(images), dim=-1):
             for t in range(1, self.config.steps + 1):
                 state = self.cell(seen, last, state)
                 step = self.step(t, exists, images, state[0])
                 exists = step.exists
+                if self.config.difference and t < self.config.steps:
+                    lacking = lacking - self.program.draw(step)
+                    seen = self.cell.look(lacking.flatten(1))
                 last = torch.cat([exists.unsqueeze(-1), step.where, step.what], -1)
 
     def step(self, t: int, exists: Tensor, images: Tensor, memory: Tensor) -> Object:

@@ -123,17 +123,19 @@ class Guide(PyroModule):
         sought = self.sought() if self.config.sought else None
         with pyro.plate("batch", len(images), dim=-1):
             for t in range(1, self.config.steps + 1):
-                seen, place = (
-                    self.salient(lacking)
-                    if sought is None
-                    else self.promising(lacking, sought, self.config.steps + 1 - t)
-                )
+                seen, place = self.look(lacking, sought, self.config.steps + 1 - t)
                 state = self.cell(self.cell.look(seen), last, state)
                 step = self.step(t, exists, images, state[0], place, templates, ways)
                 exists = step.exists
                 if t < self.config.steps:
                     lacking = lacking - self.program.draw(step)[1]
                 last = torch.cat([exists.unsqueeze(-1), *step[1:]], -1)
+
+    def look(self, lacking: Tensor, sought: Tensor | None, left: int) -> tuple[Tensor, Tensor]:
+        """What the LSTM reads of what the canvas lacks, and z_where (B, 4) there; `left` steps remain."""
+        if sought is None:
+            return self.salient(lacking)
+        return self.promising(lacking, sought, left)
 
     def salient(self, lacking: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, 2 F + 2) of the salient place and of the whole, and z_where (B, 4) there."""
@@ -168,9 +170,8 @@ class Guide(PyroModule):
         sizes = pixels.new_tensor(c.sought).repeat(c.categories).repeat_interleave(PLACES)
         x, y = ((2 * i + 1) / side - 1 for i in (found.place % side, found.place // side))
         where = torch.stack([sizes.expand_as(x), torch.zeros_like(x), x, y], -1)
-        where = F.pad(where, (0, 0, 0, 1))[
-            torch.arange(len(x)), members.gather(1, which[:, None])[:, 0]
-        ]
+        best = members.gather(1, which[:, None]).unsqueeze(-1).expand(-1, -1, 4)
+        where = F.pad(where, (0, 0, 0, 1)).gather(1, best).squeeze(1)
         return where * (gain > 0).unsqueeze(-1), gain * c.pool**2 / self.program.sigma**2
 
     @torch.no_grad()

@@ -49,6 +49,8 @@ class Config:
     sigma: float = 0.3  # σ_x
     hidden: tuple[int, ...] = (200,)  # of encoder and decoder
     memory: int = 256  # units of the guide's LSTM
+    # the guide's LSTM reads what the canvas lacks: Difference-AIR (Eslami et al., 2016)
+    difference: bool = False
     # differs: q(z_where) is corrected by what is seen at its first mean, as a network that has read the whole
     # image once errs by more than the posterior is wide; with it all Gaussians of q have full covariances
     second_look: bool = False
@@ -147,6 +149,11 @@ class Program(PyroModule):
         """Draw all steps at once: patches (B, T, C, h, w) and the canvas (B, C, H, W)."""
         patches = self.decode(objects.what)
         return patches, self.canvas(patches, self.pose(objects.where), objects.exists)
+
+    def draw(self, step: Object) -> Tensor:
+        """What one step adds to the canvas, (B, C, H, W)."""
+        alone = Object(*(value.unsqueeze(1) for value in step))
+        return self.render(alone)[1]
 
     def canvas(self, patches: Tensor, pose: Tensor, exists: Tensor) -> Tensor:
         """Eq. 5: patches (B, T, C, h, w) at their poses (B, T, 2, 3) add up to (B, C, H, W)."""

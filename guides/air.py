@@ -18,13 +18,13 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro.nn import PyroModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from programs.air import Object, Program
 from programs.blocks import render
 from programs.blocks.config import given
 from programs.blocks.distributions import gate, leaning, pairs, positive
-from programs.blocks.nets import RecurrentCell, mlp, silent
+from programs.blocks.nets import RecurrentCell, mlp, silent, strided
 
 
 class Guide(PyroModule):
@@ -35,8 +35,9 @@ class Guide(PyroModule):
         # a reference, not a submodule: decoder and prior belong to the program
         object.__setattr__(self, "program", program)
         self.config = c = program.config
-        pixels = c.colours * c.size**2
-        self.cell = RecurrentCell(pixels, 1 + 3 + c.z_what, c.memory)
+        self.embed = nn.Sequential(strided(c.colours, c.embedding), nn.Flatten())
+        read = self.embed(torch.zeros(1, c.colours, c.size, c.size)).shape[-1]
+        self.cell = RecurrentCell(read, 1 + 3 + c.z_what, c.memory)
         self.where_head = mlp(c.memory, c.hidden, 1 + 2 * 3)
         seen = c.colours * c.window**2
         self.what_head = mlp(seen, c.hidden, 2 * c.z_what)
@@ -48,7 +49,7 @@ class Guide(PyroModule):
         """Sample every latent of the program given `images` (B, C, H, W) in [0, 1]."""
         images = given(images)
         state, exists = self.cell.start(len(images)), images.new_ones(len(images))
-        lacking, seen = images, self.cell.look(images.flatten(1))
+        lacking, seen = images, self.cell.look(self.embed(images))
         last = images.new_zeros(len(images), 1 + 3 + self.config.z_what)
         with pyro.plate("batch", len(images), dim=-1):
             for t in range(1, self.config.steps + 1):
@@ -57,7 +58,7 @@ class Guide(PyroModule):
                 exists = step.exists
                 if self.config.difference and t < self.config.steps:
                     lacking = lacking - self.program.draw(step)
-                    seen = self.cell.look(lacking.flatten(1))
+                    seen = self.cell.look(self.embed(lacking))
                 last = torch.cat([exists.unsqueeze(-1), step.where, step.what], -1)
 
     def step(self, t: int, exists: Tensor, images: Tensor, memory: Tensor) -> Object:

@@ -54,7 +54,7 @@ from torch.nn import functional as F
 from programs.blocks import matching, render
 from programs.blocks.config import given
 from programs.blocks.distributions import doubtful, gate, normal, pairs, positive
-from programs.blocks.nets import RecurrentCell, groups, mlp, silent, where_present
+from programs.blocks.nets import RecurrentCell, mlp, silent, strided, where_present
 from programs.discrete_air import Object, Program
 
 START = 3.0
@@ -320,13 +320,3 @@ class Guide(PyroModule):
         """(B, C, h, w) the window that the inverse of T cuts out."""
         pose = self.program.pose(where, theta)[:, None, None]
         return render.crop(images.unsqueeze(1), pose, self.config.window)[:, 0, 0]
-
-
-def strided(channels: int, widths: tuple[int, ...]) -> nn.Sequential:
-    """Convolutions of 5 x 5 with stride 2 (C.1)."""
-    layers: list[nn.Module] = []
-    for width in widths:
-        layers += [nn.Conv2d(channels, width, 5, 2, padding=2), nn.GroupNorm(groups(width), width)]
-        layers.append(nn.CELU())
-        channels = width
-    return nn.Sequential(*layers)

@@ -75,9 +75,9 @@ DIGITS_LONG = replace(
     steps=16_000,
     schedules={
         **DIGITS_QUICK.schedules,
-        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=900, hold=11_000),
+        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=1000, hold=9000),
         "guide.sharpness": Points(((0, 0.003), (800, 0.01), (7500, 0.1), (9000, 1.0))),
-        "weight.z_attr*": Points(((7500, 100.0), (10_000, 1.0))),
+        "weight.z_attr*": Points(((11_000, 100.0), (14_000, 1.0))),
     },
     evaluate_every=1000,
 )

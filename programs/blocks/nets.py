@@ -287,6 +287,16 @@ class BroadcastDecoder(nn.Module):
         return large.unflatten(0, z.shape[:-2])
 
 
+def strided(channels: int, widths: tuple[int, ...]) -> nn.Sequential:
+    """Convolutions of 5 x 5 with stride 2, each normalised: (B, C, H, W) to (B, widths[-1], ...)."""
+    layers: list[nn.Module] = []
+    for width in widths:
+        layers += [nn.Conv2d(channels, width, 5, 2, padding=2), nn.GroupNorm(groups(width), width)]
+        layers.append(nn.CELU())
+        channels = width
+    return nn.Sequential(*layers)
+
+
 class RecurrentCell(nn.Module):
     """An LSTM whose input has a constant part, read once, and a part that changes at every step."""
 

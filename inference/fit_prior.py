@@ -1,6 +1,6 @@
 """Fit the priors of a trained run by the evidence (empirical Bayes); all other weights stay fixed.
 
-    python -m inference.fit_prior RUN [--out DIR] [--set FIELD=VALUE] [--scenes N] [--draws S] [--seed S]
+    python -m inference.fit_prior RUN [--out DIR] [--set FIELD=VALUE] [--scenes N] [--draws S] [--of K]
 
     maximise over the parameters of the learned priors   E_x E_q(z | x) [ Σ_sites log p(z_site | its parents) ]
 
@@ -14,12 +14,17 @@ arguments with which each prior is called. Then each family is fitted to its own
 closed form. The paper's prior is kept unless the learned one raises the bound on held-out images,
 so the bound never falls.
 
+A guide whose draws are wider than the posterior makes the priors wide, and their samples poor. With ``--of K``
+each draw is one of K, chosen by its weight p(x, z) / q(z | x) under the run as it was, and the bound is the
+importance-weighted one of K draws (Burda et al., 2016).
+
 Shape legend: M draws of a site, plates included.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import shlex
 import shutil
 import sys
@@ -38,7 +43,7 @@ from inference import checkpoint
 from inference.command import command_line, new_folder, told
 from inference.loading import load
 from inference.objectives import log_prob_per_image
-from inference.prior_draws import PASS, Draws, cached, floats, priors
+from inference.prior_draws import PASS, Draws, cached, floats, priors, resampled
 from inference.runs import find_run, open_run, read_config, read_weights
 from inference.settings import choose, override, settings
 from programs.blocks.priors import Learned
@@ -55,6 +60,7 @@ class Settings:
 
     scenes: int = 2000  # images of the run's training set
     draws: int = 2  # of the guide, per image
+    of: int = 1  # draws of the guide from which each of these is chosen by its weight
     seed: int = 0
 
 
@@ -118,7 +124,7 @@ def fit_run(
     Args:
         pairs: fields of the program's Config to change, as in ``--set``.
     Returns:
-        The gain of each prior, and the hard-draw ELBO of held-out images before and after.
+        The gain of each prior, and the bound of held-out images (`bounds`) before and after.
     Raises:
         ValueError: no such run, a field that its program does not have, weights that do not fit, or a bound
             that falls.
@@ -128,10 +134,13 @@ def fit_run(
     trained = open_run(folder)
     images = trained.seen(how.scenes).images
     pyro.set_rng_seed(how.seed)
-    found = cached(program, guide, images, how.draws, progress=True)
+    drawn = None
+    if how.of > 1:
+        drawn = lambda x: resampled(trained.program, guide, x, how.of)  # noqa: E731
+    found = cached(program, guide, images, how.draws, progress=True, drawn=drawn)
     fits = fit(found, how.draws, how.seed, progress=True)
     held = floats(images[HELD - 1 :: HELD][:MEASURED])
-    before, after = bounds((trained.program, program), guide, held)
+    before, after = bounds((trained.program, program), guide, held, how.of)
     if after < before:
         raise ValueError(
             f"the bound of images kept apart falls from {before:.2f} to {after:.2f} nats"
@@ -152,16 +161,28 @@ def fit_run(
 
 
 @torch.no_grad()
-def bounds(programs: tuple[Callable, Callable], guide: Callable, images: Tensor) -> list[float]:
-    """Mean hard-draw ELBO of images (B, C, H, W) under each program, on the same draws, nats per image."""
+def bounds(
+    programs: tuple[Callable, Callable], guide: Callable, images: Tensor, number: int = 1
+) -> list[float]:
+    """Mean bound of images (B, C, H, W) under each program, on the same hard draws, nats per image.
+
+    Args:
+        number: draws per image: 1 for the ELBO, more for the importance-weighted bound.
+    """
     totals = [0.0 for _ in programs]
     for x in images.split(PASS):
-        q = poutine.trace(guide).get_trace(x)
-        entropy = log_prob_per_image(q)
-        for k, program in enumerate(programs):
-            p = poutine.trace(poutine.replay(program, trace=q)).get_trace(x)
-            totals[k] += float((log_prob_per_image(p) - entropy).double().sum())
+        weights = torch.stack([log_weights(programs, guide, x) for _ in range(number)])
+        for k, own in enumerate((weights.logsumexp(0) - math.log(number)).double().sum(1)):
+            totals[k] += float(own)
     return [total / len(images) for total in totals]
+
+
+def log_weights(programs: tuple[Callable, Callable], guide: Callable, images: Tensor) -> Tensor:
+    """(2, B) log p(x, z) - log q(z | x) of one draw per image under each program, in nats."""
+    q = poutine.trace(guide).get_trace(images)
+    entropy = log_prob_per_image(q)
+    each = (poutine.trace(poutine.replay(p, trace=q)).get_trace(images) for p in programs)
+    return torch.stack([log_prob_per_image(p) - entropy for p in each])
 
 
 def opened(folder: Path, pairs: tuple[str, ...]) -> tuple[nn.Module, nn.Module, dict[str, Any]]:
@@ -215,7 +236,8 @@ def main(arguments: list[str] | None = None) -> None:
     fits, (before, after) = fit_run(o.run, out, tuple(o.set), how)
     for f in fits:
         print(f"  {' '.join(f.sites):<50} {f.before:10.2f} -> {f.after:10.2f} nats per image")
-    print(f"{out}: ELBO of images kept apart {before:.2f} -> {after:.2f} nats per image")
+    bound = "ELBO" if how.of == 1 else f"IWAE of {how.of} draws"
+    print(f"{out}: {bound} of images kept apart {before:.2f} -> {after:.2f} nats per image")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from inference.objectives import is_aside
+from inference.objectives import is_aside, log_prob_per_image
 from programs.blocks.flows import Quantised
 from programs.blocks.priors import Learned
 
@@ -133,15 +133,22 @@ def touches(density: Tensor, prior: nn.Module) -> bool:
 
 @torch.no_grad()
 def cached(
-    program: nn.Module, guide: Callable, images: Tensor, draws: int, progress: bool = False
+    program: nn.Module,
+    guide: Callable,
+    images: Tensor,
+    draws: int,
+    progress: bool = False,
+    drawn: Callable[[Tensor], Trace] | None = None,
 ) -> dict[Learned, Draws]:
     """Draws of the guide for each learned prior: one draw of all images, then the next.
 
     Args:
         images: (B, C, H, W) in [0, 1], or bytes.
+        drawn: from images to a trace of the guide, such as `resampled`; the guide's own if not given.
     Raises:
         ValueError: a prior belongs to no latent site, or is not called once per site.
     """
+    drawn = drawn or poutine.trace(guide).get_trace
     found = sites_of(program, guide, floats(images[:2]))
     wanted = {name for names in found.values() for name in names}
     parts: dict[Learned, list[Draws]] = {prior: [] for prior in found}
@@ -150,7 +157,7 @@ def cached(
         numbers, "draws of the guide", disable=None if progress else True, leave=False
     ):
         x = floats(images[index])
-        trace = poutine.trace(guide).get_trace(x)
+        trace = drawn(x)
         with calls(found) as given, poutine.trace() as tracer, suppress(Enough), Until(wanted):
             poutine.replay(program, trace=trace)(x)
         for prior, names in found.items():
@@ -164,6 +171,42 @@ def cached(
                 for name, call in zip(names, given[prior], strict=True)
             ]
     return {prior: joined(tuple(found[prior]), of) for prior, of in parts.items()}
+
+
+@torch.no_grad()
+def resampled(program: Callable, guide: Callable, images: Tensor, number: int) -> Trace:
+    """One of `number` draws of the guide per image, with probabilities in proportion to p(x, z) / q(z | x).
+
+    Such draws are nearer to the posterior than the guide's own (sampling importance resampling; Rubin, 1988).
+
+    Args:
+        images: (B, C, H, W) in [0, 1].
+    Returns:
+        A trace of the guide with the chosen values. Its distributions are those of the first draws.
+    """
+    kept, total = weighed(program, guide, images)
+    for _ in range(number - 1):
+        other, weight = weighed(program, guide, images)
+        total = torch.logaddexp(total, weight)
+        taken = torch.rand_like(weight).log() < weight - total
+        for name, site in kept.nodes.items():
+            if site["type"] == "sample" and not is_aside(site):
+                site["value"] = chosen(taken, other.nodes[name], site["value"])
+    return kept
+
+
+def weighed(program: Callable, guide: Callable, images: Tensor) -> tuple[Trace, Tensor]:
+    """A trace of the guide, and log p(x, z) - log q(z | x) of each image (B,), in nats."""
+    q = poutine.trace(guide).get_trace(images)
+    p = poutine.trace(poutine.replay(program, trace=q)).get_trace(images)
+    return q, log_prob_per_image(p) - log_prob_per_image(q)
+
+
+def chosen(taken: Tensor, site: dict[str, Any], other: Tensor) -> Tensor:
+    """The value of a site for the images that `taken` (B,) names, and `other` for the rest."""
+    at = next(frame.dim for frame in site["cond_indep_stack"] if frame.name == "batch")
+    right = -1 - at + len(site["fn"].event_shape)
+    return torch.where(taken.view(-1, *[1] * right), site["value"], other)
 
 
 def floats(images: Tensor) -> Tensor:

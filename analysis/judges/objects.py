@@ -221,7 +221,8 @@ def trained(truth: Scene) -> Namer:
 def namer(x: Tensor, types: Tensor, steps: int = STEPS, upright: bool = False) -> Namer:
     """A classifier trained on cutouts (M, C + 1, s, s) of types (M,), the last of which stands for none.
 
-    Half of the batches are blurred, as a program's objects are.
+    Half of the batches are blurred, as a program's objects are. The net depends on its arguments alone, and the
+    global generator is not changed.
 
     Args:
         upright: the net is deep; cutouts are turned, scaled and shifted a little, each differently, instead of
@@ -241,7 +242,9 @@ def namer(x: Tensor, types: Tensor, steps: int = STEPS, upright: bool = False) -
         seen = wrong.inked(seen[:, :-1]) if upright else seen
         return F.cross_entropy(net(seen), types[rows])
 
-    fit(net, loss, len(x), batch=BATCH, steps=steps, rate=RATE, seed=SEED)
+    with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
+        torch.manual_seed(SEED)
+        fit(net, loss, len(x), batch=BATCH, steps=steps, rate=RATE, seed=SEED)
     return net
 
 

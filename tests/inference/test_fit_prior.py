@@ -13,7 +13,7 @@ from inference import fit_prior, svi
 from inference.fit_prior import fit
 from inference.loading import own_programs
 from inference.objectives import Objective, cost_terms, log_prob_per_image, per_image
-from inference.prior_draws import cached, priors, sites_of
+from inference.prior_draws import cached, priors, resampled, sites_of
 from inference.runs import open_run
 from programs.blocks.priors import Learned, LearnedGaussian
 
@@ -122,6 +122,36 @@ def test_a_prior_is_called_once_per_site():
         cached(program, sometimes, x, 1)
 
 
+def conjugate(images=None):
+    """z ~ N(0, 1), x ~ N(z, 1), in two plates."""
+    with pyro.plate("batch", len(images), dim=-2), pyro.plate("pair", 2, dim=-1):
+        z = pyro.sample("z", pyro.distributions.Normal(torch.zeros(len(images), 2), 1.0))
+        pyro.sample("images", pyro.distributions.Normal(z, 1.0), obs=images)
+
+
+def wide(images):
+    with pyro.plate("batch", len(images), dim=-2), pyro.plate("pair", 2, dim=-1):
+        pyro.sample("z", pyro.distributions.Normal(torch.zeros(len(images), 2), 2.0))
+
+
+def test_draws_chosen_by_their_weights_are_of_the_posterior():
+    pyro.set_rng_seed(0)
+    x = torch.tensor([1.0, -2.0]).expand(4000, -1)
+    own = resampled(conjugate, wide, x, 1).nodes["z"]["value"]
+    assert own.std(0).tolist() == pytest.approx([2, 2], abs=0.1)
+    z = resampled(conjugate, wide, x, 60).nodes["z"]["value"]
+    assert z.mean(0).tolist() == pytest.approx([0.5, -1], abs=0.05)
+    assert z.std(0).tolist() == pytest.approx([0.5**0.5] * 2, abs=0.05)
+
+
+def test_the_bound_of_more_draws_is_higher_and_of_one_the_elbo():
+    program, guide, x = small("air", learned=1)
+    pyro.set_rng_seed(1)
+    one, same = fit_prior.bounds((program, program), guide, x[:20])
+    assert one == same == pytest.approx(bound(program, guide, x[:20], seed=1), rel=1e-5)
+    assert fit_prior.bounds((program, program), guide, x[:20], 20)[0] > one
+
+
 def test_a_run_is_fitted_by_a_command(tmp_path, capsys):
     run = svi.train(tiny.run("air", tmp_path / "run", steps=1, set=("train.scenes=30",)))
     out = tmp_path / "fitted"
@@ -135,6 +165,11 @@ def test_a_run_is_fitted_by_a_command(tmp_path, capsys):
     for a, b in ((old.program, new.program), (old.guide, new.guide)):
         there = dict(b.named_parameters())
         assert all(torch.equal(v, there[k]) for k, v in a.named_parameters())
+    again = [str(out), "--out", str(tmp_path / "again"), "--scenes", "30", "--of", "3"]
+    assert fit_prior.main(again) == 0
+    assert "IWAE of 3 draws of images kept apart" in capsys.readouterr().out
+    words = json.loads((tmp_path / "again" / "config.json").read_text())["fitted"]["command"]
+    assert words.endswith("--scenes=30 --of=3")
     assert fit_prior.main([str(run), "--out", str(out), "--set", "steps=2"]) == 2
     assert "has no learned priors" in capsys.readouterr().err
     assert fit_prior.main([str(run), "--out", str(out), "--set", "lerned=2"]) == 2

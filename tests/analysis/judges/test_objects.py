@@ -65,6 +65,18 @@ def test_the_classifier_learns_what_can_be_told_apart():
     assert all(map(torch.equal, nets[0].parameters(), nets[1].parameters()))
 
 
+def test_a_judge_with_dropout_does_not_depend_on_the_global_generator():
+    x = torch.rand(60, 2, objects.SIDE, objects.SIDE, generator=torch.Generator().manual_seed(0))
+    nets, after = [], []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        nets.append(objects.namer(x, torch.arange(60) % 3, steps=3, upright=True))
+        after.append(torch.rand(1))
+    assert all(map(torch.equal, nets[0].parameters(), nets[1].parameters()))
+    torch.manual_seed(2)
+    assert after[0] != after[1] and torch.equal(after[1], torch.rand(1))
+
+
 def test_the_classifier_tells_true_types_from_mixtures(truth):
     """Far from perfect after so little, but far from chance: shares of one in eleven."""
     more = shapes2d.world(300, torch.Generator().manual_seed(1), shapes2d.Config(size=64))

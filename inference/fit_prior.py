@@ -16,7 +16,9 @@ so the bound never falls.
 
 A guide whose draws are wider than the posterior makes the priors wide, and their samples poor. With ``--of K``
 each draw is one of K, chosen by its weight p(x, z) / q(z | x) under the run as it was, and the bound is the
-importance-weighted one of K draws (Burda et al., 2016).
+importance-weighted one of K draws (Burda et al., 2016), or of N with ``--bound N``. With ``--guide RUN`` the
+guide of another run makes the draws, for example that of the run before a sleep phase; the bound is that of
+the run's own guide, of its world's validation images where there are some.
 
 Shape legend: M draws of a site, plates included.
 """
@@ -58,9 +60,10 @@ HELD = 10
 class Settings:
     """How priors are fitted."""
 
-    scenes: int = 2000  # images of the run's training set
+    scenes: int = 2000  # images of the training split of the run's world, or of its folder
     draws: int = 2  # of the guide, per image
     of: int = 1  # draws of the guide from which each of these is chosen by its weight
+    bound: int = 0  # draws per image of the bound; 0: as many as `of`, one for the ELBO
     seed: int = 0
 
 
@@ -117,12 +120,17 @@ def score(prior: Learned, rows: tuple[Tensor, Tensor, Tensor | None]) -> float:
 
 
 def fit_run(
-    run: str | Path, out: Path, pairs: tuple[str, ...], how: Settings
+    run: str | Path,
+    out: Path,
+    pairs: tuple[str, ...],
+    how: Settings,
+    drawn_by: str | Path | None = None,
 ) -> tuple[list[Fit], tuple[float, float]]:
     """Fit the priors of a trained run on its own training images, and write a run folder.
 
     Args:
         pairs: fields of the program's Config to change, as in ``--set``.
+        drawn_by: another run of the same program, whose guide makes the draws.
     Returns:
         The gain of each prior, and the bound of held-out images (`bounds`) before and after.
     Raises:
@@ -132,21 +140,22 @@ def fit_run(
     folder = find_run(run)
     config, (program, guide, changed) = read_config(folder), opened(folder, pairs)
     trained = open_run(folder)
-    images = trained.seen(how.scenes).images
+    images = trained.training(how.scenes).images
     pyro.set_rng_seed(how.seed)
-    drawn = None
-    if how.of > 1:
-        drawn = lambda x: resampled(trained.program, guide, x, how.of)  # noqa: E731
-    found = cached(program, guide, images, how.draws, progress=True, drawn=drawn)
+    source = open_run(drawn_by).guide if drawn_by else guide
+    drawn = lambda x: resampled(trained.program, source, x, how.of)  # noqa: E731
+    found = cached(program, source, images, how.draws, True, drawn if how.of > 1 else None)
     fits = fit(found, how.draws, how.seed, progress=True)
-    held = floats(images[HELD - 1 :: HELD][:MEASURED])
-    before, after = bounds((trained.program, program), guide, held, how.of)
+    apart = trained.validation(MEASURED)
+    held = floats(images[HELD - 1 :: HELD][:MEASURED] if apart is None else apart.images)
+    before, after = bounds((trained.program, program), guide, held, how.bound or how.of)
     if after < before:
         raise ValueError(
             f"the bound of images kept apart falls from {before:.2f} to {after:.2f} nats"
         )
     words = ["python", "-m", "inference.fit_prior", folder.name, "--out", f"runs/{out.name}"]
     words += [word for pair in pairs for word in ("--set", pair)]
+    words += ["--guide", str(drawn_by)] if drawn_by else []
     words += [f"--{k}={v}" for k, v in asdict(how).items() if v != getattr(Settings(), k)]
     fitted: dict[str, Any] = {"command": shlex.join(words), "priors": [f._asdict() for f in fits]}
     fitted |= {"bound_before": before, "bound_after": after, "images": len(held)}
@@ -227,16 +236,22 @@ def main(arguments: list[str] | None = None) -> None:
     )
     a.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE",
                    help="a field of the program's Config; learned=16: mixtures of 16")  # fmt: skip
+    a.add_argument(
+        "--guide",
+        metavar="RUN",
+        help="another run of the same program, whose guide makes the draws",
+    )
     for name, value in asdict(Settings()).items():
         a.add_argument(f"--{name}", type=int, default=value)
     o = a.parse_args(arguments)
     pyro.enable_validation(False)
     how = Settings(**{name: getattr(o, name) for name in asdict(Settings())})
     out = o.out or Path("runs") / find_run(o.run).name
-    fits, (before, after) = fit_run(o.run, out, tuple(o.set), how)
+    fits, (before, after) = fit_run(o.run, out, tuple(o.set), how, o.guide)
     for f in fits:
         print(f"  {' '.join(f.sites):<50} {f.before:10.2f} -> {f.after:10.2f} nats per image")
-    bound = "ELBO" if how.of == 1 else f"IWAE of {how.of} draws"
+    number = how.bound or how.of
+    bound = "ELBO" if number == 1 else f"IWAE of {number} draws"
     print(f"{out}: {bound} of images kept apart {before:.2f} -> {after:.2f} nats per image")
 
 

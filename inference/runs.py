@@ -52,11 +52,30 @@ class Trained:
         Args:
             images: the data set that it was given from Python.
         """
-        recipe = self.config["recipe"]
+        scenes = self.config["recipe"].get("scenes")
+        return self._split("train", images, scenes).first(number)
+
+    def training(self, number: int, images: Any = None) -> Dataset:
+        """Images of the training split, which may be more than the run was trained on: a finish may take few.
+
+        Args:
+            images: as in `seen`.
+        """
+        return self._split("train", images, number).first(number)
+
+    def validation(self, number: int, images: Any = None) -> Dataset | None:
+        """Images of the run's world that are neither for training nor for tests; None if it has none.
+
+        Args:
+            images: as in `seen`.
+        """
+        return self._split("validation", images, number)
+
+    def _split(self, name: str, images: Any, number: int | None) -> Any:
         path = self.config.get("images") if images is None else images
-        images = images_of(recipe.get("world"), path)
+        images = images_of(self.config["recipe"].get("world"), path)
         config = override(images.config(), self.config["world"], images.title)
-        return images.split("train", config, recipe.get("scenes")).first(number)
+        return images.split(name, config, number)
 
     def unseen(
         self,

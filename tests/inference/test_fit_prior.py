@@ -154,6 +154,9 @@ def test_the_bound_of_more_draws_is_higher_and_of_one_the_elbo():
 
 def test_a_run_is_fitted_by_a_command(tmp_path, capsys):
     run = svi.train(tiny.run("air", tmp_path / "run", steps=1, set=("train.scenes=30",)))
+    trained = open_run(run)
+    assert len(trained.seen(50).images) == 30 and len(trained.training(50).images) == 50
+    assert len(trained.validation(5).images) == 5
     out = tmp_path / "fitted"
     command = [str(run), "--out", str(out), "--set", "learned=2", "--set", "stopping=True"]
     assert fit_prior.main([*command, "--scenes", "30"]) == 0

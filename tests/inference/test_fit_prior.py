@@ -168,7 +168,7 @@ def test_a_run_is_fitted_by_a_command(tmp_path, capsys):
     for a, b in ((old.program, new.program), (old.guide, new.guide)):
         there = dict(b.named_parameters())
         assert all(torch.equal(v, there[k]) for k, v in a.named_parameters())
-    again = [str(out), "--out", str(tmp_path / "again"), "--scenes", "30", "--of", "3"]
+    again = [str(run), "--out", str(tmp_path / "again"), "--scenes", "30", "--of", "3"]
     assert fit_prior.main(again) == 0
     assert "IWAE of 3 draws of images kept apart" in capsys.readouterr().out
     words = json.loads((tmp_path / "again" / "config.json").read_text())["fitted"]["command"]

@@ -32,6 +32,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -143,8 +144,8 @@ def fit_run(
     images = trained.training(how.scenes).images
     pyro.set_rng_seed(how.seed)
     source = open_run(drawn_by).guide if drawn_by else guide
-    drawn = lambda x: resampled(trained.program, source, x, how.of)  # noqa: E731
-    found = cached(program, source, images, how.draws, True, drawn if how.of > 1 else None)
+    chosen = partial(resampled, trained.program, source, number=how.of) if how.of > 1 else None
+    found = cached(program, source, images, how.draws, progress=True, drawn=chosen)
     fits = fit(found, how.draws, how.seed, progress=True)
     apart = trained.validation(MEASURED)
     held = floats(images[HELD - 1 :: HELD][:MEASURED] if apart is None else apart.images)

@@ -70,17 +70,6 @@ DIGITS_QUICK = replace(
         "weight.z_attr*": Points(((3000, 100.0), (4000, 1.0))),
     },
 )
-DIGITS_LONG = replace(
-    DIGITS_QUICK,
-    steps=16_000,
-    schedules={
-        **DIGITS_QUICK.schedules,
-        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=1000, hold=9000),
-        "guide.sharpness": Points(((0, 0.003), (800, 0.01), (7500, 0.1), (9000, 1.0))),
-        "weight.z_attr*": Points(((11_000, 100.0), (14_000, 1.0))),
-    },
-    evaluate_every=1000,
-)
 DIGITS_PAPER = replace(
     DISCRETE_AIR_PAPER,
     world="multi_mnist",
@@ -106,11 +95,6 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         "doubt": DISCRETE_AIR_DOUBT,
         "paper": DISCRETE_AIR_PAPER,
     },
-    "discrete_air_mnist": {
-        "tiny": DIGITS_TINY,
-        "quick": DIGITS_QUICK,
-        "long": DIGITS_LONG,
-        "paper": DIGITS_PAPER,
-    },
+    "discrete_air_mnist": {"tiny": DIGITS_TINY, "quick": DIGITS_QUICK, "paper": DIGITS_PAPER},
 }
 """Recipes by variant or program, or by ``NAME/WORLD`` for one world; then by preset."""

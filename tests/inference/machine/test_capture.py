@@ -44,7 +44,7 @@ UNFIT = {
     ("denf", "enumerate"),
 }
 """Refused before they train: too many values, a site of another kind."""
-ORDERED = {("air", "sleep"), ("discrete_air", "sleep")}
+ORDERED = {(name, method) for name in ("air", "discrete_air") for method in ("sleep", "rws_sleep")}
 """Their orders of objects are as many as numbers of objects allow, so Python must read these."""
 CONTINUOUS = {"convdraw", "genesis", "vae"}
 """Programs without discrete latents."""

@@ -51,7 +51,7 @@ class Config:
     memory: int = 256  # units of the guide's LSTM
     # the guide's LSTM reads what the canvas lacks: Difference-AIR (Eslami et al., 2016)
     difference: bool = False
-    # channels of convolutions through which the LSTM reads; AIR's reads pixels
+    # differs: channels of convolutions through which the LSTM reads; AIR's reads pixels
     embedding: tuple[int, ...] = ()
     # differs: q(z_where) is corrected by what is seen at its first mean, as a network that has read the whole
     # image once errs by more than the posterior is wide; with it all Gaussians of q have full covariances

@@ -38,15 +38,13 @@ from typing import Any, NamedTuple
 
 import pyro
 import torch
-from pyro import poutine
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from inference import checkpoint
 from inference.command import command_line, new_folder, told
 from inference.loading import load
-from inference.objectives import log_prob_per_image
-from inference.prior_draws import PASS, Draws, cached, floats, priors, resampled
+from inference.prior_draws import PASS, Draws, cached, floats, priors, resampled, weighed
 from inference.runs import find_run, open_run, read_config, read_weights
 from inference.settings import choose, override, settings
 from programs.blocks.priors import Learned
@@ -181,18 +179,10 @@ def bounds(
     """
     totals = [0.0 for _ in programs]
     for x in images.split(PASS):
-        weights = torch.stack([log_weights(programs, guide, x) for _ in range(number)])
+        weights = torch.stack([weighed(guide, x, *programs)[1] for _ in range(number)])
         for k, own in enumerate((weights.logsumexp(0) - math.log(number)).double().sum(1)):
             totals[k] += float(own)
     return [total / len(images) for total in totals]
-
-
-def log_weights(programs: tuple[Callable, Callable], guide: Callable, images: Tensor) -> Tensor:
-    """(2, B) log p(x, z) - log q(z | x) of one draw per image under each program, in nats."""
-    q = poutine.trace(guide).get_trace(images)
-    entropy = log_prob_per_image(q)
-    each = (poutine.trace(poutine.replay(p, trace=q)).get_trace(images) for p in programs)
-    return torch.stack([log_prob_per_image(p) - entropy for p in each])
 
 
 def opened(folder: Path, pairs: tuple[str, ...]) -> tuple[nn.Module, nn.Module, dict[str, Any]]:

@@ -23,6 +23,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from inference.estimators.sites import batch_dim
 from inference.objectives import is_aside, log_prob_per_image
 from programs.blocks.flows import Quantised
 from programs.blocks.priors import Learned
@@ -184,28 +185,28 @@ def resampled(program: Callable, guide: Callable, images: Tensor, number: int) -
     Returns:
         A trace of the guide with the chosen values. Its distributions are those of the first draws.
     """
-    kept, total = weighed(program, guide, images)
+    kept, (total,) = weighed(guide, images, program)
     for _ in range(number - 1):
-        other, weight = weighed(program, guide, images)
+        other, (weight,) = weighed(guide, images, program)
         total = torch.logaddexp(total, weight)
         taken = torch.rand_like(weight).log() < weight - total
         for name, site in kept.nodes.items():
             if site["type"] == "sample" and not is_aside(site):
-                site["value"] = chosen(taken, other.nodes[name], site["value"])
+                site["value"] = chosen(taken, name, other.nodes[name], site["value"])
     return kept
 
 
-def weighed(program: Callable, guide: Callable, images: Tensor) -> tuple[Trace, Tensor]:
-    """A trace of the guide, and log p(x, z) - log q(z | x) of each image (B,), in nats."""
+def weighed(guide: Callable, images: Tensor, *programs: Callable) -> tuple[Trace, Tensor]:
+    """A trace of the guide, and log p(x, z) - log q(z | x) under each program, (len(programs), B) in nats."""
     q = poutine.trace(guide).get_trace(images)
-    p = poutine.trace(poutine.replay(program, trace=q)).get_trace(images)
-    return q, log_prob_per_image(p) - log_prob_per_image(q)
+    entropy = log_prob_per_image(q)
+    each = (poutine.trace(poutine.replay(p, trace=q)).get_trace(images) for p in programs)
+    return q, torch.stack([log_prob_per_image(p) - entropy for p in each])
 
 
-def chosen(taken: Tensor, site: dict[str, Any], other: Tensor) -> Tensor:
+def chosen(taken: Tensor, name: str, site: dict[str, Any], other: Tensor) -> Tensor:
     """The value of a site for the images that `taken` (B,) names, and `other` for the rest."""
-    at = next(frame.dim for frame in site["cond_indep_stack"] if frame.name == "batch")
-    right = -1 - at + len(site["fn"].event_shape)
+    right = site["fn"].event_dim - batch_dim(name, site) - 1  # dimensions after the images'
     return torch.where(taken.view(-1, *[1] * right), site["value"], other)
 
 

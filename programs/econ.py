@@ -105,19 +105,16 @@ class Config:
     detached: bool = False  # no gradient passes the first look's shape
     behind: bool = True  # what lies in front of the chosen object goes first
     pooling: bool = False  # encoders have max pooling, as in the paper, instead of strides
-    narrow: float = (
-        -2.3
-    )  # offset of z's raw deviations: they begin at 0.1, and do not hide z from decoders
+    # offset of z's raw deviations: they begin at 0.1, and do not hide z from decoders
+    narrow: float = -2.3
     sharpness: float = 10.0  # factor of C_k in q(k_t); recipes schedule it
     # power of the first look's shape in the second look's region; recipes may schedule it
     trust: float = 0.5
     balance: float = 0.0  # gain of the experts' prices; recipes schedule it
-    little: float = (
-        10 / 1024
-    )  # nats per pixel added to costs and gains, so no expert wins by explaining nothing
-    worth: float = (
-        -0.7
-    )  # largest C_k of a possible object: its cost is less than half of what it explains
+    # nats per pixel added to costs and gains, so no expert wins by explaining nothing
+    little: float = 10 / 1024
+    # largest C_k of a possible object: its cost is less than half of what it explains
+    worth: float = -0.7
     # attention by likeness
     embedding: int = 3  # features of a pixel besides its place and colour, from the U-Net
     faint: float = 0.2  # factor of the U-Net's last initial weights

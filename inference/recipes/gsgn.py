@@ -134,30 +134,51 @@ GSGN_PAPER = Recipe(
     evaluate_every=5000,
 )
 
+
+def to_scale(recipe: Recipe, begin: int, steps: int, size: int = 128) -> Recipe:
+    """The recipe with a likelihood that, from step `begin + steps`, weighs as at `size` pixels per side.
+
+    KLs and prices of presence do not depend on the image's size, but the likelihood grows with its pixels; a
+    paper's prices fit its number of pixels. The loss in the log is then no bound.
+
+    # differs: not from the first step, when all objects stay present (`analysis/LOG.md`).
+    """
+    pixels = (size / recipe.program["size"]) ** 2
+    weight = Exponential(1.0, pixels, steps, begin=begin)
+    return replace(recipe, schedules={**recipe.schedules, "weight.images": weight})
+
+
 # Compositional CLEVR: upright objects (eq. 19), Tables 6, 7, 9, and the schedules of D.5
 UPRIGHT = {"max_angle": math.radians(10)}
-GSGN_CLEVR_QUICK = replace(
-    GSGN_QUICK,
-    steps=4000,
-    world="compositional_clevr",
-    program={**GSGN_QUICK.program, **UPRIGHT, "scale_start": (0.1, -0.35)},
-    # differs: as on 2D Shapes; with Table 9 an object is one part of its own size
-    auxiliary={
-        **GSGN_AUXILIARY,
-        "z_scale_1": Gaussian(0.1, 0.1),
-        "z_scale_*": Gaussian(-0.35, 0.14),
-    },
-    schedules={
-        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=450, hold=2000),
-        "estimator.temperature": GSGN_QUICK.schedules["estimator.temperature"],
-        # differs: parts cost little and are small at first, so that all slots are used, each for a piece of
-        # an object; then they cost more (half: the image has a quarter of the pixels) and may grow together
-        "weight.aux/z_pres_2": Exponential(0.1, 0.5, 800, begin=600),
-        "weight.aux/z_scale_2": Exponential(1.0, 0.1, 800, begin=800),
-        "program.fixed_mixing": Until(0.1, 150),
-        "program.sigma_fg": LinearVariance(0.15, 0.3, 600, begin=600),
-        "program.sigma_bg": Constant(0.1),
-    },
+GSGN_CLEVR_QUICK = to_scale(
+    replace(
+        GSGN_QUICK,
+        steps=6000,
+        world="compositional_clevr",
+        program={**GSGN_QUICK.program, **UPRIGHT, "scale_start": (0.1, -0.35)},
+        # differs: as on 2D Shapes; with Table 9 an object is one part of its own size
+        auxiliary={
+            **GSGN_AUXILIARY,
+            "z_scale_1": Gaussian(0.1, 0.1),
+            "z_scale_*": Gaussian(-0.35, 0.14),
+        },
+        schedules={
+            "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=450, hold=3600),
+            "estimator.temperature": GSGN_QUICK.schedules["estimator.temperature"],
+            # differs: parts cost little and are small at first, so that all slots are used, each for a piece of
+            # an object; then they cost more and may grow together; in the end three times the paper's price, as
+            # a large part is sharper as two (see `long`)
+            "weight.aux/z_pres_2": Points(
+                ((600, 0.1), (1400, 0.5), (2000, 0.5), (3000, 1.0), (4000, 1.0), (4500, 3.0))
+            ),
+            "weight.aux/z_scale_2": Exponential(1.0, 0.1, 800, begin=800),
+            "program.fixed_mixing": Until(0.1, 150),
+            "program.sigma_fg": LinearVariance(0.15, 0.3, 600, begin=600),
+            "program.sigma_bg": Constant(0.1),
+        },
+    ),
+    begin=2000,
+    steps=1000,
 )
 GSGN_CLEVR_PAPER = replace(
     GSGN_PAPER,
@@ -173,50 +194,33 @@ GSGN_CLEVR_PAPER = replace(
 )
 
 
-def to_scale(recipe: Recipe, begin: int, steps: int, size: int = 128) -> Recipe:
-    """The recipe with a likelihood that, from step `begin + steps`, weighs as at `size` pixels per side.
-
-    KLs and prices of presence do not depend on the image's size, but the likelihood grows with its pixels; a
-    paper's prices fit its number of pixels. The loss in the log is then no bound.
-
-    # differs: not from the first step, when all objects stay present (`analysis/LOG.md`).
-    """
-    pixels = (size / recipe.program["size"]) ** 2
-    weight = Exponential(1.0, pixels, steps, begin=begin)
-    return replace(recipe, schedules={**recipe.schedules, "weight.images": weight})
-
-
 # as `quick` to step 2,000, when parts are found
-GSGN_CLEVR_LONG = to_scale(
-    replace(
-        GSGN_CLEVR_QUICK,
-        steps=28_000,
-        scenes=32_000,
-        schedules={
-            **GSGN_CLEVR_QUICK.schedules,
-            "learning_rate": Points(
-                (
-                    *((0, 1e-5), (100, 1e-3), (2000, 1e-3), (16_000, 4e-5)),
-                    *((16_100, 4e-4), (17_000, 4e-4), (19_000, 4e-5)),
-                    *((19_100, 2e-4), (21_100, 2e-4), (28_000, 8e-6)),
-                )
-            ),
-            # the whole price once the likelihood has its full weight
-            # differs: and four times the price in the end. A part's patch has 16 pixels per side, so a larger
-            # part is sharper as two parts, which gains more nats than the paper's price of one
-            "weight.aux/z_pres_2": Points(
-                (
-                    *((600, 0.1), (1400, 0.5), (2000, 0.5), (3000, 1.0), (16_000, 1.0)),
-                    *((16_400, 4.0), (19_000, 4.0), (19_400, 3.0)),
-                )
-            ),
-            # differs: shapes cost little once parts are found; otherwise a part that looks like a cube gets
-            # two slots
-            "weight.z_what_2": Points(((3000, 1.0), (3400, 0.1), (7000, 0.1), (9000, 1.0))),
-        },
-    ),
-    begin=2000,
-    steps=1000,
+GSGN_CLEVR_LONG = replace(
+    GSGN_CLEVR_QUICK,
+    steps=28_000,
+    scenes=32_000,
+    schedules={
+        **GSGN_CLEVR_QUICK.schedules,
+        "learning_rate": Points(
+            (
+                *((0, 1e-5), (100, 1e-3), (2000, 1e-3), (16_000, 4e-5)),
+                *((16_100, 4e-4), (17_000, 4e-4), (19_000, 4e-5)),
+                *((19_100, 2e-4), (21_100, 2e-4), (28_000, 8e-6)),
+            )
+        ),
+        # the whole price once the likelihood has its full weight
+        # differs: and four times the price in the end. A part's patch has 16 pixels per side, so a larger
+        # part is sharper as two parts, which gains more nats than the paper's price of one
+        "weight.aux/z_pres_2": Points(
+            (
+                *((600, 0.1), (1400, 0.5), (2000, 0.5), (3000, 1.0), (16_000, 1.0)),
+                *((16_400, 4.0), (19_000, 4.0), (19_400, 3.0)),
+            )
+        ),
+        # differs: shapes cost little once parts are found; otherwise a part that looks like a cube gets
+        # two slots
+        "weight.z_what_2": Points(((3000, 1.0), (3400, 0.1), (7000, 0.1), (9000, 1.0))),
+    },
 )
 # GSGN-9 has one more auxiliary KL, against the collapse of objects' appearances (Table 7)
 NINE = {"z_what_1": Gaussian(0, 1)}

@@ -116,7 +116,7 @@ def plan(run: Run) -> Plan:
     chosen = chosen_recipe(run, source, variant, tables["train"])
     images = images_of(chosen.world, run.images)
     elsewhere = [*_fields("world", images.config()), *_fields("train", chosen)]
-    if run.start is not None and "program" not in chosen.trained:
+    if run.start is not None and chosen.continues:
         config = started(run.start, source, variant, config)
     changes = {**chosen.program, **tables["program"]}
     config = override(config, changes, f"program {source.name}", elsewhere)
@@ -127,7 +127,7 @@ def plan(run: Run) -> Plan:
 
 
 def started(run: str, source: Source, variant: str, config: Any) -> Any:
-    """The program's Config of the run from which a training starts that leaves the program as it is.
+    """The program's Config of the run that a training finishes.
 
     Raises:
         ValueError: it is a run of another program or variant.
@@ -136,8 +136,8 @@ def started(run: str, source: Source, variant: str, config: Any) -> Any:
     other = Path(before["program"]).stem, before["variant"]
     if other != (source.stem or Path(source.named).stem, variant):
         raise ValueError(
-            f"--from {run} is a run of {before['program']}, variant {before['variant']}, and the program is to "
-            f"stay as it is: give that program, and --variant {before['variant']}"
+            f"--from {run} is a run of {before['program']}, variant {before['variant']}, and this preset "
+            f"finishes a run: give that program, and --variant {before['variant']}"
         )
     return override(config, before["config"], f"the run {run}")
 

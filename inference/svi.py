@@ -115,15 +115,14 @@ def begin(training: Training, run: Run, out: Path) -> None:
 
 
 def check_start(training: Training, run: str | None) -> None:
-    """See that a training which leaves a module as it is starts from a run.
+    """See that a finish has a run to start from.
 
     Raises:
         ValueError: it does not.
     """
-    if run is None and (kept := {"program", "guide"} - {*training.plan.recipe.trained}):
+    if run is None and training.plan.recipe.continues:
         raise ValueError(
-            f"this preset leaves the {' and the '.join(kept)} as trained: give --from RUN, a run whose weights "
-            "it starts from"
+            "this preset finishes a run: give --from RUN, whose weights it starts from"
         )
 
 

@@ -48,7 +48,9 @@ class Recipe:
     """test scenes, on which the training is measured at its end"""
     estimator: str = "gumbel"
     trained: tuple[str, ...] = ("program", "guide")
-    """modules that learn; a finish of the guide alone takes the program's Config from the run it starts from"""
+    """modules that learn"""
+    continues: bool = False
+    """whether it is a finish of a run, which must be given and whose Config the program has"""
     schedules: Mapping[str, Schedule] = field(
         default_factory=lambda: {"learning_rate": Constant(1e-3)}
     )
@@ -82,6 +84,10 @@ class Recipe:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if not self.trained or not {*self.trained} <= {"program", "guide"}:
             raise ValueError(f"trained={self.trained}: expected program, guide or both")
+        if {*self.trained} < {"program", "guide"} and not self.continues:
+            raise ValueError(
+                f"trained={self.trained}: only a finish, with continues=True, trains one module"
+            )
         if not self.clip > 0:
             raise ValueError(f"clip={self.clip} must be above 0")
         if not 0 < self.rate < math.inf:
@@ -105,6 +111,7 @@ def doubt(recipe: Recipe, steps: int, rate: float = 1e-3, **changes: Any) -> Rec
         scenes=1000,
         estimator="sleep",
         trained=("guide",),
+        continues=True,
         schedules={"learning_rate": falls},
         auxiliary={},
         penalties={},

@@ -30,6 +30,8 @@ AIR_LONG = replace(
 AIR_FINISH = replace(
     AIR_QUICK,
     steps=3000,
+    program={},
+    continues=True,
     estimator="rloo:2",
     schedules={"learning_rate": WarmupDecay(1e-4, warmup=100, half_life=500, hold=1500)},
     evaluate_every=500,

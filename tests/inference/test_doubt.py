@@ -1,4 +1,4 @@
-"""A finish of the guide alone: the program stays, and its Config is that of the run it starts from."""
+"""A finish has the Config of the run that it starts from; that of the guide alone leaves the program."""
 
 import json
 from dataclasses import replace
@@ -61,7 +61,7 @@ def test_a_second_look_is_at_first_the_guide_as_it_was(begun):
 
 
 def test_without_a_run_to_start_from_it_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="leaves the program as trained: give --from RUN"):
+    with pytest.raises(ValueError, match="finishes a run: give --from RUN"):
         train(doubting(tmp_path / "out", None, "size=40"))
 
 
@@ -71,7 +71,7 @@ def test_a_run_of_another_program_is_refused(begun, tmp_path):
         tmp_path / "out",
         preset="tiny",
         start=str(begun),
-        set=("train.trained=('guide',)",),
+        set=("train.continues=True",),
     )
     with pytest.raises(ValueError, match=r"is a run of programs/air\.py, variant air"):
         train(other)
@@ -80,3 +80,11 @@ def test_a_run_of_another_program_is_refused(begun, tmp_path):
 def test_a_recipe_trains_program_or_guide():
     with pytest.raises(ValueError, match="expected program, guide or both"):
         Recipe(trained=("decoder",))
+    with pytest.raises(ValueError, match="only a finish"):
+        Recipe(trained=("guide",))
+
+
+def test_a_finish_of_both_takes_the_runs_config_too(begun, tmp_path):
+    out = train(replace(doubting(tmp_path / "out", str(begun)), preset="finish", steps=1))
+    was, now = (json.loads((path / "config.json").read_text()) for path in (begun, out))
+    assert now["config"] == was["config"]

@@ -53,14 +53,25 @@ AIR_TINY = tiny(
     options={"digits": "embedded"},
 )
 
+# sprites differ in shape, angle and a little in size; digits in more
+SPRITES = {"z_what": 10, "scale": 0.32, "where_sd": (0.1, 1.0, 1.0)}
+
+
+def on_sprites(recipe: Recipe) -> Recipe:
+    """The recipe for Multi-Sprites."""
+    return replace(recipe, world="multi_sprites", program={**recipe.program, **SPRITES})
+
+
+PRESETS = {
+    "tiny": AIR_TINY,
+    "quick": AIR_QUICK,
+    "long": AIR_LONG,
+    "finish": AIR_FINISH,
+    "doubt": AIR_DOUBT,
+    "paper": AIR_PAPER,
+}
 RECIPES: dict[str, dict[str, Recipe]] = {
-    "air": {
-        "tiny": AIR_TINY,
-        "quick": AIR_QUICK,
-        "long": AIR_LONG,
-        "finish": AIR_FINISH,
-        "doubt": AIR_DOUBT,
-        "paper": AIR_PAPER,
-    },
+    "air": PRESETS,
+    "air/multi_sprites": PRESETS | {"quick": on_sprites(AIR_QUICK), "long": on_sprites(AIR_LONG)},
 }
 """Recipes by variant or program, or by ``NAME/WORLD`` for one world; then by preset."""

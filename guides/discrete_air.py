@@ -55,6 +55,7 @@ from programs.blocks import matching, render
 from programs.blocks.config import given
 from programs.blocks.distributions import doubtful, gate, normal, pairs, positive
 from programs.blocks.nets import RecurrentCell, mlp, silent, strided, where_present
+from programs.blocks.templates import Pictures, Template, better, imitate
 from programs.discrete_air import Object, Program
 
 START = 3.0
@@ -70,6 +71,8 @@ PLACES = 3
 """Places per category and size among which the best set is chosen."""
 SHIFT = 1 / 8
 """Distance of the shifts that are tried, in half sides of the window."""
+SORTED = 1500
+"""Most objects by which templates are sorted."""
 STEP = 2.4
 """Steps of the grid of what is tried, in standard deviations times their number, about its middle."""
 GAIN = 10.0
@@ -114,22 +117,25 @@ class Guide(PyroModule):
         fineness = [min(1.0, STEP / number) for number in (c.angles, c.shears, 1)]
         self.register_buffer("fineness", torch.tensor(fineness[: c.theta]), persistent=False)
 
-    def forward(self, images: Tensor, batch: int = 1) -> None:
-        """Sample every latent of the program given `images` (B, C, H, W) in [0, 1]."""
+    def forward(self, images: Tensor, batch: int = 1) -> list[Object]:
+        """Sample every latent of the program given `images` (B, C, H, W) in [0, 1]; the objects by step."""
         images = given(images)
         state, exists = self.cell.start(len(images)), images.new_ones(len(images))
         last, lacking = images.new_zeros(len(images), self.inputs), images
-        templates, ways = self.transformed_templates(), self.transformed_variations()
+        expected, ways = self.transformed_templates(), self.transformed_variations()
+        objects: list[Object] = []
         sought = self.sought() if self.config.sought else None
         with pyro.plate("batch", len(images), dim=-1):
             for t in range(1, self.config.steps + 1):
                 seen, place = self.look(lacking, sought, self.config.steps + 1 - t)
                 state = self.cell(self.cell.look(seen), last, state)
-                step = self.step(t, exists, images, state[0], place, templates, ways)
+                step = self.step(t, exists, images, state[0], place, expected, ways)
+                objects.append(step)
                 exists = step.exists
                 if t < self.config.steps:
                     lacking = lacking - self.program.draw(step)[1]
                 last = torch.cat([exists.unsqueeze(-1), *step[1:]], -1)
+        return objects
 
     def look(self, lacking: Tensor, sought: Tensor | None, left: int) -> tuple[Tensor, Tensor]:
         """What the LSTM reads of what the canvas lacks, and z_where (B, 4) there; `left` steps remain."""
@@ -249,15 +255,19 @@ class Guide(PyroModule):
         c = self.config
         if not c.attributes:
             return None
+        ways, still = self.variations().transpose(0, 1).unsqueeze(2), self.aspects[c.aspects // 2]
+        return matching.variations(torch.stack([self.transformed(x, still) for x in ways], 2))
+
+    def variations(self) -> Tensor:
+        """(K, A, C, h, w) how every category's object varies with z_attr about 0."""
+        c = self.config
         cat = torch.eye(c.categories, device=self.angles.device).unsqueeze(1)
         step = torch.eye(c.attributes, device=cat.device)
-        sides = [
+        more, less = (
             self.program.decode(cat.expand(-1, c.attributes, -1), z.expand(c.categories, -1, -1))
             for z in (step, -step)
-        ]
-        ways = 0.5 * (sides[0] - sides[1]).transpose(0, 1).unsqueeze(2)
-        still = self.aspects[c.aspects // 2]
-        return matching.variations(torch.stack([self.transformed(x, still) for x in ways], 2))
+        )
+        return 0.5 * (more - less)
 
     def transformed(self, patches: Tensor, aspect: Tensor) -> Tensor:
         """(K, Ω, C, h, w) patches (K, 1, C, h, w) under all that is tried, at an aspect."""
@@ -273,6 +283,40 @@ class Guide(PyroModule):
         cat = torch.eye(self.config.categories, device=self.angles.device)
         attr = cat.new_zeros(len(cat), self.config.attributes)
         return self.program.decode(cat, attr).unsqueeze(1)
+
+    def sort(self, images: Tensor) -> None:
+        """Find better templates for what objects add to images (B, C, H, W), and let the decoder draw them."""
+        p = self.program
+        with torch.no_grad():
+            forms = zip(self.mean_objects()[:, 0], self.variations(), strict=True)
+            begin = [Template(mean, ways) for mean, ways in forms]
+        found = better(self.alone(images), begin, told=lambda line: print("templates:", line))
+        parts = [p.template, p.decoder, *([p.attribute] if p.attribute else [])]
+        error = imitate(p.decode, [q for part in parts for q in part.parameters()], found)
+        print(f"templates: drawn with an error of {error:.3f}")
+
+    @torch.no_grad()
+    def alone(self, images: Tensor) -> Pictures:
+        """Upright windows of objects in images (B, C, H, W) without all others, and all maps to try."""
+        objects = self(images)
+        drawn = [self.program.draw(step)[1] for step in objects]
+        lacking, found = images - sum(drawn), []
+        for step, own in zip(objects, drawn, strict=True):
+            there = step.exists > 0.5
+            where, upright = step.where[there], torch.zeros_like(step.theta[there])
+            seen = self.window((lacking + own)[there], where, upright)
+            found.append((seen, self.precision(where)))
+        seen, precision = (torch.cat(values) for values in zip(*found, strict=True))
+        some = torch.randperm(len(seen), device=seen.device)[:SORTED]
+        return Pictures(seen[some], precision[some], self.maps())
+
+    def maps(self) -> Tensor:
+        """(Ω', 2, 3) aspects, shifts by `SHIFT`, angles and shears of an object in its upright window."""
+        line, scale = SHIFT * torch.arange(-1.0, 2.0, device=self.angles.device), self.config.scale
+        where = F.pad(torch.cartesian_prod(self.aspects, scale * line, scale * line), (1, 0))
+        tries = self.tries.expand(len(where), -1, -1)
+        pose = self.program.pose(where[:, None].expand(-1, len(self.tries), -1), tries)
+        return (pose / scale).flatten(0, 1)
 
     @torch.no_grad()
     def correction(self, images: Tensor, where: Tensor, templates: Tensor) -> Tensor:
@@ -305,16 +349,21 @@ class Guide(PyroModule):
         """(B, ...) log-likelihood of the upright window under templates (..., C, h, w), up to a constant, in
         nats; with their ways (..., A, C, h, w) to vary, that with z_attr summed out."""
         upright = where.new_zeros(len(where), self.config.theta)
-        (a, b), (c, d) = (
-            row.unbind(-1) for row in self.program.pose(where, upright)[..., :2].unbind(-2)
-        )
-        area = (a * d - b * c).abs() * (self.config.size / self.config.window) ** 2
-        seen, precision = self.window(images, where, upright), area / self.program.sigma**2
+        seen, precision = self.window(images, where, upright), self.precision(where)
         fits = matching.log_likelihoods(seen, templates)
         fits = precision.view(-1, *[1] * (fits.ndim - 1)) * fits
         if ways is None:
             return fits
         return fits + matching.log_likelihoods_beyond(seen, templates, ways, precision)
+
+    def precision(self, where: Tensor) -> Tensor:
+        """(B) of a pixel of the window at z_where: its area in pixels of the image, by σ_x²."""
+        upright = where.new_zeros(len(where), self.config.theta)
+        (a, b), (c, d) = (
+            row.unbind(-1) for row in self.program.pose(where, upright)[..., :2].unbind(-2)
+        )
+        area = (a * d - b * c).abs() * (self.config.size / self.config.window) ** 2
+        return area / self.program.sigma**2
 
     def window(self, images: Tensor, where: Tensor, theta: Tensor) -> Tensor:
         """(B, C, h, w) the window that the inverse of T cuts out."""

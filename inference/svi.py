@@ -171,6 +171,7 @@ def loop(
     with interrupts() as interrupted:
         while not finished(training):
             pyro.enable_validation(trainer.step < VALIDATED_STEPS)
+            training.move()
             log.add(*update(training.images(trainer.step)))
             now = time.monotonic()
             if trainer.falls and trainer.step % trainer.falls.rule.every == 0:

@@ -30,6 +30,8 @@ PASS = 100
 """Images at once of which a loss is computed without gradient."""
 BASELINE_RATE = 1e-3
 """Learning rate of an estimator's own parameters."""
+MOVED = 2500
+"""Training images for a method that the recipe's `moves` name."""
 DIGESTED = 1000
 """Number of images in the digest that shows whether a folder's pictures have changed since a run began."""
 HINT = (
@@ -91,8 +93,23 @@ class Training:
             check_automatic(self.guide, x)
             check_match(*Objective().traces(self.program, self.guide, x))
             self.estimator.prepare(self.program, self.guide, x)
+        for name in recipe.moves.values():
+            if not callable(getattr(self.guide, name, None)):
+                raise ValueError(
+                    f"the recipe's moves name {name!r}, and the guide has no such method"
+                )
         modules = (self.program, self.guide)
         networks.prepare(modules, recipe.precision, recipe.layout, recipe.compile)
+
+    def move(self) -> None:
+        """Call the method of the guide that the recipe's `moves` name for this step, if any."""
+        name = self.plan.recipe.moves.get(self.trainer.step)
+        if name is None:
+            return
+        if distributed.rank() == 0:
+            some = torch.as_tensor(self._pictures[:MOVED]).to(self.plan.device)
+            getattr(self.guide, name)(some.float() / 255)
+        distributed.copy_first((self.program, self.guide))
 
     def images(self, step: int) -> Tensor:
         """(B, C, H, W) in [0, 1]: this process's part of the batch of a step."""
@@ -114,6 +131,11 @@ class Trainer:
         )
         patterns = [name.partition(".")[2] for name in self.schedules if name.startswith("weight.")]
         self.weights = {pattern: torch.tensor(1.0, device=p.device) for pattern in patterns}
+        self.gradients = {
+            name.partition(".")[2]: torch.tensor(1.0, device=p.device)
+            for name in self.schedules
+            if name.startswith("gradient.")
+        }
         self.objective = Objective(self.weights, p.recipe.auxiliary, p.recipe.penalties)
         self.modules = {"program": program, "guide": guide, "estimator": estimator}
         self.learned = learned(self.modules, p.recipe.trained)
@@ -146,6 +168,9 @@ class Trainer:
         self.optimiser.zero_grad()
         (loss / len(x)).backward()
         distributed.average(m.values())
+        for owner, factor in self.gradients.items():
+            found = [p.grad for p in m[owner].parameters() if p.grad is not None]
+            torch._foreach_mul_(found, factor)
         nn.utils.clip_grads_with_norm_(self.learned, self.clip, largest(self.learned))
         self.optimiser.step()
         terms = {name: term / len(x) for name, term in terms.items()}
@@ -169,6 +194,8 @@ class Trainer:
             owner, _, key = name.partition(".")
             if owner == "weight":
                 self.weights[key].fill_(value)
+            elif owner == "gradient":
+                self.gradients[key].fill_(value)
             elif hasattr(self.modules[owner], key):
                 getattr(self.modules[owner], key).fill_(value)
 

@@ -10,8 +10,9 @@ scenes for an hour, `paper` is the paper's configuration for a GPU. A user's pro
 ``RECIPES`` in its file; a program without an entry trains with `DEFAULT`. Where a paper has a separate
 objective for a world, the recipe of that world has it. Schedules are written in steps; the keys of
 `schedules` are ``learning_rate``, ``estimator.BUFFER`` (``estimator.temperature``), ``program.BUFFER``,
-``guide.BUFFER`` (any buffer of program or guide) and ``weight.PATTERN`` (for KLs by site name,
-``weight.z_cat*``, and for penalties, ``weight.penalty/boundary``).
+``guide.BUFFER`` (any buffer of program or guide), ``weight.PATTERN`` (for KLs by site name,
+``weight.z_cat*``, and for penalties, ``weight.penalty/boundary``), ``gradient.program`` and
+``gradient.guide`` (factors of a module's gradient: with 0 it rests).
 """
 
 from __future__ import annotations
@@ -60,6 +61,9 @@ class Recipe:
     """functions of the Scene, one number per image; schedules ``weight.penalty/NAME`` convert it to nats"""
     plateau: Plateau | None = None
     """when the learning rate falls and the training ends by the validation loss; None: never"""
+    moves: Mapping[int, str] = field(default_factory=dict)
+    """methods of the guide, by the step before which they are called on training images: changes of weights
+    that no gradient finds"""
     rate: float = 1.0
     """factor of the learning rate"""
     clip: float = 1.0

@@ -12,6 +12,7 @@ from dataclasses import replace
 from inference.recipes import Recipe, doubt, tiny
 from inference.schedules import (
     Constant,
+    During,
     Exponential,
     Points,
     WarmupDecay,
@@ -63,12 +64,15 @@ DIGITS_QUICK = replace(
     scenes=60_000,
     schedules={
         **DISCRETE_AIR_QUICK.schedules,
-        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=400, hold=4500),
+        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=400, hold=4000),
         # differs: slow where templates part, or two of them become one digit; then almost hard
         "guide.sharpness": Points(((0, 0.003), (300, 0.01), (3000, 0.1), (3600, 1.0))),
         # differs: attributes come last, because they could replace categories
         "weight.z_attr*": Points(((3000, 100.0), (4000, 1.0))),
+        # differs: once templates are sorted, the guide learns to read them before they change
+        "gradient.program": During(0.0, 4000, 4400),
     },
+    moves={4000: "sort"},
 )
 DIGITS_PAPER = replace(
     DISCRETE_AIR_PAPER,

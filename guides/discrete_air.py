@@ -55,7 +55,7 @@ from programs.blocks import matching, render
 from programs.blocks.config import given
 from programs.blocks.distributions import doubtful, gate, normal, pairs, positive
 from programs.blocks.nets import RecurrentCell, mlp, silent, strided, where_present
-from programs.blocks.templates import Pictures, Template, better, imitate
+from programs.blocks.templates import FEW, Pictures, Template, better, imitate
 from programs.discrete_air import Object, Program
 
 START = 3.0
@@ -73,6 +73,8 @@ SHIFT = 1 / 8
 """Distance of the shifts that are tried, in half sides of the window."""
 SORTED = 1500
 """Most objects by which templates are sorted."""
+SORTED_AT_ONCE = 250
+"""Images whose objects are inferred at once for it."""
 STEP = 2.4
 """Steps of the grid of what is tried, in standard deviations times their number, about its middle."""
 GAIN = 10.0
@@ -261,6 +263,8 @@ class Guide(PyroModule):
     def variations(self) -> Tensor:
         """(K, A, C, h, w) how every category's object varies with z_attr about 0."""
         c = self.config
+        if not c.attributes:
+            return self.mean_objects()[:, :0]
         cat = torch.eye(c.categories, device=self.angles.device).unsqueeze(1)
         step = torch.eye(c.attributes, device=cat.device)
         more, less = (
@@ -285,19 +289,29 @@ class Guide(PyroModule):
         return self.program.decode(cat, attr).unsqueeze(1)
 
     def sort(self, images: Tensor) -> None:
-        """Find better templates for what objects add to images (B, C, H, W), and let the decoder draw them."""
-        p = self.program
+        """Find better templates for what objects add to images (B, C, H, W), and let the decoder draw them.
+
+        It is a move of a recipe, and says in lines what it gains.
+        """
+        p, found = self.program, [self.alone(x) for x in images.split(SORTED_AT_ONCE)]
+        seen, precision = (torch.cat(values) for values in zip(*found, strict=True))
+        some = torch.randperm(len(seen), device=seen.device)[:SORTED]
+        if len(some) < FEW * self.config.categories:
+            print(f"templates: not sorted, as there are only {len(some)} objects")
+            return
+        pictures = Pictures(seen[some], precision[some], self.maps())
         with torch.no_grad():
             forms = zip(self.mean_objects()[:, 0], self.variations(), strict=True)
             begin = [Template(mean, ways) for mean, ways in forms]
-        found = better(self.alone(images), begin, told=lambda line: print("templates:", line))
+        sorted_ = better(pictures, begin, told=lambda line: print("templates:", line))
         parts = [p.template, p.decoder, *([p.attribute] if p.attribute else [])]
-        error = imitate(p.decode, [q for part in parts for q in part.parameters()], found)
-        print(f"templates: drawn with an error of {error:.3f}")
+        error = imitate(p.decode, [q for part in parts for q in part.parameters()], sorted_)
+        print(f"templates: drawn with a squared error of {error:.3f}")
 
     @torch.no_grad()
-    def alone(self, images: Tensor) -> Pictures:
-        """Upright windows of objects in images (B, C, H, W) without all others, and all maps to try."""
+    def alone(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Upright windows (M, C, h, w) of objects in images (B, C, H, W), without the other objects, and the
+        precision of their pixels (M)."""
         objects = self(images)
         drawn = [self.program.draw(step)[1] for step in objects]
         lacking, found = images - sum(drawn), []
@@ -307,8 +321,7 @@ class Guide(PyroModule):
             seen = self.window((lacking + own)[there], where, upright)
             found.append((seen, self.precision(where)))
         seen, precision = (torch.cat(values) for values in zip(*found, strict=True))
-        some = torch.randperm(len(seen), device=seen.device)[:SORTED]
-        return Pictures(seen[some], precision[some], self.maps())
+        return seen, precision
 
     def maps(self) -> Tensor:
         """(Ω', 2, 3) aspects, shifts by `SHIFT`, angles and shears of an object in its upright window."""

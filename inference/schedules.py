@@ -192,4 +192,6 @@ class Falls:
         self.waited, self.falls = int(state["waited"]), int(state["falls"])
 
 
-Schedule = Constant | Linear | Exponential | LinearVariance | Points | Ramp | WarmupDecay | Until
+Schedule = (
+    Constant | During | Linear | Exponential | LinearVariance | Points | Ramp | WarmupDecay | Until
+)

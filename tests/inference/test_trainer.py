@@ -4,12 +4,14 @@ import math
 from dataclasses import replace
 
 import pytest
+import tiny
 import torch
-from training import OWN, small, train
+from training import OWN, equal, small, train, weights
 
+from guides import discrete_air
 from inference.estimators import estimator
 from inference.plan import Run, plan
-from inference.schedules import Linear
+from inference.schedules import During, Linear
 from inference.trainer import Trainer, largest
 
 
@@ -39,6 +41,57 @@ def test_a_weight_on_a_schedule_multiplies_the_kl_of_the_sites_it_names(tmp_path
         for term, value in before.items():
             wanted = factor * value if term.startswith("kl/z_what") else value
             torch.testing.assert_close(after[term], wanted)
+
+
+def test_a_module_rests_where_its_gradient_has_the_factor_0(tmp_path):
+    p = plan(small(tmp_path))
+    schedules = {**p.recipe.schedules, "gradient.program": During(0.0, 0, 2)}
+    modules = p.source.build(p.config)
+    trainer = Trainer(
+        replace(p, recipe=replace(p.recipe, schedules=schedules)), *modules, estimator("gumbel")
+    )
+    moved = []
+    for _ in range(3):
+        before = [[q.clone() for q in m.parameters()] for m in modules]
+        trainer.update(torch.rand(2, 3, 32, 32))
+        after = [[*m.parameters()] for m in modules]
+        moved.append(
+            [
+                any((a != b).any() for a, b in zip(*x, strict=True))
+                for x in zip(before, after, strict=True)
+            ]
+        )
+    assert moved == [[False, True], [False, True], [True, True]]
+
+
+def sorting(out, **kwargs):
+    """A training of Discrete-AIR's `tiny` on digits that sorts templates before step 2."""
+    return tiny.run(
+        "discrete_air",
+        out,
+        variant="discrete_air_mnist",
+        set=("train.moves={2: 'sort'}",),
+        **kwargs,
+    )
+
+
+def test_a_move_is_made_once_and_again_when_a_run_is_resumed(tmp_path, monkeypatch, capsys):
+    made, sort = [], discrete_air.Guide.sort
+    monkeypatch.setattr(
+        discrete_air.Guide, "sort", lambda self, x: (made.append(x.shape), sort(self, x))
+    )
+    whole = train(sorting(tmp_path / "whole"))
+    assert made == [(64, 1, 40, 40)]
+    assert "templates: " in capsys.readouterr().out
+    train(sorting(tmp_path / "parts", steps=2))
+    assert len(made) == 1
+    parts = train(sorting(tmp_path / "parts", resume=True))
+    assert len(made) == 2 and equal(weights(whole), weights(parts))
+
+
+def test_a_move_that_the_guide_does_not_know_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="moves name 'shuffle', and the guide has no such method"):
+        train(small(tmp_path / "run", set=("train.moves={2: 'shuffle'}",)))
 
 
 def test_gradients_are_clipped_by_their_largest_number():

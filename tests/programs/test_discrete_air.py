@@ -9,7 +9,7 @@ import tiny
 import torch
 
 from programs.blocks import render
-from programs.discrete_air import VARIANTS, Config
+from programs.discrete_air import VARIANTS, Config, Object
 
 
 @pytest.fixture
@@ -222,3 +222,37 @@ def test_a_second_look_shifts_places_and_doubts_them():
         n for n, p in guide.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0
     ]
     assert moved and {n.partition(".")[0] for n in moved} == {"look_head"}
+
+
+def test_sorted_templates_are_drawn_by_the_decoder(monkeypatch):
+    torch.manual_seed(0)
+    program, guide = tiny.build("discrete_air", "discrete_air_mnist", size=50, categories=2)
+    side = program.config.window
+    x, y = render.pixel_axes(side)
+    bar = (x.abs() < 0.25) & (y.abs() < 0.7)
+    shapes = torch.stack([bar, (x.abs() < 0.7) & (y.abs() < 0.25)]).float()[:, None]
+    which = torch.arange(120) % 2
+    windows = shapes[which] + 0.1 * torch.randn(120, 1, side, side)
+    monkeypatch.setattr(guide, "alone", lambda images: (windows, torch.full((120,), 10.0)))
+    head = {k: v.clone() for k, v in guide.state_dict().items()}
+    guide.sort(torch.zeros(1, 1, 50, 50))
+    found = guide.mean_objects()[:, 0]
+    errors = (found[:, None] - shapes).abs().mean((-3, -2, -1))
+    assert sorted(errors.argmin(1).tolist()) == [0, 1] and errors.amin(1).max() < 0.1
+    assert all(torch.equal(v, head[k]) for k, v in guide.state_dict().items())
+
+
+def test_what_an_object_adds_is_seen_without_the_others(slanted):
+    program, guide = slanted
+    places = torch.tensor([[0.0, 0.0, -0.1, 0.0], [0.0, 0.0, 0.2, 0.05]])
+    pictures, there = drawn(program, [0, 1], places, torch.zeros(2, 3)), torch.ones(1)
+    objects = [
+        Object(there, place[None], torch.zeros(1, 3), torch.eye(2)[[k]], torch.zeros(1, 2))
+        for k, place in enumerate(places)
+    ]
+    guide.forward = lambda images: objects
+    seen, precision = guide.alone(pictures.sum(0, keepdim=True))
+    alone = guide.window(pictures, places, torch.zeros(2, 3))
+    assert seen.shape == (2, 1, 16, 16) and (seen - alone).abs().max() < 1e-5
+    area = (program.config.scale * program.config.size / 16) ** 2
+    assert precision.tolist() == pytest.approx(2 * [area / float(program.sigma) ** 2], rel=1e-4)

@@ -130,19 +130,6 @@ class Points:
 
 
 @dataclass(frozen=True)
-class During:
-    """`value` from step `begin` to before `end`, and 1 at all others."""
-
-    value: float
-    begin: int
-    end: int
-
-    def __call__(self, step: int) -> float:
-        """The value at `step`."""
-        return self.value if self.begin <= step < self.end else 1.0
-
-
-@dataclass(frozen=True)
 class Plateau:
     """A rule for a learning rate that falls where the validation loss stays (ECON C.3).
 
@@ -192,6 +179,4 @@ class Falls:
         self.waited, self.falls = int(state["waited"]), int(state["falls"])
 
 
-Schedule = (
-    Constant | During | Linear | Exponential | LinearVariance | Points | Ramp | WarmupDecay | Until
-)
+Schedule = Constant | Linear | Exponential | LinearVariance | Points | Ramp | WarmupDecay | Until

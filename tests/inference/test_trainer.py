@@ -11,7 +11,7 @@ from training import OWN, equal, small, train, weights
 from guides import discrete_air
 from inference.estimators import estimator
 from inference.plan import Run, plan
-from inference.schedules import During, Linear
+from inference.schedules import Linear, Until
 from inference.trainer import Trainer, largest
 
 
@@ -45,7 +45,7 @@ def test_a_weight_on_a_schedule_multiplies_the_kl_of_the_sites_it_names(tmp_path
 
 def test_a_module_rests_where_its_gradient_has_the_factor_0(tmp_path):
     p = plan(small(tmp_path))
-    schedules = {**p.recipe.schedules, "gradient.program": During(0.0, 0, 2)}
+    schedules = {**p.recipe.schedules, "gradient.program": Until(0.0, 2, after=1.0)}
     modules = p.source.build(p.config)
     trainer = Trainer(
         replace(p, recipe=replace(p.recipe, schedules=schedules)), *modules, estimator("gumbel")

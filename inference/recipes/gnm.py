@@ -102,35 +102,6 @@ GNM_QUICK = replace(
     evaluate_every=1000,
     layout="channels_last",
 )
-GNM_ARROW_QUICK = replace(
-    GNM_QUICK,
-    world="arrow_room",
-    program={
-        **GNM_QUICK.program,
-        "colours": 3,
-        "z_what": 32,
-        "z_bg": 10,
-        "glimpse": 32,
-        "decoder": ((64, 4, 1), (32, 2, 1), (16, 2, 1), (8, 2, 3)),
-        "background": ((64, 4, 1), (32, 4, 1), (16, 2, 1), (8, 2, 1)),
-    },
-    schedules={
-        **GNM_QUICK.schedules,
-        **{
-            name: GNM_ARROW_PAPER.schedules[name]
-            for name in (
-                "program.fixed_mask",
-                "weight.aux/z_where*",
-                "weight.aux/z_scale*",
-                "weight.aux/z_ratio*",
-            )
-        },
-        "weight.aux/z_bg": Linear(50.0, 1.0, 3000),
-    },
-    # differs: a mean of -1.5 in the code; our things are larger (half a side of .24 in the mean)
-    auxiliary={**GNM_AUXILIARY, "z_scale*": Gaussian(-1.15, 0.1)},
-)
-
 # differs: images have 48 pixels per side, which digits need; this world has backgrounds besides
 GNM_TINY = tiny(
     GNM_QUICK,
@@ -169,6 +140,37 @@ GNM_LONG = replace(
     evaluate_every=4000,
 )
 
+
+def in_arrow_room(recipe: Recipe) -> Recipe:
+    """The recipe, of digits at 64 x 64, for arrow rooms: colours, a background, larger things."""
+    early = (
+        "program.fixed_mask",
+        "weight.aux/z_where*",
+        "weight.aux/z_scale*",
+        "weight.aux/z_ratio*",
+    )
+    return replace(
+        recipe,
+        world="arrow_room",
+        program={
+            **recipe.program,
+            "colours": 3,
+            "z_what": 32,
+            "z_bg": 10,
+            "glimpse": 32,
+            "decoder": ((64, 4, 1), (32, 2, 1), (16, 2, 1), (8, 2, 3)),
+            "background": ((64, 4, 1), (32, 4, 1), (16, 2, 1), (8, 2, 1)),
+        },
+        schedules={
+            **recipe.schedules,
+            **{name: GNM_ARROW_PAPER.schedules[name] for name in early},
+            "weight.aux/z_bg": Linear(50.0, 1.0, 3000),
+        },
+        # differs: a mean of -1.5 in the code; our things are larger (half a side of .24 in the mean)
+        auxiliary={**GNM_AUXILIARY, "z_scale*": Gaussian(-1.15, 0.1)},
+    )
+
+
 GNM_DOUBT = doubt(GNM_QUICK, 1000)
 """A guide that is less sure: ``--preset doubt --from RUN``."""
 
@@ -185,7 +187,8 @@ RECIPES: dict[str, dict[str, Recipe]] = {
     },
     "gnm/arrow_room": {
         "tiny": GNM_ARROW_TINY,
-        "quick": GNM_ARROW_QUICK,
+        "quick": in_arrow_room(GNM_QUICK),
+        "long": in_arrow_room(GNM_LONG),
         "paper": GNM_ARROW_PAPER,
         "paper_beta2": with_beta(GNM_ARROW_PAPER, 2.0),
     },

@@ -34,8 +34,8 @@ DIGITS = Training("discrete_air", "discrete_air_mnist", "multi_mnist")
 CELLS = {
     "Discrete-AIR sprites": SPRITES,
     "Discrete-AIR digits": DIGITS,
-    "AIR sprites": Training("air", "air", "multi_sprites"),
-    "AIR digits": Training("air", "air", "multi_mnist", shipped="air-multi_mnist"),
+    "AIR sprites": Training("air", "air", "multi_sprites", preset="long"),
+    "AIR digits": Training("air", "air", "multi_mnist", preset="long", shipped="air-multi_mnist"),
 }
 """The first training of each cell, by model and world."""
 SEEDS = 3

@@ -21,22 +21,43 @@ class Row:
     metrics: dict
     preset: str = "quick"
     variant: str | None = None
+    world: str | None = None
     options: dict = field(default_factory=dict)
 
 
 MNIST = {"world.digits": "mnist"}
 ROWS = {
     "gsgn": Row("gsgn", {"object_f1": 0.98, "part_f1": 0.97, "structure_accuracy": 0.8}),
+    "gsgn_clevr": Row(
+        "gsgn",
+        {"object_f1": 0.98, "part_f1": 0.88, "structure_accuracy": 0.5},
+        world="compositional_clevr",
+    ),
     "air": Row("air", {"object_count_accuracy": 0.95}),
+    "air_sprites": Row("air", {"object_count_accuracy": 0.94}, "long", world="multi_sprites"),
     "air_mnist": Row("air", {"object_count_accuracy": 0.97}, "long", options=MNIST),
-    "discrete_air": Row("discrete_air", {"object_count_accuracy": 0.98, "category_correspondence": 0.95}),
-    "discrete_air_mnist": Row("discrete_air", {"object_count_accuracy": 0.95}, variant="discrete_air_mnist"),
+    "discrete_air": Row(
+        "discrete_air", {"object_count_accuracy": 0.98, "category_correspondence": 0.95}
+    ),
+    "discrete_air_digits": Row(
+        "discrete_air",
+        {"object_count_accuracy": 0.97, "category_correspondence": 0.85},
+        variant="discrete_air_mnist",
+        options={"world.digits": "embedded"},
+    ),
+    "discrete_air_mnist": Row(
+        "discrete_air",
+        {"object_count_accuracy": 0.96, "category_correspondence": 0.78},
+        variant="discrete_air_mnist",
+        options=MNIST,
+    ),
     "econ": Row("econ", {"ari_fg": 0.95, "ari": 0.90, "expert_purity": 0.6}),
     "econ_random": Row("econ", {"ari_fg": 0.85, "ari": 0.85}, variant="econ_random"),
     "gnm": Row("gnm", {"ap50": 0.85, "object_f1": 0.95}),
+    "gnm_arrow": Row("gnm", {"ap50": 0.98, "object_f1": 0.98}, world="arrow_room"),
     "denf": Row("denf", {"ari_fg": 0.8}),
     "space": Row("space", {"object_f1": 0.88, "object_count_accuracy": 0.7}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.slow
@@ -51,6 +72,7 @@ def test_the_preset_learns(name, tmp_path):
         tmp_path,
         variant=row.variant,
         preset=row.preset,
+        world=row.world,
         seed=7,
         set=options,
     )

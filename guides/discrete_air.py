@@ -75,7 +75,7 @@ PLACES = 3
 """Places per category and size among which the best set is chosen."""
 SHIFT = 1 / 8
 """Distance of the shifts that are tried, in half sides of the window."""
-SORTED = 2000
+SORTED = 1500
 """Most objects by which templates are sorted."""
 SORTED_AT_ONCE = 250
 """Images whose objects are inferred at once for it."""

@@ -11,7 +11,7 @@ Shape legend: N pictures, K templates, A ways in which one varies, Ω maps, C ch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,14 +19,21 @@ from torch import Tensor, nn
 
 from programs.blocks import matching, render
 
-SETTLING = 15
-"""EM steps before the first move."""
+SETTLING = 40
+"""EM steps before the first move, and after each: likelihoods are compared after as many. (They may fall a
+little, as a map is not undone exactly.)"""
 TRIED = 5
 """Random splits of a template, of which the best is taken."""
 HEAT = 0.03, 0.1, 0.2, 0.4, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0
 """Factor of log-likelihoods in each EM step of a split; the halves vary from the first 1 on."""
-PROPOSED = 4
-"""Moves that are tried, the most promising first, before the templates count as the best."""
+PROPOSED = 12
+"""Moves, the most promising first, of which the two new templates are fitted."""
+CHOSEN = 3
+"""Moves among these that are tried, before the templates count as the best."""
+FIRST = 5, 15
+"""EM steps of the two new templates alone, and of all before it is clear that a move is no gain."""
+NEAR = 0.15
+"""Nats per picture below the likelihood, within which it is not clear."""
 FEW = 20
 """A template of fewer pictures keeps its form."""
 SMALL = 0.02
@@ -86,7 +93,7 @@ def better(
     seed: int = 0,
     told: Callable[[str], None] = lambda line: None,
 ) -> list[Template]:
-    """Templates of higher likelihood: EM, then moves until none of the `PROPOSED` best ones is a gain.
+    """Templates of higher likelihood: EM, then moves until none of those tried is a gain.
 
     Args:
         told: is called with a line about every move.
@@ -176,20 +183,31 @@ def move(pictures: Pictures, now: Mixture, generator: torch.Generator) -> Mixtur
     """A mixture of higher likelihood in which one template is gone and another one is two; None if none is."""
     two = now.fits.best.topk(2, 1)
     winner, cost = two.indices[:, 0], two.values[:, 0] - two.values[:, 1]
-    number = len(now.templates)
-    costs = [float(cost[winner == k].sum()) / len(cost) for k in range(number)]
-    splits = [split(pictures, now, k, winner == k, generator) for k in range(number)]
-    gains = [(gain - costs[j], j, k) for k, (gain, _) in enumerate(splits) for j in range(number)]
-    likely = sorted((g for g in gains if g[1] != g[2]), reverse=True)
-    for _, gone, k in likely[:PROPOSED]:
-        templates = list(now.templates)
-        templates[gone], templates[k] = splits[k][1]
-        found = as_mixture(pictures, templates)
-        found = em(pictures, found, [1.0] * 5, only=(gone, k))
-        found = em(pictures, found, [1.0] * 10)
+    numbers = range(len(now.templates))
+    costs = [float(cost[winner == k].sum()) / len(cost) for k in numbers]
+    splits = [split(pictures, now, k, winner == k, generator) for k in numbers]
+    gains = [(splits[k][0] - costs[j], j, k) for j in numbers for k in numbers if j != k]
+    begun = []
+    for _, gone, k in sorted(gains, reverse=True)[:PROPOSED]:
+        pair = dict(zip((gone, k), splits[k][1], strict=True))
+        begun.append(em(pictures, changed(pictures, now, pair), [1.0] * FIRST[0], only=(gone, k)))
+    begun.sort(key=lambda mixture: mixture.fits.likelihood(), reverse=True)
+    for mixture in begun[:CHOSEN]:
+        found = em(pictures, mixture, [1.0] * FIRST[1])
+        if found.fits.likelihood() > now.fits.likelihood() - NEAR:
+            found = em(pictures, found, [1.0] * (SETTLING - FIRST[1]))
         if found.fits.likelihood() > now.fits.likelihood() + GAIN:
             return found
     return None
+
+
+def changed(pictures: Pictures, now: Mixture, new: Mapping[int, Template]) -> Mixture:
+    """The mixture with `new` templates by index."""
+    templates, best, which = list(now.templates), now.fits.best.clone(), now.fits.which.clone()
+    for k, template in new.items():
+        templates[k] = template
+        best[:, k], which[:, k] = fit(pictures, template)
+    return Mixture(templates, Fits(best, which))
 
 
 def split(

@@ -95,6 +95,7 @@ class Config:
     empty: bool = False  # layers may be empty
     # differs: components of p(z_t | k_t), with which p(k_1) and p(k_t>1) are learned too; 0: the paper's priors
     learned: int = 0
+    ground: bool = False  # differs: with learned priors, p(z_1 | k_1) is another than p(z_t | k_t)
     # the guide
     appearance: float = 1.0  # λ: the weight of appearance in the competition, that of shape being 1
     # to pixels like a seed; the paper's is "network": a_k is the U-Net's output
@@ -221,7 +222,7 @@ class Program(PyroModule):
         self.decoder = Decoder(c)
         if c.learned:
             self.cat_prior = LearnedCategory(c.experts, rows=2)
-            self.what_prior = learned(c.latents, c.learned, rows=c.experts)
+            self.what_prior = learned(c.latents, c.learned, rows=c.experts * (1 + c.ground))
         if c.learned and c.empty:
             self.pres_prior = LearnedBernoulli(0.0)
 
@@ -249,7 +250,7 @@ class Program(PyroModule):
         pres = self.present(t, scope)
         with nullcontext() if pres is None else gate(pres):
             cat = pyro.sample(f"z_cat_{t}", self.p_cat(t, len(scope)))
-            what = pyro.sample(f"z_what_{t}", self.p_what(cat))[:, 0, 0]
+            what = pyro.sample(f"z_what_{t}", self.p_what(t, cat))[:, 0, 0]
             cat = cat[:, 0, 0]
             colours, shape = self.decoder(what, cat)
             if t == 1:
@@ -274,10 +275,12 @@ class Program(PyroModule):
         row = F.one_hot(torch.tensor(int(t > 1), device=zeros.device), 2).to(zeros)
         return self.cat_prior(row.expand(number, 1, 1, -1))
 
-    def p_what(self, cat: Tensor) -> dist.TorchDistribution:
+    def p_what(self, t: int, cat: Tensor) -> dist.TorchDistribution:
         """p(z_t | k_t) of classes (B, 1, 1, K): N(0, 1), or the expert's learned prior."""
         if self.config.learned:
-            return self.what_prior(cat)
+            none = torch.zeros_like(cat)
+            rows = [none, cat] if t == 1 else [cat, none]
+            return self.what_prior(torch.cat(rows, -1) if self.config.ground else cat)
         zeros = cat.new_zeros(*cat.shape[:-1], self.config.latents)
         return normal(zeros, torch.ones_like(zeros))
 

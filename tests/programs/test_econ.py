@@ -253,6 +253,18 @@ def test_of_a_competition_winners_learn_or_also_who_wins(name, learns):
         assert (third > 0) == learns
 
 
+def test_with_a_ground_of_its_own_the_background_has_another_prior_than_objects():
+    program, _ = tiny.build("econ", learned=1, ground=True)
+    number = program.config.experts
+    with torch.no_grad():
+        program.what_prior.loc.copy_(torch.arange(2.0 * number)[:, None])
+    cat = torch.eye(number)[:, None, None]
+    objects, ground = (program.p_what(t, cat).mean[:, 0, 0, 0].tolist() for t in (2, 1))
+    assert objects == [*range(number)] and ground == [*range(number, 2 * number)]
+    with torch.no_grad():
+        assert program(batch=3).image.isfinite().all()
+
+
 class TwoColours(torch.nn.Module):
     """Each of four pixels is red or blue: the loss is linear in every choice."""
 

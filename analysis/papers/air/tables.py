@@ -30,7 +30,9 @@ CATEGORIES = {"multi_sprites": 3, "multi_mnist": 10}
 SPRITES = Training(
     "discrete_air", "discrete_air", "multi_sprites", shipped="discrete_air-multi_sprites"
 )
-DIGITS = Training("discrete_air", "discrete_air_mnist", "multi_mnist")
+DIGITS = Training(
+    "discrete_air", "discrete_air_mnist", "multi_mnist", shipped="discrete_air-multi_mnist"
+)
 CELLS = {
     "Discrete-AIR sprites": SPRITES,
     "Discrete-AIR digits": DIGITS,

@@ -6,6 +6,7 @@ Nodes are labelled with their codes, edges with the relations they encode.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -29,6 +30,8 @@ WIDTHS = (1, 1, 2, 2)
 """Widths of image, reconstruction, graph and words, in pictures."""
 SMALL = 6.5
 """Font size of words in points."""
+LINE = 40
+"""Characters in a line of codes."""
 
 
 def graph_figure(
@@ -101,8 +104,10 @@ def _write_codes(axes: Axes, graph: Graph, names: Mapping[int, str] | None) -> N
     lines = []
     for row in graph.node_rows(names):
         codes = {k: v for k, v in row.items() if k not in ("image", "node", "category")}
-        parts = [f"{name}={value:.2f}" for name, value in codes.items()]
-        lines += [f"{row['node']} {row.get('category', '')}".rstrip(), "  " + " ".join(parts)]
+        words = " ".join(f"{name}={value:.2f}" for name, value in codes.items())
+        indent = {"initial_indent": "  ", "subsequent_indent": "  "}
+        lines.append(f"{row['node']} {row.get('category', '')}".rstrip())
+        lines += textwrap.wrap(words, LINE, **indent)
     axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.text(0.02, 0.5, "\n".join(lines), fontsize=SMALL, va="center", family="monospace")
 

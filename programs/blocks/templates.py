@@ -1,10 +1,13 @@
 """Templates that pictures share, found by EM with splits and merges (Ueda, Nakano, Ghahramani, Hinton, 2000).
 
-    picture ~ Uniform{k} Σ  max_ω N(M_ω (mean_k + Σ_a z_a ways_ka), 1 / precision),     z ~ N(0, I) summed out
+    log p(picture) = log Σ_k max_ω N(picture; M_ω (mean_k + Σ_a z_a ways_ka), 1 / precision)
 
-Gradients find a mode near the templates with which they begin: two templates of one digit, and one of two
-digits, stay so. A move here takes a template away and splits another one, and is kept if the likelihood
-rises after it.
+up to a constant, with z ~ N(0, I) summed out. Gradients and EM alone find a mode near the templates with which
+they begin: two templates of one digit, and one of two digits, stay so. A move takes one template away and
+splits another one, and is kept if the likelihood is higher after as much EM.
+
+# differs: the paper merges two components into one. Here one goes, and its pictures take the template that is
+next best for each, which the following EM turns into the same.
 
 Shape legend: N pictures, K templates, A ways in which one varies, Ω maps, C channels, h x w pixels.
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,10 @@ from inference.schedules import Falls
 
 PASS = 100
 """Images at once of which a loss is computed without gradient."""
+LEARNED = ("program", "guide")
+"""Modules whose parameters are trained at the learning rate."""
+OWNERS = (*LEARNED, "estimator", "weight")
+"""First words of scheduled numbers' names, besides `rate`."""
 BASELINE_RATE = 1e-3
 """Learning rate of an estimator's own parameters."""
 MOVED = 2500
@@ -123,6 +127,7 @@ class Trainer:
 
     def __init__(self, p: Plan, program: nn.Module, guide: nn.Module, estimator: nn.Module) -> None:
         self.schedules: dict[str, Callable[[int], float]] = dict(p.recipe.schedules)
+        check_names(self.schedules)
         self.clip = p.recipe.clip
         learning_rate = self.schedules["learning_rate"]
         self.falls = None if p.recipe.plateau is None else Falls(p.recipe.plateau)
@@ -131,18 +136,15 @@ class Trainer:
         )
         patterns = [name.partition(".")[2] for name in self.schedules if name.startswith("weight.")]
         self.weights = {pattern: torch.tensor(1.0, device=p.device) for pattern in patterns}
-        self.gradients = {
-            name.partition(".")[2]: torch.tensor(1.0, device=p.device)
-            for name in self.schedules
-            if name.startswith("gradient.")
-        }
         self.objective = Objective(self.weights, p.recipe.auxiliary, p.recipe.penalties)
         self.modules = {"program": program, "guide": guide, "estimator": estimator}
-        self.learned = learned(self.modules, p.recipe.trained)
+        owned = learned(self.modules, p.recipe.trained)
+        self.learned = [parameter for found in owned.values() for parameter in found]
         cuda = p.device.type == "cuda"
-        # a tensor, which a captured step reads anew; a fused Adam reads float32 on CUDA
-        self.rate = torch.zeros((), dtype=torch.float32 if cuda else torch.float64, device=p.device)
-        groups = [{"params": self.learned, "lr": self.rate}]
+        # tensors, which a captured step reads anew; a fused Adam reads float32 on CUDA
+        zero = torch.zeros((), dtype=torch.float32 if cuda else torch.float64, device=p.device)
+        self.rate = {owner: zero.clone() for owner in owned}
+        groups = [{"params": owned[owner], "lr": rate} for owner, rate in self.rate.items()]
         if baselines := list(estimator.parameters()):
             groups.append({"params": baselines, "lr": BASELINE_RATE})
         self.optimiser = torch.optim.Adam(groups, fused=True)
@@ -168,9 +170,6 @@ class Trainer:
         self.optimiser.zero_grad()
         (loss / len(x)).backward()
         distributed.average(m.values())
-        for owner, factor in self.gradients.items():
-            found = [p.grad for p in m[owner].parameters() if p.grad is not None]
-            torch._foreach_mul_(found, factor)
         nn.utils.clip_grads_with_norm_(self.learned, self.clip, largest(self.learned))
         self.optimiser.step()
         terms = {name: term / len(x) for name, term in terms.items()}
@@ -188,15 +187,14 @@ class Trainer:
         """Write every scheduled number to the tensor or setting from which it is read."""
         for name, schedule in self.schedules.items():
             value = schedule(self.step)
-            if name == "learning_rate":
-                self.rate.fill_(value)
-                continue
             owner, _, key = name.partition(".")
-            if owner == "weight":
+            if name == "learning_rate":
+                for module, rate in self.rate.items():
+                    factor = self.schedules.get(f"rate.{module}", one)
+                    rate.fill_(value * factor(self.step))
+            elif owner == "weight":
                 self.weights[key].fill_(value)
-            elif owner == "gradient":
-                self.gradients[key].fill_(value)
-            elif hasattr(self.modules[owner], key):
+            elif owner != "rate" and hasattr(self.modules[owner], key):
                 getattr(self.modules[owner], key).fill_(value)
 
     def rates(self) -> dict[str, float]:
@@ -260,18 +258,43 @@ class Trainer:
 
     def _adopt(self) -> None:
         """Give the restored optimiser this run's learning rate, and its state the parameters' layout."""
-        self.optimiser.param_groups[0]["lr"] = self.rate
+        for group, rate in zip(self.optimiser.param_groups, self.rate.values(), strict=False):
+            group["lr"] = rate
         for parameter, state in self.optimiser.state.items():
             for name in ("exp_avg", "exp_avg_sq"):
                 state[name] = torch.empty_like(parameter).copy_(state[name])
 
 
-def learned(modules: dict[str, nn.Module], trained: tuple[str, ...]) -> list[nn.Parameter]:
-    """Parameters of program and guide that are trained; the others take no gradient from now on."""
-    for name in {"program", "guide"} - {*trained}:
+def learned(
+    modules: dict[str, nn.Module], trained: tuple[str, ...]
+) -> dict[str, list[nn.Parameter]]:
+    """Parameters that are trained, by module; the others take no gradient from now on."""
+    for name in {*LEARNED} - {*trained}:
         modules[name].requires_grad_(False)
-    found = [p for name in ("program", "guide") for p in modules[name].parameters()]
-    return list(dict.fromkeys(p for p in found if p.requires_grad))
+    owners: dict[nn.Parameter, str] = {}
+    for name in LEARNED:
+        for parameter in modules[name].parameters():
+            if parameter.requires_grad:
+                owners.setdefault(parameter, name)  # a shared one is the program's
+    found = {name: [p for p, owner in owners.items() if owner == name] for name in LEARNED}
+    return {name: parameters for name, parameters in found.items() if parameters}
+
+
+def check_names(schedules: Iterable[str]) -> None:
+    """Raises a ValueError for a schedule of something that no training has."""
+    for name in schedules:
+        owner, _, key = name.partition(".")
+        known = key in LEARNED if owner == "rate" else key and owner in OWNERS
+        if name != "learning_rate" and not known:
+            raise ValueError(
+                f"schedule {name!r}: expected learning_rate, rate.program, rate.guide, weight.PATTERN, or "
+                "estimator.BUFFER, program.BUFFER or guide.BUFFER"
+            )
+
+
+def one(step: int) -> float:
+    """The factor of a module's learning rate without a schedule."""
+    return 1.0
 
 
 def largest(parameters: list[nn.Parameter]) -> Tensor:

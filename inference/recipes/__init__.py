@@ -11,8 +11,8 @@ scenes for an hour, `paper` is the paper's configuration for a GPU. A user's pro
 objective for a world, the recipe of that world has it. Schedules are written in steps; the keys of
 `schedules` are ``learning_rate``, ``estimator.BUFFER`` (``estimator.temperature``), ``program.BUFFER``,
 ``guide.BUFFER`` (any buffer of program or guide), ``weight.PATTERN`` (for KLs by site name,
-``weight.z_cat*``, and for penalties, ``weight.penalty/boundary``), ``gradient.program`` and
-``gradient.guide`` (factors of a module's gradient: with 0 it rests).
+``weight.z_cat*``, and for penalties, ``weight.penalty/boundary``), ``rate.program`` and
+``rate.guide`` (factors of the learning rate of a module: with 0 it rests).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from training import OWN, equal, small, train, weights
 from guides import discrete_air
 from inference.estimators import estimator
 from inference.plan import Run, plan
-from inference.schedules import Linear, Until
+from inference.schedules import Constant, Linear, Until
 from inference.trainer import Trainer, largest
 
 
@@ -43,9 +43,9 @@ def test_a_weight_on_a_schedule_multiplies_the_kl_of_the_sites_it_names(tmp_path
             torch.testing.assert_close(after[term], wanted)
 
 
-def test_a_module_rests_where_its_gradient_has_the_factor_0(tmp_path):
+def test_a_module_rests_where_its_rate_has_the_factor_0(tmp_path):
     p = plan(small(tmp_path))
-    schedules = {**p.recipe.schedules, "gradient.program": Until(0.0, 2, after=1.0)}
+    schedules = {**p.recipe.schedules, "rate.program": Until(0.0, 2, after=1.0)}
     modules = p.source.build(p.config)
     trainer = Trainer(
         replace(p, recipe=replace(p.recipe, schedules=schedules)), *modules, estimator("gumbel")
@@ -62,6 +62,38 @@ def test_a_module_rests_where_its_gradient_has_the_factor_0(tmp_path):
             ]
         )
     assert moved == [[False, True], [False, True], [True, True]]
+
+
+def test_a_module_learns_at_its_own_rate(tmp_path):
+    """A step of Adam from its start is as long as the rate, whatever the gradient."""
+    p = plan(small(tmp_path))
+    moved = {}
+    for factor in (1.0, 0.25):
+        torch.manual_seed(0)
+        modules = p.source.build(p.config)
+        schedules = {"learning_rate": Constant(1e-3), "rate.guide": Constant(factor)}
+        chosen = replace(p, recipe=replace(p.recipe, schedules=schedules))
+        trainer = Trainer(chosen, *modules, estimator("gumbel"))
+        before = [[q.clone() for q in m.parameters()] for m in modules]
+        trainer.update(torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+        moved[factor] = [
+            max(
+                float((a - b).detach().abs().max())
+                for a, b in zip(m.parameters(), old, strict=True)
+            )
+            for m, old in zip(modules, before, strict=True)
+        ]
+    assert moved[1.0] == pytest.approx([1e-3, 1e-3], rel=1e-3)
+    assert moved[0.25] == pytest.approx([1e-3, 0.25e-3], rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["gradient.program", "rate.estimator", "rate", "programme.sigma"])
+def test_a_schedule_of_something_unknown_is_refused(name, tmp_path):
+    p = plan(small(tmp_path))
+    schedules = {**p.recipe.schedules, name: Constant(1.0)}
+    chosen = replace(p, recipe=replace(p.recipe, schedules=schedules))
+    with pytest.raises(ValueError, match=f"{name}.*expected learning_rate, rate.program"):
+        Trainer(chosen, *p.source.build(p.config), estimator("gumbel"))
 
 
 def sorting(out, **kwargs):

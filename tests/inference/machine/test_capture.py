@@ -408,7 +408,8 @@ def test_a_checkpoint_with_a_number_as_learning_rate_goes_on():
     trainer, x = begin(p)
     trainer.update(x)
     kept = deepcopy(trainer.state())
-    kept["optimiser"]["param_groups"][0]["lr"] = 0.5
+    for group in kept["optimiser"]["param_groups"]:
+        group["lr"] = 0.5
     other, _ = begin(p)
     other.restore(kept)
     torch.manual_seed(1)
@@ -416,8 +417,9 @@ def test_a_checkpoint_with_a_number_as_learning_rate_goes_on():
     torch.manual_seed(1)
     other.update(x)
     assert same(state(trainer)[:-1], state(other)[:-1])
-    assert other.optimiser.param_groups[0]["lr"] is other.rate
-    assert float(other.rate) == SCHEDULES["learning_rate"](1)
+    for group, rate in zip(other.optimiser.param_groups, other.rate.values(), strict=True):
+        assert group["lr"] is rate
+        assert float(rate) == SCHEDULES["learning_rate"](1)
 
 
 def test_the_learning_rate_acts_as_a_number_does():
@@ -428,9 +430,8 @@ def test_the_learning_rate_acts_as_a_number_does():
     for step in range(3):
         for t in (trainer, other):
             torch.manual_seed(step)
-            t.optimiser.param_groups[0]["lr"] = (
-                t.rate if t is trainer else p.recipe.schedules["learning_rate"](step)
-            )
+            for group, rate in zip(t.optimiser.param_groups, t.rate.values(), strict=True):
+                group["lr"] = rate if t is trainer else p.recipe.schedules["learning_rate"](step)
             t.update(pictures(p, seed=step))
     assert same(state(trainer), state(other))
 

@@ -16,6 +16,7 @@ BOTH = OF_SPRITES | OF_DIGITS
 
 ITEMS: dict[str, Item] = {
     "table1": Item(PUBLISHED["air", "table1"].title, tables.TRAININGS, tables.table1),
+    "apart": Item("Table 1 on sprites that do not overlap", tables.APART, tables.apart),
     "figure3": Item(
         "Figure 3: input, reconstruction and codes, with edges", BOTH, figures.graphs(2)
     ),

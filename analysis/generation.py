@@ -38,15 +38,15 @@ from inference.runs import Trained, open_run
 from programs.scene import Scene
 
 LESSON = 4000
-"""Largest number of the run's training scenes on which judges are trained."""
+"""Largest number of training scenes of the run's world on which judges are trained."""
 OBJECTS = 1500
 """Number of these scenes whose objects are cut out."""
 BLAMED = 200
 """Scenes per exchange of a site."""
 PLACES = 4
 """Cells per side of the image in histograms of places."""
-SIZES = 8
-"""Cells per octave in histograms of sizes."""
+SIZES = 4
+"""Cells per octave of the side in histograms of sizes."""
 
 
 def generation(
@@ -65,7 +65,7 @@ def generation(
     Raises:
         ValueError: the images have no truth.
     """
-    lesson = run.seen(LESSON)
+    lesson = run.training(LESSON)
     judge = scenes.judge(lesson, data)
     images = floats(data, "cpu")
     prior = drawn(run.program, number)
@@ -143,7 +143,7 @@ def node_distances(prior: Scene, inferred: Scene) -> dict[str, float]:
 def counted(nodes: Any) -> dict[str, Tensor]:
     """Size and place of the present nodes as whole numbers (M,), and their number per scene (B,)."""
     extent = nodes.extent[nodes.present].prod(-1).sqrt().clamp(1e-3, 4)
-    size = (SIZES / 2 * (extent.log2() + 10)).long().clamp(min=0)
+    size = (SIZES * (extent.log2() + 10)).long().clamp(min=0)
     place = (PLACES / 2 * (nodes.centre[nodes.present] + 1)).long().clamp(0, PLACES - 1)
     return {
         "nodes": nodes.present.sum(1),

@@ -16,7 +16,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -167,10 +167,11 @@ def published(run: Shipped) -> tuple[Mapping[str, float], str]:
 
 
 def changed(run: Shipped) -> list[str]:
-    """Differences between the run's recipe and the recipe of its command today, one phrase per difference."""
+    """Differences between the run's recipe and Config and those of its command today, one phrase for each."""
     was = run.config["recipe"]
     asked = svi.parse(shlex.split(run.config["command"])[3:])
-    now = plan(replace(asked, start=None)).recipe  # the run that it started from is not shipped
+    today = plan(replace(asked, start=None))  # the run that it started from is not shipped
+    now = today.recipe
     found = [
         f"{name} {was[name]} then, {getattr(now, name)} now"
         for name in ("steps", "batch", "scenes", "estimator")
@@ -179,7 +180,30 @@ def changed(run: Shipped) -> list[str]:
     for table in ("schedules", "auxiliary", "penalties"):
         if names := differing(was.get(table, {}), getattr(now, table)):
             found.append(f"{table} of {', '.join(f'`{name}`' for name in names)}")
+    moves = {str(step): name for step, name in now.moves.items()}
+    if was.get("moves", {}) != moves:
+        found.append(f"moves {was.get('moves', {})} then, {moves} now")
+    if asked.start is None:  # else it has the Config of the run that it started from
+        found += other_fields(run, json.loads(json.dumps(asdict(today.config))))
     return found
+
+
+def other_fields(run: Shipped, now: Mapping[str, Any]) -> list[str]:
+    """Fields of the run's Config that are others in the Config of its command today, but for fitted priors'."""
+    was, fitted = run.config["config"], {"learned"}
+    for command in commands(run.config):
+        if "inference.fit_prior" in command:
+            pairs = [word for word in shlex.split(command) if "=" in word]
+            fitted |= {pair.partition("=")[0] for pair in pairs}
+    names = [name for name in was if name not in fitted and was[name] != now.get(name)]
+    return [f"{name}={was[name]} then, {now.get(name)} now" for name in names]
+
+
+def commands(config: Mapping[str, Any]) -> list[str]:
+    """The commands that made a run, from its config.json: trainings and fits of priors, in order."""
+    before = commands(config["started"]) if config.get("started") else []
+    fitted = [config["fitted"]["command"]] if config.get("fitted") else []
+    return [*before, config["command"], *fitted]
 
 
 def other_now(run: Shipped) -> bool:
@@ -260,7 +284,7 @@ def _step(row: Mapping[str, Any]) -> str:
 def section(run: Shipped) -> list[str]:
     """Lines about a run: how it was trained, and a table per file of measurements."""
     recipe, seed = run.config["recipe"], run.config["seed"]
-    lines = ["", f"### {run.name}", "", "```", run.config["command"], "```", ""]
+    lines = ["", f"### {run.name}", "", "```", *commands(run.config), "```", ""]
     lines += [
         f"{recipe['steps']:,} steps of {recipe['batch']} images, {recipe['scenes']:,} training scenes, "
         f"estimator `{recipe['estimator']}`, seed {seed}."

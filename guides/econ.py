@@ -49,7 +49,8 @@ layers are in the order of depth.
 
 # differs: `balance`. An expert's price, 0 in the paper, rises in training while it wins more than its share
 of the layers, 1 / K, and falls while it wins less, by `balance` a step times the difference. So none wins
-everything.
+everything. At t = 1 prices count for nothing: all experts can draw a background, and the one that comes to draw
+most of them is kept from objects by its price, so that the others divide the classes among themselves.
 
 # differs: `placed`. Encoders look from the middle of the region, and add an offset to that place.
 
@@ -155,7 +156,8 @@ class Guide(PyroModule):
         seed, cost, there = checkpoint(self.compete, images, scope, rest, last, use_reentrant=False)
         pres = self.present(t, there)
         with nullcontext() if pres is None else gate(pres):
-            logits = -self.sharpness * cost[:, None, None] - self.price
+            price = 0.0 if last else self.price
+            logits = -self.sharpness * cost[:, None, None] - price
             cat = pyro.sample(f"z_cat_{t}", dist.OneHotCategorical(logits=logits))[:, 0, 0]
             embedding = None if last else self.embed(images, scope, cat)
             rows = Rows(images, scope, cat, embedding)

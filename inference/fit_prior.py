@@ -65,6 +65,11 @@ class Settings:
     bound: int = 0  # draws per image of the bound; 0: as many as `of`, one for the ELBO
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name, least in {"scenes": HELD, "draws": 1, "of": 1, "bound": 0}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)}: expected at least {least}")
+
 
 class Fit(NamedTuple):
     """The gain of one prior on held-out images."""
@@ -72,28 +77,36 @@ class Fit(NamedTuple):
     sites: tuple[str, ...]
     """the sites that use the prior"""
     before: float
-    """mean log p of these sites under the plain prior (`Learned.plain`), nats per image"""
+    """mean log p of these sites under the plain prior (`Learned.plain`), nats per held-out image"""
     after: float
-    """mean log p of these sites under the prior that was kept, nats per image"""
+    """mean log p of these sites under the prior that was kept, nats per held-out image"""
 
 
 def fit(
-    found: dict[Learned, Draws], draws: int, seed: int = 0, progress: bool = False
+    found: dict[Learned, Draws],
+    images: int,
+    draws: int,
+    seed: int = 0,
+    progress: bool = False,
 ) -> list[Fit]:
     """Fit every prior to its draws, and keep those that raise the bound on held-out images.
 
     Args:
         found: the draws per prior, as `cached` returns them.
+        images: number of images, those without a draw of a prior too.
         draws: number of draws per image.
+    Raises:
+        ValueError: there are too few images to hold one out.
     """
-    fits = []
+    if images < HELD:
+        raise ValueError(f"{images} images: expected at least {HELD}, of which one is held out")
+    fits, number = [], images // HELD * draws
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for prior, own in tqdm(
             found.items(), "priors", disable=None if progress else True, leave=False
         ):
             apart = own.image % HELD == HELD - 1
-            number = draws * max(1, len(own.image[apart].unique()))
             plain = copy.deepcopy(prior)
             plain.plain()
             before = score(plain, own.rows(apart)) / number
@@ -111,7 +124,7 @@ def score(prior: Learned, rows: tuple[Tensor, Tensor, Tensor | None]) -> float:
     """Σ_m w_m log p(z_m | given_m), nats."""
     total = 0.0
     values, weights, given = rows
-    for index in torch.arange(len(values)).split(5000):
+    for index in torch.arange(len(values)).split(5000) if len(values) else ():
         p = prior() if given is None else prior(given[index])
         z = values[index].reshape(len(index), *p.event_shape)
         total += float((weights[index] * p.log_prob(z)).double().sum())
@@ -144,7 +157,7 @@ def fit_run(
     source = open_run(drawn_by).guide if drawn_by else guide
     chosen = partial(resampled, trained.program, source, number=how.of) if how.of > 1 else None
     found = cached(program, source, images, how.draws, progress=True, drawn=chosen)
-    fits = fit(found, how.draws, how.seed, progress=True)
+    fits = fit(found, len(images), how.draws, how.seed, progress=True)
     apart = trained.validation(MEASURED)
     held = floats(images[HELD - 1 :: HELD][:MEASURED] if apart is None else apart.images)
     before, after = bounds((trained.program, program), guide, held, how.bound or how.of)
@@ -152,7 +165,7 @@ def fit_run(
         raise ValueError(
             f"the bound of images kept apart falls from {before:.2f} to {after:.2f} nats"
         )
-    words = ["python", "-m", "inference.fit_prior", folder.name, "--out", f"runs/{out.name}"]
+    words = ["python", "-m", "inference.fit_prior", str(run), "--out", str(out)]
     words += [word for pair in pairs for word in ("--set", pair)]
     words += ["--guide", str(drawn_by)] if drawn_by else []
     words += [f"--{k}={v}" for k, v in asdict(how).items() if v != getattr(Settings(), k)]

@@ -273,12 +273,12 @@ def release(run: Path, target: Path, half: bool = False) -> int:
             f"{run} lacks checkpoint.ckpt or config.json: give a folder that inference.svi wrote"
         )
     modules, config = checkpoint.load(path)["modules"], read_config(run)
+    config |= {"command": anywhere(config["command"], target.name)}
+    if fitted := config.get("fitted"):
+        config |= {"fitted": fitted | {"command": fit_anywhere(fitted["command"], target.name)}}
     with new_folder(target):
         write_weights(target, modules, half)
-        write_json(
-            target / "config.json",
-            config | {"command": anywhere(config["command"], target.name)},
-        )
+        write_json(target / "config.json", config)
         try:
             for name in KEPT:
                 if (run / name).is_file():
@@ -295,6 +295,13 @@ def anywhere(command: str, name: str) -> str:
     """The command of a run, with the output folder ``runs/name`` instead of its author's."""
     words = shlex.split(command)
     words[words.index("--out") + 1] = f"runs/{name}"
+    return shlex.join(words)
+
+
+def fit_anywhere(command: str, name: str) -> str:
+    """The command of a fit of priors, of the run ``runs/name``, with the output folder ``runs/fitted``."""
+    words = shlex.split(anywhere(command, "fitted"))
+    words[3] = f"runs/{name}"
     return shlex.join(words)
 
 

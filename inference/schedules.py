@@ -115,19 +115,6 @@ class Until:
 
 
 @dataclass(frozen=True)
-class Between:
-    """`value` from step `begin` to before step `end`, else 1: a factor that changes for a while."""
-
-    value: float
-    begin: int
-    end: int
-
-    def __call__(self, step: int) -> float:
-        """The value at `step`."""
-        return self.value if self.begin <= step < self.end else 1.0
-
-
-@dataclass(frozen=True)
 class Points:
     """Through `points` (step, value), geometrically from one to the next, constant outside."""
 
@@ -192,6 +179,4 @@ class Falls:
         self.waited, self.falls = int(state["waited"]), int(state["falls"])
 
 
-Schedule = (
-    Between | Constant | Exponential | Linear | LinearVariance | Points | Ramp | Until | WarmupDecay
-)
+Schedule = Constant | Linear | Exponential | LinearVariance | Points | Ramp | WarmupDecay | Until

@@ -46,25 +46,40 @@ def search(run: Run, seeds: tuple[int, ...], trial: int, judge: svi.Judge | None
     found: dict[int, float] = {}
     for seed, own in runs.items():
         svi.train(replace(own, set=(*own.set, f"train.steps={trial}")))
-        found[seed] = loss_of(own)
+        training = stopped_at(own)
+        if not done(training, trial):
+            print("the same command, without --minutes or with more, continues the search")
+            return own.out
+        found[seed] = loss_of(training)
         print(f"seed {seed}: validation loss {found[seed]:.1f}")
     best = min(found, key=lambda seed: found[seed])
     checkpoint.write_json(file, {"losses": found, "trial": trial, "seed": best})
     return svi.train(runs[best], judge)
 
 
-def loss_of(run: Run) -> float:
-    """The objective of a run's checkpoint on its validation images, nats per image.
+def stopped_at(run: Run) -> Training:
+    """The training of a run, at its checkpoint."""
+    training = Training(plan(run))
+    training.trainer.restore(checkpoint.load(run.out / "checkpoint.ckpt"))
+    training.trainer.apply_schedules()
+    return training
+
+
+def done(training: Training, trial: int) -> bool:
+    """Whether a trial went to its last step, or to its end by the plateau of the loss."""
+    trainer = training.trainer
+    return trainer.step >= trial or (trainer.falls is not None and trainer.falls.over)
+
+
+def loss_of(training: Training) -> float:
+    """The objective on validation images, nats per image.
 
     Raises:
         ValueError: there are no validation images.
     """
-    p = plan(run)
-    training, data = Training(p), p.validation_images()
+    data = training.plan.validation_images()
     if data is None:
         raise ValueError("seeds are compared on validation images, and there are none")
-    training.trainer.restore(checkpoint.load(run.out / "checkpoint.ckpt"))
-    training.trainer.apply_schedules()
     pyro.set_rng_seed(0)
     return svi.validation_loss(training, data)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,6 @@ class Trainer:
 
     def __init__(self, p: Plan, program: nn.Module, guide: nn.Module, estimator: nn.Module) -> None:
         self.schedules: dict[str, Callable[[int], float]] = dict(p.recipe.schedules)
-        check_names(self.schedules)
         self.clip = p.recipe.clip
         learning_rate = self.schedules["learning_rate"]
         self.falls = None if p.recipe.plateau is None else Falls(p.recipe.plateau)
@@ -138,6 +137,7 @@ class Trainer:
         self.weights = {pattern: torch.tensor(1.0, device=p.device) for pattern in patterns}
         self.objective = Objective(self.weights, p.recipe.auxiliary, p.recipe.penalties)
         self.modules = {"program": program, "guide": guide, "estimator": estimator}
+        check_names(self.schedules, self.modules)
         owned = learned(self.modules, p.recipe.trained)
         self.learned = [parameter for found in owned.values() for parameter in found]
         cuda = p.device.type == "cuda"
@@ -280,8 +280,11 @@ def learned(
     return {name: parameters for name, parameters in found.items() if parameters}
 
 
-def check_names(schedules: Iterable[str]) -> None:
-    """Raises a ValueError for a schedule of something that no training has."""
+def check_names(schedules: Iterable[str], modules: Mapping[str, nn.Module]) -> None:
+    """Raises a ValueError for a schedule of something that this training does not have.
+
+    An estimator may lack a buffer, as a recipe is for any estimator.
+    """
     for name in schedules:
         owner, _, key = name.partition(".")
         known = key in LEARNED if owner == "rate" else key and owner in OWNERS
@@ -289,6 +292,12 @@ def check_names(schedules: Iterable[str]) -> None:
             raise ValueError(
                 f"schedule {name!r}: expected learning_rate, rate.program, rate.guide, weight.PATTERN, or "
                 "estimator.BUFFER, program.BUFFER or guide.BUFFER"
+            )
+        if owner in LEARNED and not isinstance(getattr(modules[owner], key, None), Tensor):
+            buffers = sorted(buffer for buffer, _ in modules[owner].named_buffers())
+            raise ValueError(
+                f"schedule {name!r}: the {owner} has no buffer {key!r}; its buffers are "
+                f"{', '.join(buffers) or 'none'}"
             )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -162,6 +163,7 @@ def judge(lesson: Dataset, data: Dataset) -> Judge:
     size, colours = lesson.images.shape[-1], lesson.images.shape[1]
     net = seeded(lambda: SceneNet(size, colours, categories, most), SEED)
     key = {"net": str(net), "images": len(lesson.images), "world": str(lesson.description)}
+    key["training"] = (STEPS, BATCH, RATE, SEED, VERSION, SHARES)
     number = len(lesson.images)
     apart = min(APART, number // 4)
     kept(net, key, lambda: learn(net, lesson.first(number - apart), categories))
@@ -202,11 +204,14 @@ def every_kind(truth: Scene, generator: torch.Generator) -> Tensor:
     return torch.cat([x[sure] for x, sure in parts])
 
 
-def kept(net: nn.Module, key: dict[str, object], train: object) -> None:
-    """Train the net by `train`, or load the weights of an earlier training from the cache."""
+def kept(net: nn.Module, key: Mapping[str, object], train: Callable[[], None]) -> None:
+    """Train the net by `train`, or load the weights of an earlier training from the cache.
+
+    Args:
+        key: everything on which the trained weights depend.
+    """
     from safetensors.torch import load, save
 
-    key = key | {"training": (STEPS, BATCH, RATE, SEED, VERSION, SHARES)}
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     path = cache() / f"judge-{name}.safetensors"
     if path.is_file():

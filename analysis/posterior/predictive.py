@@ -34,9 +34,9 @@ class Check:
     kind: str
     """prior, posterior, aggregate or scenes"""
     observed: dict[str, Tensor]
-    """quantity -> (B,); for the check `scenes` the guide's, (S · B,)"""
+    """quantity -> (B,); for the check `scenes` the guide's"""
     replicated: dict[str, Tensor]
-    """quantity -> (S, B) for the posterior check; else (N,) or (S · B,)"""
+    """quantity -> (S, B) for the posterior check, (S · B,) for `aggregate`; else (N,) of the prior"""
     p_value: dict[str, Tensor]
     """quantity -> (B,) in [0, 1], the share of an image's replicates above it, for the posterior check;
     else the p-value of a two-sample test over images, small if the two differ"""

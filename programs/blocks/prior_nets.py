@@ -78,6 +78,7 @@ class NetMixture(Learned):
 
     def fit(self, draws: Tensor, weights: Tensor, given: Tensor | None = None) -> None:
         """Fit by gradient, from the best mixture that ignores the condition."""
+        self.plain()
         if weights.sum() < ENOUGH * self.components:
             return
         loc, sd, _ = given.split(self.split, -1)
@@ -117,6 +118,7 @@ class NetBernoulli(Learned):
 
     def fit(self, draws: Tensor, weights: Tensor, given: Tensor | None = None) -> None:
         """Fit by gradient."""
+        self.plain()
         if weights.sum() >= ENOUGH:
             ascend(
                 self,

@@ -37,7 +37,7 @@ UNIT = math.log(math.e - 1)
 NARROWEST = 0.005
 """Smallest deviation that a fit gives to a Gaussian."""
 ENOUGH = 8.0
-"""Smallest number of draws from which a row is fitted; a row with fewer keeps the paper's prior."""
+"""Smallest number of draws from which a row is fitted; a row with fewer gets the paper's prior."""
 ROUNDS = 40
 """Rounds of expectation-maximisation in the fit of a mixture (Dempster, Laird, Rubin, 1977)."""
 COMMON = 4.0
@@ -52,7 +52,7 @@ class Learned(nn.Module):
         raise NotImplementedError
 
     def fit(self, draws: Tensor, weights: Tensor, given: Tensor | None = None) -> None:
-        """Maximise Σ_n w_n log p(z_n | given_n) over the parameters.
+        """Maximise Σ_n w_n log p(z_n | given_n) over the parameters; rows without draws become plain.
 
         Args:
             draws: (N, D) the guide's latents; (N,) for a Bernoulli.
@@ -92,6 +92,7 @@ class LearnedGaussian(Learned):
     @torch.no_grad()
     def fit(self, draws: Tensor, weights: Tensor, given: Tensor | None = None) -> None:
         """The mean and deviation of each row's draws."""
+        self.plain()
         draws = draws.reshape(len(draws), -1)
         for row, own in by_row(weights, given):
             if own.sum() >= ENOUGH:
@@ -136,6 +137,7 @@ class LearnedMixture(Learned):
     @torch.no_grad()
     def fit(self, draws: Tensor, weights: Tensor, given: Tensor | None = None) -> None:
         """Cluster each row's draws, then take `ROUNDS` rounds of expectation-maximisation."""
+        self.plain()
         for row, own in by_row(weights, given):
             some = own > 0
             if own.sum() >= ENOUGH * len(self.loc[row]):
@@ -147,14 +149,19 @@ class LearnedMixture(Learned):
 
 
 class FullMixture(Learned):
-    """Σ_k w_k N(μ_k, L_k L_kᵀ): components whose features depend on each other; at first N(0, 1)."""
+    """Σ_k w_k N(μ_k, L_k L_kᵀ): features depend on each other; at first like a `LearnedMixture`."""
 
     def __init__(self, features: int, components: int) -> None:
         super().__init__()
         self.logits = nn.Parameter(torch.zeros(components))
-        self.loc = nn.Parameter(torch.zeros(components, features))
+        self.loc = nn.Parameter(torch.randn(components, features))
         self.factor = nn.Parameter(torch.zeros(components, features, features))
-        self.plain()
+        self._uncorrelated()
+
+    @torch.no_grad()
+    def _uncorrelated(self) -> None:
+        """Deviations of 1."""
+        self.factor.copy_((UNIT * torch.ones_like(self.loc)).diag_embed())
 
     def forward(self) -> dist.TorchDistribution:
         """The prior, of event (D)."""
@@ -167,11 +174,12 @@ class FullMixture(Learned):
         """N(0, 1): all components are equal."""
         self.logits.zero_()
         self.loc.zero_()
-        self.factor.copy_((UNIT * torch.ones_like(self.loc)).diag_embed())
+        self._uncorrelated()
 
     @torch.no_grad()
     def fit(self, draws: Tensor, weights: Tensor, given: Tensor | None = None) -> None:
         """Cluster the draws, then take `ROUNDS` rounds of expectation-maximisation."""
+        self.plain()
         draws, weights = draws[weights > 0], weights[weights > 0]
         if weights.sum() < ENOUGH * len(self.loc):
             return
@@ -203,6 +211,7 @@ class LearnedBernoulli(Learned):
     @torch.no_grad()
     def fit(self, draws: Tensor, weights: Tensor, given: Tensor | None = None) -> None:
         """The share of each row's draws that are 1, half a draw added to both sides."""
+        self.plain()
         for row, own in by_row(weights, given):
             if own.sum() >= ENOUGH:
                 one = (own * draws).sum()
@@ -228,6 +237,7 @@ class LearnedCategory(Learned):
     @torch.no_grad()
     def fit(self, draws: Tensor, weights: Tensor, given: Tensor | None = None) -> None:
         """The frequencies of each row's draws, half a draw added to every category."""
+        self.plain()
         for row, own in by_row(weights, given):
             if own.sum() >= ENOUGH:
                 self.logits[row] = (own @ draws + 0.5).log()
@@ -262,6 +272,7 @@ class AffineGaussian(Learned):
     @torch.no_grad()
     def fit(self, draws: Tensor, weights: Tensor, given: Tensor | None = None) -> None:
         """Fit each row's line by weighted least squares, and the deviation around it in units of σ."""
+        self.plain()
         loc, sd, rows = given.split([self.features, self.features, len(self.slope)], -1)
         for row, own in by_row(weights, rows):
             if own.sum() < ENOUGH:

@@ -95,8 +95,15 @@ def test_rows_name_the_scenes_of_each_file(copies):
 
 def test_a_recipe_that_has_changed_is_said(copies):
     config = copies / "gnm-mnist4" / "config.json"
+    fields = json.loads(config.read_text())["config"]
+    rewrite(config, config=fields | {"structured": True})
     (gnm,) = (run for run in shipped(copies) if run.program == "gnm")
     assert not results.changed(gnm) and " *" not in results.brief(gnm)
+    rewrite(config, config=fields | {"structured": False, "learned": 7})
+    (gnm,) = (run for run in shipped(copies) if run.program == "gnm")
+    assert results.changed(gnm) == ["structured=False then, True now"]
+    assert " *" in results.brief(gnm)
+    rewrite(config, config=fields | {"structured": True})
     recipe = json.loads(config.read_text())["recipe"]
     del recipe["schedules"]["weight.z_what*"]
     recipe["schedules"]["learning_rate"] = "WarmupDecay(peak=5.0)"
@@ -105,6 +112,13 @@ def test_a_recipe_that_has_changed_is_said(copies):
     said = "since: steps 5 then, 8000 now; schedules of `learning_rate`, `weight.z_what*`."
     assert said in render(shipped(copies))
     assert "`gnm.py` *" in summary(shipped(copies))
+
+
+def test_all_commands_that_made_a_run_are_listed():
+    before = {"command": "train", "fitted": {"command": "fit"}, "started": {"command": "first"}}
+    assert results.commands({"command": "finish", "started": before}) == [
+        *("first", "train", "fit", "finish")
+    ]
 
 
 def test_a_readme_without_the_place_is_refused():

@@ -13,7 +13,7 @@ from inference import fit_prior, svi
 from inference.fit_prior import fit
 from inference.loading import own_programs
 from inference.objectives import Objective, cost_terms, log_prob_per_image, per_image
-from inference.prior_draws import cached, priors, resampled, sites_of
+from inference.prior_draws import Draws, cached, priors, resampled, sites_of
 from inference.runs import open_run
 from programs.blocks.priors import Learned, LearnedGaussian
 
@@ -48,7 +48,7 @@ def test_the_bound_of_unseen_images_rises_and_nothing_else_moves(name, component
     rest = [p for p in (*program.parameters(), *guide.parameters()) if id(p) not in own]
     kept = [p.detach().clone() for p in rest]
     before = bound(program, guide, x[40:])
-    fits = fit(cached(program, guide, x[:40], 2), 2)
+    fits = fit(cached(program, guide, x[:40], 2), 40, 2)
     assert len(fits) == len(priors(program)) and all(f.after >= f.before for f in fits)
     assert bound(program, guide, x[40:]) >= before
     assert all(map(torch.equal, rest, kept)) and all(p.requires_grad for p in rest)
@@ -57,13 +57,38 @@ def test_the_bound_of_unseen_images_rises_and_nothing_else_moves(name, component
 def test_correlated_looks_of_air_raise_the_bound_too():
     program, guide, x = small("air", learned=2, correlated=True)
     before = bound(program, guide, x[40:])
-    fits = {f.sites[0]: f for f in fit(cached(program, guide, x[:40], 2), 2)}
+    fits = {f.sites[0]: f for f in fit(cached(program, guide, x[:40], 2), 40, 2)}
     assert fits["z_what_1"].after >= fits["z_what_1"].before
     assert bound(program, guide, x[40:]) >= before
     with torch.no_grad():
         covariance = program.p_what(torch.ones(1)).component_distribution.covariance_matrix
     apart = covariance - torch.diag_embed(covariance.diagonal(dim1=-2, dim2=-1))
     assert apart.abs().max() > 0.01
+
+
+def test_gains_are_per_image_even_if_few_images_have_the_latent():
+    prior, generator = LearnedGaussian(1), torch.Generator().manual_seed(0)
+    values = 3 + torch.randn(400, 1, generator=generator)
+    there = torch.arange(400) % 5 == 4  # held-out images 9, 19, … have it, of others one in five
+    own = Draws(("z",), values[there], torch.ones(80), None, torch.arange(400)[there])
+    (found,) = fit({prior: own}, 400, 1)
+    (all_of_them,) = fit({prior: own}, 800, 1)
+    assert all_of_them.after == pytest.approx(found.after / 2)
+    held = values[9::10]
+    plain = torch.distributions.Normal(0.0, 1.0).log_prob(held).sum() / 40
+    assert found.before == pytest.approx(float(plain), rel=1e-4) and found.after > found.before
+
+
+@pytest.mark.parametrize("name, value", [("draws", 0), ("of", 0), ("bound", -1), ("scenes", 9)])
+def test_a_fit_of_nothing_is_refused(name, value, capsys):
+    assert fit_prior.main(["vae-mnist4", f"--{name}={value}"]) == 2
+    assert f"{name}={value}: expected at least" in capsys.readouterr().err
+
+
+def test_too_few_images_to_hold_one_out_are_refused():
+    program, guide, x = small("air", learned=1)
+    with pytest.raises(ValueError, match="8 images: expected at least 10, of which one is held"):
+        fit(cached(program, guide, x[:8], 1), 8, 1)
 
 
 @pytest.mark.parametrize("name", learning())

@@ -5,7 +5,6 @@ import math
 import pytest
 
 from inference.schedules import (
-    Between,
     Exponential,
     Falls,
     Linear,
@@ -36,7 +35,6 @@ def test_schedules_take_their_values_at_the_corners():
     points = Points(((10, 1.0), (20, 4.0), (30, 4.0), (40, 0.04)))
     values = [points(step) for step in (0, 10, 15, 20, 25, 35, 40, 99)]
     assert values == pytest.approx([1, 1, 2, 4, 4, 0.4, 0.04, 0.04])
-    assert [Between(0.0, 3, 5)(step) for step in (2, 3, 4, 5)] == [1.0, 0.0, 0.0, 1.0]
     assert Until(0.1, 3)(2) == 0.1 and math.isnan(Until(0.1, 3)(3))
 
 

@@ -1,6 +1,7 @@
 """Seeds are compared after a while, and the best goes on."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import tiny
@@ -31,6 +32,14 @@ def test_the_seed_of_the_lowest_validation_loss_goes_on_as_if_it_had_never_stopp
     assert search.search(run, (0, 1), trial=1) == chosen
     with pytest.raises(ValueError, match="different seeds"):
         search.search(run, (1, 1), trial=1)
+
+
+def test_a_search_that_is_stopped_in_a_trial_does_not_choose(tmp_path):
+    run = tiny.run("econ", tmp_path / "all", set=("train.steps=2",))
+    search.search(replace(run, minutes=0.0), (0, 1), trial=2)
+    assert not (tmp_path / "all" / "search.json").exists()
+    search.search(run, (0, 1), trial=2)
+    assert (tmp_path / "all" / "search.json").exists()
 
 
 def test_a_plateau_is_in_the_checkpoint_and_ends_a_training(tmp_path):

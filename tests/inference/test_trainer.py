@@ -96,6 +96,14 @@ def test_a_schedule_of_something_unknown_is_refused(name, tmp_path):
         Trainer(chosen, *p.source.build(p.config), estimator("gumbel"))
 
 
+def test_a_schedule_of_a_buffer_that_is_not_there_is_refused_by_name(tmp_path):
+    p = plan(small(tmp_path))
+    schedules = {**p.recipe.schedules, "program.sigmas": Constant(1.0)}
+    chosen = replace(p, recipe=replace(p.recipe, schedules=schedules))
+    with pytest.raises(ValueError, match=r"'program\.sigmas': the program has no buffer 'sigmas'"):
+        Trainer(chosen, *p.source.build(p.config), estimator("gumbel"))
+
+
 def sorting(out, **kwargs):
     """A training of Discrete-AIR's `tiny` on digits that sorts templates before step 2."""
     return tiny.run(

@@ -238,7 +238,10 @@ def test_means_in_the_place_of_masks_give_the_papers_objective():
 
 @pytest.mark.parametrize("name, learns", [("competition", False), ("nvil", True), ("gumbel", True)])
 def test_of_a_competition_winners_learn_or_also_who_wins(name, learns):
-    """The third expert never wins; only where winners' probabilities are learned it has a gradient."""
+    """The third expert never wins an object; only where winners' probabilities are learned it has a gradient.
+
+    Backgrounds have no price, and attention is for objects alone.
+    """
     program, guide = pair(experts=3)
     x = torch.rand(2, 3, 16, 16)
     trainer = make_estimator(f"z_cat*={name},z_mask*=mean")
@@ -246,7 +249,8 @@ def test_of_a_competition_winners_learn_or_also_who_wins(name, learns):
     guide.sharpness.fill_(1e-3)
     guide.price.copy_(torch.tensor([0.0, 0.0, 8.0 if learns else 100.0]))
     trainer(program, guide, x, Objective())[0].backward()
-    for module in (program.decoder, guide.encoder, guide.attention):
+    others = (program.decoder, guide.encoder) if learns else ()
+    for module in (guide.attention, *others):
         conv = next(m for m in module.modules() if isinstance(m, ExpertConv))
         first, second, third = conv.weight.grad.abs().amax(1)
         assert max(first, second) > 0
@@ -333,7 +337,9 @@ def test_prices_rise_for_those_who_win_too_often():
     torch.testing.assert_close(guide.price, expected)
     guide.price.copy_(torch.tensor([0.0, 1e6, 1e6, 1e6]))
     trace = poutine.trace(guide).get_trace(torch.rand(5, 3, 16, 16))
-    assert all((value(trace, f"z_cat_{t}")[:, 0] == 1).all() for t in (1, 2, 3, 4))
+    assert all((value(trace, f"z_cat_{t}")[:, 0] == 1).all() for t in (2, 3, 4))
+    ground = trace.nodes["z_cat_1"]["fn"].probs
+    assert (ground > 0).all()  # backgrounds have no price
 
 
 def test_the_competition_is_its_cost_tempered():

@@ -43,6 +43,9 @@ SEEN = 0.25
 TINY = 5.0
 """Pixels of a shape that is nothing rather than hidden."""
 SEED = 0
+"""Seed of the classifier's training, and of the experts that are asked for."""
+VERSION = 1
+"""Raise this when the training changes: it is part of the cache key of weights, as are the numbers above."""
 
 
 def judges(data: Dataset) -> bool:
@@ -109,6 +112,7 @@ def counter(data: Dataset, scenes: int = SCENES, steps: int = STEPS) -> Counter:
     net = seeded(lambda: Counter(kinds, most, data.images.shape[1]), SEED)
     world = {key: data.description[key] for key in ("world", "version", "config")}
     key = {"counter": str(net), "world": str(world), "scenes": scenes, "steps": steps}
+    key["training"] = (BATCH, RATE, SEED, VERSION)
     kept(net, key, lambda: learn(net, data, scenes, steps))
     return net
 
@@ -198,11 +202,12 @@ def in_sight(program: Callable, order: list[int], number: int, tries: int = 20) 
     parts, have = [], 0
     for _ in range(tries):
         scene = program.arrange(order, number).cpu()
-        parts.append(scene.image[seen(scene)])
+        sight = seen(scene)
+        parts.append(scene.image[sight])
         have += len(parts[-1])
         if have >= number:
             break
-    return torch.cat([*parts, scene.image])[:number]
+    return torch.cat([*parts, scene.image[~sight]])[:number]
 
 
 def validity(

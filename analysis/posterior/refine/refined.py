@@ -202,7 +202,7 @@ class _Run:
         begun = budget.used
         while budget.used < 1:
             self.sweep()
-            if self.keep * (budget.used - begun) > len(self.kept) * (1 - begun):
+            if self.keep * (min(budget.used, 1) - begun) > len(self.kept) * (1 - begun):
                 self.keep_draw()
             yield budget.used
 

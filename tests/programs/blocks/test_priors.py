@@ -1,5 +1,7 @@
 """Learned priors: at first the paper's, after a fit the best of their family for the draws."""
 
+from copy import deepcopy
+
 import pyro.distributions as dist
 import pytest
 import torch
@@ -29,10 +31,9 @@ def test_families_begin_as_the_papers_priors():
     normal = Normal(torch.zeros(3), torch.ones(3))
     expected = normal.log_prob(z).sum(-1)
     torch.testing.assert_close(LearnedGaussian(3)().log_prob(z), expected, atol=1e-4, rtol=1e-4)
-    mixture = LearnedMixture(3, 4)
-    mixture.plain()
-    torch.testing.assert_close(mixture().log_prob(z), expected, atol=1e-3, rtol=1e-3)
-    torch.testing.assert_close(FullMixture(3, 4)().log_prob(z), expected, atol=1e-3, rtol=1e-3)
+    for mixture in (LearnedMixture(3, 4), FullMixture(3, 4)):
+        mixture.plain()
+        torch.testing.assert_close(mixture().log_prob(z), expected, atol=1e-3, rtol=1e-3)
     narrow = LearnedGaussian(3, rows=2, loc=1.0, sd=torch.tensor([0.1, 0.2, 3.0]))(rows(50, 2))
     assert torch.allclose(narrow.mean, torch.ones(3))
     torch.testing.assert_close(narrow.stddev[7], torch.tensor([0.1, 0.2, 3.0]), atol=1e-4, rtol=0)
@@ -151,6 +152,39 @@ def test_a_full_mixture_finds_slanted_clusters():
     torch.testing.assert_close(
         prior.logits.softmax(0).sort().values, torch.tensor([0.3, 0.7]), atol=0.03, rtol=0
     )
+
+
+@pytest.mark.parametrize("kind", [LearnedMixture, FullMixture])
+def test_components_part_by_gradient(kind):
+    """Two clusters, which one Gaussian does not explain: equal components would stay equal."""
+    torch.manual_seed(0)
+    z = torch.cat([torch.randn(200, 2) - 4, torch.randn(200, 2) + 4])
+    prior = kind(2, 2)
+    optimiser = torch.optim.Adam(prior.parameters(), 0.1)
+    for _ in range(200):
+        optimiser.zero_grad()
+        (-prior().log_prob(z).mean()).backward()
+        optimiser.step()
+    assert prior.loc.detach().mean(1).sort().values.tolist() == pytest.approx([-4, 4], abs=0.3)
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [LearnedGaussian(2, rows=3), LearnedMixture(2, 2, rows=3), LearnedCategory(2, rows=3)],
+)
+def test_rows_without_draws_become_the_papers(prior):
+    """Also if they were trained or fitted before."""
+    plain = deepcopy(prior)
+    plain.plain()
+    z, given = torch.eye(2)[torch.arange(60) % 2], torch.eye(3)[torch.zeros(60, dtype=torch.long)]
+    with torch.no_grad():
+        for p in prior.parameters():
+            p.add_(1.0)
+    prior.fit(z, torch.ones(60), given)
+    for row, same in ((0, False), (1, True), (2, True)):
+        one = torch.eye(3)[row].expand(60, 3)
+        found = torch.allclose(prior(one).log_prob(z), plain(one).log_prob(z))
+        assert found == (same or isinstance(prior, LearnedCategory))
 
 
 @pytest.mark.parametrize("prior", [LearnedGaussian(3), LearnedMixture(3, 4), FullMixture(3, 4)])

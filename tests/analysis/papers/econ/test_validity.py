@@ -81,6 +81,24 @@ def test_scenes_are_drawn_until_enough_are_in_sight(monkeypatch):
     assert len(validity.in_sight(program, [2, 0], 6, tries=3)) == 6 and program.draws == 5
 
 
+def test_no_scene_is_counted_twice_where_too_few_are_in_sight(monkeypatch):
+    class Painter:
+        """Each scene has a number of its own."""
+
+        def __init__(self):
+            self.number = 0
+
+        def arrange(self, order, batch):
+            scene = one_object([0] * batch, [0] * batch)
+            own = torch.arange(self.number, self.number + batch).float()
+            self.number += batch
+            return replace(scene, image=own[:, None, None, None].expand(-1, 3, 4, 4))
+
+    monkeypatch.setattr(validity, "seen", lambda scene: torch.arange(len(scene)) == 0)
+    found = validity.in_sight(Painter(), [2, 0], 4, tries=2)
+    assert found[:, 0, 0, 0].tolist() == [0, 4, 5, 6]
+
+
 def test_ragged_edges_move_pixels_by_at_most_one():
     x = torch.zeros(2, 3, 16, 16)
     x[:, :, 4:12, 4:12] = torch.tensor([0.2, 0.5, 0.9])[:, None, None]

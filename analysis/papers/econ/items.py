@@ -14,6 +14,8 @@ from analysis.papers.econ.tables import (
     RANDOM,
     SEARCH,
     SEARCHED,
+    SEGMENTED,
+    TEXTURED,
     UNIQUE,
 )
 from analysis.papers.item import Item, Training
@@ -46,6 +48,11 @@ ITEMS: dict[str, Item] = {
         "Plain ECON, with each addition alone, and with all of them",
         ABLATION,
         tables.compared(ABLATED),
+    ),
+    "textured": Item(
+        "Surfaces of noise, where no colour tells an object",
+        TEXTURED,
+        tables.compared(SEGMENTED),
     ),
     "search": Item(
         "Appendix C.4: architectures drawn at random", SEARCH, tables.compared(SEARCHED)

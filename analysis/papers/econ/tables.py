@@ -177,6 +177,18 @@ def search(seed: int = 0) -> dict[str, Training]:
 
 
 SEARCH = search()
+TEXTURED = {
+    "ECON textured": Training(
+        *("econ", "econ_random", "sprites_random"),
+        set=("world.texture=noise", "world.strength=25.0"),
+        preset="long",
+    )
+}
+"""Random colours under smooth noise, so that every object has many colours."""
+SEGMENTED = (
+    *("ari_fg", "ari", "object_count_accuracy", "shape_iou", "hidden_iou"),
+    *("depth_order_accuracy", "expert_purity"),
+)
 COMPETITION = {
     "ECON": UNIQUE,
     "shape alone": Training("econ", "econ", "sprites_unique", ("appearance=0.0",)),

@@ -10,6 +10,8 @@ Shape legend: B images, T layers, S pixels per side.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyro
 import pyro.distributions as dist
 import torch
@@ -26,7 +28,16 @@ from programs.econ import Config, Pixels, Program
 __all__ = ["RECIPES", "VARIANTS", "Guide", "Program"]
 
 VARIANTS = {"monet_told": Config(experts=1)}
-RECIPES = {"monet_told": OF_ECON["monet"]}
+NO_COMPETITION = ("guide.sharpness", "guide.balance")
+"""Schedules of what this guide has not."""
+RECIPES = {
+    "monet_told": {
+        preset: replace(
+            recipe, schedules={k: v for k, v in recipe.schedules.items() if k not in NO_COMPETITION}
+        )
+        for preset, recipe in OF_ECON["monet"].items()
+    }
+}
 CERTAIN = 20.0
 """Logit of a pixel of a region; outside it is the negative."""
 

@@ -44,7 +44,7 @@ def settings(pairs: Iterable[str]) -> dict[str, dict[str, Any]]:
             )
         try:
             value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             value = {"true": True, "false": False}.get(text, text)
         tables[prefix or "program"][name] = value
     return tables

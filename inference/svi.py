@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
 import signal
 import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -101,6 +103,7 @@ def begin(training: Training, run: Run, out: Path) -> None:
     there = first and run.resume and checkpoint.exists(path)
     if there:
         check_same(out / "config.json", described)
+        described |= origin(run, out)
     state = distributed.share(checkpoint.load(path) if there else None)
     if state is not None:
         trainer.restore(state)
@@ -112,6 +115,29 @@ def begin(training: Training, run: Run, out: Path) -> None:
         start_from(training, run.start)
     if first:
         checkpoint.write_json(out / "config.json", described)
+
+
+def origin(run: Run, out: Path) -> dict[str, Any]:
+    """How the run in a folder began, by its config.json: its command now, and the run that it started from.
+
+    Raises:
+        ValueError: ``--from`` names another run than the one it started from.
+    """
+    try:
+        begun = read_config(out)
+        words = shlex.split(begun["command"])
+    except (ValueError, KeyError):
+        return {}  # lost or damaged: it is written again
+    start = words[words.index("--from") + 1] if "--from" in words else None
+    if run.start is not None and (
+        start is None or Path(run.start).resolve() != Path(start).resolve()
+    ):
+        raise ValueError(
+            f"--from {run.start}: the training in {out} began from {start or 'fresh weights'}; leave --from "
+            "out to go on, or give --out another folder"
+        )
+    started = {"started": begun["started"]} if "started" in begun else {}
+    return {"command": command(replace(run, start=start)), **started}
 
 
 def check_start(training: Training, run: str | None) -> None:
@@ -237,10 +263,12 @@ def undisturbed(training: Training) -> Iterator[None]:
     modules = training.program, training.guide
     for module in modules:
         module.eval()
-    yield
-    for module in modules:
-        module.train()
-    checkpoint.set_random_state(state)
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.train()
+        checkpoint.set_random_state(state)
 
 
 def evaluate_briefly(

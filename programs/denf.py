@@ -138,6 +138,9 @@ class Config:
 
     def __post_init__(self) -> None:
         check_positive(self, "what", "what_absent", "noise", "scale_mean", *LEAST_0)
+        for name in ("what", "what_absent"):
+            if len(getattr(self, name)) != 2:
+                raise ValueError(f"{name}={getattr(self, name)}: expected a mean and a deviation")
         numbers = (*self.what, *self.what_absent, self.scale_mean)
         deviations = min(self.what[1], self.what_absent[1])
         if not all(map(math.isfinite, numbers)) or not deviations > 0:

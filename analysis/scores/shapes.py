@@ -119,13 +119,15 @@ def _mean(values: list) -> float:
 
 
 def _partners(shapes: Tensor, true_shapes: Tensor) -> Tensor:
-    """(M,) index of the shape (N, H, W) that a true one (M, H, W) is paired with, or -1."""
+    """(M,) index of the shape (N, H, W) that a true one (M, H, W) is paired with, or -1; they share a pixel."""
     from scipy.optimize import linear_sum_assignment
 
     union = _mask_iou(shapes[None], true_shapes[:, None])
     rows, columns = linear_sum_assignment(union.numpy(), maximize=True)
     partner = torch.full((len(true_shapes),), -1)
     partner[torch.from_numpy(rows)] = torch.from_numpy(columns)
+    none = union[rows, columns] == 0
+    partner[torch.from_numpy(rows)[none]] = -1
     return partner
 
 

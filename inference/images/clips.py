@@ -26,7 +26,14 @@ import torch
 from torch import Tensor
 
 from inference.images.dataset import Dataset
-from inference.images.folders import SUFFIXES, FolderConfig, read_picture, square
+from inference.images.folders import (
+    SUFFIXES,
+    FolderConfig,
+    of_runs,
+    pictures_in,
+    read_picture,
+    square,
+)
 from programs.blocks.names import unknown
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
@@ -63,7 +70,11 @@ def is_clips(path: str | Path) -> bool:
     path = Path(path)
     if path.suffix.lower() in VIDEOS + ANIMATIONS:
         return True
-    return path.is_dir() and len(_folders(path)) > 1 and not _frames(path)
+    if not path.is_dir():
+        return False
+    folders = _folders(path)
+    frames = {frame for folder in folders for frame in _frames(folder)}
+    return len(folders) > 1 and frames == {*pictures_in(path)}
 
 
 def clips(path: str | Path, split: str = "train", config: FolderConfig | None = None) -> Dataset:
@@ -92,19 +103,23 @@ def clips(path: str | Path, split: str = "train", config: FolderConfig | None = 
 
 
 def _part(items: list, split: str, what: str, path: Path) -> list:
-    """Those of a split."""
-    begin, end = (round(share * len(items)) for share in SHARES[split])
-    if not items[begin:end]:
-        raise ValueError(
-            f"{str(path)!r} has {len(items)} {what}, too few for {split}: give 10 or more, or a folder of "
-            "pictures that is not split"
-        )
-    return items[begin:end]
+    """Those of a split; there must be some for each, so that a training can be measured."""
+    parts = {}
+    for name, shares in SHARES.items():
+        begin, end = (round(share * len(items)) for share in shares)
+        parts[name] = items[begin:end]
+        if not parts[name]:
+            raise ValueError(
+                f"{str(path)!r} has {len(items)} {what}, too few for {name}: give 10 or more, or a folder of "
+                "pictures that is not split"
+            )
+    return parts[split]
 
 
 def _folders(path: Path) -> list[Path]:
-    """Sub-folders with frames, in the order of the numbers that their names end in."""
-    numbered = [(re.search(r"(\d+)$", p.name), p) for p in path.iterdir() if p.is_dir()]
+    """Sub-folders with frames, in the order of the numbers that their names end in; none hidden or of runs."""
+    inside = [p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    numbered = [(re.search(r"(\d+)$", p.name), p) for p in inside if not of_runs(p)]
     found = [(int(m[1]), p.name, p) for m, p in numbered if m and _frames(p)]
     return [p for *_, p in sorted(found)]
 

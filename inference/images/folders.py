@@ -121,13 +121,13 @@ def _files(folder: Path, seen: set[Path]) -> Iterator[Path]:
         if path.name.startswith("."):
             continue
         if path.is_dir():
-            if not _of_runs(path):
+            if not of_runs(path):
                 yield from _files(path, seen)
         elif path.is_file():
             yield path
 
 
-def _of_runs(folder: Path) -> bool:
+def of_runs(folder: Path) -> bool:
     """Whether a folder is that of a run, or is called ``runs`` and holds one, and what is made of it."""
     runs = folder.glob("*/config.json") if folder.name == "runs" else ()
     return (folder / "config.json").is_file() or any(runs)

@@ -22,6 +22,8 @@ from torch.nn import functional as F
 
 from programs.blocks import render
 
+MOST = 255
+"""Largest number of objects, since labels are bytes."""
 GREY = (0.299, 0.587, 0.114)
 """Shares of red, green and blue in a shade of grey (ITU-R BT.601)."""
 
@@ -39,6 +41,8 @@ class ObjectsConfig:
         for name in ("size", "max_objects", "pictures"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
+        if self.max_objects > MOST:
+            raise ValueError(f"max_objects={self.max_objects}: expected at most {MOST}")
         if self.colours not in (1, 3):
             raise ValueError(f"colours={self.colours}: expected 1 or 3")
 

@@ -85,16 +85,20 @@ class Published:
         """Pictures of a split, all of them for training; None if there are none for validation."""
         found = reader_of(self.path).read(self.path, config)
         arrays = self._arrays(found, config)
-        rows = _rows(arrays["split"], name)
-        if not len(range(*rows.indices(len(arrays["split"])))):
-            if name == "validation":
+        total = len(arrays["split"])
+        # a training is measured at its end
+        for part in (name, "test") if name == "train" else (name,):
+            if len(range(*_rows(arrays["split"], part).indices(total))):
+                continue
+            if part == "validation":
                 return None
             raise ValueError(
-                f"{_named(self.path)} has {len(arrays['split'])} pictures with at most {config.max_objects} "
-                f"objects, too few for {name}: give more, or set world.max_objects higher"
+                f"{_named(self.path)} has {total} pictures with at most {config.max_objects} objects, too few "
+                f"for {part}: give more, or set world.max_objects higher"
             )
+        rows = _rows(arrays["split"], name)
         data = self._dataset({k: t[rows] for k, t in arrays.items()}, config, name)
-        print(_sentence(found, name, len(data.images), len(arrays["split"])))
+        print(_sentence(found, name, len(data.images), total))
         return data if number is None or name == "train" else data.first(number)
 
     def _arrays(self, found: Found, config: ObjectsConfig) -> dict[str, Tensor]:

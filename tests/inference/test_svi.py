@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 
 import pytest
+import torch
 from training import GSGN, equal, small, train, weights
 
 from inference import checkpoint, svi
@@ -16,7 +17,7 @@ from inference.loading import ROOT
 from inference.log import read_log
 from inference.plan import plan
 from inference.svi import main
-from inference.trainer import Trainer
+from inference.trainer import Trainer, Training
 
 
 def test_a_run_leaves_all_it_promises(tmp_path, capsys):
@@ -167,6 +168,32 @@ def test_a_checkpoint_of_another_variant_is_refused(tmp_path):
     (tmp_path / "run" / "config.json").unlink()  # then only the weights can tell
     with pytest.raises(ValueError, match="does not fit this run"):
         train(small(tmp_path / "run", variant="no_share", resume=True))
+
+
+def test_a_resumed_run_keeps_its_origin(tmp_path):
+    train(small(tmp_path / "other", seed=7))
+    run = small(tmp_path / "run", start=str(tmp_path / "other"))
+    train(run)
+    before = json.loads((tmp_path / "run" / "config.json").read_text())
+    train(replace(run, start=None, resume=True, steps=6))
+    after = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert after["started"] == before["started"] and f"--from {run.start}" in after["command"]
+    assert "--steps 6" in after["command"]
+    fresh = small(tmp_path / "fresh")
+    train(fresh)
+    with pytest.raises(ValueError, match="began from fresh weights; leave --from out to go on"):
+        train(replace(fresh, start=run.start, resume=True, steps=6))
+
+
+def test_a_measurement_that_fails_disturbs_no_training(tmp_path):
+    training = Training(plan(small(tmp_path)))
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    with pytest.raises(ValueError, match="no judge"), svi.undisturbed(training):
+        torch.rand(5)
+        raise ValueError("no judge")
+    assert torch.rand(1) == expected and training.guide.training and training.program.training
 
 
 @pytest.mark.parametrize(

@@ -611,3 +611,9 @@ def test_the_shipped_run_finds_objects_and_removes_them():
     without = edit.render(program, edit.remove(scene, slot))
     assert change_outside(scene.image, without.image, pose) < 1.5 / 255
     assert (without.image - scene.image).abs().amax() > 0.1
+
+
+@pytest.mark.parametrize("name", ["what", "what_absent"])
+def test_a_deviation_that_is_missing_is_said(name):
+    with pytest.raises(ValueError, match=rf"{name}=\(1.0,\): expected a mean and a deviation"):
+        Config(**{name: (1.0,)})

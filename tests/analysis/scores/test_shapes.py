@@ -51,6 +51,12 @@ def test_an_object_not_found_counts_as_nothing():
     assert nothing["shape_iou"] == nothing["hidden_iou"] == nothing["depth_order_accuracy"] == 1
 
 
+def test_objects_that_share_no_pixel_are_no_partners():
+    truth, found = strips((0, 2), (1, 3), category=[0, 1]), strips((4, 6), (5, 7), category=[1, 0])
+    result = shapes(found, truth)
+    assert result["depth_order_accuracy"] == 0 and result["expert_purity"] == 0
+
+
 def test_depth_order_is_of_pairs_that_overlap():
     truth = strips((0, 3), (2, 5), (6, 8))
     swapped = strips((2, 5), (0, 3), (6, 8))

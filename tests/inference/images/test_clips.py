@@ -1,6 +1,7 @@
 """Clips of a camera and videos."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,23 @@ def test_the_published_clips_split_as_in_the_paper(tmp_path):
     assert len(train) == 560 and len(test) == 123 and train + test == list(range(683))
 
 
+def test_folders_that_are_not_all_numbered_are_no_clips(tmp_path):
+    """Then the others' pictures count as well; run folders and hidden ones never do."""
+    write_clips(tmp_path / "clips")
+    (tmp_path / "clips" / ".hidden7").mkdir()
+    assert is_clips(tmp_path / "clips")
+    shutil.copytree(tmp_path / "clips" / "f1", tmp_path / "clips" / "cats")
+    assert not is_clips(tmp_path / "clips")
+
+
+def test_figures_of_runs_are_no_clips(tmp_path):
+    for k in (1, 2):
+        (tmp_path / f"run{k}").mkdir()
+        (tmp_path / f"run{k}" / "config.json").write_text("{}")
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / f"run{k}" / "inferred.png")
+    assert not is_clips(tmp_path)
+
+
 def test_frames_are_cut_or_squeezed_into_a_square(tmp_path):
     wide = np.zeros((20, 40, 3), np.uint8)
     wide[:, :10] = 200  # the left quarter
@@ -76,8 +94,9 @@ def test_what_cannot_be_read_is_refused_in_a_sentence(tmp_path):
         clips(tmp_path / "a.mp4")
     with pytest.raises(ValueError, match="no file or folder"):
         clips(tmp_path / "missing.mp4")
-    with pytest.raises(ValueError, match="2 clips, too few for test"):
-        clips(write_clips(tmp_path / "few", 2), "test")
+    for split in ("train", "test"):  # before the training, not after it
+        with pytest.raises(ValueError, match="2 clips, too few for test"):
+            clips(write_clips(tmp_path / split, 2), split)
     with pytest.raises(ValueError, match="unknown split"):
         clips(tmp_path / "a.mp4", "dev")
 

@@ -24,7 +24,7 @@ from inference.images.dataset import Dataset, Sampler
 from inference.machine import distributed, networks
 from inference.objectives import Objective, check_match
 from inference.plan import Plan, check_pictures
-from inference.schedules import Falls
+from inference.schedules import Constant, Falls
 
 PASS = 100
 """Images at once of which a loss is computed without gradient."""
@@ -190,7 +190,7 @@ class Trainer:
             owner, _, key = name.partition(".")
             if name == "learning_rate":
                 for module, rate in self.rate.items():
-                    factor = self.schedules.get(f"rate.{module}", one)
+                    factor = self.schedules.get(f"rate.{module}", Constant(1.0))
                     rate.fill_(value * factor(self.step))
             elif owner == "weight":
                 self.weights[key].fill_(value)
@@ -299,11 +299,6 @@ def check_names(schedules: Iterable[str], modules: Mapping[str, nn.Module]) -> N
                 f"schedule {name!r}: the {owner} has no buffer {key!r}; its buffers are "
                 f"{', '.join(buffers) or 'none'}"
             )
-
-
-def one(step: int) -> float:
-    """The factor of a module's learning rate without a schedule."""
-    return 1.0
 
 
 def largest(parameters: list[nn.Parameter]) -> Tensor:

@@ -123,11 +123,10 @@ def _partners(shapes: Tensor, true_shapes: Tensor) -> Tensor:
     from scipy.optimize import linear_sum_assignment
 
     union = _mask_iou(shapes[None], true_shapes[:, None])
-    rows, columns = linear_sum_assignment(union.numpy(), maximize=True)
+    pairs = linear_sum_assignment(union.numpy(), maximize=True)
+    rows, columns = (torch.from_numpy(index) for index in pairs)
     partner = torch.full((len(true_shapes),), -1)
-    partner[torch.from_numpy(rows)] = torch.from_numpy(columns)
-    none = union[rows, columns] == 0
-    partner[torch.from_numpy(rows)[none]] = -1
+    partner[rows] = columns.where(union[rows, columns] > 0, -1)
     return partner
 
 

@@ -72,9 +72,8 @@ def is_clips(path: str | Path) -> bool:
         return True
     if not path.is_dir():
         return False
-    folders = _folders(path)
-    frames = {frame for folder in folders for frame in _frames(folder)}
-    return len(folders) > 1 and frames == {*pictures_in(path)}
+    holders = {file.parent for file in pictures_in(path)}
+    return len(holders) > 1 and holders == {*_folders(path)}
 
 
 def clips(path: str | Path, split: str = "train", config: FolderConfig | None = None) -> Dataset:

@@ -33,6 +33,10 @@ z_attr about 0. Else one category takes the thick digits of two, and another the
 what each object adds to the images (`programs.blocks.templates`). Of gradients alone two templates become one
 digit, and one becomes two, in two of three trainings.
 
+# differs: `weighed`. q(z_pres) also reads the nats that the best template explains of what the canvas lacks, at
+the corrected place. The LSTM knows them at the place and sizes that were sought only, and leaves out thin and
+small digits.
+
 # differs: `second_look`. The window at the first mean of q(z_where) corrects it, and q(z_where) has a full
 covariance and a second, wider part: a place that is far off once in a while would make all others wide.
 
@@ -79,10 +83,12 @@ SORTED = 1500
 """Most objects by which templates are sorted."""
 SORTED_AT_ONCE = 250
 """Images whose objects are inferred at once for it."""
+WEIGHED = 16
+"""Units of the layer that reads how many nats the best template explains."""
 STEP = 2.4
 """Steps of the grid of what is tried, in standard deviations times their number, about its middle."""
 GAIN = 10.0
-"""Nats around which the LSTM reads linearly how much is explained; it reads larger ones as logarithms."""
+"""Nats around which networks read linearly how much is explained; they read larger ones as logarithms."""
 
 
 class Guide(PyroModule):
@@ -99,6 +105,8 @@ class Guide(PyroModule):
         looked = 2 * c.embedding[-1] + 2 + 2 * bool(c.sought)
         self.cell = RecurrentCell(looked, self.inputs, c.memory)
         self.where_head = mlp(c.memory, [c.hidden], 1 + 2 * 4)
+        if c.weighed:
+            self.pres_head = silent(mlp(1, [WEIGHED], 1))
         self.register_buffer("angles", matching.tried(c.angles, c.theta_sd[0]))
         self.register_buffer("sharpness", torch.tensor(SHARPNESS))
         self.register_tries()
@@ -135,7 +143,7 @@ class Guide(PyroModule):
             for t in range(1, self.config.steps + 1):
                 seen, place = self.look(lacking, sought, self.config.steps + 1 - t)
                 state = self.cell(self.cell.look(seen), last, state)
-                step = self.step(t, exists, images, state[0], place, expected, ways)
+                step = self.step(t, exists, images, lacking, state[0], place, expected, ways)
                 objects.append(step)
                 exists = step.exists
                 if t < self.config.steps:
@@ -206,6 +214,7 @@ class Guide(PyroModule):
         t: int,
         exists: Tensor,
         images: Tensor,
+        lacking: Tensor,
         memory: Tensor,
         place: Tensor,
         templates: Tensor,
@@ -215,10 +224,13 @@ class Guide(PyroModule):
         c = self.config
         go_on, loc, raw = self.where_head(memory).split([1, 4, 4], -1)
         go_on, loc = go_on + START, loc + place
+        loc = loc + self.correction(images, loc, templates)
+        if c.weighed:
+            gain = self.explained(lacking, loc, templates[c.aspects // 2], ways)
+            go_on = go_on + self.pres_head((gain / GAIN).asinh().unsqueeze(-1))
         with gate(exists):
             pres = pyro.sample(f"z_pres_{t}", dist.Bernoulli(logits=go_on.squeeze(-1)))
         with gate(exists * pres):
-            loc = loc + self.correction(images, loc, templates)
             where = pyro.sample(f"z_where_{t}", self.q_where(images, loc, raw - 2))
             fits = self.match(images, where, templates[c.aspects // 2], ways)
             cat = pyro.sample(
@@ -234,6 +246,12 @@ class Guide(PyroModule):
             if c.attributes:
                 attr = pyro.sample(f"z_attr_{t}", normal(attr, positive(attr_raw)))
         return Object(exists * pres, where, theta, cat, attr)
+
+    def explained(
+        self, lacking: Tensor, where: Tensor, templates: Tensor, ways: Tensor | None
+    ) -> Tensor:
+        """(B) nats that the best template at z_where (B, 4) explains of what the canvas lacks (B, C, H, W)."""
+        return self.match(lacking, where, templates, ways).flatten(1).amax(-1)
 
     def q_where(self, images: Tensor, loc: Tensor, raw: Tensor) -> dist.TorchDistribution:
         """q(z_where) from its first mean and raw deviations (B, 4)."""

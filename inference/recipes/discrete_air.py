@@ -59,7 +59,13 @@ DISCRETE_AIR_PAPER = replace(
 DIGITS_QUICK = replace(
     DISCRETE_AIR_QUICK,
     steps=6500,
-    program={**DISCRETE_AIR_QUICK.program, "sought": (0.0,), "together": 1, "shifts": 5},
+    program={
+        **DISCRETE_AIR_QUICK.program,
+        "sought": (0.0,),
+        "together": 1,
+        "shifts": 5,
+        "weighed": True,
+    },
     world="multi_mnist",
     scenes=60_000,
     schedules={

@@ -224,6 +224,38 @@ def test_a_second_look_shifts_places_and_doubts_them():
     assert moved and {n.partition(".")[0] for n in moved} == {"look_head"}
 
 
+def test_a_template_explains_what_it_adds_to_the_likelihood(pair):
+    program, guide = pair
+    where = torch.tensor([[0.3, 0.0, 0.1, 0.1]]).expand(2, 4)
+    theta = guide.angles[guide.angles.abs().argmin()].view(1, 1).expand(2, 1)
+    image = drawn(program, [1, 1], where, theta) * torch.tensor([1.0, 0.0]).view(2, 1, 1, 1)
+    there, nothing = guide.explained(image, where, guide.transformed_templates()[0], None)
+    added = 0.5 * float(image[0].square().sum() / program.sigma**2)
+    assert float(there) == pytest.approx(added, rel=0.1) and nothing < 0
+
+
+def test_weighed_presence_rises_with_what_a_template_explains():
+    pyro.set_rng_seed(0)
+    images = torch.rand(4, 1, 32, 32)
+    weighed = tiny.build("discrete_air", weighed=True)[1]
+    plain = tiny.build("discrete_air")[1]
+    plain.load_state_dict(weighed.state_dict(), strict=False)
+
+    def logits(guide):
+        pyro.set_rng_seed(1)
+        return pyro.poutine.trace(guide).get_trace(images).nodes["z_pres_1"]["fn"].logits
+
+    before = logits(weighed)
+    assert torch.equal(before, logits(plain))  # the head says nothing before training
+    nats = torch.tensor([5.0, -5.0, 50.0, 0.0])
+    weighed.explained = lambda *_: nats
+    with torch.no_grad():
+        weighed.pres_head[0].weight.fill_(1.0)
+        weighed.pres_head[0].bias.zero_()
+        weighed.pres_head[-1].weight.fill_(1.0)
+    assert (logits(weighed) - before).argsort().tolist() == nats.argsort().tolist()
+
+
 def test_sorted_templates_are_drawn_by_the_decoder(monkeypatch):
     torch.manual_seed(0)
     program, guide = tiny.build("discrete_air", "discrete_air_mnist", size=50, categories=2)

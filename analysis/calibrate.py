@@ -1,14 +1,15 @@
 """Calibration of a guide on scenes of its program and on its world's: ranks, intervals, importance weights.
 
-    python -m analysis.calibrate RUN [--simulations N] [--scenes N] [--draws S] [--seed S] [--json FILE]
+    python -m analysis.calibrate RUN [--simulations N] [--scenes N] [--draws S] [--sweeps N] [--seed S]
+                                     [--json FILE]
 
 On scenes of the program (simulation-based calibration, SBC) the truth is a draw of the posterior, so that only
 the guide can be at fault. On the world's scenes program and guide are measured together.
 
 What bounds the guide is told by its importance weights on the same images: how many nats the bound gains by
 several draws, and the share of images whose weights have a tail that can be trusted (k-hat below .7). With
-``--sweeps`` some images of the world are refined by annealed importance sampling, and their weights are
-measured in the same way.
+``--sweeps`` some images of the world are refined, and chains are annealed to the posterior from a Gaussian
+around the best state (`analysis.posterior.refine.laplace`); their weights are measured in the same way.
 
 The file ``programs/trained/RUN/calibration.json`` is read by `analysis.results`.
 """
@@ -28,7 +29,7 @@ from torch import Tensor
 from analysis.command import aligned, of_run, percent, positive, write_json
 from analysis.evaluate import floats
 from analysis.posterior import calibration, iwae, khat, log_weights, quantities
-from analysis.posterior.refine import refine
+from analysis.posterior.refine import local, refine
 from inference.command import told
 from inference.estimators.dreams import dream, read, seen_site
 from inference.estimators.passes import latents_of
@@ -48,8 +49,12 @@ TRUSTED = 0.7
 """Largest k-hat of weights that can be trusted (Vehtari et al., 2024)."""
 ROWS = 100
 """Scenes of the program per pass of the guide."""
-CHAINS = 50
-"""Chains per image of annealed importance sampling."""
+CHAINS = 4
+"""Chains per image that seek the best state."""
+ANNEALED = 100
+"""Chains per image that are annealed from around it."""
+LEVELS = 60
+"""Steps of their path."""
 
 FILE = "calibration.json"
 """The file of a shipped run: ``analysis.calibrate RUN --json`` this file."""
@@ -70,7 +75,7 @@ def calibrated(
         scenes: scenes of the run's world, unless its images have no truth.
         draws: S, draws of the guide per scene.
         weighed: images of each kind whose weights are measured.
-        sweeps: sweeps of annealed importance sampling on those of the world; None for none.
+        sweeps: sweeps that refine those of the world; None for none.
     Returns:
         ``simulated`` and ``world``, tables of numbers by name, and ``annealed``.
     """
@@ -143,13 +148,11 @@ def log_q(trace: Trace) -> dict[str, Tensor]:
 
 
 def annealed(run: Trained, images: Tensor, sweeps: int) -> Table:
-    """Bounds and k-hat of annealed importance sampling on images (B, C, H, W)."""
-    found = refine(
-        run.program, run.guide, images, sweeps=sweeps, chains=CHAINS, tempering=1.0, resample=False
-    )
-    own = tails(found.weights)
+    """Bounds and k-hat of chains that are annealed from the best states of images (B, C, H, W)."""
+    best = refine(run.program, run.guide, images, sweeps=sweeps, chains=CHAINS, tempering=0).best
+    own = tails(local(run.program, run.guide, images, best, ANNEALED, LEVELS).weights)
     del own["elbo"]
-    return own | {"of": "world", "chains": CHAINS, "images": len(images)}
+    return own | {"of": "world", "chains": ANNEALED, "levels": LEVELS, "images": len(images)}
 
 
 def lines(table: Table) -> str:
@@ -175,7 +178,8 @@ def render(folder: Path) -> list[str]:
         "boxes may be larger than the world's by definition. p is the least of the p-values of ranks (SBC) of",
         "the numbers of objects and parts, the mean place (x, y), the mean size and the covered area, times",
         "their number; p of TARP is of all together. Bounds are in nats per image. k-hat is of the weights of",
-        f"{WEIGHTS:,} draws of the guide per image, or of {CHAINS} chains annealed from guide to program.",
+        f"{WEIGHTS:,} draws of the guide per image, or of {ANNEALED} chains annealed to the posterior from a",
+        "Gaussian around the best state that is found (`analysis.posterior.refine.laplace`).",
         "",
         "| run | scenes of | scenes | number | centre | extent | p | p, TARP | ELBO | IWAE | k-hat < .7 "
         "| annealed |",

@@ -21,7 +21,9 @@ def test_weights_of_a_posterior_can_be_trusted_and_those_of_a_narrow_guide_canno
     assert flat["elbo"] == pytest.approx(-3.0) and flat["iwae"] == pytest.approx(-3.0, abs=1e-4)
 
 
-def test_the_command_measures_a_run_on_both_kinds_of_scenes(tmp_path, capsys):
+def test_the_command_measures_a_run_on_both_kinds_of_scenes(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(calibrate, "ANNEALED", 30)
+    monkeypatch.setattr(calibrate, "LEVELS", 3)
     target = tmp_path / "runs" / "air" / FILE
     target.parent.mkdir(parents=True)
     words = [
@@ -34,6 +36,8 @@ def test_the_command_measures_a_run_on_both_kinds_of_scenes(tmp_path, capsys):
         "9",
         "--weighed",
         "2",
+        "--sweeps",
+        "2",
     ]
     main([*words, "--json", str(target)])
     found = json.loads(target.read_text())
@@ -42,6 +46,9 @@ def test_the_command_measures_a_run_on_both_kinds_of_scenes(tmp_path, capsys):
         assert set(found[kind]["rank_p"]) >= {"n_objects", "covered_area", "object_size"}
         assert found[kind]["elbo"] < found[kind]["iwae"] and found[kind]["khat_images"] <= 2
     assert found["data"]["world"] == "multi_mnist" and found["seed"] == 0
+    far = found["annealed"]
+    assert far["of"] == "world" and far["images"] == 2 and far["chains"] == 30
+    assert far["iwae"] > found["world"]["iwae"] - 20
     assert "coverage80_centre_x" in capsys.readouterr().out
     lines = render(tmp_path / "runs")
     assert sum(line.startswith("| `air`") for line in lines) == 2

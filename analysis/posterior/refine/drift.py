@@ -51,7 +51,7 @@ class Drift:
             return state, torch.ones_like(beta)
         step = self.log_step.exp().repeat(self.target.chains)
         free = self.free(state.values)
-        alive = {n: _fit(state.exists[n], x) for n, x in free.items()}
+        alive = {n: fit(state.exists[n], x) for n, x in free.items()}
         speed = {n: torch.randn_like(x) * alive[n] for n, x in free.items()}
         energy = sum(0.5 * sum_rows(p.square()) for p in speed.values())
         moved, speed = self.leap(state.values, free, speed, alive, step, beta)
@@ -75,10 +75,10 @@ class Drift:
         """The leapfrog: unconstrained values and speeds after all steps."""
         force = self.force(values, free, alive, beta)
         for _ in range(self.leaps):
-            speed = {n: p + 0.5 * _fit(step, p) * force[n] for n, p in speed.items()}
-            free = {n: x + _fit(step, x) * self.scale(n, x) * speed[n] for n, x in free.items()}
+            speed = {n: p + 0.5 * fit(step, p) * force[n] for n, p in speed.items()}
+            free = {n: x + fit(step, x) * self.scale(n, x) * speed[n] for n, x in free.items()}
             force = self.force(values, free, alive, beta)
-            speed = {n: p + 0.5 * _fit(step, p) * force[n] for n, p in speed.items()}
+            speed = {n: p + 0.5 * fit(step, p) * force[n] for n, p in speed.items()}
         return free, speed
 
     def force(self, values: Values, free: Values, alive: Values, beta: Tensor) -> Values:
@@ -140,6 +140,6 @@ def _of_images(scale: Tensor, chains: int) -> Tensor:
     return parts.mean(0, keepdim=True).expand_as(parts).flatten(0, 1)
 
 
-def _fit(x: Tensor, other: Tensor) -> Tensor:
+def fit(x: Tensor, other: Tensor) -> Tensor:
     """Leading dimensions of a tensor so that they broadcast against another's."""
     return x.view(*x.shape, *[1] * (other.ndim - x.ndim))

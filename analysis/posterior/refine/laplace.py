@@ -52,6 +52,8 @@ WIDTH = 0.03
 KINK = 0.7
 FLAT = 0.5
 """Smallest curvature of the Gaussian. Most latents have curvature 1 by their prior alone."""
+MOST = 1500
+"""Most numbers in u: their Hessian is one matrix per image."""
 VALUES = 2**20
 """Pixels times channels of all chains and images at once; memory grows with it."""
 
@@ -100,7 +102,7 @@ def local(
         progress: whether to show a bar; by default on a terminal.
     Raises:
         ValueError: `images` have a wrong shape, type or range; `chains` or `levels` are less than one; the
-            program has no continuous latents, or is not of the kind that can be refined (`latents_of`).
+            program has no continuous latents or more than `MOST`, or cannot be refined (`latents_of`).
     """
     check_images(images, program)
     if chains < 1 or levels < 1:
@@ -136,8 +138,12 @@ class Numbers:
     ) -> None:
         self.target = Target(program, guide, images, chains)
         self.target.start()
-        if not self.target.moving:
-            raise ValueError("the program has no continuous latents, so there is nothing to move")
+        number = sum(states[n][0].numel() for n in self.target.moving)
+        if not 0 < number <= MOST:
+            raise ValueError(
+                f"the program has {number:,} continuous latents per image: expected 1 to {MOST:,}, as their "
+                "Hessian is one matrix; refine has no such limit"
+            )
         self.chains, self.drift = chains, Drift(self.target, {})
         self.states = {n: v.repeat(chains, *[1] * (v.ndim - 1)) for n, v in states.items()}
         exists = self.target.state(self.states, guided=False).exists

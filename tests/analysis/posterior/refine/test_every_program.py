@@ -1,10 +1,11 @@
 """Every program of the project can be refined, or says why it cannot."""
 
+import pyro
 import pytest
 import torch
 from tiny import build, images
 
-from analysis.posterior.refine import refine
+from analysis.posterior.refine import local, refine
 from analysis.posterior.refine.target import Target
 from inference.loading import own_programs
 
@@ -29,3 +30,24 @@ def test_it_moves_and_its_best_state_is_scored_right(name):
     with torch.no_grad():
         scored = target.state(found.best).log_p
     torch.testing.assert_close(scored, found.log_p, rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["air", "discrete_air", "vae"])
+def test_draws_around_the_best_state_have_its_objects(name):
+    pyro.set_rng_seed(0)
+    program, guide = build(name)
+    program.eval(), guide.eval()
+    x = images(2, program)
+    found = refine(program, guide, x, sweeps=2, chains=2, progress=False)
+    around = local(program, guide, x, found.best, 5, 1, progress=False)
+    assert around.weights.shape == (5, 2) and around.weights.isfinite().all()
+    target = Target(program, guide, x, 5)
+    target.start()
+    with torch.no_grad():
+        values = {n: v.flatten(0, 1) for n, v in around.draws.items()}
+        scored = target.state(values).log_p
+    assert scored.isfinite().all()
+    still = [n for n in found.best if n not in target.moving]
+    assert all(
+        torch.equal(around.draws[n], found.best[n].expand_as(around.draws[n])) for n in still
+    )

@@ -142,11 +142,14 @@ def test_images_in_passes_are_images_together(monkeypatch):
     assert torch.allclose(found.evidence, small.evidence(x), atol=1e-3)
 
 
-def test_what_has_nothing_to_move_or_no_chains_is_refused():
+def test_what_has_nothing_to_move_or_too_much_or_no_chains_is_refused(monkeypatch):
     small, numbers = small_programs.ALL["presence"], small_programs.ALL["appearance"]
     x = small_programs.simulate(small, 2)[0]
     states = {f"z_pres_{t}": torch.ones(2) for t in (1, 2, 3)}
-    with pytest.raises(ValueError, match="no continuous latents"):
+    with pytest.raises(ValueError, match="has 0 continuous latents per image: expected 1 to 1,500"):
         around(small, x, states)
     with pytest.raises(ValueError, match="chains=0, levels=1: expected at least one"):
         around(numbers, x, {"z_what": torch.zeros(2)}, chains=0)
+    monkeypatch.setattr(laplace, "MOST", 0)
+    with pytest.raises(ValueError, match="has 1 continuous latents per image"):
+        around(numbers, x, {"z_what": torch.zeros(2)})

@@ -51,6 +51,7 @@ Shape legend as in `programs.discrete_air`; Ω angles and shears to try, E aspec
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -89,6 +90,20 @@ STEP = 2.4
 """Steps of the grid of what is tried, in standard deviations times their number, about its middle."""
 GAIN = 10.0
 """Nats around which networks read linearly how much is explained; they read larger ones as logarithms."""
+
+
+class Templates(NamedTuple):
+    """Every category's object under all that is tried."""
+
+    mean: Tensor
+    """(E, K, Ω, C, h, w)"""
+    ways: Tensor | None
+    """(K, Ω, A, C, h, w) how it varies with z_attr, at the middle aspect; None without attributes"""
+
+    @property
+    def middle(self) -> Tensor:
+        """(K, Ω, C, h, w) at the middle aspect."""
+        return self.mean[len(self.mean) // 2]
 
 
 class Guide(PyroModule):
@@ -136,14 +151,14 @@ class Guide(PyroModule):
         images = given(images)
         state, exists = self.cell.start(len(images)), images.new_ones(len(images))
         last, lacking = images.new_zeros(len(images), self.inputs), images
-        expected, ways = self.transformed_templates(), self.transformed_variations()
+        templates = self.templates()
         objects: list[Object] = []
         sought = self.sought() if self.config.sought else None
         with pyro.plate("batch", len(images), dim=-1):
             for t in range(1, self.config.steps + 1):
                 seen, place = self.look(lacking, sought, self.config.steps + 1 - t)
                 state = self.cell(self.cell.look(seen), last, state)
-                step = self.step(t, exists, images, lacking, state[0], place, expected, ways)
+                step = self.step(t, exists, images, lacking, state[0], place, templates)
                 objects.append(step)
                 exists = step.exists
                 if t < self.config.steps:
@@ -217,8 +232,7 @@ class Guide(PyroModule):
         lacking: Tensor,
         memory: Tensor,
         place: Tensor,
-        templates: Tensor,
-        ways: Tensor | None,
+        templates: Templates,
     ) -> Object:
         """q of one step: whether there is one more object, its place, category and attributes."""
         c = self.config
@@ -226,13 +240,13 @@ class Guide(PyroModule):
         go_on, loc = go_on + START, loc + place
         loc = loc + self.correction(images, loc, templates)
         if c.weighed:
-            gain = self.explained(lacking, loc, templates[c.aspects // 2], ways)
+            gain = self.explained(lacking, loc, templates)
             go_on = go_on + self.pres_head((gain / GAIN).asinh().unsqueeze(-1))
         with gate(exists):
             pres = pyro.sample(f"z_pres_{t}", dist.Bernoulli(logits=go_on.squeeze(-1)))
         with gate(exists * pres):
             where = pyro.sample(f"z_where_{t}", self.q_where(images, loc, raw - 2))
-            fits = self.match(images, where, templates[c.aspects // 2], ways)
+            fits = self.match(images, where, templates.middle, templates.ways)
             cat = pyro.sample(
                 f"z_cat_{t}", dist.OneHotCategorical(logits=self.sharpness * fits.amax(-1))
             )
@@ -247,11 +261,9 @@ class Guide(PyroModule):
                 attr = pyro.sample(f"z_attr_{t}", normal(attr, positive(attr_raw)))
         return Object(exists * pres, where, theta, cat, attr)
 
-    def explained(
-        self, lacking: Tensor, where: Tensor, templates: Tensor, ways: Tensor | None
-    ) -> Tensor:
+    def explained(self, lacking: Tensor, where: Tensor, templates: Templates) -> Tensor:
         """(B) nats that the best template at z_where (B, 4) explains of what the canvas lacks (B, C, H, W)."""
-        return self.match(lacking, where, templates, ways).flatten(1).amax(-1)
+        return self.match(lacking, where, templates.middle, templates.ways).flatten(1).amax(-1)
 
     def q_where(self, images: Tensor, loc: Tensor, raw: Tensor) -> dist.TorchDistribution:
         """q(z_where) from its first mean and raw deviations (B, 4)."""
@@ -267,6 +279,10 @@ class Guide(PyroModule):
     def fine(self, windows: Tensor) -> Tensor:
         """Features of a window (..., C, h, w) for attributes and for the remainder of angle and shears."""
         return self.fine_head(self.read(windows).flatten(1))
+
+    def templates(self) -> Templates:
+        """Every category's object as the program draws it now."""
+        return Templates(self.transformed_templates(), self.transformed_variations())
 
     @torch.no_grad()
     def transformed_templates(self) -> Tensor:
@@ -354,19 +370,19 @@ class Guide(PyroModule):
         return (pose / scale).flatten(0, 1)
 
     @torch.no_grad()
-    def correction(self, images: Tensor, where: Tensor, templates: Tensor) -> Tensor:
+    def correction(self, images: Tensor, where: Tensor, templates: Templates) -> Tensor:
         """(B, 4) what to add to places (B, 4) so that templates fit best: x and y first, then the aspect."""
-        found, middle = torch.zeros_like(where), templates[len(self.aspects) // 2]
+        found = torch.zeros_like(where)
         if len(self.shifts) > 1:
             half = self.program.pose(where, where.new_zeros(len(where), self.config.theta))
             half = half[..., :2].diagonal(dim1=-2, dim2=-1)
             moves = F.pad(half.unsqueeze(1) * self.shifts, (2, 0))  # (B, S, 4)
             moved = (where.unsqueeze(1) + moves).flatten(0, 1)
             many = images.repeat_interleave(len(self.shifts), 0)
-            fits = self.match(many, moved, middle).amax(-1)
+            fits = self.match(many, moved, templates.middle).amax(-1)
             found = found + self.best(fits.unflatten(0, moves.shape[:2]), moves)
         if len(self.aspects) > 1:
-            fits = self.match(images, where + found, templates).amax(-1)
+            fits = self.match(images, where + found, templates.mean).amax(-1)
             stretched = F.pad(self.aspects[:, None], (1, 2)).expand(len(images), -1, -1)
             found = found + self.best(fits, stretched)
         return found

@@ -131,8 +131,8 @@ def test_the_best_match_has_the_shear_and_the_aspect_that_were_drawn(slanted):
     program, guide = slanted
     tries, aspects = guide.tries, guide.aspects
     assert tries.shape == (24, 3) and len(aspects) == 3 and float(aspects[1]) == 0
-    templates = guide.transformed_templates()
-    assert templates.shape == (3, 2, 24, 1, 16, 16)
+    templates = guide.templates()
+    assert templates.mean.shape == (3, 2, 24, 1, 16, 16)
     for which in (0, 8 + 1, 16 + 6):
         for aspect in aspects:
             theta, place = tries[which].expand(2, 3), torch.tensor([[0.0, 0.0, 0.2, -0.1]] * 2)
@@ -140,7 +140,7 @@ def test_the_best_match_has_the_shear_and_the_aspect_that_were_drawn(slanted):
             image = drawn(program, [0, 1], drawn_at, theta)
             found = guide.correction(image, place, templates)
             assert (found[:, 1] - aspect).abs().max() < 0.02
-            fits = guide.match(image, drawn_at, templates[1])
+            fits = guide.match(image, drawn_at, templates.middle)
             assert fits.amax(-1).argmax(-1).tolist() == [0, 1]
             # a turn and a shear together are near another turn and shear, so maps are compared
             best = guide.tries[fits.argmax(-1).diagonal()]
@@ -183,7 +183,7 @@ def test_a_place_beside_an_object_is_moved_onto_it(slanted):
     truth = torch.tensor([[0.0, 0.0, 0.2, -0.1]] * 2)
     image = drawn(program, [0, 1], truth, torch.zeros(2, 3))
     off = truth + torch.tensor([[0.0, 0.0, 0.09, 0.045], [0.0, 0.0, -0.045, 0.09]])
-    found = off + guide.correction(image, off, guide.transformed_templates())
+    found = off + guide.correction(image, off, guide.templates())
     assert (found - truth).abs().max() < 0.02
 
 
@@ -229,7 +229,7 @@ def test_a_template_explains_what_it_adds_to_the_likelihood(pair):
     where = torch.tensor([[0.3, 0.0, 0.1, 0.1]]).expand(2, 4)
     theta = guide.angles[guide.angles.abs().argmin()].view(1, 1).expand(2, 1)
     image = drawn(program, [1, 1], where, theta) * torch.tensor([1.0, 0.0]).view(2, 1, 1, 1)
-    there, nothing = guide.explained(image, where, guide.transformed_templates()[0], None)
+    there, nothing = guide.explained(image, where, guide.templates())
     added = 0.5 * float(image[0].square().sum() / program.sigma**2)
     assert float(there) == pytest.approx(added, rel=0.1) and nothing < 0
 

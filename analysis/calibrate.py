@@ -170,7 +170,8 @@ def render(folder: Path) -> list[str]:
     first = next(iter(found.values()))
     text = [
         *("", "## Calibration of the guides", "", "```"),
-        f"python -m analysis.calibrate RUN --json programs/trained/RUN/{FILE}",
+        f"python -m analysis.calibrate RUN --weighed {first['weighed']} --sweeps {first['sweeps']} "
+        f"--json programs/trained/RUN/{FILE}",
         *("```", ""),
         "Shares of intervals of 80 % that hold the truth: of the number of objects, and of the centre (x, y)",
         f"and the extent of boxes of objects that are found; {first['draws']} draws per scene. On the",

@@ -18,8 +18,8 @@ AIR_QUICK = Recipe(
 AIR_LONG = replace(
     AIR_QUICK,
     steps=15_000,
-    # differs: convolutions embed the image, as Discrete-AIR's paper has them for sprites (C.1); without them, or
-    # with half as many channels, a window often lies over two digits that are close to each other
+    # differs: convolutions embed the image, as Discrete-AIR's paper has them for sprites (C.1); without them,
+    # or with half as many channels, a window often lies over two digits that are close to each other
     program={"embedding": (32, 48, 64)},
     schedules={
         "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=1500, hold=6000),

@@ -59,13 +59,7 @@ DISCRETE_AIR_PAPER = replace(
 DIGITS_QUICK = replace(
     DISCRETE_AIR_QUICK,
     steps=6500,
-    program={
-        **DISCRETE_AIR_QUICK.program,
-        "sought": (0.0,),
-        "together": 1,
-        "shifts": 5,
-        "weighed": True,
-    },
+    program={**DISCRETE_AIR_QUICK.program, "sought": (0.0,), "together": 1, "shifts": 5},
     world="multi_mnist",
     scenes=60_000,
     schedules={
@@ -81,6 +75,21 @@ DIGITS_QUICK = replace(
     },
     moves={4000: "sort"},
 )
+# differs: presence is weighed when templates are digits; before, what is left of a digit becomes another one
+DIGITS_FINISH = replace(
+    DIGITS_QUICK,
+    steps=1500,
+    program={"weighed": True},
+    trained=("guide",),
+    continues=True,
+    schedules={
+        "learning_rate": WarmupDecay(5e-4, warmup=50, half_life=250, hold=600),
+        "estimator.temperature": Constant(0.5),
+        "guide.sharpness": Constant(1.0),
+    },
+    moves={},
+)
+"""A guide that knows how many digits there are: ``--preset finish --from RUN``."""
 DIGITS_PAPER = replace(
     DISCRETE_AIR_PAPER,
     world="multi_mnist",
@@ -106,6 +115,11 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         "doubt": DISCRETE_AIR_DOUBT,
         "paper": DISCRETE_AIR_PAPER,
     },
-    "discrete_air_mnist": {"tiny": DIGITS_TINY, "quick": DIGITS_QUICK, "paper": DIGITS_PAPER},
+    "discrete_air_mnist": {
+        "tiny": DIGITS_TINY,
+        "quick": DIGITS_QUICK,
+        "finish": DIGITS_FINISH,
+        "paper": DIGITS_PAPER,
+    },
 }
 """Recipes by variant or program, or by ``NAME/WORLD`` for one world; then by preset."""

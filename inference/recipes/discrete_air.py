@@ -105,7 +105,9 @@ DIGITS_TINY = tiny(
     DIGITS_QUICK, {**DISCRETE_AIR_TINY.program, "size": 40}, options={"digits": "embedded"}
 )
 
-DISCRETE_AIR_DOUBT = replace(doubt(DISCRETE_AIR_QUICK, 1500), program={"second_look": True})
+DISCRETE_AIR_DOUBT = replace(
+    doubt(DISCRETE_AIR_QUICK, 1500), program={"second_look": True, "weighed": True}
+)
 """A guide that is less sure: ``--preset doubt --from RUN``."""
 
 RECIPES: dict[str, dict[str, Recipe]] = {

@@ -170,8 +170,7 @@ def render(folder: Path) -> list[str]:
     first = next(iter(found.values()))
     text = [
         *("", "## Calibration of the guides", "", "```"),
-        f"python -m analysis.calibrate RUN --weighed {first['weighed']} --sweeps {first['sweeps']} "
-        f"--json programs/trained/RUN/{FILE}",
+        f"python -m analysis.calibrate RUN{options(first)} --json programs/trained/RUN/{FILE}",
         *("```", ""),
         "Shares of intervals of 80 % that hold the truth: of the number of objects, and of the centre (x, y)",
         f"and the extent of boxes of objects that are found; {first['draws']} draws per scene. On the",
@@ -187,6 +186,13 @@ def render(folder: Path) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     return text + [line for name, table in found.items() for line in rows(name, table)]
+
+
+def options(table: Table) -> str:
+    """The command's options about weights, by which a table was measured."""
+    if table["sweeps"] is None:
+        return ""
+    return f" --weighed {table['weighed']} --sweeps {table['sweeps']}"
 
 
 def rows(name: str, table: Table) -> list[str]:

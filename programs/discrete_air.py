@@ -85,9 +85,8 @@ class Config:
     pool: int = 1  # pixels per side that the LSTM reads as one
     embedding: tuple[int, ...] = (16, 24, 32)  # channels that embed the difference image
     encoder: tuple[int, ...] = (48, 64, 96)  # channels that read a window
-    weighed: bool = (
-        False  # differs: q(z_pres) reads how much a template explains where it fits best
-    )
+    # differs: q(z_pres) reads how much a template explains where it fits best
+    weighed: bool = False
     second_look: bool = False  # differs: q(z_where) is corrected by the window at its first mean
     # differs: components of p(z_attr), with which all other priors are learned too; 0: the paper's priors
     learned: int = 0

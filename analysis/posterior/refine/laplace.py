@@ -20,7 +20,6 @@ Shape legend: S chains, B images, R = S · B rows, D numbers in u.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -31,7 +30,8 @@ from tqdm import tqdm
 
 from analysis.posterior.draws import check_images
 from analysis.posterior.refine.drift import OF_MORE, Drift, fit
-from analysis.posterior.refine.latents import Values
+from analysis.posterior.refine.latents import Marks, Values
+from analysis.posterior.refine.refined import VALUES, shown
 from analysis.posterior.refine.target import Target
 from analysis.posterior.weights import iwae
 
@@ -54,8 +54,6 @@ FLAT = 0.5
 """Smallest curvature of the Gaussian. Most latents have curvature 1 by their prior alone."""
 MOST = 1500
 """Most numbers in u: their Hessian is one matrix per image."""
-VALUES = 2**20
-"""Pixels times channels of all chains and images at once; memory grows with it."""
 
 
 @dataclass(frozen=True)
@@ -109,48 +107,42 @@ def local(
         raise ValueError(f"chains={chains}, levels={levels}: expected at least one of each")
     size = max(1, VALUES // (chains * images[0].numel()))
     rows = torch.arange(len(images), device=images.device).split(size)
-    show = sys.stderr.isatty() if progress is None else progress
     parts = []
     with (
         pyro.validation_enabled(False),
-        tqdm(total=len(rows) * levels, desc="anneal", disable=not show) as bar,
+        tqdm(total=len(rows) * levels, desc="anneal", disable=not shown(progress)) as bar,
     ):
         for mine in rows:
             states = {name: value[mine] for name, value in best.items()}
-            one = Numbers(program, guide, images[mine], states, 1)
-            gaussian = laplace(one)
-            many = Numbers(program, guide, images[mine], states, chains)
-            parts.append(anneal(many, gaussian, levels, bar.update))
+            one = numbers_of(Target(program, guide, images[mine], 1), states)
+            parts.append(anneal(one.repeated(chains), laplace(one), levels, bar.update))
     draws = {n: torch.cat([part.draws[n] for part in parts], 1) for n in parts[0].draws}
     return Local(draws, torch.cat([part.weights for part in parts], 1))
 
 
 class Numbers:
-    """log p(x, u) for `chains` rows of every image, and its gradient; u (R, D) has a place for all continuous
-    latents, but those that do not exist count for nothing.
+    """log p(x, u) for every row, and its gradient; u (R, D) has a place for all continuous latents, but those
+    that do not exist count for nothing.
 
     Args:
-        states: site -> (B, *S, *E).
+        states, exists: site -> (R, *S, *E), and which elements exist there, (R, *S).
     """
 
-    def __init__(
-        self, program: Callable, guide: Callable, images: Tensor, states: Values, chains: int
-    ) -> None:
-        self.target = Target(program, guide, images, chains)
-        self.target.start()
-        number = sum(states[n][0].numel() for n in self.target.moving)
-        if not 0 < number <= MOST:
-            raise ValueError(
-                f"the program has {number:,} continuous latents per image: expected 1 to {MOST:,}, as their "
-                "Hessian is one matrix; refine has no such limit"
-            )
-        self.chains, self.drift = chains, Drift(self.target, {})
-        self.states = {n: v.repeat(chains, *[1] * (v.ndim - 1)) for n, v in states.items()}
-        exists = self.target.state(self.states, guided=False).exists
-        free = self.drift.free(self.states)
+    def __init__(self, target: Target, states: Values, exists: Marks) -> None:
+        self.target, self.states, self.exists = target, states, exists
+        self.drift = Drift(target, {})
+        free = self.drift.free(states)
         self.shapes = {n: x.shape for n, x in free.items()}
         self.marks = {n: fit(exists[n], x).expand_as(x) for n, x in free.items()}
-        self.start, self.alive = pack(free), pack(self.marks).to(images.dtype)
+        self.start, self.alive = pack(free), pack(self.marks).to(target.images.dtype)
+
+    def repeated(self, chains: int) -> Numbers:
+        """The same with `chains` rows for every one."""
+        states, exists = (
+            {n: v.repeat(chains, *[1] * (v.ndim - 1)) for n, v in table.items()}
+            for table in (self.states, self.exists)
+        )
+        return Numbers(self.target.of(chains), states, exists)
 
     def values(self, u: Tensor) -> Values:
         """All latents, of which u (R, D) has the continuous ones."""
@@ -182,6 +174,22 @@ class Numbers:
             change = self.alive * change / (2 * width[:, column, None])
             found[:, :, column] += change * self.alive[:, column, None]
         return (found + found.mT) / 2
+
+
+def numbers_of(target: Target, states: Values) -> Numbers:
+    """The numbers of states, site -> (B, *S, *E), one row per image.
+
+    Raises:
+        ValueError: there are none, or more than `MOST`.
+    """
+    target.start()
+    number = sum(states[n][0].numel() for n in target.moving)
+    if not 0 < number <= MOST:
+        raise ValueError(
+            f"the program has {number:,} continuous latents per image: expected 1 to {MOST:,}, as their "
+            "Hessian is one matrix; refine has no such limit"
+        )
+    return Numbers(target, states, target.state(states, guided=False).exists)
 
 
 @dataclass(frozen=True)
@@ -248,7 +256,7 @@ def anneal(numbers: Numbers, gaussian: Gaussian, levels: int, told: Callable[[],
             chain.move(level / levels)
         told()
     values = numbers.values(chain.place(chain.y))
-    draws = {n: v.unflatten(0, (numbers.chains, -1)) for n, v in values.items()}
+    draws = {n: v.unflatten(0, (numbers.target.chains, -1)) for n, v in values.items()}
     return Local(draws, weights)
 
 
@@ -259,7 +267,7 @@ class Chain:
         self.numbers, self.gaussian = numbers, gaussian
         images = len(gaussian.mean)
         self.alive = numbers.alive[:images]
-        shape = numbers.chains, *self.alive.shape
+        shape = numbers.target.chains, *self.alive.shape
         self.y = self.alive * torch.randn(shape, device=self.alive.device)
         self.log_p = self.log_p_at(self.y)
         self.log_step = torch.full((images,), math.log(FIRST)).to(self.alive)

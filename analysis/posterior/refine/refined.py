@@ -113,12 +113,11 @@ def refine(
     started = time.monotonic()
     size = rows or max(1, VALUES // (chains * images[0].numel()))
     parts = images.split(size)
-    show = sys.stderr.isatty() if progress is None else progress
     found = []
     # a proposal out of a site's support is rejected, not an error
     with (
         pyro.validation_enabled(False),
-        tqdm(total=100, desc="refine", unit="%", disable=not show) as bar,
+        tqdm(total=100, desc="refine", unit="%", disable=not shown(progress)) as bar,
     ):
         for k, x in enumerate(parts):
             mine = None if seconds is None else seconds * len(x) / len(images)
@@ -141,6 +140,11 @@ class Watched:
     """(B,) its log p(x, z), nats"""
     sweeps: int
     """sweeps over all moves so far"""
+
+
+def shown(progress: bool | None) -> bool:
+    """Whether to show a bar: as is asked for, else on a terminal."""
+    return sys.stderr.isatty() if progress is None else progress
 
 
 def watch(
@@ -239,8 +243,7 @@ class _Run:
     def result(self) -> dict[str, Any]:
         """The pieces of `Refined`."""
         target, path, (values, log_p) = self.target, self.path, self.best
-        one = Target(target.program, target.guide, target.images[: len(log_p)], 1)
-        one.latents = target.latents
+        one = target.of(1)
         tables = [_stack([kept[i] for kept in self.kept], target.chains) for i in (0, 2)]
         lines = _stack([{"log_p": log_p} for _, log_p, _ in self.kept], target.chains)
         empty = log_p.new_zeros(target.chains, 0, len(log_p))

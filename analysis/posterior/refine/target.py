@@ -74,6 +74,13 @@ class Target:
         self.latents: dict[str, Latent] = {}
         self.order: list[str] = []
 
+    def of(self, chains: int) -> Target:
+        """The same images with another number of chains; `start` must have found the latents."""
+        images = self.images[: len(self.images) // self.chains]
+        other = Target(self.program, self.guide, images, chains)
+        other.latents, other.order = self.latents, self.order
+        return other
+
     def start(self) -> tuple[State, Mapping[str, Tensor]]:
         """Draws of the guide, and the standard deviation that the guide gives each element.
 

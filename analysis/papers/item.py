@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib import import_module
@@ -71,16 +71,18 @@ class Training:
     """name of its folder, if the row's or column's name is ambiguous, as with several worlds in one item"""
     seed: int = 0
     """added to the requested seed, for rows over several trainings"""
+    finish: str = ""
+    """preset with which a training of preset ``quick`` goes on from its end, if there is one"""
 
-    def run(self, name: str, request: Request) -> Run:
-        """The run of this training, in a folder named after the row, the world and the seed."""
+    def runs(self, name: str, request: Request) -> list[Run]:
+        """The run of this training and that of its finish, in folders named after row, world and seed."""
         preset = self.preset.format(request.preset)
         name = (self.name or name).lower().replace(" ", "_")
         seed = request.seed + self.seed
         words = [name, Path(self.world).stem, self.label, f"seed{seed}"]
         folder = "-".join(word for word in words if word)
         own = self.program.endswith(".py")
-        return Run(
+        run = Run(
             program=self.program if own else f"programs/{self.program}.py",
             variant=self.variant,
             preset=preset,
@@ -90,6 +92,10 @@ class Training:
             resume=True,
             set=(*self.set, *request.set),
         )
+        if not self.finish or preset != "quick":
+            return [run]
+        out = request.runs / "-".join([self.finish, *request.set]) / folder
+        return [run, replace(run, preset=self.finish, start=str(run.out), out=out)]
 
 
 @dataclass(frozen=True)
@@ -140,7 +146,7 @@ def items(paper: str) -> Mapping[str, Item]:
 
 def folder_of(name: str, training: Training, request: Request) -> Path | None:
     """The folder of a finished training under ``request.runs``, else of the shipped run, else None."""
-    out = training.run(name, request).out
+    out = training.runs(name, request)[-1].out
     if (out / "metrics.json").is_file():
         return out
     if training.shipped is None:
@@ -158,9 +164,9 @@ def train_missing(item: Item, request: Request) -> None:
     """Train the runs that are neither trained nor shipped; a stopped training continues."""
     for name, training in chosen(item, request).items():
         if folder_of(name, training, request) is None:
-            run = training.run(name, request)
-            print(f"\n{name}: {command(run)} --resume")
-            train(run, Judge())
+            for run in training.runs(name, request):
+                print(f"\n{name}: {command(run)} --resume")
+                train(run, Judge())
 
 
 def make(item: Item, request: Request) -> tuple[Made, dict[str, Trained]]:

@@ -31,7 +31,9 @@ SPRITES = Training(
     "discrete_air", "discrete_air", "multi_sprites", shipped="discrete_air-multi_sprites"
 )
 DIGITS = Training(
-    "discrete_air", "discrete_air_mnist", "multi_mnist", shipped="discrete_air-multi_mnist"
+    *("discrete_air", "discrete_air_mnist", "multi_mnist"),
+    shipped="discrete_air-multi_mnist",
+    finish="finish",
 )
 CELLS = {
     "Discrete-AIR sprites": SPRITES,

@@ -10,6 +10,7 @@ from analysis.papers.__main__ import main
 from analysis.papers.item import Item, Made, Request, Row, Training, items
 from analysis.papers.published import PUBLISHED
 from inference.plan import plan
+from inference.recipes import recipes_of
 
 ALL = [(paper, name) for paper in it.PAPERS for name in items(paper)]
 
@@ -37,8 +38,9 @@ def test_every_training_of_an_item_can_be_planned(paper, name, tmp_path):
     assert item.title and "\n" not in item.title
     for label, training in item.trainings.items():
         preset = "quick" if training.world != "arrow_room" else "paper"  # GNM's only one there
-        run = training.run(label, Request(tmp_path, preset))
+        run, *finish = training.runs(label, Request(tmp_path, preset))
         assert plan(run).variant == training.variant and run.resume
+        assert all(last.preset in recipes_of(training.program)[training.variant] for last in finish)
 
 
 def test_an_item_is_made_recorded_and_listed(one, tmp_path, capsys):
@@ -62,15 +64,33 @@ def test_trainings_of_one_folder_are_one_training(tmp_path):
     seen = {}
     for paper, name in ALL:
         for label, training in items(paper)[name].trainings.items():
-            run = training.run(label, Request(tmp_path))
-            assert seen.setdefault((paper, run.out), run) == run, (paper, name, label)
+            for run in training.runs(label, Request(tmp_path)):
+                assert seen.setdefault((paper, run.out), run) == run, (paper, name, label)
 
 
 def test_a_preset_may_follow_the_one_that_is_asked_for(tmp_path):
     training = Training("gnm", "gnm", "mnist4", preset="{}_beta2", name="GNM 2")
-    run = training.run("GNM on MNIST-4", Request(tmp_path, "paper", seed=3))
+    (run,) = training.runs("GNM on MNIST-4", Request(tmp_path, "paper", seed=3))
     assert run.preset == "paper_beta2"
     assert run.out == tmp_path / "paper_beta2" / "gnm_2-mnist4-seed3"
+
+
+def test_a_training_goes_on_with_its_finish_from_the_run_before(tmp_path):
+    training = Training("discrete_air", "discrete_air_mnist", "multi_mnist", finish="finish")
+    first, last = training.runs("digits", Request(tmp_path))
+    assert (first.preset, first.start, first.out.parent.name) == ("quick", None, "quick")
+    assert (last.preset, last.start) == ("finish", str(first.out))
+    assert last.out == tmp_path / "finish" / "digits-multi_mnist-seed0"
+    assert len(training.runs("digits", Request(tmp_path, "paper"))) == 1
+
+
+def test_missing_runs_are_trained_in_order(one, tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(it, "train", lambda run, judge: trained.append(run.preset))
+    digits = Training("discrete_air", "discrete_air_mnist", "multi_mnist", finish="finish")
+    item = Item("Table", {**one.trainings, "digits": digits}, one.make)
+    it.train_missing(item, Request(tmp_path))
+    assert trained == ["quick", "finish"]
 
 
 def test_all_items_are_listed_with_their_state(tmp_path, capsys):
@@ -99,7 +119,7 @@ def test_what_was_recorded_without_a_training_lacks_it(one, tmp_path, monkeypatc
 
 def test_programs_and_worlds_may_be_files(tmp_path):
     training = Training("some/own.py", "own", "some/leaves.py")
-    run = training.run("A row", Request(tmp_path, seed=2))
+    (run,) = training.runs("A row", Request(tmp_path, seed=2))
     assert (run.program, run.world) == ("some/own.py", "some/leaves.py")
     assert run.out == tmp_path / "quick" / "a_row-leaves-seed2"
 

@@ -80,7 +80,7 @@ def test_a_cell_is_a_mean_over_seeds_with_the_best_beside(monkeypatch):
 
 def test_trainings_of_a_cell_differ_in_seed_and_folder_alone(tmp_path):
     request = Request(tmp_path, seed=4)
-    made = [tables.TRAININGS[n].run(n, request) for n in tables.seeds("AIR digits")]
+    made = [tables.TRAININGS[n].runs(n, request)[-1] for n in tables.seeds("AIR digits")]
     assert [run.seed for run in made] == [4, 5, 6]
     assert [run.out.name for run in made] == [f"air_digits-multi_mnist-seed{k}" for k in (4, 5, 6)]
     assert len({(run.program, run.variant, run.world, run.set) for run in made}) == 1

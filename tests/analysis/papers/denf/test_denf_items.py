@@ -51,7 +51,7 @@ def test_every_item_is_made_of_what_there_is(name, runs):
 
 
 def test_the_model_without_a_transformer_keeps_the_other_penalties(tmp_path):
-    run = tables.WITHOUT_ST.run("without ST", Request(tmp_path))
+    run = tables.WITHOUT_ST.runs("without ST", Request(tmp_path))[-1]
     assert [*plan(run).recipe.penalties] == ["background", "reconstruction"]
 
 
@@ -138,6 +138,6 @@ def test_bits_are_of_the_evidence_and_of_files(shipped):
 
 def test_the_flow_alone_has_no_penalties_and_the_whole_likelihood(tmp_path):
     training = tables.DENSITIES["DeNF, likelihood alone"]
-    recipe = plan(training.run("alone", Request(tmp_path))).recipe
+    recipe = plan(training.runs("alone", Request(tmp_path))[0]).recipe
     assert recipe.penalties == {} and recipe.schedules["weight.images"](0) == 1 / (3 * 48**2)
     assert "program.presence" not in recipe.schedules

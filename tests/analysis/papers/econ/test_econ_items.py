@@ -65,7 +65,7 @@ def test_every_item_is_made_of_what_there_is(name, runs, quick):
 def test_an_ablation_adds_one_thing_after_the_other_to_the_plain_algorithm(tmp_path):
     """Every training of the table can be planned, and differs from the plain one in what its name says."""
     request = Request(runs=tmp_path, set=("train.steps=7",))
-    plans = {name: plan(t.run(name, request)) for name, t in tables.ABLATION.items()}
+    plans = {name: plan(t.runs(name, request)[-1]) for name, t in tables.ABLATION.items()}
     assert all(p.recipe.steps == 7 for p in plans.values())
     for kind in ("unique", "random"):
         own = {n: p.config for n, p in plans.items() if n.startswith(kind)}
@@ -80,7 +80,7 @@ def test_an_ablation_adds_one_thing_after_the_other_to_the_plain_algorithm(tmp_p
         same = [n for n, c in own.items() if c == plain]
         assert same == [f"{kind}: plain", f"{kind}: rate of 2e-3"]
         assert own[f"{kind}: all"].behind and own[f"{kind}: all"].attend == "likeness"
-    folders = {t.run(name, request).out for name, t in tables.ABLATION.items()}
+    folders = {t.runs(name, request)[-1].out for name, t in tables.ABLATION.items()}
     assert len(folders) == len(tables.ABLATION)
 
 

@@ -114,13 +114,17 @@ def plan(run: Run) -> Plan:
     variant = run.variant or next(iter(source.variants))
     config = choose(source.variants, variant, "variant")
     chosen = chosen_recipe(run, source, variant, tables["train"])
-    images = images_of(chosen.world, run.images)
-    elsewhere = [*_fields("world", images.config()), *_fields("train", chosen)]
+    options = chosen.options if run.images is None else {}
     if run.start is not None and chosen.continues:
         config = started(run.start, source, variant, config)
+        if run.world is None and run.images is None:
+            path, world, options = images_before(run.start)
+            run = replace(run, images=path, world=world)
+            chosen = chosen_recipe(run, source, variant, tables["train"])
+    images = images_of(chosen.world, run.images)
+    elsewhere = [*_fields("world", images.config()), *_fields("train", chosen)]
     changes = {**chosen.program, **tables["program"]}
     config = override(config, changes, f"program {source.name}", elsewhere)
-    options = chosen.options if run.images is None else {}
     image_config = configure(images, config, options, tables["world"])
     device = choose_device(run.device)
     return Plan(source, config, variant, chosen, images, image_config, run.images, run.seed, device)
@@ -140,6 +144,12 @@ def started(run: str, source: Source, variant: str, config: Any) -> Any:
             f"finishes a run: give that program, and --variant {before['variant']}"
         )
     return override(config, before["config"], f"the run {run}")
+
+
+def images_before(run: str) -> tuple[str | None, str, dict[str, Any]]:
+    """Images (a path), world and their options of a run; a finish goes on with them."""
+    config = read_config(find_run(run))
+    return config.get("images"), config["recipe"]["world"], config["world"]
 
 
 def _fields(prefix: str, config: Any) -> list[str]:

@@ -37,7 +37,16 @@ from inference.log import SINKS, Log
 from inference.machine import distributed
 from inference.machine.capture import Step
 from inference.machine.choice import settled
-from inference.plan import Run, check_same, check_split, command, describe, open_folder, plan
+from inference.plan import (
+    Run,
+    check_same,
+    check_split,
+    command,
+    describe,
+    images_before,
+    open_folder,
+    plan,
+)
 from inference.recipes import recipe
 from inference.runs import find_run, read_config, read_weights, write_weights
 from inference.trainer import Training
@@ -395,13 +404,14 @@ def run_of(options: dict[str, Any]) -> Run:
 def default_folder(options: dict[str, Any]) -> Path:
     """runs/VARIANT-WORLD, or runs/VARIANT-FOLDER for the user's images; and -PRESET unless it is quick."""
     stem = options["variant"] or Path(options["program"]).stem
-    if options["images"]:
-        source = options["images"].resolve().name
-    elif options["world"]:
-        source = Path(options["world"]).stem
-    else:
+    images, world = options["images"], options["world"]
+    if not images and not world:
         program = own_stem(located(options["program"]))
-        source = recipe(program, stem, options["preset"]).world
+        chosen = recipe(program, stem, options["preset"])
+        world = chosen.world
+        if chosen.continues and options["start"]:
+            images, world, _ = images_before(options["start"])
+    source = Path(images).resolve().name if images else Path(world).stem
     preset = "" if options["preset"] == "quick" else f"-{options['preset']}"
     return Path("runs") / f"{stem}-{source}{preset}"
 

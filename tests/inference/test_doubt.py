@@ -6,21 +6,18 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
+from PIL import Image
 from pyro import poutine
 from training import train, weights
 
 from guides import air
-from inference.plan import Run
+from inference import svi
+from inference.plan import Run, plan
 from inference.recipes import Recipe
 from inference.runs import open_run
 
 AIR = "programs/air.py"
-FEW = (
-    "train.scenes=16",
-    "train.validation_scenes=4",
-    "train.test_scenes=6",
-    "world.digits=embedded",
-)
+FEW = ("train.scenes=16", "train.validation_scenes=4", "train.test_scenes=6")
 
 
 def doubting(out, start, *more):
@@ -82,6 +79,27 @@ def test_a_recipe_trains_program_or_guide():
         Recipe(trained=("decoder",))
     with pytest.raises(ValueError, match="only a finish"):
         Recipe(trained=("guide",))
+
+
+def test_a_finish_goes_on_with_the_runs_images(begun, tmp_path):
+    sprites = train(tiny.run("air", tmp_path / "sprites", world="multi_sprites"))
+    finish = Run(AIR, tmp_path / "out", preset="doubt", start=str(sprites))
+    p = plan(finish)
+    assert p.images.title == "world multi_sprites" and p.image_config.size == 40
+    assert plan(replace(finish, start=str(begun))).image_config.digits == "embedded"
+    words = [AIR, "--preset", "doubt", "--from", str(sprites)]
+    assert svi.parse(words).out.name == "air-multi_sprites-doubt"
+    assert plan(replace(finish, world="multi_mnist")).recipe.world == "multi_mnist"
+    one = ("world.max_objects=1",)
+    assert plan(replace(finish, set=one)).image_config.max_objects == 1
+
+
+def test_a_finish_goes_on_with_the_runs_folder(tmp_path):
+    for k in range(12):
+        Image.new("L", (40, 40), 20 * k).save(tmp_path / f"{k}.png")
+    own = train(tiny.run("air", tmp_path / "own", images=tmp_path))
+    p = plan(Run(AIR, tmp_path / "out", preset="doubt", start=str(own)))
+    assert p.path == str(tmp_path) and p.image_config.size == 40
 
 
 def test_a_finish_of_both_takes_the_runs_config_too(begun, tmp_path):

@@ -272,10 +272,7 @@ def release(run: Path, target: Path, half: bool = False) -> int:
         raise ValueError(
             f"{run} lacks checkpoint.ckpt or config.json: give a folder that inference.svi wrote"
         )
-    modules, config = checkpoint.load(path)["modules"], read_config(run)
-    config |= {"command": anywhere(config["command"], target.name)}
-    if fitted := config.get("fitted"):
-        config |= {"fitted": fitted | {"command": fit_anywhere(fitted["command"], target.name)}}
+    modules, config = checkpoint.load(path)["modules"], anywhere(read_config(run), target.name)
     with new_folder(target):
         write_weights(target, modules, half)
         write_json(target / "config.json", config)
@@ -291,18 +288,29 @@ def release(run: Path, target: Path, half: bool = False) -> int:
     return size
 
 
-def anywhere(command: str, name: str) -> str:
-    """The command of a run, with the output folder ``runs/name`` instead of its author's."""
+def anywhere(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """A config.json whose commands, and those of the runs before it, name ``runs/NAME`` and ``runs/fitted``.
+
+    A training writes the first folder, a fit of its priors the second, from which the next training starts.
+    """
+    config, before = dict(config), config.get("started")
+    source = "runs/fitted" if before and before.get("fitted") else f"runs/{name}"
+    config["command"] = _renamed(config["command"], {"--out": f"runs/{name}", "--from": source})
+    if fitted := config.get("fitted"):
+        words = _renamed(
+            fitted["command"], {"inference.fit_prior": f"runs/{name}", "--out": "runs/fitted"}
+        )
+        config["fitted"] = fitted | {"command": words}
+    if before:
+        config["started"] = anywhere(before, name)
+    return config
+
+
+def _renamed(command: str, names: Mapping[str, str]) -> str:
+    """The command with other words after those that `names` has."""
     words = shlex.split(command)
-    words[words.index("--out") + 1] = f"runs/{name}"
-    return shlex.join(words)
-
-
-def fit_anywhere(command: str, name: str) -> str:
-    """The command of a fit of priors, of the run ``runs/name``, with the output folder ``runs/fitted``."""
-    words = shlex.split(anywhere(command, "fitted"))
-    words[3] = f"runs/{name}"
-    return shlex.join(words)
+    pairs = zip(["", *words], words, strict=False)
+    return shlex.join(names.get(before, word) for before, word in pairs)
 
 
 @told

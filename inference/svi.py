@@ -189,8 +189,8 @@ def start_from(training: Training, run: str) -> None:
 
 
 def widened(training: Training, module: torch.nn.Module, name: str) -> dict[str, torch.Tensor]:
-    """What a finish of the guide alone adds to it, which begins as it is made; nothing in other trainings."""
-    finish = name == "guide" and "program" not in training.plan.recipe.trained
+    """What a finish adds to the guide, which begins as it is made; nothing in other trainings."""
+    finish = name == "guide" and training.plan.recipe.continues
     return module.state_dict() if finish else {}
 
 

@@ -17,7 +17,7 @@ from analysis.posterior import infer
 from analysis.scores.features import random_convolutions
 from inference.images.worlds import world_dataset
 from inference.loading import ROOT
-from inference.runs import fit_anywhere, open_run
+from inference.runs import open_run
 from inference.runs import main as release_main
 from programs import vae
 from programs.scene import Scene
@@ -98,9 +98,6 @@ def test_a_released_run_gives_the_same_scenes(run, tmp_path):
     command = json.loads((tmp_path / "shipped" / "config.json").read_text())["command"]
     assert "--out runs/shipped" in command and str(tmp_path) not in command
     assert "--steps 3" in command
-    assert fit_anywhere("python -m inference.fit_prior /a/b --out /c --set learned=2", "x") == (
-        "python -m inference.fit_prior runs/x --out runs/fitted --set learned=2"
-    )
     assert release_main([str(run), str(tmp_path / "half"), "--half"]) == 0
     half = inferred(tmp_path / "half", x)
     torch.testing.assert_close(half.image, scenes[0].image, atol=0.02, rtol=0)

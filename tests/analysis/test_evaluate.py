@@ -17,8 +17,8 @@ from analysis.posterior import infer
 from analysis.scores.features import random_convolutions
 from inference.images.worlds import world_dataset
 from inference.loading import ROOT
-from inference.runs import open_run
 from inference.runs import main as release_main
+from inference.runs import open_run
 from programs import vae
 from programs.scene import Scene
 from programs.worlds.made_of.digits import FOLDER

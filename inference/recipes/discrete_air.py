@@ -75,21 +75,22 @@ DIGITS_QUICK = replace(
     },
     moves={4000: "sort"},
 )
-# differs: presence is weighed when templates are digits; before, what is left of a digit becomes another one
+# differs: presence is weighed when templates are digits; before, what is left of a digit becomes another one.
+# Templates and attributes learn on, slowly: a digit that is drawn well is worth one object and no second
 DIGITS_FINISH = replace(
     DIGITS_QUICK,
-    steps=1500,
+    steps=3000,
     program={"weighed": True},
-    trained=("guide",),
     continues=True,
     schedules={
-        "learning_rate": WarmupDecay(5e-4, warmup=50, half_life=250, hold=600),
+        "learning_rate": WarmupDecay(5e-4, warmup=50, half_life=350, hold=1500),
         "estimator.temperature": Constant(0.5),
         "guide.sharpness": Constant(1.0),
+        "rate.program": Constant(0.3),
     },
     moves={},
 )
-"""A guide that knows how many digits there are: ``--preset finish --from RUN``."""
+"""Digits drawn and counted better: ``--preset finish --from RUN``."""
 DIGITS_PAPER = replace(
     DISCRETE_AIR_PAPER,
     world="multi_mnist",

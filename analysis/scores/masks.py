@@ -9,8 +9,8 @@ from analysis.scores.counts import check_same_length
 from programs.scene import Nodes, Scene
 
 
-def average_precision(nodes: Nodes, true_nodes: Nodes, overlap: float) -> float:
-    """Precision against recall of the boxes around the masks, all images together, at 11 points of recall.
+def average_precision(nodes: Nodes, true_nodes: Nodes, overlap: float, points: int = 11) -> float:
+    """Precision against recall of the boxes around the masks, all images together, at `points` of recall.
 
     The mean over recalls 0, 0.1, …, 1 of the best precision at that recall or above (PASCAL VOC 2007). A
     box is right if its intersection over union with a true box that no box of higher confidence has taken
@@ -20,6 +20,8 @@ def average_precision(nodes: Nodes, true_nodes: Nodes, overlap: float) -> float:
     Args:
         nodes, true_nodes: with masks.
         overlap: in (0, 1].
+        points: of recall, at equal steps from 0 to 1. With 11, one missed object costs a whole point,
+            1 / 11; COCO has 101.
     """
     check_same_length(nodes, true_nodes)
     sure, right, total = [], [], int(true_nodes.present.sum())
@@ -47,10 +49,10 @@ def average_precision(nodes: Nodes, true_nodes: Nodes, overlap: float) -> float:
     reached = hits[last].tolist()  # compared as whole numbers: 0.3 · 10 is not 3
     best = [
         max(
-            (p for p, r in zip(precision, reached, strict=True) if 10 * r >= tenths * total),
+            (p for p, r in zip(precision, reached, strict=True) if (points - 1) * r >= k * total),
             default=0.0,
         )
-        for tenths in range(11)
+        for k in range(points)
     ]
     return sum(best) / len(best)
 

@@ -76,6 +76,8 @@ def test_average_precision_by_hand():
     truth = boxes(square(0, 0, 8), square(10, 10, 8))
     found = boxes(square(0, 0, 8), square(10, 0, 8), square(10, 10, 8), pres=[0.9, 0.8, 0.7])
     assert m.average_precision(found, truth, 0.5) == pytest.approx((6 + 5 * 2 / 3) / 11)
+    fine = m.average_precision(found, truth, 0.5, points=101)
+    assert fine == pytest.approx((51 + 50 * 2 / 3) / 101)
     # an unsure box is a box
     unsure = replace(found, pres=torch.tensor([[0.9, 0.2, 0.3]]))
     assert m.average_precision(unsure, truth, 0.5) == 1

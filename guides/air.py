@@ -39,8 +39,6 @@ class Guide(PyroModule):
         read = self.embed(torch.zeros(1, c.colours, c.size, c.size)).shape[-1]
         self.cell = RecurrentCell(read, 1 + 3 + c.z_what, c.memory)
         self.where_head = mlp(c.memory, c.hidden, 1 + 2 * 3)
-        with torch.no_grad():
-            self.where_head[-1].bias[0] += c.presence_start
         seen = c.colours * c.window**2
         self.what_head = mlp(seen, c.hidden, 2 * c.z_what)
         if c.second_look:

@@ -53,7 +53,6 @@ class Config:
     difference: bool = False
     # differs: channels of convolutions through which the LSTM reads; AIR's reads pixels
     embedding: tuple[int, ...] = ()
-    presence_start: float = 0.0  # added to the logit of q(z_pres) before training
     # differs: q(z_where) is corrected by what is seen at its first mean, as a network that has read the whole
     # image once errs by more than the posterior is wide; with it all Gaussians of q have full covariances
     second_look: bool = False
@@ -64,12 +63,10 @@ class Config:
     stopping: bool = False
 
     def __post_init__(self) -> None:
-        check_positive(self, "learned", "presence_start")
+        check_positive(self, "learned")
         check_learned(self)
         if not 0 < self.presence < 1:
             raise ValueError(f"presence={self.presence}: expected a probability between 0 and 1")
-        if not math.isfinite(self.presence_start):
-            raise ValueError(f"presence_start={self.presence_start}: expected a finite number")
         if len(self.where_sd) != 3:
             raise ValueError(f"where_sd={self.where_sd}: expected 3, of size, x and y")
 

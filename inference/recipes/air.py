@@ -20,10 +20,10 @@ AIR_LONG = replace(
     steps=15_000,
     # differs: convolutions embed the image, as Discrete-AIR's paper has them for sprites (C.1); without them,
     # or with half as many channels, a window often lies over two digits that are close to each other
-    # differs: presence begins high; without it one training of five gave all objects up in 80 steps
-    program={"embedding": (32, 48, 64), "presence_start": 3.0},
+    program={"embedding": (32, 48, 64)},
     schedules={
-        "learning_rate": WarmupDecay(1e-3, warmup=100, half_life=1500, hold=6000),
+        # with a warm-up of 100 steps two trainings of seven gave up all objects
+        "learning_rate": WarmupDecay(1e-3, warmup=400, half_life=1500, hold=6000),
         "estimator.temperature": Exponential(1.0, 0.5, 4000),
     },
     evaluate_every=1000,

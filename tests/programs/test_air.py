@@ -50,16 +50,3 @@ def test_steps_add_up_to_the_canvas():
     values = {name: trace.nodes[name]["value"] for name in trace.stochastic_nodes}
     canvas = sum(program.draw(object_of(values, t)) for t in range(1, program.config.steps + 1))
     assert canvas.detach() == pytest.approx(trace.nodes["images"]["fn"].mean.detach(), abs=1e-6)
-
-
-def test_presence_begins_where_the_config_says():
-    logits = {}
-    for start in (0.0, 3.0):
-        pyro.set_rng_seed(2)
-        program, guide = tiny.build("air", presence_start=start)
-        images = tiny.images(4, program)
-        trace = poutine.trace(guide).get_trace(images)
-        logits[start] = trace.nodes["z_pres_1"]["fn"].logits
-    assert torch.allclose(logits[3.0], logits[0.0] + 3, atol=1e-5)
-    with pytest.raises(ValueError, match="presence_start=inf: expected a finite number"):
-        tiny.build("air", presence_start=float("inf"))

@@ -136,6 +136,10 @@ def test_the_example_of_an_own_world_is_drawn_and_trained_on(tmp_path):
     assert (train(run) / "metrics.json").exists()
 
 
+BEFORE = {"fitted": "denf-clevr6", "discrete_air_mnist-multi_mnist": "discrete_air-multi_mnist"}
+"""Runs from which commands start, and shipped ones of the same program."""
+
+
 @pytest.mark.parametrize("words", commands("inference.svi"))
 def test_commands_that_train_are_understood(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -143,9 +147,10 @@ def test_commands_that_train_are_understood(words, tmp_path, monkeypatch):
     (tmp_path / "faces.py").write_text(CLASSIC)
     (tmp_path / "snow.py").write_text(SNOW)
     (tmp_path / "my" / "pictures").mkdir(parents=True)
-    (tmp_path / "runs" / "fitted").mkdir(parents=True)
-    shipped = ROOT / "programs" / "trained" / "denf-clevr6" / "config.json"
-    shutil.copy(shipped, tmp_path / "runs" / "fitted" / "config.json")
+    for name, shipped in BEFORE.items():
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        config = ROOT / "programs" / "trained" / shipped / "config.json"
+        shutil.copy(config, tmp_path / "runs" / name / "config.json")
     plan(parse(shlex.split(words)))
 
 

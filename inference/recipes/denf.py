@@ -116,6 +116,21 @@ DENF_TRAFFIC_QUICK, DENF_TRAFFIC_PAPER = (
     for r in (DENF_QUICK, DENF_PAPER)
 )
 
+# differs: cars cover few cells, so that what a cell explains weighs more, and presence gets its price later
+DENF_TRAFFIC_QUICK = replace(
+    DENF_TRAFFIC_QUICK,
+    steps=1800,
+    schedules={
+        **DENF_QUICK.schedules,
+        "learning_rate": WarmupDecay(1e-3, warmup=50, half_life=250, hold=1200),
+        "program.presence": Linear(2.0, -2.197, 800, begin=100),
+        "weight.images": Linear(0.0, 0.1 * per_number(48), 400, begin=1000),
+        "weight.penalty/reconstruction": Constant(40.0),
+        "weight.penalty/compatibility": Until(1.0, 1000, after=0.0),
+        "weight.penalty/inscribed": Linear(0.0, 0.01, 200, begin=1000),
+    },
+)
+
 SMALL = {"size": 32, "squeeze": 8, "couplings": 1, "features": 4, "slots": 16, "least": 1}
 """Fields of the program's Config that make its networks small."""
 DENF_TINY = tiny(DENF_QUICK, SMALL, options={"samples": 1})

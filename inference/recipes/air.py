@@ -22,7 +22,7 @@ AIR_LONG = replace(
     # or with half as many channels, a window often lies over two digits that are close to each other
     program={"embedding": (32, 48, 64)},
     schedules={
-        # with a warm-up of 100 steps two trainings of seven gave up all objects
+        # with a warm-up of 100 steps one training of five gave up all objects
         "learning_rate": WarmupDecay(1e-3, warmup=400, half_life=1500, hold=6000),
         "estimator.temperature": Exponential(1.0, 0.5, 4000),
     },

@@ -110,15 +110,16 @@ DENF_FINISH = replace(
         "weight.penalty/inscribed": Constant(0.01),
     },
 )
-# Table 5
-DENF_TRAFFIC_QUICK, DENF_TRAFFIC_PAPER = (
-    replace(r, world="traffic", program={**r.program, "scale_mean": 0.25})
-    for r in (DENF_QUICK, DENF_PAPER)
-)
+
+
+def on_traffic(recipe: Recipe) -> Recipe:
+    """The recipe for traffic (Table 5)."""
+    return replace(recipe, world="traffic", program={**recipe.program, "scale_mean": 0.25})
+
 
 # differs: cars cover few cells, so that what a cell explains weighs more, and presence gets its price later
 DENF_TRAFFIC_QUICK = replace(
-    DENF_TRAFFIC_QUICK,
+    on_traffic(DENF_QUICK),
     steps=1800,
     schedules={
         **DENF_QUICK.schedules,
@@ -130,6 +131,7 @@ DENF_TRAFFIC_QUICK = replace(
         "weight.penalty/inscribed": Linear(0.0, 0.01, 200, begin=1000),
     },
 )
+DENF_TRAFFIC_PAPER = on_traffic(DENF_PAPER)
 
 SMALL = {"size": 32, "squeeze": 8, "couplings": 1, "features": 4, "slots": 16, "least": 1}
 """Fields of the program's Config that make its networks small."""

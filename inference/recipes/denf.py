@@ -113,8 +113,12 @@ DENF_FINISH = replace(
 
 
 def on_traffic(recipe: Recipe) -> Recipe:
-    """The recipe for traffic (Table 5)."""
-    return replace(recipe, world="traffic", program={**recipe.program, "scale_mean": 0.25})
+    """The recipe for traffic (Table 5).
+
+    # differs: a car has grey windows and a shadow, so hues count less than they do for objects of one colour
+    """
+    program = {**recipe.program, "scale_mean": 0.25, "apart": 0.25, "tint": 0.3}
+    return replace(recipe, world="traffic", program=program)
 
 
 # differs: cars cover few cells, so that what a cell explains weighs more, and presence gets its price later

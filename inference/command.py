@@ -125,6 +125,16 @@ def whole_numbers(text: str) -> tuple[int, ...]:
         ) from error
 
 
+def check_empty(folder: Path) -> None:
+    """See that nothing would be written over.
+
+    Raises:
+        ValueError: the folder holds files, or is one.
+    """
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise ValueError(f"{folder} is not empty: give another --out")
+
+
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """A folder to write to, made if needed; after an error, no folder is left that was made for nothing.

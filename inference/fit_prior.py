@@ -11,8 +11,7 @@ in KL(q(z) ‖ p(z)) before and after it.
 The run's program must have learned priors (`programs.blocks.priors`); a run without them gets
 ``--set learned=1``. The guide's draws are made once. One run of the program on them finds the
 arguments with which each prior is called. Then each family is fitted to its own draws, most in
-closed form. The paper's prior is kept unless the learned one raises the bound on held-out images,
-so the bound never falls.
+closed form. Held-out images decide whether the fitted prior is kept, or the one before, or the paper's.
 
 A guide whose draws are wider than the posterior makes the priors wide, and their samples poor. With ``--of K``
 each draw is one of K, chosen by its weight p(x, z) / q(z | x) under the run as it was, and the bound is the
@@ -42,11 +41,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from inference import checkpoint
-from inference.command import command_line, new_folder, told
-from inference.loading import load
+from inference.command import check_empty, command_line, new_folder, told
 from inference.prior_draws import PASS, Draws, cached, floats, priors, resampled, weighed
-from inference.runs import find_run, open_run, read_config, read_weights
-from inference.settings import choose, override, settings
+from inference.runs import Trained, built, find_run, kind, open_run
+from inference.settings import PREFIXES, settings
 from programs.blocks.priors import Learned
 
 MEASURED = 200
@@ -77,7 +75,7 @@ class Fit(NamedTuple):
     sites: tuple[str, ...]
     """the sites that use the prior"""
     before: float
-    """mean log p of these sites under the plain prior (`Learned.plain`), nats per held-out image"""
+    """mean log p of these sites under the prior before, nats per held-out image"""
     after: float
     """mean log p of these sites under the prior that was kept, nats per held-out image"""
 
@@ -89,7 +87,9 @@ def fit(
     seed: int = 0,
     progress: bool = False,
 ) -> list[Fit]:
-    """Fit every prior to its draws, and keep those that raise the bound on held-out images.
+    """Fit every prior to its draws; of the prior before, the paper's and the fitted one, keep the best.
+
+    The best has the highest log p of held-out images.
 
     Args:
         found: the draws per prior, as `cached` returns them.
@@ -107,15 +107,14 @@ def fit(
             found.items(), "priors", disable=None if progress else True, leave=False
         ):
             apart = own.image % HELD == HELD - 1
-            plain = copy.deepcopy(prior)
+            before, plain = copy.deepcopy(prior), copy.deepcopy(prior)
             plain.plain()
-            before = score(plain, own.rows(apart)) / number
             prior.fit(*own.rows(~apart))
-            after = score(prior, own.rows(apart)) / number
-            if not after > before:
-                prior.plain()
-                after = before
-            fits.append(Fit(own.sites, before, after))
+            three = before, plain, prior
+            scores = [score(p, own.rows(apart)) / number for p in three]
+            best = scores.index(max(scores))
+            prior.load_state_dict(three[best].state_dict())
+            fits.append(Fit(own.sites, scores[0], scores[best]))
     return fits
 
 
@@ -150,11 +149,11 @@ def fit_run(
             that falls.
     """
     folder = find_run(run)
-    config, (program, guide, changed) = read_config(folder), opened(folder, pairs)
     trained = open_run(folder)
+    program, guide, changed = opened(trained, pairs)
+    source = guide if drawn_by is None else same_kind(trained, drawn_by).guide
     images = trained.training(how.scenes).images
     pyro.set_rng_seed(how.seed)
-    source = open_run(drawn_by).guide if drawn_by else guide
     chosen = partial(resampled, trained.program, source, number=how.of) if how.of > 1 else None
     found = cached(program, source, images, how.draws, progress=True, drawn=chosen)
     fits = fit(found, len(images), how.draws, how.seed, progress=True)
@@ -163,7 +162,8 @@ def fit_run(
     before, after = bounds((trained.program, program), guide, held, how.bound or how.of)
     if after < before:
         raise ValueError(
-            f"the bound of images kept apart falls from {before:.2f} to {after:.2f} nats"
+            f"the bound of images kept apart falls from {before:.2f} to {after:.2f} nats, so nothing is "
+            f"written: fit to more than {len(images)} images (--scenes), or to more draws (--draws)"
         )
     words = ["python", "-m", "inference.fit_prior", str(run), "--out", str(out)]
     words += [word for pair in pairs for word in ("--set", pair)]
@@ -173,7 +173,8 @@ def fit_run(
     fitted |= {"bound_before": before, "bound_after": after, "images": len(held)}
     states = {"program": program.state_dict(), "guide": guide.state_dict()}
     with new_folder(out):
-        checkpoint.write_json(out / "config.json", config | {"config": changed, "fitted": fitted})
+        own = trained.config | {"config": changed, "fitted": fitted}
+        checkpoint.write_json(out / "config.json", own)
         checkpoint.save(out / "checkpoint.ckpt", {"modules": states})
         checkpoint.write_json(out / "metrics.json", trained.steps)
         if (folder / "log.jsonl").is_file():
@@ -198,36 +199,65 @@ def bounds(
     return [total / len(images) for total in totals]
 
 
-def opened(folder: Path, pairs: tuple[str, ...]) -> tuple[nn.Module, nn.Module, dict[str, Any]]:
+def opened(run: Trained, pairs: tuple[str, ...]) -> tuple[nn.Module, nn.Module, dict[str, Any]]:
     """Program, guide and Config of a run with a changed Config, which may only add learned priors.
 
+    Priors that the run has keep their parameters, if they have as many components; others are the paper's.
+
     Raises:
-        ValueError: the change adds other parameters, or no priors.
+        ValueError: the change is not of the program's Config, adds other parameters, or no priors.
     """
-    config, source = read_config(folder), load(read_config(folder)["program"])
-    base = override(choose(source.variants, config["variant"], "variant"), config["config"], "it")
-    changes = settings(pairs)["program"]
-    changed = override(base, changes, f"program {source.name}")
-    program, guide = source.build(changed)
+    changes = of_program(pairs)
+    program, guide, changed = built(run.config, changes)
     if not priors(program) and not changes:
-        return opened(folder, ("learned=1",))
+        return opened(run, ("learned=1",))
     if not priors(program):
-        raise ValueError(f"{source.name} with {' '.join(pairs)} has no learned priors")
-    weights = read_weights(folder)
-    own = tuple(f"{n}." for n, m in program.named_modules() if isinstance(m, Learned))
-    # priors are fitted anew, from where they are, but may have another number of components than before
-    state = {k: v.shape for k, v in program.state_dict().items()}
+        raise ValueError(f"{run.config['program']} with {' '.join(pairs)} has no learned priors")
+    own = {f"{n}.": m for n, m in program.named_modules() if isinstance(m, Learned)}
+    shapes = {k: v.shape for k, v in program.state_dict().items()}
+    weights = run.program.state_dict()
     kept = {
-        k: v
-        for k, v in weights["program"].items()
-        if not k.startswith(own) or state.get(k) == v.shape
+        k: v for k, v in weights.items() if not k.startswith(tuple(own)) or shapes.get(k) == v.shape
     }
     missing, other = program.load_state_dict(kept, strict=False)
-    foreign = [k for k in missing if not k.startswith(own)] + list(other)
+    foreign = [k for k in missing if not k.startswith(tuple(own))] + list(other)
     if foreign:
-        raise ValueError(f"{folder} does not fit: {', '.join(foreign)} is in one of the two alone")
-    guide.load_state_dict(weights["guide"])
+        names = ", ".join(foreign)
+        raise ValueError(f"{run.folder} does not fit: {names} is in one of the two alone")
+    for name, prior in own.items():
+        if any(key.startswith(name) for key in missing):
+            prior.plain()
+    guide.load_state_dict(run.guide.state_dict())
     return program.eval(), guide.eval(), asdict(changed)
+
+
+def of_program(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """The changes of the program's Config that ``--set`` pairs name.
+
+    Raises:
+        ValueError: a pair is of the world or of the training.
+    """
+    tables = settings(pairs)
+    for prefix in PREFIXES:
+        for name in tables[prefix]:
+            raise ValueError(
+                f"--set {prefix}.{name}: a fit changes priors alone; give fields of the program's Config, "
+                "such as learned=16"
+            )
+    return tables["program"]
+
+
+def same_kind(run: Trained, other: str | Path) -> Trained:
+    """Another run of the same program and variant.
+
+    Raises:
+        ValueError: it is one of another.
+    """
+    opened = open_run(other)
+    if kind(opened.config) != kind(run.config):
+        one, two = (" ".join(kind(r.config)) for r in (opened, run))
+        raise ValueError(f"--guide {other} is a run of {one}: give one of {two}")
+    return opened
 
 
 @told
@@ -236,7 +266,7 @@ def main(arguments: list[str] | None = None) -> None:
     a = command_line("inference.fit_prior", __doc__)
     a.add_argument("run", metavar="RUN", help="run folder, or name of a shipped run")
     a.add_argument(
-        "--out", type=Path, metavar="DIR", help="run folder to write (default: runs/RUN)"
+        "--out", type=Path, metavar="DIR", help="new run folder (default: runs/RUN-fitted)"
     )
     a.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE",
                    help="a field of the program's Config; learned=16: mixtures of 16")  # fmt: skip
@@ -250,7 +280,8 @@ def main(arguments: list[str] | None = None) -> None:
     o = a.parse_args(arguments)
     pyro.enable_validation(False)
     how = Settings(**{name: getattr(o, name) for name in asdict(Settings())})
-    out = o.out or Path("runs") / find_run(o.run).name
+    out = o.out or Path("runs") / f"{find_run(o.run).name}-fitted"
+    check_empty(out)
     fits, (before, after) = fit_run(o.run, out, tuple(o.set), how, o.guide)
     for f in fits:
         print(f"  {' '.join(f.sites):<50} {f.before:10.2f} -> {f.after:10.2f} nats per image")

@@ -24,7 +24,7 @@ from inference.images.source import Images, images_of
 from inference.loading import Source, load
 from inference.machine import distributed, networks
 from inference.recipes import Recipe, recipe
-from inference.runs import find_run, read_config
+from inference.runs import find_run, kind, read_config
 from inference.settings import choose, override, settings
 from programs.blocks.names import unknown
 
@@ -137,8 +137,7 @@ def started(run: str, source: Source, variant: str, config: Any) -> Any:
         ValueError: it is a run of another program or variant.
     """
     before = read_config(find_run(run))
-    other = Path(before["program"]).stem, before["variant"]
-    if other != (source.stem or Path(source.named).stem, variant):
+    if kind(before) != (source.stem or Path(source.named).stem, variant):
         raise ValueError(
             f"--from {run} is a run of {before['program']}, variant {before['variant']}, and this preset "
             f"finishes a run: give that program, and --variant {before['variant']}"

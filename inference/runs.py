@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyro
@@ -144,12 +145,10 @@ def open_run(run: str | Path) -> Trained:
     config = read_config(folder)
     source = load(config["program"])
     try:
-        base = choose(source.variants, config["variant"], "variant")
-        program, guide = source.build(override(base, config["config"], f"program {source.name}"))
+        program, guide, _ = built(config)
     except (ValueError, RuntimeError, TypeError) as error:
         raise _unfit(folder / "config.json", source, error) from error
     weights = read_weights(folder)
-    rename(Names(**config.get("names", {})), program, guide)
     try:
         if isinstance(program, Function):  # plain functions register their parameters when they run
             pyro.clear_param_store()
@@ -162,6 +161,29 @@ def open_run(run: str | Path) -> Trained:
     except (ValueError, RuntimeError, TypeError, KeyError) as error:
         raise _unfit(folder, source, error) from error
     return Trained(folder, program.eval(), guide.eval(), config)
+
+
+def built(
+    config: Mapping[str, Any], changes: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[torch.nn.Module, torch.nn.Module, Any]:
+    """Program and guide of a config.json, without weights, and the program's Config.
+
+    Args:
+        changes: fields of the program's Config that differ.
+    Raises:
+        ValueError: no such program, variant or field.
+    """
+    source = load(config["program"])
+    base = choose(source.variants, config["variant"], "variant")
+    own = override(override(base, config["config"], "it"), changes, f"program {source.name}")
+    program, guide = source.build(own)
+    rename(Names(**config.get("names", {})), program, guide)
+    return program, guide, own
+
+
+def kind(config: Mapping[str, Any]) -> tuple[str, str]:
+    """Stem of the program's file, and variant, of a config.json."""
+    return Path(config["program"]).stem, config["variant"]
 
 
 def _unfit(path: Path, source: Source, error: Exception) -> ValueError:
@@ -289,21 +311,26 @@ def release(run: Path, target: Path, half: bool = False) -> int:
 
 
 def anywhere(config: dict[str, Any], name: str) -> dict[str, Any]:
-    """A config.json whose commands, and those of the runs before it, name ``runs/NAME`` and ``runs/fitted``.
+    """A config.json whose commands, and those of the runs before it, can be given one after another.
 
-    A training writes the first folder, a fit of its priors the second, from which the next training starts.
+    Trainings before the last are in runs/NAME-1, runs/NAME-2, …, the last in runs/NAME, fits in …-fitted.
     """
-    config, before = dict(config), config.get("started")
-    source = "runs/fitted" if before and before.get("fitted") else f"runs/{name}"
-    config["command"] = _renamed(config["command"], {"--out": f"runs/{name}", "--from": source})
-    if fitted := config.get("fitted"):
-        words = _renamed(
-            fitted["command"], {"inference.fit_prior": f"runs/{name}", "--out": "runs/fitted"}
-        )
-        config["fitted"] = fitted | {"command": words}
-    if before:
-        config["started"] = anywhere(before, name)
-    return config
+    stages = [config]
+    while stages[0].get("started"):
+        stages.insert(0, stages[0]["started"])
+    told: dict[str, Any] = {}
+    source = ""
+    for number, stage in enumerate(stages, 1):
+        out = f"runs/{name}" if stage is config else f"runs/{name}-{number}"
+        names = {"--out": out} | ({"--from": source} if told else {})
+        stage = stage | {"command": _renamed(stage["command"], names)}
+        source = out
+        if fitted := stage.get("fitted"):
+            source = f"{out}-fitted"
+            words = _renamed(fitted["command"], {"inference.fit_prior": out, "--out": source})
+            stage["fitted"] = fitted | {"command": words}
+        told = stage | ({"started": told} if told else {})
+    return told
 
 
 def _renamed(command: str, names: Mapping[str, str]) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 from inference.estimators.handlers import Choose, Fix
 from inference.estimators.origins import Origins, apart, provenance
 from inference.estimators.passes import latents_of, plates
-from inference.estimators.sites import batch_dim, is_discrete, reachable, unmasked
+from inference.estimators.sites import batch_dim, elements, is_discrete, reachable
 from inference.objectives import (
     Objective,
     Term,
@@ -144,8 +144,7 @@ def read_where_absent(
 
 def kind(node: dict) -> type[dist.TorchDistribution]:
     """The family of a site's elements."""
-    fn = unmasked(node["fn"])
-    return type(fn.base_dist if isinstance(fn, dist.Independent) else fn)
+    return type(elements(node["fn"]))
 
 
 def changed(node: dict) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from inference.estimators.pathwise import Competition, Pathwise
 from inference.estimators.relaxations import exact, noise
-from inference.estimators.sites import Method, batch_dim, is_discrete
+from inference.estimators.sites import Method, batch_dim, is_choice, is_discrete
 from inference.objectives import in_common, is_aside, lookup
 
 COPIES = 4
@@ -19,14 +19,14 @@ COPIES = 4
 
 
 class Relax(Messenger):
-    """Put a twin, differentiable or cut off, in the place of every discrete latent with such a method."""
+    """Put a twin, differentiable or cut off, in the place of every choice with such a method."""
 
     def __init__(self, methods: Mapping[str, Method], temperature: Tensor) -> None:
         super().__init__()
         self.methods, self.temperature = methods, temperature
 
     def _pyro_sample(self, msg: dict) -> None:
-        method = lookup(self.methods, msg["name"]) if is_discrete(msg) else None
+        method = lookup(self.methods, msg["name"]) if is_choice(msg) else None
         if isinstance(method, Pathwise | Competition):
             msg["fn"] = method.relax(msg["fn"], self.temperature)
 

@@ -112,6 +112,13 @@ def is_discrete(msg: dict) -> bool:
     return latent and not is_aside(msg) and not msg["fn"].has_rsample
 
 
+def is_choice(msg: dict) -> bool:
+    """Whether a site is a Bernoulli or one-hot latent. A mixture of Gaussians, without `rsample`, is not."""
+    return is_discrete(msg) and isinstance(
+        elements(msg["fn"]), dist.Bernoulli | dist.OneHotCategorical
+    )
+
+
 def batch_dim(name: str, site: dict) -> int:
     """Where the plate ``batch`` lies, counted from the right: negative.
 
@@ -138,7 +145,7 @@ def alternatives(name: str, fn: dist.TorchDistribution) -> int:
     Raises:
         ValueError: the site is neither Bernoulli nor one-hot categorical.
     """
-    base = fn.base_dist if isinstance(fn, dist.Independent) else fn
+    base = elements(fn)
     if isinstance(base, dist.Bernoulli):
         return 2
     if isinstance(base, dist.OneHotCategorical):
@@ -179,6 +186,12 @@ def only_bernoulli(name: str, fn: dist.TorchDistribution, method: str) -> None:
 def unmasked(fn: dist.TorchDistribution) -> dist.TorchDistribution:
     """What a draw is scored by: a mask takes terms out of the bound, and not the draw out of the program."""
     return unmasked(fn.base_dist) if isinstance(fn, dist.MaskedDistribution) else fn
+
+
+def elements(fn: dist.TorchDistribution) -> dist.TorchDistribution:
+    """What a site's single choices are drawn from, without mask and `to_event`."""
+    fn = unmasked(fn)
+    return elements(fn.base_dist) if isinstance(fn, dist.Independent) else fn
 
 
 def choice(fn: dist.TorchDistribution) -> Tensor:

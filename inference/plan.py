@@ -7,7 +7,7 @@ import math
 import platform
 import shlex
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,10 @@ OPTIONS = {"start": "from"}
 DEVICES = ("auto", "cpu", "cuda")
 DECIDES = ("variant", "config", "world", "images", "pictures", "seed")
 """Fields of config.json that must not change when a run is resumed."""
-DECIDES_OF_RECIPE = ("world", "batch", "scenes", "estimator")
+DECIDES_OF_RECIPE = ("world", "batch", "scenes", "estimator", "trained")
 """Fields of the recipe in config.json that must not change when a run is resumed."""
+TABLES_OF_RECIPE = ("schedules", "auxiliary", "penalties", "moves")
+"""Tables of the recipe in config.json that must neither change nor gain or lose an entry."""
 BEGUN = ("config.json", "log.jsonl")
 """Files that a run writes before its first checkpoint."""
 TERMS = ("auxiliary", "penalties")
@@ -107,18 +109,17 @@ def plan(run: Run) -> Plan:
         raise ValueError(f"minutes={run.minutes} must be at least 0")
     if not 0 <= run.seed < 2**32:
         raise ValueError(f"seed={run.seed} must be 0 to 2**32 - 1")
-    if run.start is not None:
-        find_run(run.start)
+    before = goes_on_from(run)
     pyro.set_rng_seed(run.seed)  # a file may make its networks while it is imported
     source, tables = load(run.program), settings(run.set)
     variant = run.variant or next(iter(source.variants))
     config = choose(source.variants, variant, "variant")
     chosen = chosen_recipe(run, source, variant, tables["train"])
     options = chosen.options if run.images is None else {}
-    if run.start is not None and chosen.continues:
-        config = started(run.start, source, variant, config)
+    if before is not None and chosen.continues:
+        config = started(before, source, variant, config)
         if run.world is None and run.images is None:
-            path, world, options = images_before(run.start)
+            path, world, options = images_before(before)
             run = replace(run, images=path, world=world)
             chosen = chosen_recipe(run, source, variant, tables["train"])
     images = images_of(chosen.world, run.images)
@@ -130,24 +131,37 @@ def plan(run: Run) -> Plan:
     return Plan(source, config, variant, chosen, images, image_config, run.images, run.seed, device)
 
 
-def started(run: str, source: Source, variant: str, config: Any) -> Any:
+def goes_on_from(run: Run) -> Path | None:
+    """The run whose Config and images a finish has: its own if it is resumed, else that of ``--from``.
+
+    Raises:
+        ValueError: ``--from`` names no run.
+    """
+    if run.resume and (run.out / "config.json").is_file():
+        with suppress(ValueError):  # lost or damaged: it is written again
+            read_config(run.out)
+            return run.out
+    return None if run.start is None else find_run(run.start)
+
+
+def started(run: Path, source: Source, variant: str, config: Any) -> Any:
     """The program's Config of the run that a training finishes.
 
     Raises:
         ValueError: it is a run of another program or variant.
     """
-    before = read_config(find_run(run))
+    before = read_config(run)
     if kind(before) != (source.stem or Path(source.named).stem, variant):
         raise ValueError(
-            f"--from {run} is a run of {before['program']}, variant {before['variant']}, and this preset "
+            f"{run} is a run of {before['program']}, variant {before['variant']}, and this preset "
             f"finishes a run: give that program, and --variant {before['variant']}"
         )
     return override(config, before["config"], f"the run {run}")
 
 
-def images_before(run: str) -> tuple[str | None, str, dict[str, Any]]:
+def images_before(run: Path) -> tuple[str | None, str, dict[str, Any]]:
     """Images (a path), world and their options of a run; a finish goes on with them."""
-    config = read_config(find_run(run))
+    config = read_config(run)
     return config.get("images"), config["recipe"]["world"], config["world"]
 
 
@@ -300,7 +314,7 @@ def check_pictures(p: Plan, data: Dataset) -> None:
 
 
 def check_same(path: Path, ours: dict[str, Any]) -> None:
-    """Check that the settings in `DECIDES` are those with which the run began, by its config.json.
+    """Check that the settings that decide of a training are those with which the run began, by its config.json.
 
     Raises:
         ValueError: they are not; the message names the settings that differ, and the first command.
@@ -314,6 +328,8 @@ def check_same(path: Path, ours: dict[str, Any]) -> None:
     recipes = begun.get("recipe", {}), ours["recipe"]
     pairs += [(n, *(recipe.get(n) for recipe in recipes)) for n in DECIDES_OF_RECIPE]
     differing = [name for name, old, new in pairs if old is not None and _differ(old, new)]
+    tables = [(n, *(recipe.get(n) for recipe in recipes)) for n in TABLES_OF_RECIPE]
+    differing += [name for name, old, new in tables if old is not None and old != new]
     if differing:
         raise ValueError(
             f"{path.parent} was begun with another {', '.join(dict.fromkeys(differing))}: give --out another "

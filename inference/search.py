@@ -4,13 +4,15 @@
 
 A seed's run folder is ``OUT/seedS``. Every seed is trained for ``--trial`` steps, then the chosen one to
 the recipe's last step, as ``--resume`` would, since no schedule depends on the number of steps. Stopped or
-repeated, the command continues. The loss is the training's own objective on the validation images, with
-schedules as they are at the trial's last step; ``OUT/search.json`` has the loss of every seed.
+repeated, the command continues; ``--minutes`` is for all seeds together. The loss is the training's own
+objective on the validation images, with schedules as they are at the trial's last step; ``OUT/search.json``
+has the loss of every seed.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,19 +35,21 @@ def search(run: Run, seeds: tuple[int, ...], trial: int, judge: svi.Judge | None
     Args:
         run: the training; its seed is not used, and its folder holds those of the seeds.
     Raises:
-        ValueError: a seed is given twice, or the images have no validation images.
+        ValueError: a seed is given twice, the images have no validation images, or the folder holds a run or
+            another search.
     """
     if not seeds or len({*seeds}) < len(seeds) or trial < 1:
         raise ValueError(
             f"seeds={seeds}, trial={trial}: expected different seeds, and 1 step or more"
         )
     runs = {s: replace(run, seed=s, out=run.out / f"seed{s}", resume=True) for s in seeds}
-    file = run.out / "search.json"
-    if file.is_file():
-        return svi.train(runs[read_json(file)["seed"]], judge)
+    file, end = run.out / "search.json", time.monotonic() + 60 * run.minutes
+    best = chosen(run.out, seeds, trial)
+    if best is not None:
+        return svi.train(runs[best], judge)
     found: dict[int, float] = {}
     for seed, own in runs.items():
-        svi.train(replace(own, set=(*own.set, f"train.steps={trial}")))
+        svi.train(replace(until(own, end), set=(*own.set, f"train.steps={trial}")))
         training = stopped_at(own)
         if not done(training, trial):
             print("the same command, without --minutes or with more, continues the search")
@@ -54,7 +58,32 @@ def search(run: Run, seeds: tuple[int, ...], trial: int, judge: svi.Judge | None
         print(f"seed {seed}: validation loss {found[seed]:.1f}")
     best = min(found, key=lambda seed: found[seed])
     checkpoint.write_json(file, {"losses": found, "trial": trial, "seed": best})
-    return svi.train(runs[best], judge)
+    return svi.train(until(runs[best], end), judge)
+
+
+def chosen(out: Path, seeds: tuple[int, ...], trial: int) -> int | None:
+    """The seed that an earlier call of the same search has chosen, or None.
+
+    Raises:
+        ValueError: the folder holds a run, or a search of other seeds or steps.
+    """
+    if (out / "config.json").is_file():
+        raise ValueError(f"{out} is the folder of a run: give --out another one for the seeds'")
+    if not (out / "search.json").is_file():
+        return None
+    before = read_json(out / "search.json")
+    compared = sorted(int(seed) for seed in before["losses"])
+    if (compared, before["trial"]) != (sorted(seeds), trial):
+        raise ValueError(
+            f"{out} compares seeds {','.join(map(str, compared))} after {before['trial']} steps: give these, "
+            "or another --out"
+        )
+    return before["seed"]
+
+
+def until(run: Run, end: float) -> Run:
+    """The run with the minutes that are left to a time of the clock `time.monotonic`."""
+    return replace(run, minutes=max(0.0, end - time.monotonic()) / 60)
 
 
 def stopped_at(run: Run) -> Training:
@@ -97,6 +126,10 @@ def main(arguments: list[str] | None = None) -> None:
     a.add_argument("--trial", type=int, default=TRIAL, metavar="N", help="steps of every seed")
     options = vars(a.parse_args(arguments))
     seeds, trial = options.pop("seeds"), options.pop("trial")
+    if options["seed"]:
+        raise ValueError(f"--seed {options['seed']}: seeds are compared, so give --seeds")
+    if options["out"] is None:
+        options["out"] = Path(f"{svi.default_folder(options)}-seeds")
     search(svi.run_of(options), seeds, trial, Judge())
 
 

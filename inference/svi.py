@@ -32,7 +32,7 @@ from inference import checkpoint
 from inference.command import Parser, command_line, one_of, print_anything
 from inference.estimators import ESTIMATORS, table
 from inference.images.dataset import Dataset
-from inference.loading import located, own_stem
+from inference.loading import load
 from inference.log import SINKS, Log
 from inference.machine import distributed
 from inference.machine.capture import Step
@@ -105,14 +105,14 @@ def begin(training: Training, run: Run, out: Path) -> None:
     described["names"] = training.names._asdict()
     if training.plan.path is not None:
         described["pictures"] = training.pictures()
-    if run.start is not None:
-        described["started"] = history(run.start)
     first, path = distributed.rank() == 0, out / "checkpoint.ckpt"
     trainer.begin()
     there = first and run.resume and checkpoint.exists(path)
     if there:
         check_same(out / "config.json", described)
         described |= origin(run, out)
+    elif run.start is not None:
+        described["started"] = history(run.start)
     state = distributed.share(checkpoint.load(path) if there else None)
     if state is not None:
         trainer.restore(state)
@@ -406,14 +406,15 @@ def default_folder(options: dict[str, Any]) -> Path:
     stem = options["variant"] or Path(options["program"]).stem
     images, world = options["images"], options["world"]
     if not images and not world:
-        program = own_stem(located(options["program"]))
-        chosen = recipe(program, stem, options["preset"])
+        source = load(options["program"])
+        own = getattr(source.program, "RECIPES", None)
+        chosen = recipe(source.stem, stem, options["preset"], own=own)
         world = chosen.world
         if chosen.continues and options["start"]:
-            images, world, _ = images_before(options["start"])
-    source = Path(images).resolve().name if images else Path(world).stem
+            images, world, _ = images_before(find_run(options["start"]))
+    what = Path(images).resolve().name if images else Path(world).stem
     preset = "" if options["preset"] == "quick" else f"-{options['preset']}"
-    return Path("runs") / f"{stem}-{source}{preset}"
+    return Path("runs") / f"{stem}-{what}{preset}"
 
 
 def main(arguments: list[str] | None = None) -> int:

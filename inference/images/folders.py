@@ -18,6 +18,8 @@ from inference.images.dataset import Dataset
 from inference.machine import distributed
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".tif", ".tiff")
+EVEN = 0.4
+"""Median brightness, of 1, of pictures that are made equally bright."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class FolderConfig:
     size: int = 64  # pixels a side
     colours: int = 3  # or 1, for shades of grey
     cut: bool = True  # square around the middle; False: whole pictures, squeezed into a square
+    even: bool = False  # pictures are made equally bright, for a camera that sets its own exposure
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -162,7 +165,15 @@ def _square(picture: Image, config: FolderConfig) -> Tensor:
     plain = picture.convert("RGB" if config.colours == 3 else "L")
     side, filtered = (config.size, config.size), Image.Resampling.BICUBIC
     small = ImageOps.fit(plain, side) if config.cut else plain.resize(side, filtered)
-    return torch.from_numpy(np.array(small)).view(config.size, config.size, -1).permute(2, 0, 1)
+    x = torch.from_numpy(np.array(small)).view(config.size, config.size, -1).permute(2, 0, 1)
+    return evened(x) if config.even else x
+
+
+def evened(x: Tensor) -> Tensor:
+    """(C, S, S) uint8 scaled so that the median of its pixels' brightness is `EVEN`; a black one stays."""
+    middle = x.float().mean(0).median()
+    factor = torch.where(middle > 0, 255 * EVEN / middle, 1.0)
+    return (factor * x).round().clamp(max=255).to(torch.uint8)
 
 
 def _eight_bits(picture: Image) -> Image:

@@ -1,6 +1,7 @@
 """A finish has the Config of the run that it starts from; that of the guide alone leaves the program."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -106,3 +107,17 @@ def test_a_finish_of_both_takes_the_runs_config_too(begun, tmp_path):
     out = train(replace(doubting(tmp_path / "out", str(begun)), preset="finish", steps=1))
     was, now = (json.loads((path / "config.json").read_text()) for path in (begun, out))
     assert now["config"] == was["config"]
+
+
+def test_a_finish_goes_on_without_the_run_that_it_started_from(begun, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(begun, source)
+    run = doubting(tmp_path / "out", str(source))
+    train(replace(run, steps=1))
+    shutil.rmtree(source)
+    for start in (str(source), None):
+        train(replace(run, resume=True, start=start))
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["started"] and f"--from {source}" in config["command"]
+    with pytest.raises(ValueError, match="is no run"):
+        plan(replace(run, out=tmp_path / "new"))

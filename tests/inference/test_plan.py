@@ -4,7 +4,7 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from training import GSGN
+from training import GSGN, OWN
 
 from inference.plan import Run, command, plan
 from inference.recipes import Recipe
@@ -30,3 +30,11 @@ def test_the_steps_of_a_run_bend_no_schedule():
     short, long = (plan(Run(GSGN, Path("x"), steps=n)).recipe for n in (10, 100_000))
     assert short.schedules == long.schedules
     assert isinstance(short, Recipe)
+
+
+def test_a_files_own_recipe_names_the_folder(tmp_path):
+    own = (
+        "from inference.recipes import Recipe\nRECIPES = {'p': {'quick': Recipe(world='mnist4')}}\n"
+    )
+    (tmp_path / "p.py").write_text(OWN + own)
+    assert parse([str(tmp_path / "p.py")]).out == Path("runs/p-mnist4")

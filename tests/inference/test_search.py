@@ -42,7 +42,28 @@ def test_a_search_that_is_stopped_in_a_trial_does_not_choose(tmp_path):
     assert (tmp_path / "all" / "search.json").exists()
 
 
-def test_a_plateau_is_in_the_checkpoint_and_ends_a_training(tmp_path):
+def test_another_search_or_a_run_in_the_folder_is_refused(tmp_path, capsys):
+    run = tiny.run("econ", tmp_path / "all", set=("train.steps=1",))
+    search.search(run, (0, 1), trial=1)
+    for seeds, trial in (((5, 6), 1), ((0, 1, 2), 1), ((0, 1), 2)):
+        with pytest.raises(ValueError, match="compares seeds 0,1 after 1 steps: give these, or"):
+            search.search(run, seeds, trial)
+    with pytest.raises(ValueError, match="seed0 is the folder of a run: give --out another"):
+        search.search(replace(run, out=tmp_path / "all" / "seed0"), (0, 1), trial=1)
+    assert search.main(["programs/econ.py", "--seed", "7"]) == 2
+    assert "--seed 7: seeds are compared, so give --seeds" in capsys.readouterr().err
+
+
+def test_minutes_are_for_all_seeds_together(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(search, "loss_of", lambda _: float(len(given)))
+    train = search.svi.train
+    monkeypatch.setattr(search.svi, "train", lambda r, *j: given.append(r.minutes) or train(r, *j))
+    search.search(tiny.run("econ", tmp_path, minutes=60.0, set=("train.steps=1",)), (0, 1), trial=1)
+    assert 60 > given[0] > given[1] > given[2] > 50
+
+
+def test_a_plateau_is_in_the_checkpoint(tmp_path):
     """A rate of next to nothing: no validation is better than the first by more than noise."""
     words = ("train.steps=400", "train.rate=1e-12")
     run = tiny.run("econ", tmp_path, variant="econ_plain", set=words)

@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 
 import pytest
+import tiny
 import torch
 from training import GSGN, equal, small, train, weights
 
@@ -16,8 +17,12 @@ from inference import checkpoint, svi
 from inference.loading import ROOT
 from inference.log import read_log
 from inference.plan import plan
+from inference.recipes.econ import RECIPES
+from inference.schedules import Plateau
 from inference.svi import main
 from inference.trainer import Trainer, Training
+
+FEW = ("train.scenes=16", "train.validation_scenes=4", "train.test_scenes=4", "train.batch=4")
 
 
 def test_a_run_leaves_all_it_promises(tmp_path, capsys):
@@ -203,6 +208,7 @@ def test_a_measurement_that_fails_disturbs_no_training(tmp_path):
         ({"set": ("train.batch=3",)}, "batch"),
         ({"estimator": "reinmax"}, "estimator"),
         ({"set": ("world.max_objects=3",)}, "world"),
+        ({"set": ("train.auxiliary={}",)}, "auxiliary"),
     ],
 )
 def test_a_run_goes_on_only_as_it_began(tmp_path, changes, word):
@@ -245,3 +251,24 @@ def test_a_loss_that_is_not_finite_names_its_site_and_keeps_the_last_checkpoint(
     with pytest.raises(FloatingPointError, match="step 5: images is nan"):
         train(small(tmp_path / "run", steps=6, resume=True))
     assert (tmp_path / "run" / "checkpoint.ckpt").read_bytes() == before
+
+
+def test_a_run_goes_on_only_with_its_presets_objective(tmp_path):
+    run = tiny.run("denf", tmp_path / "run", preset="quick", steps=1, set=FEW)
+    train(run)
+    with pytest.raises(ValueError, match="begun with another schedules, penalties: give --out"):
+        train(replace(run, preset="likelihood", resume=True, steps=2))
+    train(replace(run, resume=True, steps=2, set=(*FEW, "train.rate=0.5", "train.clip=2.0")))
+
+
+def test_a_training_ends_by_its_plateau_and_stays_ended(tmp_path, monkeypatch):
+    """A rate of next to nothing: the loss of validation images does not fall."""
+    rule = Plateau(every=1, patience=1, falls=2)
+    recipe = replace(RECIPES["econ_plain"]["tiny"], plateau=rule, rate=1e-30, steps=50)
+    monkeypatch.setitem(RECIPES, "econ_plain", {"tiny": recipe})
+    run = tiny.run("econ", tmp_path / "run", variant="econ_plain")
+    train(run)
+    step = json.loads((tmp_path / "run" / "metrics.json").read_text())["step"]
+    assert 2 <= step < 50
+    train(replace(run, resume=True))
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["step"] == step

@@ -96,7 +96,7 @@ def better(
     seed: int = 0,
     told: Callable[[str], None] = lambda line: None,
 ) -> list[Template]:
-    """Templates of higher likelihood: EM, then moves until none of those tried is a gain.
+    """Templates of higher likelihood: EM, then moves until none of those tried is a gain, 2 K at most.
 
     Args:
         told: is called with a line about every move.

@@ -78,6 +78,22 @@ def test_frames_are_cut_or_squeezed_into_a_square(tmp_path):
     assert (whole[:, :, :, :4] > 190).all() and (whole[:, :, :, 6:] < 10).all()
 
 
+def test_frames_are_made_equally_bright(tmp_path):
+    """A dark and a bright frame of one street with one car; a black frame stays black."""
+    street = np.full((20, 20, 3), 80, np.uint8)
+    street[:4] = 200
+    for k in range(10):
+        (tmp_path / f"f{k}").mkdir()
+        seen = (
+            np.zeros_like(street) if k == 0 else (street * (0.5 if k % 2 else 1)).astype(np.uint8)
+        )
+        Image.fromarray(seen).save(tmp_path / f"f{k}" / "0.png")
+    images = clips(tmp_path, "train", FolderConfig(size=20, even=True)).images
+    assert (images[0] == 0).all() and (images[1:, :, 4:] == 102).all()
+    assert (images[1:, :, :4] == 255).all()
+    assert (clips(tmp_path, "train", FolderConfig(size=20)).images[1, :, 4:] == 40).all()
+
+
 def test_animations_are_videos(tmp_path):
     frames = [Image.fromarray(np.full((16, 16, 3), 12 * k, np.uint8)) for k in range(20)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=40)

@@ -28,10 +28,10 @@ from inference.images.worlds import load_world
 from inference.settings import override
 from programs.scene import Scene, concatenate
 
-SCENES = 16_000
+SCENES = 32_000
 """Scenes of the classifier's training."""
-STEPS = 4000
-"""Steps of the classifier's training, which take two minutes of a core; weights are kept in the cache."""
+STEPS = 8000
+"""Steps of the classifier's training, which take four minutes of a core; weights are kept in the cache."""
 BATCH = 64
 """Scenes per step of the classifier's training."""
 RATE = 3e-3

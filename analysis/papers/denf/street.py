@@ -9,10 +9,10 @@ frames of 768 x 432 pixels), all of the picture squeezed into a square:
         --set world.even=True --set scale_mean=0.35 --set apart=0.5 --set tint=0.1 --set least=8
 
 The labels are this project's: boxes around the visible part of each car with its mirrors, read from a grid to
-about five pixels. The last five frames are later than all that the run was trained on. A car is found if the
-box around an object's pixels overlaps with its label by an IoU of `OVERLAP`; other objects are too many.
+about five pixels. The last five frames are later than all that the run was trained on. A car is found if an
+object's box overlaps with its label by an IoU of `OVERLAP`; other objects are too many.
 
-Shape legend: F frames, K slots, S pixels a side.
+Shape legend: F frames, N boxes, K slots, S pixels a side.
 """
 
 from __future__ import annotations
@@ -93,15 +93,12 @@ def frames(run: Trained) -> Tensor:
     return torch.stack([images[number] for number in LABELS]).float() / 255
 
 
-def boxes(mask: Tensor) -> list[Box]:
-    """Boxes around the pixels of every mask (K, S, S) that has any, in pixels of the clip."""
-    side = mask.shape[-1]
-    x, y = WIDTH / side, HEIGHT / side
-    found = []
-    for own in mask[mask.flatten(1).any(1)]:
-        rows, columns = (own.any(d).nonzero()[:, 0].tolist() for d in (1, 0))
-        found.append((columns[0] * x, rows[0] * y, (columns[-1] + 1) * x, (rows[-1] + 1) * y))
-    return found
+def boxes(pose: Tensor) -> list[Box]:
+    """What the frame shows of upright boxes (N, 2, 3), in pixels of the clip."""
+    centre, extent = pose[..., 2], pose[..., :2].diagonal(dim1=-2, dim2=-1)
+    corners = torch.cat([centre - extent, centre + extent], -1).clamp(-1, 1)
+    pixels = (corners + 1) / 2 * torch.tensor([WIDTH, HEIGHT, WIDTH, HEIGHT])
+    return [(left, top, right, bottom) for left, top, right, bottom in pixels.tolist()]
 
 
 def iou(one: Box, two: Box) -> float:
@@ -118,8 +115,8 @@ def count(scene: Scene, numbers: list[int]) -> Count:
 
     found = objects = 0
     nodes = scene.objects
-    for mask, there, number in zip(nodes.mask, nodes.present, numbers, strict=True):
-        own = boxes((mask > 0.5) & there[:, None, None])
+    for pose, there, number in zip(nodes.pose, nodes.present, numbers, strict=True):
+        own = boxes(pose[there])
         objects += len(own)
         table = torch.tensor([[iou(label, box) for box in own] for label in LABELS[number]])
         if table.numel():

@@ -7,22 +7,24 @@ from analysis.papers.denf import street
 from inference.runs import open_run
 from programs.scene import Nodes, Scene
 
-SIDE = 48
-NUMBERS = list(street.LABELS)
+SIDES = (street.WIDTH, street.HEIGHT) * 2
 
 
 def scene(*cars):
-    """Scenes of as many frames, whose objects fill these boxes (left, top, right, bottom), in pixels of 48."""
-    mask = torch.zeros(len(cars), 3, SIDE, SIDE)
+    """Scenes of as many frames, whose objects have these boxes, in the clip's pixels."""
+    pres, pose = torch.zeros(len(cars), 3), torch.zeros(len(cars), 3, 2, 3)
     for frame, own in enumerate(cars):
-        for slot, (left, top, right, bottom) in enumerate(own):
-            mask[frame, slot, top:bottom, left:right] = 1
-    pres = mask.flatten(2).any(-1).float()
-    pose = torch.eye(2, 3).expand(*pres.shape, 2, 3)
+        for slot, box in enumerate(own):
+            left, top, right, bottom = (2 * v / s - 1 for v, s in zip(box, SIDES, strict=True))
+            pres[frame, slot] = 1
+            pose[frame, slot] = torch.tensor(
+                [
+                    [(right - left) / 2, 0, (left + right) / 2],
+                    [0, (bottom - top) / 2, (top + bottom) / 2],
+                ]
+            )
     zeros = torch.zeros_like(pres)
-    return Scene(
-        torch.zeros(len(cars), 3, SIDE, SIDE), (Nodes(pres, pose, zeros, zeros.long(), mask=mask),)
-    )
+    return Scene(torch.zeros(len(cars), 3, 8, 8), (Nodes(pres, pose, zeros, zeros.long()),))
 
 
 def test_labels_lie_in_the_clip():
@@ -39,20 +41,19 @@ def test_overlaps_are_shares_of_the_union():
     assert street.iou((0, 0, 2, 2), (0, 0, 2, 2)) == 1
 
 
-def test_a_box_is_around_an_objects_pixels():
-    mask = torch.zeros(2, SIDE, SIDE, dtype=torch.bool)
-    mask[1, 12:24, 6], mask[1, 12, 6:18] = True, True
-    assert street.boxes(mask) == [(6 * 16, 12 * 9, 18 * 16, 24 * 9)]
+def test_a_box_is_what_the_frame_shows_of_it():
+    pose = torch.tensor([[[0.25, 0.0, -0.9], [0.0, 0.5, 0.0]]])
+    assert street.boxes(pose)[0] == pytest.approx((0, 108, 0.35 / 2 * 768, 324))
 
 
 def test_cars_are_counted_once():
     """Frame 78 has one car, 204 two, 350 none."""
-    car, left, right = (17, 11, 28, 41), (7, 4, 15, 36), (20, 19, 30, 48)
+    (car,), (left, right) = street.LABELS[78], street.LABELS[204]
     assert street.count(scene([car]), [78]) == street.Count(1, 1, 1)
     assert street.count(scene([car, car]), [78]) == street.Count(1, 1, 2)
-    assert street.count(scene([left, right], [(0, 0, 4, 4)]), [204, 350]) == street.Count(2, 2, 3)
+    assert street.count(scene([left, right], [(0, 0, 60, 40)]), [204, 350]) == street.Count(2, 2, 3)
     assert street.count(scene([right]), [204]) == street.Count(2, 1, 1)
-    assert street.count(scene([(0, 0, 48, 48)]), [78]) == street.Count(1, 0, 1)
+    assert street.count(scene([(0, 0, 768, 432)]), [78]) == street.Count(1, 0, 1)
 
 
 def test_a_run_of_other_images_is_refused(capsys):

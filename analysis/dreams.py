@@ -21,7 +21,7 @@ from analysis import plots
 from analysis.evaluate import floats
 from inference.command import command_line, told
 from inference.loading import ROOT
-from inference.runs import Trained, open_run
+from inference.runs import Trained, open_run, shipped
 from programs.scene import Scene
 
 COUNT = 8
@@ -30,11 +30,6 @@ GAP = 0.03
 """Gap between two pictures, in sides of a picture."""
 INCH = 1.0
 """Side of a picture, in inches."""
-
-
-def shipped() -> list[str]:
-    """Names of the runs that ship with the project."""
-    return sorted(p.parent.name for p in (ROOT / "programs" / "trained").glob("*/config.json"))
 
 
 @torch.no_grad()

@@ -30,9 +30,8 @@ from inference.estimators import field, markdown
 from inference.images.worlds import load_world
 from inference.loading import ROOT, own_programs
 from inference.plan import plan
-from inference.runs import read_config, read_json
+from inference.runs import TRAINED, read_config, read_json
 
-TRAINED = ROOT / "programs" / "trained"
 RESULTS = ROOT / "analysis" / "RESULTS.md"
 README = ROOT / "README.md"
 ESTIMATORS = ROOT / "inference" / "README.md"

@@ -26,7 +26,7 @@ from inference.command import new_folder
 from inference.images.worlds import load_world
 from inference.loading import ROOT
 from inference.plan import Run, command
-from inference.runs import Trained, open_run
+from inference.runs import TRAINED, Trained, open_run
 from inference.svi import train
 
 PAPERS = ("gsgn", "gnm", "econ", "air", "denf")
@@ -151,7 +151,7 @@ def folder_of(name: str, training: Training, request: Request) -> Path | None:
         return out
     if training.shipped is None:
         return None
-    shipped = ROOT / "programs" / "trained" / training.shipped
+    shipped = TRAINED / training.shipped
     return shipped if (shipped / "config.json").is_file() else None
 
 

@@ -4,6 +4,7 @@ import torch
 from tiny import shows_something, untrained
 
 from analysis import dreams
+from inference.runs import shipped
 
 
 def test_a_row_is_a_programs_scenes_beside_its_worlds(monkeypatch, tmp_path, capsys):
@@ -22,4 +23,4 @@ def test_a_row_is_a_programs_scenes_beside_its_worlds(monkeypatch, tmp_path, cap
 
 
 def test_shipped_runs_are_listed():
-    assert {"econ-sprites_unique", "gsgn-shapes2d"} <= {*dreams.shipped()}
+    assert {"econ-sprites_unique", "gsgn-shapes2d"} <= {*shipped()}

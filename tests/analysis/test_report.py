@@ -16,6 +16,7 @@ from tiny import build, images
 
 from analysis import plots, report
 from analysis.posterior.predictive import Check
+from inference.runs import shipped
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -96,12 +97,9 @@ def test_a_browser_shows_it_without_complaint(made, width, tmp_path):
     assert found["width"] <= width and found["height"] > 2000 and found["text"] >= 16
 
 
-SHIPPED = sorted(folder.name for folder in report.find_run("air-multi_mnist").parent.iterdir())
-
-
 @pytest.mark.parametrize(
     "run",
-    [pytest.param(n, marks=() if n == "vae-mnist4" else pytest.mark.slow) for n in SHIPPED],
+    [pytest.param(n, marks=() if n == "vae-mnist4" else pytest.mark.slow) for n in shipped()],
 )
 def test_every_shipped_run_has_a_page(run, tmp_path, monkeypatch):
     """Those without objects too, and those whose objects have no sites of their own."""

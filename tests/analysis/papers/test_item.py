@@ -125,7 +125,7 @@ def test_programs_and_worlds_may_be_files(tmp_path):
 
 
 def test_what_is_not_trained_is_lacking(one, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(it, "ROOT", tmp_path)  # nothing is shipped there
+    monkeypatch.setattr(it, "TRAINED", tmp_path)  # nothing is shipped there
     assert it.state("gsgn", "table1", Request(tmp_path)) == "lacks GSGN"
     assert main(["gsgn", "table1", "--runs", str(tmp_path)]) == 2
     assert "nothing is trained for Table 1: give --train" in capsys.readouterr().err

@@ -26,8 +26,9 @@ from inference.command import new_folder
 from inference.images.worlds import load_world
 from inference.loading import ROOT
 from inference.plan import Run, command
-from inference.runs import TRAINED, Trained, open_run
-from inference.svi import train
+from inference.runs import TRAINED, Trained, open_run, read_config, read_json
+from inference.search import stopped_at
+from inference.svi import finished, train
 
 PAPERS = ("gsgn", "gnm", "econ", "air", "denf")
 
@@ -147,12 +148,21 @@ def items(paper: str) -> Mapping[str, Item]:
 def folder_of(name: str, training: Training, request: Request) -> Path | None:
     """The folder of a finished training under ``request.runs``, else of the shipped run, else None."""
     out = training.runs(name, request)[-1].out
-    if (out / "metrics.json").is_file():
+    if at_end(out):
         return out
     if training.shipped is None:
         return None
     shipped = TRAINED / training.shipped
     return shipped if (shipped / "config.json").is_file() else None
+
+
+def at_end(folder: Path) -> bool:
+    """Whether the run in a folder was measured, and not before its last step, or any if a plateau ends it."""
+    file = folder / "metrics.json"
+    if not file.is_file():
+        return False
+    recipe = read_config(folder)["recipe"]
+    return bool(recipe.get("plateau")) or read_json(file).get("step", 0) >= recipe["steps"]
 
 
 def chosen(item: Item, request: Request) -> dict[str, Training]:
@@ -161,12 +171,32 @@ def chosen(item: Item, request: Request) -> dict[str, Training]:
 
 
 def train_missing(item: Item, request: Request) -> None:
-    """Train the runs that are neither trained nor shipped; a stopped training continues."""
+    """Train the runs that are neither trained nor shipped; a stopped training continues.
+
+    Raises:
+        ValueError: a training is stopped before its last step; those after it do not begin.
+    """
     for name, training in chosen(item, request).items():
         if folder_of(name, training, request) is None:
             for run in training.runs(name, request):
                 print(f"\n{name}: {command(run)} --resume")
                 train(run, Judge())
+                check_end(name, run)
+
+
+def check_end(name: str, run: Run) -> None:
+    """See that a training has taken its last step and was measured there.
+
+    Raises:
+        ValueError: it was stopped.
+    """
+    training, file = stopped_at(run), run.out / "metrics.json"
+    step, measured = training.trainer.step, read_json(file).get("step") if file.is_file() else None
+    if not finished(training) or measured != step:
+        raise ValueError(
+            f"{name}: the training in {run.out} was stopped at step {step} of "
+            f"{training.plan.recipe.steps}; the same command goes on with it"
+        )
 
 
 def make(item: Item, request: Request) -> tuple[Made, dict[str, Trained]]:

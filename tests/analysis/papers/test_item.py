@@ -1,14 +1,18 @@
 """Items of the papers: their trainings, what was recorded, their state, and the command."""
 
 import json
+import signal
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import pytest
 
+from analysis.evaluate import Judge
 from analysis.papers import item as it
 from analysis.papers.__main__ import main
 from analysis.papers.item import Item, Made, Request, Row, Training, items
 from analysis.papers.published import PUBLISHED
+from inference import svi
 from inference.plan import plan
 from inference.recipes import recipes_of
 
@@ -84,9 +88,54 @@ def test_a_training_goes_on_with_its_finish_from_the_run_before(tmp_path):
     assert len(training.runs("digits", Request(tmp_path, "paper"))) == 1
 
 
+@pytest.fixture
+def two(monkeypatch):
+    """An item of two trainings of a moment, and the words that make it."""
+    trainings = {
+        "A": Training("vae", "vae", "multi_sprites"),
+        "B": Training("vae", "vae", "multi_sprites", seed=1),
+    }
+    chosen = {"table1": Item("Table 1", trainings, lambda runs, request: Made())}
+    monkeypatch.setattr(it, "items", lambda paper: chosen)
+    few = {"steps": 4, "evaluate_every": 1, "batch": 4, "scenes": 8, "test_scenes": 4}
+    words = [word for field, number in few.items() for word in ("--set", f"train.{field}={number}")]
+    return ["gsgn", "table1", "--train", "--preset", "tiny", *words]
+
+
+class Stops(Judge):
+    """Ends the training by a signal."""
+
+    def briefly(self, t, data):
+        signal.raise_signal(signal.SIGTERM)
+        return super().briefly(t, data)
+
+
+def in_no_time(run, judge):
+    return svi.train(replace(run, minutes=0), judge)
+
+
+@pytest.mark.parametrize(("name", "stand_in"), [("Judge", Stops), ("train", in_no_time)])
+def test_a_stopped_training_ends_the_command_and_goes_on_with_the_next(
+    two, tmp_path, monkeypatch, capsys, name, stand_in
+):
+    words = [*two, "--runs", str(tmp_path)]
+    with monkeypatch.context() as patch:
+        patch.setattr(it, name, stand_in)
+        assert main(words) == 2
+    said = capsys.readouterr()
+    assert "A: the training in" in said.err and "of 4" in said.err and "goes on" in said.err
+    assert "B: python" not in said.out
+    assert main(words) == 0
+    assert "B: python" in capsys.readouterr().out
+    for seed in (0, 1):
+        (file,) = tmp_path.glob(f"*/*-seed{seed}/metrics.json")
+        assert json.loads(file.read_text())["step"] == 4
+
+
 def test_missing_runs_are_trained_in_order(one, tmp_path, monkeypatch):
     trained = []
     monkeypatch.setattr(it, "train", lambda run, judge: trained.append(run.preset))
+    monkeypatch.setattr(it, "check_end", lambda *_: None)
     digits = Training("discrete_air", "discrete_air_mnist", "multi_mnist", finish="finish")
     item = Item("Table", {**one.trainings, "digits": digits}, one.make)
     it.train_missing(item, Request(tmp_path))

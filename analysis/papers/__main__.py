@@ -4,6 +4,7 @@
         [--only PATTERN] [--scenes N] [--seed S]
 
 Without an item the command lists all items with their state. Rows and pictures are written to ``--out``.
+A shipped run stands for a training with the preset ``quick``, seed 0 and no ``--set``, and for no other.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ def main(arguments: list[str] | None = None) -> None:
     pyro.set_rng_seed(o.seed)
     made, runs = it.make(chosen, request)
     print("\n\n".join(part for part in (chosen.title, made.text, it.show(made.rows)) if part))
+    if lacking := [name for name in it.chosen(chosen, request) if name not in runs]:
+        print(f"not trained: {', '.join(lacking)}; --train trains them")
     for file in it.write(made, o.out or request.runs / o.paper / o.item):
         print(f"  {file}")
     if o.record:
@@ -74,11 +77,9 @@ def listing(paper: str, request: it.Request) -> str:
 
 def words(options: object, request: it.Request) -> str:
     """The command that makes an item again."""
-    line = ["python", "-m", MODULE, options.paper, options.item, "--preset", request.preset]
-    line += ["--seed", str(request.seed)]
+    line = ["python", "-m", MODULE, options.paper, options.item, *request.words]
     if request.scenes is not None:
         line += ["--scenes", str(request.scenes)]
-    line += [word for pair in request.set for word in ("--set", pair)]
     if request.only != "*":
         line += ["--only", request.only]
     return shlex.join(line)

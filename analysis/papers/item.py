@@ -65,7 +65,8 @@ class Training:
     preset: str = "{}"
     """the preset; ``{}`` stands for the requested preset, as in ``{}_beta2``"""
     shipped: str | None = None
-    """name of the run in programs/trained that may replace it"""
+    """name of the run in programs/trained that may replace it, where nothing else than the default is
+    requested"""
     label: str = ""
     """distinguishes its folder from that of a training with the same name and other settings"""
     name: str = ""
@@ -74,10 +75,13 @@ class Training:
     """added to the requested seed, for rows over several trainings"""
     finish: str = ""
     """preset with which a training of preset ``quick`` goes on from its end, if there is one"""
+    quick: str = "quick"
+    """the preset that is meant by the requested preset ``quick``"""
 
     def runs(self, name: str, request: Request) -> list[Run]:
         """The run of this training and that of its finish, in folders named after row, world and seed."""
-        preset = self.preset.format(request.preset)
+        asked = self.quick if request.preset == "quick" else request.preset
+        preset = self.preset.format(asked)
         name = (self.name or name).lower().replace(" ", "_")
         seed = request.seed + self.seed
         words = [name, Path(self.world).stem, self.label, f"seed{seed}"]
@@ -115,6 +119,12 @@ class Request:
     only: str = "*"
     """pattern of the rows or columns that are trained and made"""
 
+    @property
+    def words(self) -> list[str]:
+        """The options of the trainings, as the command has them."""
+        changes = [word for pair in self.set for word in ("--set", pair)]
+        return ["--preset", self.preset, "--seed", str(self.seed), *changes]
+
 
 @dataclass(frozen=True)
 class Made:
@@ -146,11 +156,14 @@ def items(paper: str) -> Mapping[str, Item]:
 
 
 def folder_of(name: str, training: Training, request: Request) -> Path | None:
-    """The folder of a finished training under ``request.runs``, else of the shipped run, else None."""
-    out = training.runs(name, request)[-1].out
-    if at_end(out):
-        return out
-    if training.shipped is None:
+    """The folder of a finished training under ``request.runs``, else of the shipped run, else None.
+
+    A shipped run stands for the training that is requested by default: ``quick``, seed 0, no settings.
+    """
+    run, default = (training.runs(name, r)[-1] for r in (request, Request(request.runs)))
+    if at_end(run.out):
+        return run.out
+    if training.shipped is None or run.seed or run != default:
         return None
     shipped = TRAINED / training.shipped
     return shipped if (shipped / "config.json").is_file() else None
@@ -208,7 +221,10 @@ def make(item: Item, request: Request) -> tuple[Made, dict[str, Trained]]:
     folders = {n: folder_of(n, t, request) for n, t in chosen(item, request).items()}
     runs = {name: open_run(folder) for name, folder in folders.items() if folder is not None}
     if item.trainings and not runs:
-        raise ValueError(f"nothing is trained for {item.title}: give --train")
+        raise ValueError(
+            f"nothing is trained for {item.title} with {' '.join(request.words)}: it lacks "
+            f"{', '.join(folders)}; give --train"
+        )
     return item.make(runs, request), runs
 
 

@@ -38,8 +38,8 @@ DIGITS = Training(
 CELLS = {
     "Discrete-AIR sprites": SPRITES,
     "Discrete-AIR digits": DIGITS,
-    "AIR sprites": Training("air", "air", "multi_sprites", preset="long"),
-    "AIR digits": Training("air", "air", "multi_mnist", preset="long", shipped="air-multi_mnist"),
+    "AIR sprites": Training("air", "air", "multi_sprites", quick="long"),
+    "AIR digits": Training("air", "air", "multi_mnist", quick="long", shipped="air-multi_mnist"),
 }
 """The first training of each cell, by model and world."""
 SEEDS = 3

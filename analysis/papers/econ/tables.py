@@ -181,7 +181,7 @@ TEXTURED = {
     "ECON textured": Training(
         *("econ", "econ_random", "sprites_random"),
         set=("world.texture=noise", "world.strength=25.0"),
-        preset="long",
+        quick="long",
     )
 }
 """Random colours under smooth noise, so that every object has many colours."""

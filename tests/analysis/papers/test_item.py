@@ -15,6 +15,7 @@ from analysis.papers.published import PUBLISHED
 from inference import svi
 from inference.plan import plan
 from inference.recipes import recipes_of
+from inference.runs import TRAINED, shipped
 
 ALL = [(paper, name) for paper in it.PAPERS for name in items(paper)]
 
@@ -173,11 +174,52 @@ def test_programs_and_worlds_may_be_files(tmp_path):
     assert run.out == tmp_path / "quick" / "a_row-leaves-seed2"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("--preset paper --seed 0", "--preset quick --seed 7"),
+        *("--preset quick --seed 0 --set size=32", "--preset paper --seed 7 --set size=32"),
+    ],
+)
+def test_a_shipped_run_stands_for_no_other_training(one, tmp_path, capsys, words):
+    request = ["--runs", str(tmp_path), *words.split()]
+    assert main(["gsgn", *request]) == 0
+    assert "lacks GSGN" in capsys.readouterr().out
+    assert main(["gsgn", "table1", "--scenes", "2", *request]) == 2
+    assert f"with {words}: it lacks GSGN; give --train" in capsys.readouterr().err
+
+
+def test_shipped_runs_stand_for_what_is_trained_by_default(tmp_path):
+    request = Request(tmp_path)
+    for paper, name in ALL:
+        for label, training in items(paper)[name].trainings.items():
+            folder, there = it.folder_of(label, training, request), training.shipped in shipped()
+            assert folder == (TRAINED / training.shipped if there else None), (paper, name, label)
+
+
+def test_a_row_that_lacks_is_named(one, tmp_path, capsys, monkeypatch):
+    two = {**one.trainings, "SPACE-P": Training("space", "space_p", "shapes2d")}
+    monkeypatch.setattr(it, "items", lambda paper: {"table1": Item("Table 1", two, one.make)})
+    words = ["gsgn", "table1", "--scenes", "2", "--runs", str(tmp_path)]
+    assert main(words) == 0
+    assert "not trained: SPACE-P" in capsys.readouterr().out
+    assert main([*words, "--only", "GSGN"]) == 0
+    assert "not trained" not in capsys.readouterr().out
+
+
+def test_a_preset_may_stand_for_quick(tmp_path):
+    training = Training("air", "air", "multi_mnist", quick="long", shipped="air-multi_mnist")
+    presets = {p: training.runs("AIR", Request(tmp_path, p))[0].preset for p in ("quick", "tiny")}
+    assert presets == {"quick": "long", "tiny": "tiny"}
+    folders = {p: it.folder_of("AIR", training, Request(tmp_path, p)) for p in ("long", "tiny")}
+    assert folders == {"long": TRAINED / "air-multi_mnist", "tiny": None}
+
+
 def test_what_is_not_trained_is_lacking(one, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(it, "TRAINED", tmp_path)  # nothing is shipped there
     assert it.state("gsgn", "table1", Request(tmp_path)) == "lacks GSGN"
     assert main(["gsgn", "table1", "--runs", str(tmp_path)]) == 2
-    assert "nothing is trained for Table 1: give --train" in capsys.readouterr().err
+    assert "nothing is trained for Table 1" in capsys.readouterr().err
 
 
 def test_unknown_papers_and_items_are_named(capsys):

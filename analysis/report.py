@@ -30,7 +30,7 @@ from analysis.evaluate import floats, graph_metrics, trained_on
 from analysis.papers.econ import validity
 from analysis.papers.gnm import structure
 from analysis.papers.gnm.pictures import redrawn
-from analysis.papers.published import figures_of, source_of
+from analysis.papers.published import figures_of, model_of, source_of
 from analysis.posterior import (
     calibration,
     infer,
@@ -46,7 +46,7 @@ from analysis.refine import SHOWN, side_by_side
 from analysis.scores import ari_of_twins
 from inference.command import command_line, new_folder, told
 from inference.images.dataset import Dataset
-from inference.loading import Function, located, own_stem
+from inference.loading import Function
 from inference.log import read_log
 from inference.runs import Trained, find_run, open_run, read_json
 from programs.scene import Scene
@@ -163,7 +163,7 @@ def written(trained: Trained, data: Dataset, x: torch.Tensor, draws: int, out: P
     program, guide, config = trained.program, trained.guide, trained.config
     world = "pictures" if config["images"] else config["recipe"]["world"]
     page = Page(f"{config['variant']} on {world}")
-    about(page, trained, world)
+    about(page, trained)
     scene = infer(program, guide, x)
     if scene is not None:
         pictures(page, program, x, scene)
@@ -179,7 +179,7 @@ def written(trained: Trained, data: Dataset, x: torch.Tensor, draws: int, out: P
     page.write(out / "index.html")
 
 
-def about(page: Page, trained: Trained, world: str) -> None:
+def about(page: Page, trained: Trained) -> None:
     """The program's docstring, the command, and metrics beside the paper's."""
     page.code(trained.config["command"])
     if words := described(trained.program):
@@ -190,16 +190,15 @@ def about(page: Page, trained: Trained, world: str) -> None:
         return
     page.heading("Metrics")
     measured = read_json(file)
-    name = f"{trained.config['variant']}-{world}"
-    own = own_stem(located(trained.config["program"]))
-    published = figures_of(name) if own else {}
+    model = model_of(trained.config)
+    published = figures_of(model)
     numbers = {k: v for k, v in measured.items() if isinstance(v, float)}
     if not published:
         page.table(["", "this run"], [[k.replace("_", " "), v] for k, v in numbers.items()])
     else:
         rows = [[k.replace("_", " "), v, published.get(k, "")] for k, v in numbers.items()]
         page.table(["", "this run", "paper"], rows)
-        page.text(f"Paper: {source_of(name)}. The data are not the paper's own.")
+        page.text(f"Paper: {source_of(model)}. The data are not the paper's own.")
     seen = trained_on(measured["data"])
     what = "pictures, those that it was trained on" if seen else "unseen scenes"
     page.text(

@@ -38,7 +38,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from analysis import plots, revisions
-from analysis.command import aligned, write_json
+from analysis.command import aligned, new_file, write_json
 from analysis.evaluate import floats
 from analysis.gradients import Learner
 from inference.command import Parser, command_line, told
@@ -355,9 +355,11 @@ def parser() -> Parser:
     a.add_argument(
         "--cpu-time", action="store_true", help="of this process: for a machine with other work"
     )
-    a.add_argument("--scaling", type=Path, metavar="FILE.png", help="vary what can be varied, too")
+    a.add_argument(
+        "--scaling", type=new_file, metavar="FILE.png", help="vary what can be varied, too"
+    )
     a.add_argument("--revision", metavar="REV", help="another revision, to time by turns")
-    a.add_argument("--json", type=Path, metavar="FILE", help="a list of rows, a row a program")
+    a.add_argument("--json", type=new_file, metavar="FILE", help="a list of rows, a row a program")
     return a
 
 

@@ -26,7 +26,7 @@ from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor
 
-from analysis.command import aligned, of_run, percent, positive, write_json
+from analysis.command import aligned, new_file, of_run, percent, positive, write_json
 from analysis.evaluate import floats
 from analysis.posterior import calibration, iwae, khat, log_weights, quantities
 from analysis.posterior.refine import local, refine
@@ -237,7 +237,7 @@ def main(arguments: list[str] | None = None) -> None:
     a.add_argument(
         "--sweeps", type=positive, metavar="N", help="refine the weighed images of the world"
     )
-    a.add_argument("--json", type=Path, metavar="FILE")
+    a.add_argument("--json", type=new_file, metavar="FILE")
     o = a.parse_args(arguments)
     pyro.enable_validation(False)
     pyro.set_rng_seed(o.seed)

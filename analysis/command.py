@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,22 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number}: expected at least 1")
     return number
+
+
+def new_file(text: str) -> Path:
+    """The path of a file that is to be written, as argparse reads it: before the work, not after it.
+
+    Raises:
+        argparse.ArgumentTypeError: it is a folder, or its own folder is not there or cannot be written.
+    """
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder: expected a file in it")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: there is no folder {path.parent}; make it first")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text} cannot be written: give a file in another folder")
+    return path
 
 
 def aligned(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from analysis import plots
+from analysis.command import new_file
 from analysis.evaluate import floats
 from inference.command import command_line, told
 from inference.loading import ROOT
@@ -72,7 +73,9 @@ def main(arguments: list[str] | None = None) -> None:
     a.add_argument(
         "runs", nargs="*", metavar="RUN", help="your run folders, or names of shipped runs"
     )
-    a.add_argument("--out", type=Path, default=ROOT / "analysis/figures/dreams.png", metavar="FILE")
+    a.add_argument(
+        "--out", type=new_file, default=ROOT / "analysis/figures/dreams.png", metavar="FILE"
+    )
     a.add_argument("--seed", type=int, default=0, metavar="S")
     o = a.parse_args(arguments)
     pyro.enable_validation(False)

@@ -18,7 +18,7 @@ import pyro
 import torch
 
 from analysis import scores
-from analysis.command import of_run, write_json
+from analysis.command import new_file, of_run, write_json
 from analysis.posterior import infer, iwae, log_weights, samples, shared_latents
 from analysis.scores.features import random_convolutions
 from inference import checkpoint
@@ -239,7 +239,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--features", default="analysis.scores.features:random_convolutions", metavar="MODULE:CALLABLE",
         help="net of the Fréchet distance: images (B, C, H, W) in [0, 1] -> (B, F)",
     )  # fmt: skip
-    a.add_argument("--json", type=Path, metavar="FILE", help="write the metrics there too")
+    a.add_argument("--json", type=new_file, metavar="FILE", help="write the metrics there too")
     o = a.parse_args(arguments)
     run = open_run(o.run)
     data = run.unseen(o.scenes, o.seed, o.world)

@@ -19,14 +19,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pyro
 import torch
 from torch import Tensor
 
-from analysis.command import aligned, of_run, write_json
+from analysis.command import aligned, new_file, of_run, write_json
 from analysis.evaluate import floats
 from analysis.judges import blame, objects, samples, scenes
 from analysis.posterior import infer
@@ -219,14 +218,14 @@ def objects_lines(named: dict[str, Any]) -> list[str]:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
     a = of_run("analysis.generation", __doc__, scenes=500)
-    a.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there")
+    a.add_argument("--json", type=new_file, metavar="FILE", help="write the numbers there")
     o = a.parse_args(arguments)
     pyro.enable_validation(False)
     pyro.set_rng_seed(o.seed)
     run = open_run(o.run)
     found = generation(run, run.unseen(o.scenes, o.seed), o.scenes)
-    write_json(o.json, found | {"seed": o.seed})
     print(table(found))
+    write_json(o.json, found | {"seed": o.seed})
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyro
@@ -24,7 +23,7 @@ from pyro import poutine
 from torch import Tensor
 
 from analysis import scores
-from analysis.command import aligned, of_run, positive, write_json
+from analysis.command import aligned, new_file, of_run, positive, write_json
 from analysis.evaluate import floats, with_masks
 from analysis.posterior import Mode, best_of, iwae, khat
 from analysis.posterior.refine import Refined, refine
@@ -174,8 +173,8 @@ def main(arguments: list[str] | None = None) -> None:
     a.add_argument(
         "--tempering", type=float, default=0.0, metavar="T", help="share of the budget, 0 to 1"
     )
-    a.add_argument("--json", type=Path, metavar="FILE")
-    a.add_argument("--netcdf", type=Path, metavar="FILE", help="the chains, for ArviZ")
+    a.add_argument("--json", type=new_file, metavar="FILE")
+    a.add_argument("--netcdf", type=new_file, metavar="FILE", help="the chains, for ArviZ")
     o = a.parse_args(arguments)
     pyro.enable_validation(False)
     pyro.set_rng_seed(o.seed)

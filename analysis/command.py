@@ -12,6 +12,7 @@ from typing import Any
 
 from inference import checkpoint
 from inference.command import Parser, command_line
+from inference.runs import Trained, open_run
 
 
 def of_run(module: str, doc: str | None, scenes: int | None = None) -> Parser:
@@ -46,6 +47,17 @@ def new_file(text: str) -> Path:
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise argparse.ArgumentTypeError(f"{text} cannot be written: give a file in another folder")
     return path
+
+
+def named(folders: Sequence[str]) -> dict[str, Trained]:
+    """Runs by the names of their folders, numbered if two have the same name."""
+    found: dict[str, Trained] = {}
+    for folder in folders:
+        run = open_run(folder)
+        name = run.folder.name
+        number = sum(other == name or other.startswith(f"{name} (") for other in found)
+        found[f"{name} ({number + 1})" if number else name] = run
+    return found
 
 
 def aligned(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:

@@ -11,19 +11,19 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from analysis import plots
-from analysis.command import aligned, positive, write_csv
+from analysis.command import aligned, named, positive, write_csv
 from analysis.evaluate import floats
 from analysis.posterior import infer
 from inference.command import command_line, new_folder, told
 from inference.log import read_log
-from inference.runs import Trained, open_run, read_json
+from inference.runs import Trained, read_json
 from programs.scene import Scene
 
 SHARES_OF_IMAGES = ("object_count_accuracy", "part_count_accuracy", "structure_accuracy")
@@ -101,17 +101,6 @@ def reconstructions(runs: Mapping[str, Trained], scenes: int) -> dict[str, torch
         if isinstance(scene, Scene):
             pictures[name] = scene.image.cpu()
     return pictures
-
-
-def named(folders: Sequence[str]) -> dict[str, Trained]:
-    """Runs by the names of their folders, numbered if two have the same name."""
-    found: dict[str, Trained] = {}
-    for folder in folders:
-        run = open_run(folder)
-        name = run.folder.name
-        number = sum(other == name or other.startswith(f"{name} (") for other in found)
-        found[f"{name} ({number + 1})" if number else name] = run
-    return found
 
 
 @told

@@ -21,6 +21,8 @@ from inference.command import command_line, told
 from inference.settings import choose
 
 MODULE = "analysis.papers"
+OF_AN_ITEM = ("train", "record", "only", "scenes", "out")
+"""Options that the list of items does not have."""
 
 
 @told
@@ -44,6 +46,11 @@ def main(arguments: list[str] | None = None) -> None:
     o = a.parse_args(arguments)
     request = it.Request(o.runs, o.preset, o.seed, o.scenes, tuple(o.set), o.only)
     if o.item is None:
+        for option in OF_AN_ITEM:
+            if getattr(o, option) != a.get_default(option):
+                raise ValueError(
+                    f"--{option} is of one item: give PAPER and ITEM, such as gsgn table3"
+                )
         papers = it.PAPERS if o.paper is None else [_paper(o.paper)]
         print("\n\n".join(listing(paper, request) for paper in papers))
         print(f"\npython -m {MODULE} PAPER ITEM makes one; --train first trains what it lacks")

@@ -179,8 +179,18 @@ def at_end(folder: Path) -> bool:
 
 
 def chosen(item: Item, request: Request) -> dict[str, Training]:
-    """The trainings whose names match ``request.only``."""
-    return {n: t for n, t in item.trainings.items() if fnmatchcase(n, request.only)}
+    """The trainings whose names match ``request.only``.
+
+    Raises:
+        ValueError: none does.
+    """
+    found = {n: t for n, t in item.trainings.items() if fnmatchcase(n, request.only)}
+    if request.only != Request.only and not found:
+        known = ", ".join(item.trainings) or "none, as it needs no training"
+        raise ValueError(
+            f"--only {request.only!r} fits no row or column of {item.title}; it has {known}"
+        )
+    return found
 
 
 def train_missing(item: Item, request: Request) -> None:

@@ -229,6 +229,25 @@ def test_unknown_papers_and_items_are_named(capsys):
     assert "unknown item of gsgn 'table0', did you mean table10? known" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [["--train"], []])
+def test_a_pattern_that_fits_nothing_is_refused(one, tmp_path, capsys, words):
+    asked = ["gsgn", "table1", "--only", "nonsense*", "--runs", str(tmp_path), *words]
+    assert main(asked) == 2
+    assert "--only 'nonsense*' fits no row or column of Table 1; it has GSGN" in (
+        capsys.readouterr().err
+    )
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "words", ["--train", "--record", "--only GSGN", "--scenes 3", "--out somewhere"]
+)
+@pytest.mark.parametrize("paper", [[], ["gsgn"]])
+def test_options_of_an_item_are_refused_without_one(paper, words, capsys):
+    assert main([*paper, *words.split()]) == 2
+    assert f"{words.split()[0]} is of one item: give PAPER and ITEM" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("paper", it.PAPERS)
 def test_none_says_measured_that_is_not(paper):
     for name in items(paper):

@@ -249,8 +249,14 @@ def test_options_of_an_item_are_refused_without_one(paper, words, capsys):
 
 
 @pytest.mark.parametrize("paper", it.PAPERS)
-def test_none_says_measured_that_is_not(paper):
-    for name in items(paper):
-        kept = it.recorded(paper, name)
-        said = it.state(paper, name, Request())
-        assert said.startswith("measured") == (kept is not None)
+def test_what_is_recorded_is_there_and_of_an_items_trainings(paper):
+    folder, pictures = it.measured(paper), set()
+    assert {path.stem for path in folder.glob("*.json")} <= {*items(paper)}
+    for name, item in items(paper).items():
+        if (kept := it.recorded(paper, name)) is None:
+            continue
+        assert f"-m analysis.papers {paper} {name} " in kept["command"]
+        assert {*kept["runs"]} <= {*item.trainings}, name
+        assert kept["rows"] or kept["pictures"], name
+        pictures |= {*kept["pictures"]}
+    assert pictures == {path.name for path in folder.glob("*.png")}

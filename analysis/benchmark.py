@@ -39,7 +39,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from analysis import plots, revisions
 from analysis.command import aligned, new_file, write_json
-from analysis.evaluate import floats
 from analysis.gradients import Learner
 from inference.command import Parser, command_line, told
 from inference.loading import imported
@@ -258,7 +257,7 @@ def measure(
     device = ours.plan.device
     steps = {"ours": training_step(ours)}
     if against:
-        steps["theirs"] = imported(against, "--against")(floats(ours.data, device))
+        steps["theirs"] = imported(against, "--against")(ours.data.floats(device))
     others = {setting: replace(run, set=(*run.set, *setting.split())) for setting in beside}
     steps |= {setting: training_step(learner(other)) for setting, other in others.items()}
     if device.type == "cuda":

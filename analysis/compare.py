@@ -19,7 +19,6 @@ import torch
 
 from analysis import plots
 from analysis.command import aligned, named, positive, write_csv
-from analysis.evaluate import floats
 from analysis.posterior import infer
 from inference.command import command_line, new_folder, told
 from inference.log import read_log
@@ -91,7 +90,7 @@ def _short(text: str) -> str:
 def reconstructions(runs: Mapping[str, Trained], scenes: int) -> dict[str, torch.Tensor]:
     """Pictures (B, C, H, W) by title: unseen images of the first run, and each run's reconstructions."""
     first = next(iter(runs.values()))
-    images = floats(first.unseen(scenes), "cpu")
+    images = first.unseen(scenes).floats()
     pictures = {"image": images}
     for name, run in runs.items():
         try:

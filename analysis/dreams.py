@@ -20,7 +20,6 @@ from torch import Tensor
 
 from analysis import plots
 from analysis.command import named, new_file
-from analysis.evaluate import floats
 from inference.command import command_line, new_folder, told
 from inference.loading import ROOT
 from inference.runs import Trained, shipped
@@ -49,7 +48,7 @@ def row(run: Trained, seed: int) -> tuple[Tensor, Tensor]:
     if not isinstance(scene := run.program(batch=COUNT), Scene):
         raise ValueError(f"the program returns {type(scene).__name__}, expected a Scene to show")
     prior = scene.image.cpu()
-    return prior, floats(run.unseen(COUNT, seed), "cpu")
+    return prior, run.unseen(COUNT, seed).floats()
 
 
 def page(rows: dict[str, tuple[Tensor, Tensor]]) -> Figure:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from analysis import scores
 from analysis.command import above_zero, aligned, new_file, of_run, positive, share, write_json
-from analysis.evaluate import floats, with_masks
+from analysis.evaluate import with_masks
 from analysis.posterior import Mode, best_of, iwae, khat
 from analysis.posterior.refine import Refined, refine
 from analysis.posterior.refine.chains import chains_to_inference_data, diagnostics
@@ -70,7 +70,7 @@ def side_by_side(
         A row per way: ``inference``, the metrics, ``log_p`` and ``evidence`` in nats per image, ``seconds``
             per image.
     """
-    x = floats(data, device)
+    x = data.floats(device)
     found, costs = [], []
     for infer in (_at_mode, partial(_best, draws)):
         with _timed(len(x)) as cost:

@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from pyro import poutine
 
 from analysis import edit, plots
-from analysis.evaluate import floats, graph_metrics, trained_on
+from analysis.evaluate import graph_metrics, trained_on
 from analysis.papers.econ import validity
 from analysis.papers.gnm import structure
 from analysis.papers.gnm.pictures import redrawn
@@ -154,7 +154,7 @@ def report(run: str | Path, out: Path, images: int = IMAGES, draws: int = DRAWS)
     trained = open_run(run)
     data = trained.unseen(images)
     with new_folder(out):
-        written(trained, data, floats(data, "cpu", images), draws, out)
+        written(trained, data, data.floats(number=images), draws, out)
     return out / "index.html"
 
 
@@ -308,9 +308,9 @@ def crowds(page: Page, trained: Trained) -> None:
         with program.placing(objects + 1):
             rows[f"{objects} objects"] = graph_metrics(program, guide, data, "cpu")
         whole = data.truth()
-        twins = ari_of_twins(whole, floats(data, "cpu"), torch.Generator().manual_seed(0))
+        twins = ari_of_twins(whole, data.floats(), torch.Generator().manual_seed(0))
         rows[f"{objects} objects"]["ari_fg at best"] = twins
-    shown, truth = floats(data, "cpu", 5), data.truth(slice(0, 5))
+    shown, truth = data.floats(number=5), data.truth(slice(0, 5))
     page.figure(
         plots.segments_figure(program, guide, shown, truth, CROWDS[-1] + 1),
         f"{CROWDS[-1]} objects, classes repeated, in {CROWDS[-1] + 1} layers: true and inferred "

@@ -39,11 +39,9 @@ class Truthful(torch.nn.Module):
 
     def forward(self, images=None, batch=1):
         if images is None:
-            images = self.data.images[:batch].float() / 255
+            images = self.data.floats(number=batch)
         conjugate(images.mean((1, 2, 3)))
-        number = [
-            int((self.data.images.float() / 255 - x).abs().sum((1, 2, 3)).argmin()) for x in images
-        ]
+        number = [int((self.data.floats() - x).abs().sum((1, 2, 3)).argmin()) for x in images]
         return self.data.truth(slice(0, len(self.data.images)))[torch.tensor(number)]
 
 
@@ -145,7 +143,7 @@ def test_plain_priors_are_known_where_there_could_be_learned_ones():
 
 
 def test_the_frechet_distance_ranks_priors_and_takes_any_net():
-    images = world_dataset("shapes2d", 60, "test", config=Config(size=32)).images.float() / 255
+    images = world_dataset("shapes2d", 60, "test", config=Config(size=32)).floats()
 
     def same(batch):
         return Scene(images[:batch].flip(0), ())

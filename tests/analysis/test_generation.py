@@ -1,7 +1,6 @@
 """Generation of any program and world, judged, or not where the judge is not good."""
 
 import pytest
-import torch
 from tiny import untrained
 
 from analysis import generation
@@ -67,12 +66,6 @@ def test_distances_of_nodes_are_0_between_alike_and_see_places():
     other = replace(truth, levels=(replace(truth.objects, pose=moved),))
     found = generation.node_distances(other, truth)
     assert found["place"] > 0.7 and found["nodes"] == found["size"] == 0
-
-
-def test_scenes_are_drawn_some_at_a_time():
-    program = run_of("vae", "multi_sprites").program
-    assert len(generation.drawn(program, 130)) == 130
-    assert torch.is_tensor(generation.drawn(program, 1).image)
 
 
 def test_what_was_found_is_shown_even_if_it_cannot_be_kept(quick, monkeypatch, tmp_path, capsys):

@@ -23,7 +23,7 @@ def test_refined_scenes_are_the_most_probable_ones():
     small = small_programs.Presence()
     x = small_programs.simulate(small, 24)[0]
     data = data_of(x)
-    seen = torch.as_tensor(data.images).float() / 255
+    seen = data.floats()
     rows, found = refine.side_by_side(
         small.program, small.guide(0.1), data, draws=2, sweeps=25, chains=20, progress=False
     )

@@ -14,7 +14,7 @@ from dataclasses import replace
 import pyro
 import torch
 
-from analysis.evaluate import floats, graph_metrics
+from analysis.evaluate import graph_metrics
 from analysis.papers.item import Made, Request, Row, Training
 from analysis.papers.published import PUBLISHED
 from analysis.posterior import infer, log_weights
@@ -146,7 +146,7 @@ def best_rows(
 
 def bound_of(run: Trained, seed: int, scenes: int = 200, draws: int = 5) -> float:
     """ELBO in nats per image, on unseen scenes of the next seed, so not on those of the table."""
-    images = floats(run.unseen(scenes, seed + 1), "cpu")
+    images = run.unseen(scenes, seed + 1).floats()
     pyro.set_rng_seed(seed)
     return float(log_weights(run.program, run.guide, images, draws).mean())
 
@@ -155,7 +155,7 @@ def measure(run: Trained, scenes: int, seed: int = 0) -> dict[str, tuple[float, 
     """Count accuracy and, with categories, their correspondence at the guide's mode; with standard errors."""
     data = run.unseen(scenes, seed)
     pyro.set_rng_seed(seed)
-    scene, truth = infer(run.program, run.guide, floats(data, "cpu")), data.truth()
+    scene, truth = infer(run.program, run.guide, data.floats()), data.truth()
     share = count_accuracy(scene.objects, truth.objects)
     found = {"object_count_accuracy": (share, standard_error(share, scenes))}
     if scene.objects.category is not None:
@@ -191,6 +191,6 @@ def at_random(nodes: Nodes, categories: int, generator: torch.Generator) -> Node
 def explained(run: Trained, scenes: int, seed: int = 0) -> tuple[torch.Tensor, Scene, Scene]:
     """Unseen images, the scenes at the guide's mode and the true ones."""
     data = run.unseen(scenes, seed)
-    images = floats(data, "cpu")
+    images = data.floats()
     pyro.set_rng_seed(seed)
     return images, infer(run.program, run.guide, images).cpu(), data.truth()

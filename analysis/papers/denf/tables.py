@@ -17,12 +17,12 @@ import pyro
 import torch
 from torch import Tensor
 
-from analysis.evaluate import floats, flow_metrics, with_masks
+from analysis.evaluate import flow_metrics, with_masks
 from analysis.papers.denf.clustering import sweep
 from analysis.papers.denf.fidelity import edits_figure, removals, subsets
 from analysis.papers.item import Made, Request, Row, Training
 from analysis.papers.published import PUBLISHED
-from analysis.posterior import infer
+from analysis.posterior import infer, prior_scenes
 from analysis.scores import frechet_distance, scene_metrics
 from analysis.scores.features import random_convolutions
 from inference.images.dataset import Dataset
@@ -73,7 +73,7 @@ Runs = Mapping[str, Trained]
 def explained(run: Trained, scenes: int, seed: int = 0) -> tuple[Dataset, Tensor, Scene]:
     """Unseen images with their truth, as floats, and the scenes at the guide's mode."""
     data = run.unseen(scenes, seed)
-    images = floats(data, "cpu")
+    images = data.floats()
     pyro.set_rng_seed(seed)
     return data, images, infer(run.program, run.guide, images).cpu()
 
@@ -151,22 +151,15 @@ def distances(run: Trained, number: int, seed: int = 0) -> dict[str, float]:
     and other true images serve for comparison.
     """
     _, images, scene = explained(run, number, seed)
-    true = random_convolutions(floats(run.unseen(number, seed + 1), "cpu"))
+    true = random_convolutions(run.unseen(number, seed + 1).floats())
     made = {"other true images": images, "reconstructions": scene.image}
     if hasattr(run.program, "redraw"):
         generator = torch.Generator().manual_seed(seed)
         made["subsets of an input's objects"] = subsets(run.program, scene, generator)
         if scene.background is not None:
             made["backgrounds"] = scene.background
-    made["prior"] = prior(run, number)
+    made["prior"] = torch.cat([s.image for s in prior_scenes(run.program, number)])
     return {kind: frechet_distance(random_convolutions(x), true) for kind, x in made.items()}
-
-
-@torch.no_grad()
-def prior(run: Trained, number: int, rows: int = 100) -> Tensor:
-    """(number, C, H, W) scenes of the program's prior."""
-    sizes = [min(rows, number - start) for start in range(0, number, rows)]
-    return torch.cat([run.program(batch=size).image for size in sizes])
 
 
 def fidelity(runs: Runs, request: Request) -> Made:
@@ -195,7 +188,7 @@ def bits(runs: Runs, request: Request) -> Made:
     """
     rows, number = [], request.scenes or SCENES
     for name, run in runs.items():
-        images = floats(run.unseen(number, request.seed), "cpu")
+        images = run.unseen(number, request.seed).floats()
         pyro.set_rng_seed(request.seed)
         found = flow_metrics(run.program, images)["bits_per_dimension"]
         rows.append(Row(name, "bits", found, None, "", number))

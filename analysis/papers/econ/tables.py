@@ -9,7 +9,6 @@ import pyro
 import torch
 from torch import Tensor
 
-from analysis.evaluate import floats
 from analysis.papers.econ.abilities import TEXTS, of_programs
 from analysis.papers.econ.validity import validity
 from analysis.papers.item import Made, Request, Row, Training
@@ -86,7 +85,7 @@ def explained(
     seed: int = 0,
 ) -> tuple[Tensor, Scene]:
     """Images, by default those of the data, and the scenes at the guide's mode, in `layers` layers."""
-    images = floats(data, "cpu") if images is None else images
+    images = data.floats() if images is None else images
     pyro.set_rng_seed(seed)
     with run.program.placing(layers or run.program.layers):
         return images, infer(run.program, run.guide, images)
@@ -137,14 +136,14 @@ def compared(metrics: tuple[str, ...]) -> Callable[[Runs, Request], Made]:
             data = run.unseen(number, request.seed)
             found = scores(run, data, seed=request.seed) | pace(run)
             if "elbo_per_pixel" in metrics:
-                images = floats(data, "cpu")
+                images = data.floats()
                 weights = log_weights(run.program, run.guide, images, DRAWS)
                 found["elbo_per_pixel"] = float(weights.mean()) / images[0, 0].numel()
             world = run.config["recipe"]["world"]
             rows += [Row(name, m, found[m], None, world, number) for m in metrics if m in found]
             sets[world] = data
         for world, data in sets.items():
-            rows += simple_rows(floats(data, "cpu"), data.truth(), metrics, world)
+            rows += simple_rows(data.floats(), data.truth(), metrics, world)
         return Made(tuple(rows))
 
     return make

@@ -228,12 +228,11 @@ def validity(
     Raises:
         ValueError: no expert explains an object.
     """
-    config, some = data.description["config"], slice(0, 100)
-    images = torch.as_tensor(data.images[some]).float() / 255
+    config, some = data.description["config"], data.first(100)
     device = next(program.parameters()).device
-    scene = infer(program, guide, images.to(device)).cpu()
+    scene = infer(program, guide, some.floats(device)).cpu()
     kinds = len(config["classes"])
-    named = names(scene, data.truth(some), program.config.experts, kinds)
+    named = names(scene, some.truth(), program.config.experts, kinds)
     named.pop(ground(program), None)
     if not named:
         raise ValueError("no expert explains an object: train the program first")

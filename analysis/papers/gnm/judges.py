@@ -126,7 +126,7 @@ def broken(data: Dataset, number: int, seed: int) -> Tensor:
     options = override(world.config(), data.description["config"] | {"lawful": False}, world.title)
     drawn = world_dataset(data.description["world"], 2 * number, "test", seed, options)
     obeys = world.module.obeys(drawn.truth().objects, options)
-    return drawn.images[~obeys][:number].float() / 255
+    return drawn.floats()[~obeys][:number]
 
 
 def _kept(net: nn.Module, key: dict[str, Any], train: Callable[[nn.Module], None]) -> nn.Module:
@@ -428,7 +428,7 @@ def shares(judge: Judge, data: Dataset, images: Tensor, number: int, seed: int) 
         images: (B, C, S, S) in [0, 1], of the program.
         number: number of true scenes, and of scenes that break the rule.
     """
-    true = torch.as_tensor(data.images[:number]).float() / 255
+    true = data.floats(number=number)
     shown = {"s_acc": images, "s_acc_true": true, "s_acc_broken": broken(data, number, seed)}
     return {name: float(judge(x).double().mean()) for name, x in shown.items()}
 

@@ -14,7 +14,7 @@ from typing import Any
 import pyro
 import torch
 
-from analysis.evaluate import floats, with_masks
+from analysis.evaluate import with_masks
 from analysis.papers.gsgn.grouping import group
 from analysis.papers.gsgn.trainings import training
 from analysis.papers.item import Item, Made, Request, Row
@@ -123,7 +123,7 @@ def selected(truth: Scene, between: tuple[float, float]) -> torch.Tensor:
 
 def explained(run: Trained, data: Dataset, parts: bool) -> tuple[torch.Tensor, Scene, Scene]:
     """ELBO (B,) in nats per pixel, the scenes at the guide's mode, and the true ones."""
-    images = floats(data, "cpu")
+    images = data.floats()
     pyro.set_rng_seed(0)
     scene = infer(run.program, run.guide, images)
     elbo = log_weights(run.program, run.guide, images, DRAWS).mean(0) / images[0, 0].numel()

@@ -5,7 +5,6 @@ import pytest
 import torch
 from tiny import check_item, untrained
 
-from analysis.evaluate import floats
 from analysis.papers.air import figures, tables
 from analysis.papers.air.items import ITEMS
 from analysis.papers.item import Request
@@ -91,7 +90,7 @@ def test_a_cells_numbers_are_the_scores_own():
     found = tables.measure(run, 20)
     data = run.unseen(20)
     pyro.set_rng_seed(0)
-    scene, truth = infer(run.program, run.guide, floats(data, "cpu")), data.truth()
+    scene, truth = infer(run.program, run.guide, data.floats()), data.truth()
     share = count_accuracy(scene.objects, truth.objects)
     assert found["object_count_accuracy"] == (share, (share * (1 - share) / 20) ** 0.5)
     assert found["category_correspondence"][0] == category_correspondence(

@@ -98,7 +98,7 @@ def test_one_object_alone_leaves_out_all_others(shipped):
 def test_distances_are_frechets_own(shipped):
     found = tables.distances(shipped, 12)
     _, _, scene = tables.explained(shipped, 12)
-    other = shipped.unseen(12, 1).images.float() / 255
+    other = shipped.unseen(12, 1).floats()
     features = [random_convolutions(x) for x in (scene.image, other)]
     assert found["reconstructions"] == pytest.approx(frechet_distance(*features))
     assert found["other true images"] < found["prior"] < found["backgrounds"]

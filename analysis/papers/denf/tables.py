@@ -20,16 +20,16 @@ from torch import Tensor
 from analysis.evaluate import flow_metrics, with_masks
 from analysis.papers.denf.clustering import sweep
 from analysis.papers.denf.fidelity import edits_figure, removals, subsets
+from analysis.papers.explained import explained
 from analysis.papers.item import Made, Request, Row, Training
 from analysis.papers.published import PUBLISHED
-from analysis.posterior import infer, prior_scenes
+from analysis.posterior import prior_scenes
 from analysis.scores import frechet_distance, scene_metrics
 from analysis.scores.features import random_convolutions
 from inference.images.dataset import Dataset
 from inference.images.worlds import load_world, world_dataset
 from inference.runs import Trained
 from inference.settings import override
-from programs.scene import Scene
 
 SCENES = 500
 """Scenes on which a run's scores are measured."""
@@ -70,18 +70,10 @@ LOSSLESS = {"WebP": {"lossless": True, "quality": 100, "method": 6}, "PNG": {"op
 Runs = Mapping[str, Trained]
 
 
-def explained(run: Trained, scenes: int, seed: int = 0) -> tuple[Dataset, Tensor, Scene]:
-    """Unseen images with their truth, as floats, and the scenes at the guide's mode."""
-    data = run.unseen(scenes, seed)
-    images = data.floats()
-    pyro.set_rng_seed(seed)
-    return data, images, infer(run.program, run.guide, images).cpu()
-
-
 def scores(run: Trained, scenes: int, seed: int = 0) -> dict[str, float]:
     """`SCORES` of the guide's mode."""
-    data, _, scene = explained(run, scenes, seed)
-    return {k: v for k, v in scene_metrics(with_masks(scene), data.truth()).items() if k in SCORES}
+    x = explained(run, run.unseen(scenes, seed), seed)
+    return {k: v for k, v in scene_metrics(with_masks(x.scene), x.truth).items() if k in SCORES}
 
 
 def table1(runs: Runs, request: Request) -> Made:
@@ -150,7 +142,7 @@ def distances(run: Trained, number: int, seed: int = 0) -> dict[str, float]:
     If the program can draw Scenes, subsets of an input's objects and backgrounds are included. Reconstructions
     and other true images serve for comparison.
     """
-    _, images, scene = explained(run, number, seed)
+    _, images, scene = explained(run, run.unseen(number, seed), seed)
     true = random_convolutions(run.unseen(number, seed + 1).floats())
     made = {"other true images": images, "reconstructions": scene.image}
     if hasattr(run.program, "redraw"):
@@ -166,7 +158,7 @@ def fidelity(runs: Runs, request: Request) -> Made:
     """Changes when objects are removed, in grey levels of 255, and edits of some scenes."""
     rows, figures, number = [], {}, request.scenes or REMOVED
     for name, run in runs.items():
-        _, images, scene = explained(run, number, request.seed)
+        _, images, scene = explained(run, run.unseen(number, request.seed), request.seed)
         found = 255 * removals(run.program, scene, images)
         kinds = ("outside the box, from the scene as drawn", "outside the box, from the image")
         for kind, change in zip(kinds, found.T, strict=True):

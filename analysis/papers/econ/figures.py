@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from analysis import plots
-from analysis.papers.econ.tables import SCORES, explained, scores, simple_rows, validity_rows
+from analysis.papers.econ.tables import SCORES, scores, simple_rows, validity_rows
+from analysis.papers.explained import explained
 from analysis.papers.item import Made, Request, Row
 from analysis.scores import confusion
 from inference.runs import Trained
@@ -83,10 +84,9 @@ def samples(runs: Runs, request: Request) -> Made:
 
 def specialisation(run: Trained, name: str, request: Request, number: int) -> list[Row]:
     """Shares of the objects of a class that each expert explains."""
-    data = run.unseen(number, request.seed)
-    _, scene = explained(run, data, seed=request.seed)
+    x = explained(run, run.unseen(number, request.seed), request.seed)
     classes, experts = run.config["world"]["classes"], run.program.config.experts
-    table = confusion(scene.cpu().objects, data.truth().objects, len(classes), experts)
+    table = confusion(x.scene.objects, x.truth.objects, len(classes), experts)
     return [
         Row(label, f"expert {k}", count / max(1, int(counts.sum())), None, name, number)
         for label, counts in zip(classes, table, strict=True)

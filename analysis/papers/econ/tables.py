@@ -11,9 +11,10 @@ from torch import Tensor
 
 from analysis.papers.econ.abilities import TEXTS, of_programs
 from analysis.papers.econ.validity import validity
+from analysis.papers.explained import explained
 from analysis.papers.item import Made, Request, Row, Training
 from analysis.papers.published import PUBLISHED
-from analysis.posterior import infer, log_weights
+from analysis.posterior import log_weights
 from analysis.scores import scene_metrics, simple_scores
 from inference.images.dataset import Dataset
 from inference.log import read_log
@@ -77,20 +78,6 @@ def table1(runs: Runs, request: Request) -> Made:
     return Made(tuple(rows), text="\n".join(f"{name}: {text}" for name, text in TEXTS.items()))
 
 
-def explained(
-    run: Trained,
-    data: Dataset,
-    images: Tensor | None = None,
-    layers: int | None = None,
-    seed: int = 0,
-) -> tuple[Tensor, Scene]:
-    """Images, by default those of the data, and the scenes at the guide's mode, in `layers` layers."""
-    images = data.floats() if images is None else images
-    pyro.set_rng_seed(seed)
-    with run.program.placing(layers or run.program.layers):
-        return images, infer(run.program, run.guide, images)
-
-
 def scores(
     run: Trained,
     data: Dataset,
@@ -98,9 +85,15 @@ def scores(
     layers: int | None = None,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Every metric at the guide's mode."""
-    _, scene = explained(run, data, images, layers, seed)
-    return scene_metrics(scene.cpu(), data.truth())
+    """Every metric at the guide's mode.
+
+    Args:
+        images: (B, C, H, W) in [0, 1] in place of the data's own, such as changed ones.
+        layers: how many the program places; by default its own number.
+    """
+    with run.program.placing(layers or run.program.layers):
+        x = explained(run, data, seed, images)
+    return scene_metrics(x.scene, x.truth)
 
 
 def validity_rows(name: str, run: Trained, request: Request, number: int = 500) -> list[Row]:

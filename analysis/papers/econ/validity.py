@@ -19,10 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from analysis.judges.scenes import kept
 from analysis.posterior import infer
 from analysis.posterior.layers import ground
-from analysis.scores.classifier import fit, seeded
+from analysis.scores.classifier import cached_net, fit, seeded
 from inference.images.dataset import Dataset
 from inference.images.worlds import load_world
 from inference.settings import override
@@ -113,7 +112,7 @@ def counter(data: Dataset, scenes: int = SCENES, steps: int = STEPS) -> Counter:
     world = {key: data.description[key] for key in ("world", "version", "config")}
     key = {"counter": str(net), "world": str(world), "scenes": scenes, "steps": steps}
     key["training"] = (BATCH, RATE, SEED, VERSION)
-    kept(net, key, lambda: learn(net, data, scenes, steps))
+    cached_net(net, key, lambda: learn(net, data, scenes, steps))
     return net
 
 

@@ -38,8 +38,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from analysis import plots, revisions
-from analysis.command import aligned, write_json
-from analysis.evaluate import floats
+from analysis.command import aligned, new_file, write_json
 from analysis.gradients import Learner
 from inference.command import Parser, command_line, told
 from inference.loading import imported
@@ -258,7 +257,7 @@ def measure(
     device = ours.plan.device
     steps = {"ours": training_step(ours)}
     if against:
-        steps["theirs"] = imported(against, "--against")(floats(ours.data, device))
+        steps["theirs"] = imported(against, "--against")(ours.data.floats(device))
     others = {setting: replace(run, set=(*run.set, *setting.split())) for setting in beside}
     steps |= {setting: training_step(learner(other)) for setting, other in others.items()}
     if device.type == "cuda":
@@ -355,9 +354,11 @@ def parser() -> Parser:
     a.add_argument(
         "--cpu-time", action="store_true", help="of this process: for a machine with other work"
     )
-    a.add_argument("--scaling", type=Path, metavar="FILE.png", help="vary what can be varied, too")
+    a.add_argument(
+        "--scaling", type=new_file, metavar="FILE.png", help="vary what can be varied, too"
+    )
     a.add_argument("--revision", metavar="REV", help="another revision, to time by turns")
-    a.add_argument("--json", type=Path, metavar="FILE", help="a list of rows, a row a program")
+    a.add_argument("--json", type=new_file, metavar="FILE", help="a list of rows, a row a program")
     return a
 
 

@@ -26,8 +26,7 @@ from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor
 
-from analysis.command import aligned, of_run, percent, positive, write_json
-from analysis.evaluate import floats
+from analysis.command import aligned, new_file, of_run, percent, positive, write_json
 from analysis.posterior import calibration, iwae, khat, log_weights, quantities
 from analysis.posterior.refine import local, refine
 from inference.command import told
@@ -83,7 +82,7 @@ def calibrated(
     found: Table = {"simulated": judged(run, images, truth, draws, weighed)}
     found["simulated"]["surprise"] = surprise(run, simulations)
     data = run.unseen(scenes, seed)
-    x = floats(data, "cpu")
+    x = data.floats()
     if data.known:
         found["world"] = judged(run, x, data.truth(), draws, weighed)
     if sweeps is not None:
@@ -123,7 +122,7 @@ def surprise(run: Trained, simulations: int) -> dict[str, float]:
     By site, the median over images; objects that are drawn one after the other in their likeliest order. It
     is about 0 if the guide is the posterior, and far above where the guide is too sure.
     """
-    x = floats(run.unseen(1), "cpu")
+    x = run.unseen(1).floats()
     seen, found = seen_site(run.program, x, "the calibration"), []
     for start in range(0, simulations, ROWS):
         number = min(ROWS, simulations - start)
@@ -237,7 +236,7 @@ def main(arguments: list[str] | None = None) -> None:
     a.add_argument(
         "--sweeps", type=positive, metavar="N", help="refine the weighed images of the world"
     )
-    a.add_argument("--json", type=Path, metavar="FILE")
+    a.add_argument("--json", type=new_file, metavar="FILE")
     o = a.parse_args(arguments)
     pyro.enable_validation(False)
     pyro.set_rng_seed(o.seed)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from inference import checkpoint
 from inference.command import Parser, command_line
+from inference.runs import Trained, open_run
 
 
 def of_run(module: str, doc: str | None, scenes: int | None = None) -> Parser:
@@ -29,6 +32,49 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number}: expected at least 1")
     return number
+
+
+def above_zero(text: str) -> float:
+    """A finite number above 0, as argparse reads it."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: expected a number above 0")
+    return number
+
+
+def share(text: str) -> float:
+    """A number of 0 to 1, as argparse reads it."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected 0 to 1")
+    return number
+
+
+def new_file(text: str) -> Path:
+    """The path of a file that is to be written, as argparse reads it: before the work, not after it.
+
+    Raises:
+        argparse.ArgumentTypeError: it is a folder, or its own folder is not there or cannot be written.
+    """
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder: expected a file in it")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: there is no folder {path.parent}; make it first")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text} cannot be written: give a file in another folder")
+    return path
+
+
+def named(folders: Sequence[str]) -> dict[str, Trained]:
+    """Runs by the names of their folders, numbered if two have the same name."""
+    found: dict[str, Trained] = {}
+    for folder in folders:
+        run = open_run(folder)
+        name = run.folder.name
+        number = sum(other == name or other.startswith(f"{name} (") for other in found)
+        found[f"{name} ({number + 1})" if number else name] = run
+    return found
 
 
 def aligned(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:

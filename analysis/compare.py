@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from analysis import plots
-from analysis.command import aligned, positive, write_csv
-from analysis.evaluate import floats
+from analysis.command import aligned, named, positive, write_csv
 from analysis.posterior import infer
 from inference.command import command_line, new_folder, told
 from inference.log import read_log
-from inference.runs import Trained, open_run, read_json
+from inference.runs import Trained, read_json
 from programs.scene import Scene
 
 SHARES_OF_IMAGES = ("object_count_accuracy", "part_count_accuracy", "structure_accuracy")
@@ -91,7 +90,7 @@ def _short(text: str) -> str:
 def reconstructions(runs: Mapping[str, Trained], scenes: int) -> dict[str, torch.Tensor]:
     """Pictures (B, C, H, W) by title: unseen images of the first run, and each run's reconstructions."""
     first = next(iter(runs.values()))
-    images = floats(first.unseen(scenes), "cpu")
+    images = first.unseen(scenes).floats()
     pictures = {"image": images}
     for name, run in runs.items():
         try:
@@ -101,17 +100,6 @@ def reconstructions(runs: Mapping[str, Trained], scenes: int) -> dict[str, torch
         if isinstance(scene, Scene):
             pictures[name] = scene.image.cpu()
     return pictures
-
-
-def named(folders: Sequence[str]) -> dict[str, Trained]:
-    """Runs by the names of their folders, numbered if two have the same name."""
-    found: dict[str, Trained] = {}
-    for folder in folders:
-        run = open_run(folder)
-        name = run.folder.name
-        number = sum(other == name or other.startswith(f"{name} (") for other in found)
-        found[f"{name} ({number + 1})" if number else name] = run
-    return found
 
 
 @told

@@ -1,8 +1,9 @@
 """A page of scenes that trained programs draw from their priors, beside scenes of their worlds.
 
-    python -m analysis.dreams [RUN …] [--out analysis/figures/dreams.png] [--seed S]
+    python -m analysis.dreams [RUN …] [--out FILE] [--seed S]
 
-Without RUN the page shows all shipped runs. The scenes are the first ones of the seed; none is selected.
+Without RUN the page shows all shipped runs, and is analysis/figures/dreams.png; else it is runs/dreams.png. The
+scenes are the first ones of the seed; none is selected.
 
 Shape legend: B scenes, C channels, S pixels per side.
 """
@@ -18,23 +19,22 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from analysis import plots
-from analysis.evaluate import floats
-from inference.command import command_line, told
+from analysis.command import named, new_file
+from inference.command import command_line, new_folder, told
 from inference.loading import ROOT
-from inference.runs import Trained, open_run
+from inference.runs import Trained, shipped
 from programs.scene import Scene
 
 COUNT = 8
 """Scenes of the prior, and of the world, per row."""
+PAGE = ROOT / "analysis" / "figures" / "dreams.png"
+"""The page of the shipped runs."""
+OWN = Path("runs/dreams.png")
+"""The page of runs that are given, by default."""
 GAP = 0.03
 """Gap between two pictures, in sides of a picture."""
 INCH = 1.0
 """Side of a picture, in inches."""
-
-
-def shipped() -> list[str]:
-    """Names of the runs that ship with the project."""
-    return sorted(p.parent.name for p in (ROOT / "programs" / "trained").glob("*/config.json"))
 
 
 @torch.no_grad()
@@ -48,7 +48,7 @@ def row(run: Trained, seed: int) -> tuple[Tensor, Tensor]:
     if not isinstance(scene := run.program(batch=COUNT), Scene):
         raise ValueError(f"the program returns {type(scene).__name__}, expected a Scene to show")
     prior = scene.image.cpu()
-    return prior, floats(run.unseen(COUNT, seed), "cpu")
+    return prior, run.unseen(COUNT, seed).floats()
 
 
 def page(rows: dict[str, tuple[Tensor, Tensor]]) -> Figure:
@@ -77,13 +77,16 @@ def main(arguments: list[str] | None = None) -> None:
     a.add_argument(
         "runs", nargs="*", metavar="RUN", help="your run folders, or names of shipped runs"
     )
-    a.add_argument("--out", type=Path, default=ROOT / "analysis/figures/dreams.png", metavar="FILE")
+    a.add_argument("--out", type=new_file, metavar="FILE", help=f"{OWN} by default if RUN is given")
     a.add_argument("--seed", type=int, default=0, metavar="S")
     o = a.parse_args(arguments)
+    out = o.out or (OWN if o.runs else PAGE)
     pyro.enable_validation(False)
-    runs = {Path(name).name: open_run(name) for name in o.runs or shipped()}
-    plots.save(page({name: row(run, o.seed) for name, run in runs.items()}), o.out)
-    print(o.out)
+    runs = named(o.runs or shipped())
+    with new_folder(out.parent):
+        rows = {name: row(run, o.seed) for name, run in runs.items()}
+        plots.save(page(rows), out)
+    print(out)
 
 
 if __name__ == "__main__":

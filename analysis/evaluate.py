@@ -18,8 +18,8 @@ import pyro
 import torch
 
 from analysis import scores
-from analysis.command import of_run, write_json
-from analysis.posterior import infer, iwae, log_weights, samples, shared_latents
+from analysis.command import new_file, of_run, write_json
+from analysis.posterior import infer, iwae, log_weights, prior_scenes, samples, shared_latents
 from analysis.scores.features import random_convolutions
 from inference import checkpoint
 from inference.command import told
@@ -38,12 +38,6 @@ DRAWS = 10
 """draws per image for ELBO and IWAE"""
 
 
-def floats(data: Dataset, device: torch.device | str, number: int | None = None) -> torch.Tensor:
-    """(B, C, H, W) in [0, 1] on the device."""
-    images = data.images[:number]
-    return torch.as_tensor(images).to(device).float() / 255
-
-
 def trained_on(description: Mapping[str, Any]) -> bool:
     """Whether a data set is a folder, of which all pictures are for training and for tests."""
     return "split" not in description
@@ -56,7 +50,7 @@ def graph_metrics(
 
     It is empty for a program that returns no Scene, and only has `mse` without truth.
     """
-    images = floats(data, device)
+    images = data.floats(device)
     scene, soft = (infer(program, guide, images, soft) for soft in (False, True))
     if scene is None:
         return {}
@@ -92,9 +86,8 @@ def fid_like(
         images: (B, C, H, W) in [0, 1].
         features: images -> (B, F).
     """
-    with torch.no_grad():
-        prior = [program(batch=len(part)).image for part in images.split(100)]
-    return scores.frechet_distance(features(torch.cat(prior)), features(images))
+    prior = torch.cat([scene.image for scene in prior_scenes(program, len(images))])
+    return scores.frechet_distance(features(prior), features(images))
 
 
 def flow_metrics(program: torch.nn.Module, images: torch.Tensor) -> dict[str, float]:
@@ -128,7 +121,7 @@ def evaluate(
     started = time.monotonic()
     found = graph_metrics(program, guide, data, device)
     seconds = time.monotonic() - started
-    images = floats(data, device)
+    images = data.floats(device)
     weights = log_weights(program, guide, images, DRAWS).cpu()
     elbo = float(weights.mean())
     bounds = {} if shared(guide, images) else {"iwae": float(iwae(weights).mean())}
@@ -169,7 +162,7 @@ def pictures(
     from analysis.posterior import layers
 
     figures = {"curves.png": plots.curves_figure(log)}
-    images = floats(data, device, 6)
+    images = data.floats(device, 6)
     scene = infer(program, guide, images)
     if scene is not None:
         if scene.levels:
@@ -239,7 +232,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--features", default="analysis.scores.features:random_convolutions", metavar="MODULE:CALLABLE",
         help="net of the Fréchet distance: images (B, C, H, W) in [0, 1] -> (B, F)",
     )  # fmt: skip
-    a.add_argument("--json", type=Path, metavar="FILE", help="write the metrics there too")
+    a.add_argument("--json", type=new_file, metavar="FILE", help="write the metrics there too")
     o = a.parse_args(arguments)
     run = open_run(o.run)
     data = run.unseen(o.scenes, o.seed, o.world)

@@ -18,24 +18,21 @@ Shape legend: B scenes, N slots.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pyro
 import torch
 from torch import Tensor
 
-from analysis.command import aligned, of_run, write_json
-from analysis.evaluate import floats
+from analysis.command import aligned, new_file, of_run, write_json
 from analysis.judges import blame, objects, samples, scenes
-from analysis.posterior import infer
+from analysis.posterior import infer, prior_scenes
 from analysis.scores import frechet_distance, owners
 from analysis.scores.features import random_convolutions
 from inference.command import told
 from inference.images.dataset import Dataset
 from inference.runs import Trained, open_run
-from programs.scene import Scene
+from programs.scene import Scene, concatenate
 
 LESSON = 4000
 """Largest number of training scenes of the run's world on which judges are trained."""
@@ -67,8 +64,8 @@ def generation(
     """
     lesson = run.training(LESSON)
     judge = scenes.judge(lesson, data)
-    images = floats(data, "cpu")
-    prior = drawn(run.program, number)
+    images = data.floats()
+    prior = concatenate([scene.cpu() for scene in prior_scenes(run.program, number)])
     inferred = infer(run.program, run.guide, images).cpu()
     shown = {"true": images, "inferred": inferred.image, "prior": prior.image}
     readings = {whose: judge.read(x) for whose, x in shown.items()}
@@ -86,15 +83,6 @@ def generation(
     if blamed:
         found["blame"] = blames(run, judge, images[:blamed])
     return found
-
-
-@torch.no_grad()
-def drawn(program: Callable, number: int) -> Scene:
-    """Scenes of the prior, on the CPU, a hundred at a time."""
-    from programs.scene import concatenate
-
-    sizes = [min(100, number - at) for at in range(0, number, 100)]
-    return concatenate([program(batch=size).cpu() for size in sizes])
 
 
 def valid_shares(judge: scenes.Judge, readings: dict[str, scenes.Reading]) -> dict[str, float]:
@@ -219,14 +207,14 @@ def objects_lines(named: dict[str, Any]) -> list[str]:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
     a = of_run("analysis.generation", __doc__, scenes=500)
-    a.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there")
+    a.add_argument("--json", type=new_file, metavar="FILE", help="write the numbers there")
     o = a.parse_args(arguments)
     pyro.enable_validation(False)
     pyro.set_rng_seed(o.seed)
     run = open_run(o.run)
     found = generation(run, run.unseen(o.scenes, o.seed), o.scenes)
-    write_json(o.json, found | {"seed": o.seed})
     print(table(found))
+    write_json(o.json, found | {"seed": o.seed})
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from analysis import plots
 from analysis.command import aligned, write_csv
-from analysis.evaluate import floats, graph_metrics
+from analysis.evaluate import graph_metrics
 from analysis.posterior import iwae, log_weights
 from analysis.studies import MEASURED, Record, beside, summary
 from inference.command import Parser, command_line, new_folder, told, whole_numbers
@@ -264,7 +264,7 @@ def race(
 def measure(learner: Learner, validation: Dataset) -> dict[str, float]:
     """Hard-draw ELBO and IWAE (10 draws) in nats an image, and of `MEASURED` what there is."""
     state = torch.get_rng_state()
-    images = floats(validation, learner.plan.device)
+    images = validation.floats(learner.plan.device)
     with learner.still():
         weights = log_weights(learner.program, learner.guide, images, 10).cpu()
         found = graph_metrics(learner.program, learner.guide, validation, learner.plan.device)

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyro
@@ -24,8 +23,8 @@ from pyro import poutine
 from torch import Tensor
 
 from analysis import scores
-from analysis.command import aligned, of_run, positive, write_json
-from analysis.evaluate import floats, with_masks
+from analysis.command import above_zero, aligned, new_file, of_run, positive, share, write_json
+from analysis.evaluate import with_masks
 from analysis.posterior import Mode, best_of, iwae, khat
 from analysis.posterior.refine import Refined, refine
 from analysis.posterior.refine.chains import chains_to_inference_data, diagnostics
@@ -71,7 +70,7 @@ def side_by_side(
         A row per way: ``inference``, the metrics, ``log_p`` and ``evidence`` in nats per image, ``seconds``
             per image.
     """
-    x = floats(data, device)
+    x = data.floats(device)
     found, costs = [], []
     for infer in (_at_mode, partial(_best, draws)):
         with _timed(len(x)) as cost:
@@ -167,15 +166,15 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
     a = of_run("analysis.refine", __doc__, SCENES)
     budget = a.add_mutually_exclusive_group()
-    budget.add_argument("--seconds", type=float, metavar="S", help=f"{SECONDS:g} per scene")
+    budget.add_argument("--seconds", type=above_zero, metavar="S", help=f"{SECONDS:g} per scene")
     budget.add_argument("--sweeps", type=positive, metavar="N", help="instead of seconds")
     a.add_argument("--chains", type=positive, default=CHAINS, metavar="C", help="per scene")
     a.add_argument("--draws", type=positive, default=DRAWS, metavar="K", help="of the guide")
     a.add_argument(
-        "--tempering", type=float, default=0.0, metavar="T", help="share of the budget, 0 to 1"
+        "--tempering", type=share, default=0.0, metavar="T", help="share of the budget, 0 to 1"
     )
-    a.add_argument("--json", type=Path, metavar="FILE")
-    a.add_argument("--netcdf", type=Path, metavar="FILE", help="the chains, for ArviZ")
+    a.add_argument("--json", type=new_file, metavar="FILE")
+    a.add_argument("--netcdf", type=new_file, metavar="FILE", help="the chains, for ArviZ")
     o = a.parse_args(arguments)
     pyro.enable_validation(False)
     pyro.set_rng_seed(o.seed)

@@ -26,11 +26,11 @@ from matplotlib.figure import Figure
 from pyro import poutine
 
 from analysis import edit, plots
-from analysis.evaluate import floats, graph_metrics, trained_on
+from analysis.evaluate import graph_metrics, trained_on
 from analysis.papers.econ import validity
 from analysis.papers.gnm import structure
 from analysis.papers.gnm.pictures import redrawn
-from analysis.papers.published import figures_of, source_of
+from analysis.papers.published import figures_of, model_of, source_of
 from analysis.posterior import (
     calibration,
     infer,
@@ -46,7 +46,7 @@ from analysis.refine import SHOWN, side_by_side
 from analysis.scores import ari_of_twins
 from inference.command import command_line, new_folder, told
 from inference.images.dataset import Dataset
-from inference.loading import Function, located, own_stem
+from inference.loading import Function
 from inference.log import read_log
 from inference.runs import Trained, find_run, open_run, read_json
 from programs.scene import Scene
@@ -154,7 +154,7 @@ def report(run: str | Path, out: Path, images: int = IMAGES, draws: int = DRAWS)
     trained = open_run(run)
     data = trained.unseen(images)
     with new_folder(out):
-        written(trained, data, floats(data, "cpu", images), draws, out)
+        written(trained, data, data.floats(number=images), draws, out)
     return out / "index.html"
 
 
@@ -163,7 +163,7 @@ def written(trained: Trained, data: Dataset, x: torch.Tensor, draws: int, out: P
     program, guide, config = trained.program, trained.guide, trained.config
     world = "pictures" if config["images"] else config["recipe"]["world"]
     page = Page(f"{config['variant']} on {world}")
-    about(page, trained, world)
+    about(page, trained)
     scene = infer(program, guide, x)
     if scene is not None:
         pictures(page, program, x, scene)
@@ -179,7 +179,7 @@ def written(trained: Trained, data: Dataset, x: torch.Tensor, draws: int, out: P
     page.write(out / "index.html")
 
 
-def about(page: Page, trained: Trained, world: str) -> None:
+def about(page: Page, trained: Trained) -> None:
     """The program's docstring, the command, and metrics beside the paper's."""
     page.code(trained.config["command"])
     if words := described(trained.program):
@@ -190,16 +190,15 @@ def about(page: Page, trained: Trained, world: str) -> None:
         return
     page.heading("Metrics")
     measured = read_json(file)
-    name = f"{trained.config['variant']}-{world}"
-    own = own_stem(located(trained.config["program"]))
-    published = figures_of(name) if own else {}
+    model = model_of(trained.config)
+    published = figures_of(model)
     numbers = {k: v for k, v in measured.items() if isinstance(v, float)}
     if not published:
         page.table(["", "this run"], [[k.replace("_", " "), v] for k, v in numbers.items()])
     else:
         rows = [[k.replace("_", " "), v, published.get(k, "")] for k, v in numbers.items()]
         page.table(["", "this run", "paper"], rows)
-        page.text(f"Paper: {source_of(name)}. The data are not the paper's own.")
+        page.text(f"Paper: {source_of(model)}. The data are not the paper's own.")
     seen = trained_on(measured["data"])
     what = "pictures, those that it was trained on" if seen else "unseen scenes"
     page.text(
@@ -309,9 +308,9 @@ def crowds(page: Page, trained: Trained) -> None:
         with program.placing(objects + 1):
             rows[f"{objects} objects"] = graph_metrics(program, guide, data, "cpu")
         whole = data.truth()
-        twins = ari_of_twins(whole, floats(data, "cpu"), torch.Generator().manual_seed(0))
+        twins = ari_of_twins(whole, data.floats(), torch.Generator().manual_seed(0))
         rows[f"{objects} objects"]["ari_fg at best"] = twins
-    shown, truth = floats(data, "cpu", 5), data.truth(slice(0, 5))
+    shown, truth = data.floats(number=5), data.truth(slice(0, 5))
     page.figure(
         plots.segments_figure(program, guide, shown, truth, CROWDS[-1] + 1),
         f"{CROWDS[-1]} objects, classes repeated, in {CROWDS[-1] + 1} layers: true and inferred "

@@ -23,16 +23,15 @@ from typing import Any
 from analysis import calibrate, studies
 from analysis.command import percent
 from analysis.judges import table as dreams_table
-from analysis.papers.published import figures_of, source_of
+from analysis.papers.published import figures_of, model_of, source_of
 from inference import svi
 from inference.command import command_line, told
 from inference.estimators import field, markdown
 from inference.images.worlds import load_world
 from inference.loading import ROOT, own_programs
 from inference.plan import plan
-from inference.runs import read_config, read_json
+from inference.runs import TRAINED, read_config, read_json
 
-TRAINED = ROOT / "programs" / "trained"
 RESULTS = ROOT / "analysis" / "RESULTS.md"
 README = ROOT / "README.md"
 ESTIMATORS = ROOT / "inference" / "README.md"
@@ -163,7 +162,8 @@ def opened(folder: Path) -> Shipped:
 
 def published(run: Shipped) -> tuple[Mapping[str, float], str]:
     """The paper's figures for the run's variant and world, and where they are printed."""
-    return figures_of(run.name), source_of(run.name)
+    model = model_of(run.config)
+    return figures_of(model), source_of(model)
 
 
 def changed(run: Shipped) -> list[str]:

@@ -20,12 +20,11 @@ from typing import Any
 
 from inference.loading import ROOT
 from inference.plan import Plan, Run, plan
-from inference.runs import WEIGHTS
+from inference.runs import TRAINED, WEIGHTS, read_config, shipped
 
 ROUNDS, STEPS = 7, 3
 """Turns, the first of which is not counted, and steps in each."""
 STEPPER = Path(__file__).with_name("stepper.py")
-TRAINED = ROOT / "programs" / "trained"
 
 
 @contextmanager
@@ -119,10 +118,10 @@ def middle(values: Sequence[float]) -> tuple[float, float]:
 
 def weights_of(p: Plan) -> Path | None:
     """Weights of the run that ships of a plan's variant and world; None if none does."""
-    for path in sorted(TRAINED.glob("*/config.json")):
-        known = json.loads(path.read_text(encoding="utf-8"))
+    for name in shipped():
+        known = read_config(TRAINED / name)
         if (known["variant"], known["recipe"]["world"]) == (p.variant, p.recipe.world):
-            return path.with_name(WEIGHTS)
+            return TRAINED / name / WEIGHTS
     return None
 
 

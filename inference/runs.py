@@ -25,6 +25,8 @@ from inference.loading import ROOT, Function, Source, load
 from inference.settings import choose, override
 from programs.blocks.names import meant_file
 
+TRAINED = ROOT / "programs" / "trained"
+"""Folder of the runs that ship with the project."""
 WEIGHTS = "weights.safetensors"
 CONFIG = {"program": str, "variant": str, "config": dict, "world": dict, "recipe": dict}
 """Entries that a config.json must have, with their types."""
@@ -107,16 +109,20 @@ class Trained:
         return images.split("test", config, number, seed)
 
 
+def shipped() -> list[str]:
+    """Names of the runs that ship with the project."""
+    return sorted(path.parent.name for path in TRAINED.glob("*/config.json"))
+
+
 def find_run(run: str | Path) -> Path:
     """The folder of a run, from its path or the name of a shipped run.
 
     Raises:
         ValueError: no such run.
     """
-    shipped = ROOT / "programs" / "trained"
-    folder = Path(run) if (Path(run) / "config.json").is_file() else shipped / str(run)
+    folder = Path(run) if (Path(run) / "config.json").is_file() else TRAINED / str(run)
     if not (folder / "config.json").is_file():
-        names = sorted(p.parent.name for p in shipped.glob("*/config.json"))
+        names = shipped()
         beside = (Path("runs"), Path(run).parent)
         own = [p.parent for at in beside for p in at.glob("*/config.json")]
         near = meant_file(run, [*names, *own], ":")

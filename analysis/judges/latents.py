@@ -86,7 +86,7 @@ def described(
         ValueError: as `told`.
     """
     device = next((p.device for p in program.parameters()), torch.device("cpu"))
-    images, truth = data.images.to(device).float() / 255, data.truth()
+    images, truth = data.floats(device), data.truth()
     if len(truth.levels) < level or truth.levels[level - 1].category is None:
         raise ValueError(f"the truth of these images has no classes at level {level}")
     found, start = [], 0

@@ -9,10 +9,7 @@ Shape legend: B scenes, K categories, C colours, S pixels per side, F features.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,11 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from analysis.judges.broken import KINDS, broken
-from analysis.scores.classifier import fit, seeded
-from inference import checkpoint
+from analysis.scores.classifier import cached_net, fit, seeded
 from inference.images.dataset import Dataset
 from programs.scene import Scene
-from programs.worlds import cache
 
 STEPS = 4000
 """Steps of the net's training."""
@@ -50,7 +45,8 @@ SHARES = ("halves", *KINDS, "halves", "warped")
 SEED = 0
 """Seed of the net's training."""
 VERSION = 1
-"""Raise this when the training changes: it is part of the cache key of weights, as are the numbers above."""
+"""Raise this when the training changes: it is part of the cache key of weights, as are the numbers above on
+which they depend."""
 
 
 class SceneNet(nn.Module):
@@ -163,10 +159,10 @@ def judge(lesson: Dataset, data: Dataset) -> Judge:
     size, colours = lesson.images.shape[-1], lesson.images.shape[1]
     net = seeded(lambda: SceneNet(size, colours, categories, most), SEED)
     key = {"net": str(net), "images": len(lesson.images), "world": str(lesson.description)}
-    key["training"] = (STEPS, BATCH, RATE, SEED, VERSION, SHARES)
+    key["training"] = (STEPS, BATCH, RATE, SIDE, APART, SEED, VERSION, SHARES)
     number = len(lesson.images)
     apart = min(APART, number // 4)
-    kept(net, key, lambda: learn(net, lesson.first(number - apart), categories))
+    cached_net(net, key, lambda: learn(net, lesson.first(number - apart), categories))
     sure = threshold(net, lesson.truth(slice(number - apart, number)).image)
     return Judge(net, sure, errors(net, data.truth(), categories, sure))
 
@@ -202,25 +198,6 @@ def every_kind(truth: Scene, generator: torch.Generator) -> Tensor:
     """Images of broken scenes, each kind made from its share of the true ones; some may be left out."""
     parts = [broken(truth[k :: len(SHARES)], kind, generator) for k, kind in enumerate(SHARES)]
     return torch.cat([x[sure] for x, sure in parts])
-
-
-def kept(net: nn.Module, key: Mapping[str, object], train: Callable[[], None]) -> None:
-    """Train the net by `train`, or load the weights of an earlier training from the cache.
-
-    Args:
-        key: everything on which the trained weights depend.
-    """
-    from safetensors.torch import load, save
-
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    path = cache() / f"judge-{name}.safetensors"
-    if path.is_file():
-        net.load_state_dict(load(path.read_bytes()))
-    else:
-        train()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint.write(path, save(net.state_dict()))
-    net.eval()
 
 
 def errors(net: SceneNet, truth: Scene, categories: int, sure: float) -> Errors:

@@ -4,6 +4,7 @@
         [--only PATTERN] [--scenes N] [--seed S]
 
 Without an item the command lists all items with their state. Rows and pictures are written to ``--out``.
+A shipped run stands for a training with the preset ``quick``, seed 0 and no ``--set``, and for no other.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from inference.command import command_line, told
 from inference.settings import choose
 
 MODULE = "analysis.papers"
+OF_AN_ITEM = ("train", "record", "only", "scenes", "out")
+"""Options that the list of items does not have."""
 
 
 @told
@@ -43,6 +46,11 @@ def main(arguments: list[str] | None = None) -> None:
     o = a.parse_args(arguments)
     request = it.Request(o.runs, o.preset, o.seed, o.scenes, tuple(o.set), o.only)
     if o.item is None:
+        for option in OF_AN_ITEM:
+            if getattr(o, option) != a.get_default(option):
+                raise ValueError(
+                    f"--{option} is of one item: give PAPER and ITEM, such as gsgn table3"
+                )
         papers = it.PAPERS if o.paper is None else [_paper(o.paper)]
         print("\n\n".join(listing(paper, request) for paper in papers))
         print(f"\npython -m {MODULE} PAPER ITEM makes one; --train first trains what it lacks")
@@ -54,6 +62,8 @@ def main(arguments: list[str] | None = None) -> None:
     pyro.set_rng_seed(o.seed)
     made, runs = it.make(chosen, request)
     print("\n\n".join(part for part in (chosen.title, made.text, it.show(made.rows)) if part))
+    if lacking := [name for name in it.chosen(chosen, request) if name not in runs]:
+        print(f"not trained: {', '.join(lacking)}; --train trains them")
     for file in it.write(made, o.out or request.runs / o.paper / o.item):
         print(f"  {file}")
     if o.record:
@@ -74,11 +84,9 @@ def listing(paper: str, request: it.Request) -> str:
 
 def words(options: object, request: it.Request) -> str:
     """The command that makes an item again."""
-    line = ["python", "-m", MODULE, options.paper, options.item, "--preset", request.preset]
-    line += ["--seed", str(request.seed)]
+    line = ["python", "-m", MODULE, options.paper, options.item, *request.words]
     if request.scenes is not None:
         line += ["--scenes", str(request.scenes)]
-    line += [word for pair in request.set for word in ("--set", pair)]
     if request.only != "*":
         line += ["--only", request.only]
     return shlex.join(line)

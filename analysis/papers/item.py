@@ -26,8 +26,9 @@ from inference.command import new_folder
 from inference.images.worlds import load_world
 from inference.loading import ROOT
 from inference.plan import Run, command
-from inference.runs import Trained, open_run
-from inference.svi import train
+from inference.runs import TRAINED, Trained, open_run, read_config, read_json
+from inference.search import stopped_at
+from inference.svi import finished, train
 
 PAPERS = ("gsgn", "gnm", "econ", "air", "denf")
 
@@ -64,7 +65,8 @@ class Training:
     preset: str = "{}"
     """the preset; ``{}`` stands for the requested preset, as in ``{}_beta2``"""
     shipped: str | None = None
-    """name of the run in programs/trained that may replace it"""
+    """name of the run in programs/trained that may replace it, where nothing else than the default is
+    requested"""
     label: str = ""
     """distinguishes its folder from that of a training with the same name and other settings"""
     name: str = ""
@@ -73,10 +75,13 @@ class Training:
     """added to the requested seed, for rows over several trainings"""
     finish: str = ""
     """preset with which a training of preset ``quick`` goes on from its end, if there is one"""
+    quick: str = "quick"
+    """the preset that is meant by the requested preset ``quick``"""
 
     def runs(self, name: str, request: Request) -> list[Run]:
         """The run of this training and that of its finish, in folders named after row, world and seed."""
-        preset = self.preset.format(request.preset)
+        asked = self.quick if request.preset == "quick" else request.preset
+        preset = self.preset.format(asked)
         name = (self.name or name).lower().replace(" ", "_")
         seed = request.seed + self.seed
         words = [name, Path(self.world).stem, self.label, f"seed{seed}"]
@@ -114,6 +119,12 @@ class Request:
     only: str = "*"
     """pattern of the rows or columns that are trained and made"""
 
+    @property
+    def words(self) -> list[str]:
+        """The options of the trainings, as the command has them."""
+        changes = [word for pair in self.set for word in ("--set", pair)]
+        return ["--preset", self.preset, "--seed", str(self.seed), *changes]
+
 
 @dataclass(frozen=True)
 class Made:
@@ -145,28 +156,70 @@ def items(paper: str) -> Mapping[str, Item]:
 
 
 def folder_of(name: str, training: Training, request: Request) -> Path | None:
-    """The folder of a finished training under ``request.runs``, else of the shipped run, else None."""
-    out = training.runs(name, request)[-1].out
-    if (out / "metrics.json").is_file():
-        return out
-    if training.shipped is None:
+    """The folder of a finished training under ``request.runs``, else of the shipped run, else None.
+
+    A shipped run stands for the training that is requested by default: ``quick``, seed 0, no settings.
+    """
+    run, default = (training.runs(name, r)[-1] for r in (request, Request(request.runs)))
+    if at_end(run.out):
+        return run.out
+    if training.shipped is None or run.seed or run != default:
         return None
-    shipped = ROOT / "programs" / "trained" / training.shipped
+    shipped = TRAINED / training.shipped
     return shipped if (shipped / "config.json").is_file() else None
 
 
+def at_end(folder: Path) -> bool:
+    """Whether the run in a folder was measured, and not before its last step, or any if a plateau ends it."""
+    file = folder / "metrics.json"
+    if not file.is_file():
+        return False
+    recipe = read_config(folder)["recipe"]
+    return bool(recipe.get("plateau")) or read_json(file).get("step", 0) >= recipe["steps"]
+
+
 def chosen(item: Item, request: Request) -> dict[str, Training]:
-    """The trainings whose names match ``request.only``."""
-    return {n: t for n, t in item.trainings.items() if fnmatchcase(n, request.only)}
+    """The trainings whose names match ``request.only``.
+
+    Raises:
+        ValueError: none does.
+    """
+    found = {n: t for n, t in item.trainings.items() if fnmatchcase(n, request.only)}
+    if request.only != Request.only and not found:
+        known = ", ".join(item.trainings) or "none, as it needs no training"
+        raise ValueError(
+            f"--only {request.only!r} fits no row or column of {item.title}; it has {known}"
+        )
+    return found
 
 
 def train_missing(item: Item, request: Request) -> None:
-    """Train the runs that are neither trained nor shipped; a stopped training continues."""
+    """Train the runs that are neither trained nor shipped; a stopped training continues.
+
+    Raises:
+        ValueError: a training is stopped before its last step; those after it do not begin.
+    """
     for name, training in chosen(item, request).items():
         if folder_of(name, training, request) is None:
             for run in training.runs(name, request):
                 print(f"\n{name}: {command(run)} --resume")
                 train(run, Judge())
+                check_end(name, run)
+
+
+def check_end(name: str, run: Run) -> None:
+    """See that a training has taken its last step and was measured there.
+
+    Raises:
+        ValueError: it was stopped.
+    """
+    training, file = stopped_at(run), run.out / "metrics.json"
+    step, measured = training.trainer.step, read_json(file).get("step") if file.is_file() else None
+    if not finished(training) or measured != step:
+        raise ValueError(
+            f"{name}: the training in {run.out} was stopped at step {step} of "
+            f"{training.plan.recipe.steps}; the same command goes on with it"
+        )
 
 
 def make(item: Item, request: Request) -> tuple[Made, dict[str, Trained]]:
@@ -178,7 +231,10 @@ def make(item: Item, request: Request) -> tuple[Made, dict[str, Trained]]:
     folders = {n: folder_of(n, t, request) for n, t in chosen(item, request).items()}
     runs = {name: open_run(folder) for name, folder in folders.items() if folder is not None}
     if item.trainings and not runs:
-        raise ValueError(f"nothing is trained for {item.title}: give --train")
+        raise ValueError(
+            f"nothing is trained for {item.title} with {' '.join(request.words)}: it lacks "
+            f"{', '.join(folders)}; give --train"
+        )
     return item.make(runs, request), runs
 
 

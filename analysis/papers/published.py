@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from inference.loading import located, own_stem
 
 INFERENCE = (
     "elbo_per_pixel",
@@ -251,6 +253,16 @@ RUNS: dict[str, tuple[Reference, ...]] = {
     "denf_unimodal-clevr6": (Reference("denf", "table3", "unimodal prior"),),
 }
 """References of each run, by VARIANT-WORLD."""
+
+
+def model_of(config: Mapping[str, Any]) -> str:
+    """The name in `RUNS` of a run's model in its world, from its config.json.
+
+    It is VARIANT-WORLD, or empty for programs and pictures that are not the project's: no paper has them.
+    """
+    if config.get("images") is not None or not own_stem(located(config["program"])):
+        return ""
+    return f"{config['variant']}-{config['recipe']['world']}"
 
 
 def figures_of(run: str) -> dict[str, float]:

@@ -116,7 +116,7 @@ def infer(
 
     >>> from inference.runs import open_run
     >>> run = open_run("gsgn-shapes2d")
-    >>> scene = infer(run.program, run.guide, run.unseen(2).images.float() / 255)
+    >>> scene = infer(run.program, run.guide, run.unseen(2).floats())
     >>> tuple(scene.image.shape), tuple(scene.parts.pose.shape)
     ((2, 3, 64, 64), (2, 16, 2, 3))
 
@@ -353,6 +353,13 @@ def draw_prior(
         plates |= {name: plate_names(site) for name, site in latent_sites(p).items()}
         parts.append(_table(p, p, pixels, of, of_images) | scores | {"pictures": pixels})
     return Draws(plates=plates, shared=(), observed=pixels[:0], **_join(parts, number))
+
+
+@torch.no_grad()
+def prior_scenes(program: Callable, number: int, rows: int = PRIOR_ROWS) -> Iterator[Scene]:
+    """Scenes of the prior, `rows` at a time, on the program's device; handlers that are active apply."""
+    for part in torch.arange(number).split(rows):
+        yield program(batch=len(part))
 
 
 def simulations(

@@ -93,7 +93,7 @@ def to_inference_data(
 
     >>> from inference.runs import open_run
     >>> run = open_run("air-multi_mnist")
-    >>> images = run.unseen(2).images.float() / 255
+    >>> images = run.unseen(2).floats()
     >>> data = to_inference_data(run.program, run.guide, images, num_samples=25, prior=False)
     >>> data["posterior"].sizes["draw"], "n_objects" in data["posterior"]
     (25, True)

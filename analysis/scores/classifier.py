@@ -1,11 +1,16 @@
-"""Trains the small judge networks: one learning-rate cycle, reproducible from the seed."""
+"""Trains the small judge networks: one learning-rate cycle, reproducible from the seed; keeps their weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import json
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
+
+from inference import checkpoint
+from programs.worlds import cache
 
 
 def seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
@@ -46,4 +51,23 @@ def fit(
         optimiser.step()
         schedule.step()
         after(step)
+    net.eval()
+
+
+def cached_net(net: nn.Module, key: Mapping[str, object], train: Callable[[], None]) -> None:
+    """Train the net by `train`, or load the weights of an earlier training from the cache.
+
+    Args:
+        key: everything on which the trained weights depend.
+    """
+    from safetensors.torch import load, save
+
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    path = cache() / f"judge-{name}.safetensors"
+    if path.is_file():
+        net.load_state_dict(load(path.read_bytes()))
+    else:
+        train()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.write(path, save(net.state_dict()))
     net.eval()

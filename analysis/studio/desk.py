@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from analysis import plots
-from analysis.evaluate import floats
 from analysis.studio import asking, dreams, files, views
 from analysis.studio.actions import ACTIONS
 from analysis.studio.state import Bench, Hand, Selection, first_present
@@ -258,7 +257,7 @@ class Desk:
     def _images(self) -> Tensor:
         """Images of the run's world, or those that it was trained on."""
         if self.here.images is None:
-            self.here.images = floats(self.here.run.unseen(IMAGES), "cpu")
+            self.here.images = self.here.run.unseen(IMAGES).floats()
         return self.here.images
 
     def _view(self) -> dict[str, Any]:

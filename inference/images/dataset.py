@@ -42,6 +42,10 @@ class Dataset:
         labels = None if self.labels is None else self.labels[:number]
         return replace(self, images=self.images[:number], tables=tables, labels=labels)
 
+    def floats(self, device: torch.device | str = "cpu", number: int | None = None) -> Tensor:
+        """All or the first images, (B, C, H, W) in [0, 1] on a device."""
+        return torch.as_tensor(self.images[:number]).to(device).float() / 255
+
     def truth(self, index: slice = slice(None)) -> Scene:
         """The true scenes of all or some images, masks included where they are known.
 

@@ -7,7 +7,7 @@ import torch
 
 from analysis import calibrate
 from analysis.calibrate import FILE, INTERVALS, main, render, tails
-from inference.loading import ROOT
+from inference.runs import TRAINED
 
 
 def test_weights_of_a_posterior_can_be_trusted_and_those_of_a_narrow_guide_cannot():
@@ -56,7 +56,7 @@ def test_the_command_measures_a_run_on_both_kinds_of_scenes(tmp_path, capsys, mo
 
 
 def test_a_table_has_a_line_per_shipped_file():
-    files = list((ROOT / "programs" / "trained").glob(f"*/{FILE}"))
-    lines = render(ROOT / "programs" / "trained")
+    files = list(TRAINED.glob(f"*/{FILE}"))
+    lines = render(TRAINED)
     assert sum(line.startswith("| `") for line in lines) == 2 * len(files)
     assert calibrate.SIMULATIONS >= 500

@@ -8,7 +8,6 @@ import torch
 from pyro.poutine.messenger import Messenger
 
 from analysis import edit
-from analysis.evaluate import floats
 from analysis.posterior import infer
 from guides import air as air_guide
 from guides import gsgn as gsgn_guide
@@ -591,7 +590,7 @@ def test_errors_say_what_was_given_and_what_to_do(message):
 def test_inferred_scenes_are_edited(run):
     trained = open_run(run)
     program, guide = trained.program, trained.guide
-    scene = infer(program, guide, floats(trained.unseen(50), "cpu"))
+    scene = infer(program, guide, trained.unseen(50).floats())
     scene = scene[scene.objects.present[:, :2].all(1)]
     torch.testing.assert_close(edit.render(program, scene).image, scene.image, rtol=0, atol=1e-4)
 

@@ -17,8 +17,8 @@ from analysis.posterior import infer
 from analysis.scores.features import random_convolutions
 from inference.images.worlds import world_dataset
 from inference.loading import ROOT
+from inference.runs import TRAINED, open_run, shipped
 from inference.runs import main as release_main
-from inference.runs import open_run
 from programs import vae
 from programs.scene import Scene
 from programs.worlds.made_of.digits import FOLDER
@@ -39,11 +39,9 @@ class Truthful(torch.nn.Module):
 
     def forward(self, images=None, batch=1):
         if images is None:
-            images = self.data.images[:batch].float() / 255
+            images = self.data.floats(number=batch)
         conjugate(images.mean((1, 2, 3)))
-        number = [
-            int((self.data.images.float() / 255 - x).abs().sum((1, 2, 3)).argmin()) for x in images
-        ]
+        number = [int((self.data.floats() - x).abs().sum((1, 2, 3)).argmin()) for x in images]
         return self.data.truth(slice(0, len(self.data.images)))[torch.tensor(number)]
 
 
@@ -113,12 +111,10 @@ def test_unknown_runs_and_worlds_are_refused(run, capsys):
     assert release_main([str(ROOT / "programs"), "x"]) == 2
 
 
-@pytest.mark.parametrize(
-    "folder", sorted((ROOT / "programs" / "trained").glob("*/")), ids=lambda p: p.name
-)
+@pytest.mark.parametrize("folder", [TRAINED / name for name in shipped()], ids=lambda p: p.name)
 def test_a_shipped_run_is_what_its_metrics_say(folder):
     """On a tenth of the scenes: each share within four standard errors, the squared error within a factor."""
-    shipped = json.loads((folder / "metrics.json").read_text())
+    said = json.loads((folder / "metrics.json").read_text())
     run = open_run(folder.name)
     program, guide = run.program, run.guide
     if run.config["world"].get("digits") == "mnist" and not os.environ.get(FOLDER):
@@ -128,13 +124,13 @@ def test_a_shipped_run_is_what_its_metrics_say(folder):
     found = module.graph_metrics(program, guide, data, "cpu")
     shares = {"object_count_accuracy", "part_count_accuracy", "structure_accuracy"}
     shares |= {"ari_fg", "shape_iou"}
-    assert 0.5 < found["mse"] / shipped["mse"] < 2
-    assert shares & found.keys() == shares & shipped.keys()
+    assert 0.5 < found["mse"] / said["mse"] < 2
+    assert shares & found.keys() == shares & said.keys()
     assert ("object_count_accuracy" in found) == (
         folder.name not in ("vae-mnist4", "convdraw-mnist4")
     )
     for key in shares & found.keys():
-        p = shipped[key]
+        p = said[key]
         error = math.sqrt(max(p * (1 - p), 0.01) / number)
         assert abs(found[key] - p) < 4 * error, key
     assert sum(p.stat().st_size for p in folder.iterdir()) < 8 * 2**20
@@ -147,7 +143,7 @@ def test_plain_priors_are_known_where_there_could_be_learned_ones():
 
 
 def test_the_frechet_distance_ranks_priors_and_takes_any_net():
-    images = world_dataset("shapes2d", 60, "test", config=Config(size=32)).images.float() / 255
+    images = world_dataset("shapes2d", 60, "test", config=Config(size=32)).floats()
 
     def same(batch):
         return Scene(images[:batch].flip(0), ())

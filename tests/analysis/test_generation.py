@@ -1,7 +1,6 @@
 """Generation of any program and world, judged, or not where the judge is not good."""
 
 import pytest
-import torch
 from tiny import untrained
 
 from analysis import generation
@@ -69,7 +68,13 @@ def test_distances_of_nodes_are_0_between_alike_and_see_places():
     assert found["place"] > 0.7 and found["nodes"] == found["size"] == 0
 
 
-def test_scenes_are_drawn_some_at_a_time():
-    program = run_of("vae", "multi_sprites").program
-    assert len(generation.drawn(program, 130)) == 130
-    assert torch.is_tensor(generation.drawn(program, 1).image)
+def test_what_was_found_is_shown_even_if_it_cannot_be_kept(quick, monkeypatch, tmp_path, capsys):
+    def full(path, content):
+        raise ValueError(f"cannot write {path}: no room")
+
+    monkeypatch.setattr(generation, "open_run", lambda name: run_of("vae", "multi_sprites"))
+    monkeypatch.setattr(generation, "write_json", full)
+    words = ["vae", "--scenes", "20", "--json", str(tmp_path / "found.json")]
+    assert generation.main(words) == 2
+    said = capsys.readouterr()
+    assert "judge passes: true" in said.out and "no room" in said.err

@@ -23,7 +23,7 @@ def test_refined_scenes_are_the_most_probable_ones():
     small = small_programs.Presence()
     x = small_programs.simulate(small, 24)[0]
     data = data_of(x)
-    seen = torch.as_tensor(data.images).float() / 255
+    seen = data.floats()
     rows, found = refine.side_by_side(
         small.program, small.guide(0.1), data, draws=2, sweeps=25, chains=20, progress=False
     )
@@ -97,3 +97,20 @@ def test_the_command_writes_its_table_and_its_chains(tmp_path, capsys):
 def test_a_run_that_is_none_is_said(capsys):
     assert refine.main(["nothing-here"]) == 2
     assert "is no run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--seconds 0", "0: expected a number above 0"),
+        ("--seconds -1", "-1: expected a number above 0"),
+        ("--seconds nan", "nan: expected a number above 0"),
+        ("--seconds inf", "inf: expected a number above 0"),
+        ("--tempering 3", "3: expected 0 to 1"),
+        ("--tempering -0.5", "-0.5: expected 0 to 1"),
+        ("--tempering nan", "nan: expected 0 to 1"),
+    ],
+)
+def test_a_budget_that_is_none_is_refused(words, said, capsys):
+    assert refine.main(["no-such-run", *words.split()]) == 2
+    assert f"{words.split()[0]}: {said}" in capsys.readouterr().err

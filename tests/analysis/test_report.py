@@ -14,8 +14,9 @@ import torch
 import xarray
 from tiny import build, images
 
-from analysis import plots, report
+from analysis import plots, report, results
 from analysis.posterior.predictive import Check
+from inference.runs import TRAINED, Trained, read_config, read_json, shipped
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -96,12 +97,27 @@ def test_a_browser_shows_it_without_complaint(made, width, tmp_path):
     assert found["width"] <= width and found["height"] > 2000 and found["text"] >= 16
 
 
-SHIPPED = sorted(folder.name for folder in report.find_run("air-multi_mnist").parent.iterdir())
+@pytest.mark.parametrize("name", shipped())
+def test_the_papers_figures_are_those_of_results(name):
+    folder = TRAINED / name
+    run = Trained(folder, torch.nn.Identity(), torch.nn.Identity(), read_config(folder))
+    page = report.Page(name)
+    report.about(page, run)
+    text, measured = html.unescape("".join(page.parts)), read_json(folder / "metrics.json")
+    figures, source = results.published(results.opened(folder))
+    assert bool(source) == ("Paper: " in text) and source in text
+    for metric in figures.keys() & measured.keys():
+        assert f'<td class="number">{figures[metric]:.4g}</td>' in text, metric
+
+
+def test_a_run_of_another_name_has_its_models_figures():
+    figures, source = results.published(results.opened(TRAINED / "discrete_air-multi_mnist"))
+    assert figures["object_count_accuracy"] == 0.984 and source.startswith("air, Table 1")
 
 
 @pytest.mark.parametrize(
     "run",
-    [pytest.param(n, marks=() if n == "vae-mnist4" else pytest.mark.slow) for n in SHIPPED],
+    [pytest.param(n, marks=() if n == "vae-mnist4" else pytest.mark.slow) for n in shipped()],
 )
 def test_every_shipped_run_has_a_page(run, tmp_path, monkeypatch):
     """Those without objects too, and those whose objects have no sites of their own."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from analysis import edit, plots
 from analysis.command import aligned
-from analysis.papers.air.tables import explained
+from analysis.papers.explained import explained
 from analysis.papers.item import Made, Request, Row
 from analysis.scores import category_names, confusion, mse, scene_graph
 from inference.runs import Trained
@@ -47,8 +47,9 @@ def graphs(count: int, edges: bool = True) -> Callable[[Runs, Request], Made]:
     def make(runs: Runs, request: Request) -> Made:
         figures, texts = {}, []
         for name, run in runs.items():
-            images, scene, truth = explained(run, request.scenes or NAMING, request.seed)
-            names = names_of(run, scene, truth)
+            data = run.unseen(request.scenes or NAMING, request.seed)
+            x = explained(run, data, request.seed)
+            images, scene, names = x.images, x.scene, names_of(run, x.scene, x.truth)
             several = (scene.objects.present.sum(1) >= 2).nonzero()[:count, 0]
             chosen = several if len(several) else torch.arange(min(count, len(scene)))
             figures[file_name(name)] = plots.graph_figure(
@@ -84,7 +85,8 @@ def figure6(runs: Runs, request: Request) -> Made:
     templates."""
     rows, figures, number = [], {}, request.scenes or SCENES
     for name, run in runs.items():
-        _, scene, truth = explained(run, number, request.seed)
+        x = explained(run, run.unseen(number, request.seed), request.seed)
+        scene, truth = x.scene, x.truth
         labels, names = LABELS[run.config["recipe"]["world"]], names_of(run, scene, truth)
         kinds = [f"{k}: {names.get(k, 'none')}" for k in range(run.program.config.categories)]
         table = confusion(scene.objects, truth.objects, len(labels), len(kinds))
@@ -111,8 +113,8 @@ def figure7(runs: Runs, request: Request) -> Made:
     """Pairs of digits, with z_attr growing from the top to the bottom."""
     figures = {}
     for name, run in runs.items():
-        _, scene, truth = explained(run, request.scenes or NAMING, request.seed)
-        pairs = category_names(scene.objects, truth.objects)
+        x = explained(run, run.unseen(request.scenes or NAMING, request.seed), request.seed)
+        pairs = category_names(x.scene.objects, x.truth.objects)
         categories = {label: category for category, label in pairs.items()}
         wanted = [pair for pair in PAIRS if {*pair} <= {*categories}]
         columns = {f"{a} {b}": (categories[a], categories[b]) for a, b in wanted}
@@ -156,7 +158,7 @@ def steps(runs: Runs, request: Request) -> Made:
     """Reconstructions after each step, and their errors (figures 8 and 9)."""
     rows, figures, number = [], {}, request.scenes or SCENES
     for name, run in runs.items():
-        images, scene, _ = explained(run, number, request.seed)
+        _, images, scene = explained(run, run.unseen(number, request.seed), request.seed)
         stages = after_steps(run.program, scene)
         for t, stage in enumerate(stages, 1):
             rows.append(Row(f"after step {t}", "mse", mse(stage, images), None, name, number))

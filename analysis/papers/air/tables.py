@@ -14,14 +14,15 @@ from dataclasses import replace
 import pyro
 import torch
 
-from analysis.evaluate import floats, graph_metrics
+from analysis.evaluate import graph_metrics
+from analysis.papers.explained import explained
 from analysis.papers.item import Made, Request, Row, Training
 from analysis.papers.published import PUBLISHED
-from analysis.posterior import infer, log_weights
+from analysis.posterior import log_weights
 from analysis.scores import category_correspondence, count_accuracy
 from inference.images.worlds import load_world, world_dataset
 from inference.runs import Trained
-from programs.scene import Nodes, Scene
+from programs.scene import Nodes
 
 SCENES = 2000
 """Scenes on which each cell is measured."""
@@ -38,8 +39,8 @@ DIGITS = Training(
 CELLS = {
     "Discrete-AIR sprites": SPRITES,
     "Discrete-AIR digits": DIGITS,
-    "AIR sprites": Training("air", "air", "multi_sprites", preset="long"),
-    "AIR digits": Training("air", "air", "multi_mnist", preset="long", shipped="air-multi_mnist"),
+    "AIR sprites": Training("air", "air", "multi_sprites", quick="long"),
+    "AIR digits": Training("air", "air", "multi_mnist", quick="long", shipped="air-multi_mnist"),
 }
 """The first training of each cell, by model and world."""
 SEEDS = 3
@@ -146,16 +147,15 @@ def best_rows(
 
 def bound_of(run: Trained, seed: int, scenes: int = 200, draws: int = 5) -> float:
     """ELBO in nats per image, on unseen scenes of the next seed, so not on those of the table."""
-    images = floats(run.unseen(scenes, seed + 1), "cpu")
+    images = run.unseen(scenes, seed + 1).floats()
     pyro.set_rng_seed(seed)
     return float(log_weights(run.program, run.guide, images, draws).mean())
 
 
 def measure(run: Trained, scenes: int, seed: int = 0) -> dict[str, tuple[float, float]]:
     """Count accuracy and, with categories, their correspondence at the guide's mode; with standard errors."""
-    data = run.unseen(scenes, seed)
-    pyro.set_rng_seed(seed)
-    scene, truth = infer(run.program, run.guide, floats(data, "cpu")), data.truth()
+    x = explained(run, run.unseen(scenes, seed), seed)
+    scene, truth = x.scene, x.truth
     share = count_accuracy(scene.objects, truth.objects)
     found = {"object_count_accuracy": (share, standard_error(share, scenes))}
     if scene.objects.category is not None:
@@ -186,11 +186,3 @@ def at_random(nodes: Nodes, categories: int, generator: torch.Generator) -> Node
     """The same nodes in categories drawn uniformly."""
     drawn = torch.randint(categories, nodes.category.shape, generator=generator)
     return replace(nodes, category=drawn.where(nodes.present.cpu(), -1))
-
-
-def explained(run: Trained, scenes: int, seed: int = 0) -> tuple[torch.Tensor, Scene, Scene]:
-    """Unseen images, the scenes at the guide's mode and the true ones."""
-    data = run.unseen(scenes, seed)
-    images = floats(data, "cpu")
-    pyro.set_rng_seed(seed)
-    return images, infer(run.program, run.guide, images).cpu(), data.truth()

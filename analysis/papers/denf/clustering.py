@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.evaluate import floats
 from analysis.scores import ari_fg
 from inference.images.dataset import Dataset
 from programs.blocks import render
@@ -68,7 +67,7 @@ def _labels(image: np.ndarray, number: int, place: float, connected: bool, seed:
 
 def sweep(data: Dataset, seed: int = 0) -> dict[str, float]:
     """Foreground ARI of all settings, worst first."""
-    images, truth = floats(data, "cpu"), data.truth()
+    images, truth = data.floats(), data.truth()
     found = {}
     for connected in (False, True):
         for number in NUMBERS:

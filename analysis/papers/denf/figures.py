@@ -10,7 +10,7 @@ from torch import Tensor
 
 from analysis import plots
 from analysis.papers.denf.fidelity import alone
-from analysis.papers.denf.tables import explained
+from analysis.papers.explained import explained
 from analysis.papers.item import Made, Request
 from inference.runs import Trained
 from programs.blocks.flows import dequantised
@@ -30,7 +30,8 @@ def of_each(draw: Callable[[Trained, Tensor, Scene], Figure]) -> Callable[[Runs,
     def make(runs: Runs, request: Request) -> Made:
         figures = {}
         for name, run in runs.items():
-            _, images, scene = explained(run, request.scenes or SCENES, request.seed)
+            data = run.unseen(request.scenes or SCENES, request.seed)
+            _, images, scene = explained(run, data, request.seed)
             figures[name.lower().replace(" ", "_")] = draw(run, images, scene)
         return Made((), figures)
 

@@ -17,19 +17,19 @@ import pyro
 import torch
 from torch import Tensor
 
-from analysis.evaluate import floats, flow_metrics, with_masks
+from analysis.evaluate import flow_metrics, with_masks
 from analysis.papers.denf.clustering import sweep
 from analysis.papers.denf.fidelity import edits_figure, removals, subsets
+from analysis.papers.explained import explained
 from analysis.papers.item import Made, Request, Row, Training
 from analysis.papers.published import PUBLISHED
-from analysis.posterior import infer
+from analysis.posterior import prior_scenes
 from analysis.scores import frechet_distance, scene_metrics
 from analysis.scores.features import random_convolutions
 from inference.images.dataset import Dataset
 from inference.images.worlds import load_world, world_dataset
 from inference.runs import Trained
 from inference.settings import override
-from programs.scene import Scene
 
 SCENES = 500
 """Scenes on which a run's scores are measured."""
@@ -70,18 +70,10 @@ LOSSLESS = {"WebP": {"lossless": True, "quality": 100, "method": 6}, "PNG": {"op
 Runs = Mapping[str, Trained]
 
 
-def explained(run: Trained, scenes: int, seed: int = 0) -> tuple[Dataset, Tensor, Scene]:
-    """Unseen images with their truth, as floats, and the scenes at the guide's mode."""
-    data = run.unseen(scenes, seed)
-    images = floats(data, "cpu")
-    pyro.set_rng_seed(seed)
-    return data, images, infer(run.program, run.guide, images).cpu()
-
-
 def scores(run: Trained, scenes: int, seed: int = 0) -> dict[str, float]:
     """`SCORES` of the guide's mode."""
-    data, _, scene = explained(run, scenes, seed)
-    return {k: v for k, v in scene_metrics(with_masks(scene), data.truth()).items() if k in SCORES}
+    x = explained(run, run.unseen(scenes, seed), seed)
+    return {k: v for k, v in scene_metrics(with_masks(x.scene), x.truth).items() if k in SCORES}
 
 
 def table1(runs: Runs, request: Request) -> Made:
@@ -150,30 +142,23 @@ def distances(run: Trained, number: int, seed: int = 0) -> dict[str, float]:
     If the program can draw Scenes, subsets of an input's objects and backgrounds are included. Reconstructions
     and other true images serve for comparison.
     """
-    _, images, scene = explained(run, number, seed)
-    true = random_convolutions(floats(run.unseen(number, seed + 1), "cpu"))
+    _, images, scene = explained(run, run.unseen(number, seed), seed)
+    true = random_convolutions(run.unseen(number, seed + 1).floats())
     made = {"other true images": images, "reconstructions": scene.image}
     if hasattr(run.program, "redraw"):
         generator = torch.Generator().manual_seed(seed)
         made["subsets of an input's objects"] = subsets(run.program, scene, generator)
         if scene.background is not None:
             made["backgrounds"] = scene.background
-    made["prior"] = prior(run, number)
+    made["prior"] = torch.cat([s.image for s in prior_scenes(run.program, number)])
     return {kind: frechet_distance(random_convolutions(x), true) for kind, x in made.items()}
-
-
-@torch.no_grad()
-def prior(run: Trained, number: int, rows: int = 100) -> Tensor:
-    """(number, C, H, W) scenes of the program's prior."""
-    sizes = [min(rows, number - start) for start in range(0, number, rows)]
-    return torch.cat([run.program(batch=size).image for size in sizes])
 
 
 def fidelity(runs: Runs, request: Request) -> Made:
     """Changes when objects are removed, in grey levels of 255, and edits of some scenes."""
     rows, figures, number = [], {}, request.scenes or REMOVED
     for name, run in runs.items():
-        _, images, scene = explained(run, number, request.seed)
+        _, images, scene = explained(run, run.unseen(number, request.seed), request.seed)
         found = 255 * removals(run.program, scene, images)
         kinds = ("outside the box, from the scene as drawn", "outside the box, from the image")
         for kind, change in zip(kinds, found.T, strict=True):
@@ -195,7 +180,7 @@ def bits(runs: Runs, request: Request) -> Made:
     """
     rows, number = [], request.scenes or SCENES
     for name, run in runs.items():
-        images = floats(run.unseen(number, request.seed), "cpu")
+        images = run.unseen(number, request.seed).floats()
         pyro.set_rng_seed(request.seed)
         found = flow_metrics(run.program, images)["bits_per_dimension"]
         rows.append(Row(name, "bits", found, None, "", number))

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from analysis import plots
-from analysis.evaluate import floats
-from analysis.papers.econ.tables import SCORES, explained, scores, simple_rows, validity_rows
+from analysis.papers.econ.tables import SCORES, scores, simple_rows, validity_rows
+from analysis.papers.explained import explained
 from analysis.papers.item import Made, Request, Row
 from analysis.scores import confusion
 from inference.runs import Trained
@@ -56,7 +56,7 @@ def figure4(runs: Runs, request: Request) -> Made:
         options = {"min_objects": 4, "max_objects": 4, "repeats": True}
         data = run.unseen(number, request.seed, **options)
         truth = data.truth()
-        images = twin_colours(floats(data, "cpu"), truth)
+        images = twin_colours(data.floats(), truth)
         with run.program.placing(5):
             figures[file_name(name)] = plots.steps_figure(run.program, run.guide, images[:2])
         found = scores(run, data, images, 5, request.seed)
@@ -84,10 +84,9 @@ def samples(runs: Runs, request: Request) -> Made:
 
 def specialisation(run: Trained, name: str, request: Request, number: int) -> list[Row]:
     """Shares of the objects of a class that each expert explains."""
-    data = run.unseen(number, request.seed)
-    _, scene = explained(run, data, seed=request.seed)
+    x = explained(run, run.unseen(number, request.seed), request.seed)
     classes, experts = run.config["world"]["classes"], run.program.config.experts
-    table = confusion(scene.cpu().objects, data.truth().objects, len(classes), experts)
+    table = confusion(x.scene.objects, x.truth.objects, len(classes), experts)
     return [
         Row(label, f"expert {k}", count / max(1, int(counts.sum())), None, name, number)
         for label, counts in zip(classes, table, strict=True)
@@ -111,7 +110,7 @@ def figure8(runs: Runs, request: Request) -> Made:
     for name, run in runs.items():
         for case, (options, layers) in CROWDS.items():
             data = run.unseen(number, request.seed, **options)
-            truth, images = data.truth(), floats(data, "cpu")
+            truth, images = data.truth(), data.floats()
             if case.startswith("d"):
                 images = faded(images, truth)
             figures[case[0]] = plots.segments_figure(

@@ -9,12 +9,12 @@ import pyro
 import torch
 from torch import Tensor
 
-from analysis.evaluate import floats
 from analysis.papers.econ.abilities import TEXTS, of_programs
 from analysis.papers.econ.validity import validity
+from analysis.papers.explained import explained
 from analysis.papers.item import Made, Request, Row, Training
 from analysis.papers.published import PUBLISHED
-from analysis.posterior import infer, log_weights
+from analysis.posterior import log_weights
 from analysis.scores import scene_metrics, simple_scores
 from inference.images.dataset import Dataset
 from inference.log import read_log
@@ -78,20 +78,6 @@ def table1(runs: Runs, request: Request) -> Made:
     return Made(tuple(rows), text="\n".join(f"{name}: {text}" for name, text in TEXTS.items()))
 
 
-def explained(
-    run: Trained,
-    data: Dataset,
-    images: Tensor | None = None,
-    layers: int | None = None,
-    seed: int = 0,
-) -> tuple[Tensor, Scene]:
-    """Images, by default those of the data, and the scenes at the guide's mode, in `layers` layers."""
-    images = floats(data, "cpu") if images is None else images
-    pyro.set_rng_seed(seed)
-    with run.program.placing(layers or run.program.layers):
-        return images, infer(run.program, run.guide, images)
-
-
 def scores(
     run: Trained,
     data: Dataset,
@@ -99,9 +85,15 @@ def scores(
     layers: int | None = None,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Every metric at the guide's mode."""
-    _, scene = explained(run, data, images, layers, seed)
-    return scene_metrics(scene.cpu(), data.truth())
+    """Every metric at the guide's mode.
+
+    Args:
+        images: (B, C, H, W) in [0, 1] in place of the data's own, such as changed ones.
+        layers: how many the program places; by default its own number.
+    """
+    with run.program.placing(layers or run.program.layers):
+        x = explained(run, data, seed, images)
+    return scene_metrics(x.scene, x.truth)
 
 
 def validity_rows(name: str, run: Trained, request: Request, number: int = 500) -> list[Row]:
@@ -137,14 +129,14 @@ def compared(metrics: tuple[str, ...]) -> Callable[[Runs, Request], Made]:
             data = run.unseen(number, request.seed)
             found = scores(run, data, seed=request.seed) | pace(run)
             if "elbo_per_pixel" in metrics:
-                images = floats(data, "cpu")
+                images = data.floats()
                 weights = log_weights(run.program, run.guide, images, DRAWS)
                 found["elbo_per_pixel"] = float(weights.mean()) / images[0, 0].numel()
             world = run.config["recipe"]["world"]
             rows += [Row(name, m, found[m], None, world, number) for m in metrics if m in found]
             sets[world] = data
         for world, data in sets.items():
-            rows += simple_rows(floats(data, "cpu"), data.truth(), metrics, world)
+            rows += simple_rows(data.floats(), data.truth(), metrics, world)
         return Made(tuple(rows))
 
     return make
@@ -181,7 +173,7 @@ TEXTURED = {
     "ECON textured": Training(
         *("econ", "econ_random", "sprites_random"),
         set=("world.texture=noise", "world.strength=25.0"),
-        preset="long",
+        quick="long",
     )
 }
 """Random colours under smooth noise, so that every object has many colours."""

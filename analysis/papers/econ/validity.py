@@ -19,10 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from analysis.judges.scenes import kept
 from analysis.posterior import infer
 from analysis.posterior.layers import ground
-from analysis.scores.classifier import fit, seeded
+from analysis.scores.classifier import cached_net, fit, seeded
 from inference.images.dataset import Dataset
 from inference.images.worlds import load_world
 from inference.settings import override
@@ -113,7 +112,7 @@ def counter(data: Dataset, scenes: int = SCENES, steps: int = STEPS) -> Counter:
     world = {key: data.description[key] for key in ("world", "version", "config")}
     key = {"counter": str(net), "world": str(world), "scenes": scenes, "steps": steps}
     key["training"] = (BATCH, RATE, SEED, VERSION)
-    kept(net, key, lambda: learn(net, data, scenes, steps))
+    cached_net(net, key, lambda: learn(net, data, scenes, steps))
     return net
 
 
@@ -228,12 +227,11 @@ def validity(
     Raises:
         ValueError: no expert explains an object.
     """
-    config, some = data.description["config"], slice(0, 100)
-    images = torch.as_tensor(data.images[some]).float() / 255
+    config, some = data.description["config"], data.first(100)
     device = next(program.parameters()).device
-    scene = infer(program, guide, images.to(device)).cpu()
+    scene = infer(program, guide, some.floats(device)).cpu()
     kinds = len(config["classes"])
-    named = names(scene, data.truth(some), program.config.experts, kinds)
+    named = names(scene, some.truth(), program.config.experts, kinds)
     named.pop(ground(program), None)
     if not named:
         raise ValueError("no expert explains an object: train the program first")

@@ -22,9 +22,7 @@ Shape legend: B images, N slots, M digits, S pixels per side of an image, s of a
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -37,14 +35,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from analysis.scores import segments
-from analysis.scores.classifier import fit, seeded
-from inference import checkpoint
+from analysis.scores.classifier import cached_net, fit, seeded
 from inference.images.dataset import Dataset
 from inference.images.worlds import load_world, world_dataset
 from inference.settings import override
 from programs.blocks import render
 from programs.scene import Nodes, Scene
-from programs.worlds import arrow_room, cache, mnist4_10
+from programs.worlds import arrow_room, mnist4_10
 from programs.worlds.made_of.digits import SIDE, digits, resizing
 
 GRID = mnist4_10.GRID
@@ -114,7 +111,9 @@ def judge(data: Dataset) -> Judge:
     if name == "arrow_room":
         key = {"rooms": (ROOMS, ROOM_STEPS, ROOM_BATCH, ROOM_SIDE), "world": arrow_room.VERSION}
         key |= {"config": config}
-        return Rooms(_kept(RoomNet(), key, lambda net: learn_rooms(net, config)))
+        net = RoomNet()
+        cached_net(net, _key(net, key), lambda: learn_rooms(net, config))
+        return Rooms(net)
     rules = load_world(name).config(layouts=tuple(config["layouts"]))
     obeys = partial(mnist4_10.obeys, config=rules)
     return Digits(reader(config["digits"], config["size"]), obeys)
@@ -126,23 +125,12 @@ def broken(data: Dataset, number: int, seed: int) -> Tensor:
     options = override(world.config(), data.description["config"] | {"lawful": False}, world.title)
     drawn = world_dataset(data.description["world"], 2 * number, "test", seed, options)
     obeys = world.module.obeys(drawn.truth().objects, options)
-    return drawn.images[~obeys][:number].float() / 255
+    return drawn.floats()[~obeys][:number]
 
 
-def _kept(net: nn.Module, key: dict[str, Any], train: Callable[[nn.Module], None]) -> nn.Module:
-    """The net after `train`, or with the cached weights of an earlier training."""
-    from safetensors.torch import load, save
-
-    key = key | {"net": str(net), "rate": RATE, "seed": SEED, "version": VERSION}
-    text = json.dumps(key, sort_keys=True)
-    path = cache() / f"judge-{hashlib.sha256(text.encode()).hexdigest()[:16]}.safetensors"
-    if path.is_file():
-        net.load_state_dict(load(path.read_bytes()))
-    else:
-        train(net)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint.write(path, save(net.state_dict()))
-    return net.eval()
+def _key(net: nn.Module, about: dict[str, Any]) -> dict[str, Any]:
+    """What the weights of a net depend on: `about`, and what is the same for all nets."""
+    return about | {"net": str(net), "rate": RATE, "seed": SEED, "version": VERSION}
 
 
 # digits
@@ -198,12 +186,11 @@ def windows(x: Tensor, box: Tensor, half: float, changes: Tensor | None = None) 
 
 def reader(source: str, size: int) -> Reader:
     """A classifier of the digits of a source in images of a size."""
-    return _kept(
-        Reader(),
-        {"digits": source, "size": size, "level": LEVEL, "training": (STEPS[source], BATCH)}
-        | {"changes": (WIDER[source], TURN, STRETCH, SHIFT)},
-        lambda net: learn_digits(net, source, size, STEPS[source]),
-    )
+    net = Reader()
+    key = {"digits": source, "size": size, "level": LEVEL, "training": (STEPS[source], BATCH)}
+    key |= {"changes": (WIDER[source], TURN, STRETCH, SHIFT)}
+    cached_net(net, _key(net, key), lambda: learn_digits(net, source, size, STEPS[source]))
+    return net
 
 
 def learn_digits(net: nn.Module, source: str, size: int, steps: int) -> None:
@@ -428,7 +415,7 @@ def shares(judge: Judge, data: Dataset, images: Tensor, number: int, seed: int) 
         images: (B, C, S, S) in [0, 1], of the program.
         number: number of true scenes, and of scenes that break the rule.
     """
-    true = torch.as_tensor(data.images[:number]).float() / 255
+    true = data.floats(number=number)
     shown = {"s_acc": images, "s_acc_true": true, "s_acc_broken": broken(data, number, seed)}
     return {name: float(judge(x).double().mean()) for name, x in shown.items()}
 

@@ -12,7 +12,6 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from analysis import edit, plots
-from analysis.evaluate import floats
 from analysis.papers.gnm import judges
 from analysis.papers.gnm.structure import SYMBOLS, prior
 from analysis.papers.gnm.trainings import on_worlds
@@ -53,7 +52,7 @@ def symbols(title: str, inferred: bool) -> Item:
         rows, figures = [], {}
         for name, run in runs.items():
             data = run.unseen(request.scenes or SCENES, request.seed)
-            images = floats(data, "cpu")
+            images = data.floats()
             few, many = (_trace(run, images[:n], inferred) for n in (LATENTS, len(images)))
             shown = images[:LATENTS] if inferred else None
             file = name.removeprefix("GNM on ").lower().replace(" ", "_")

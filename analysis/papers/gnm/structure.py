@@ -28,11 +28,11 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from analysis.evaluate import floats, graph_metrics, with_masks
+from analysis.evaluate import graph_metrics, with_masks
 from analysis.judges import latents
 from analysis.papers.gnm import judges
 from analysis.papers.gnm.discriminator import LIMIT, d_steps
-from analysis.posterior import Mode, infer, iwae, latent_sites, log_weights
+from analysis.posterior import Mode, infer, iwae, latent_sites, log_weights, prior_scenes
 from inference.images.dataset import Dataset
 from programs.scene import Scene, concatenate
 
@@ -65,12 +65,8 @@ def prior(program: Callable, number: int, mode: bool = True) -> Scene:
     """
     latents = latent_sites(poutine.trace(program).get_trace(batch=1))
     mode = mode and bool(symbols(latents))
-    parts = []
-    for start in range(0, number, PASS):
-        with Mode(sites=SYMBOLS if mode else ""):
-            scene = program(batch=min(PASS, number - start))
-        parts.append(scene.cpu())
-    return concatenate(parts)
+    with Mode(sites=SYMBOLS if mode else ""):
+        return concatenate([scene.cpu() for scene in prior_scenes(program, number, PASS)])
 
 
 def parameters(*modules: nn.Module) -> int:
@@ -121,7 +117,7 @@ def samples(
     limit: int = LIMIT,
 ) -> dict[str, float]:
     """Table 1: structure and likeness of the prior's images, and the likelihood; arguments: `structure`."""
-    judge, true = judges.judge(data), floats(data, "cpu")
+    judge, true = judges.judge(data), data.floats()
     images = true[:number].to(_device(program))
     sampled = prior(program, PER_STEP * number, mode)
     found = judges.shares(judge, data.first(number), sampled.image[:number], number, seed)
@@ -134,7 +130,7 @@ def samples(
 
 def objects(program: Any, guide: Any, data: Dataset, seed: int) -> dict[str, float]:
     """Table 2: scores of boxes and of classes from z_what; empty for programs without objects."""
-    images = floats(data, _device(program))
+    images = data.floats(_device(program))
     graph = graph_metrics(program, guide, data, images.device)
     found = {name: graph[name] for name in ("ap50", "ap50_95") if name in graph}
     if found and latents.describes(guide, images[:1]):

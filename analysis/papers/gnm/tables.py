@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pyro
 
-from analysis.command import of_run, write_json
+from analysis.command import new_file, of_run, write_json
 from analysis.papers.gnm import structure as measures
 from analysis.papers.gnm.discriminator import LIMIT
 from analysis.papers.gnm.trainings import MODELS, WORLDS, on_worlds, training
@@ -145,7 +144,7 @@ def main(arguments: list[str] | None = None) -> None:
     a.add_argument("--symbols", type=one_of(("mode", "draw"), "kind of symbols"), default="mode", metavar="K",
                    help="mode or draw, given z_global")  # fmt: skip
     a.add_argument("--limit", type=int, default=LIMIT, metavar="N", help="of D-Steps")
-    a.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    a.add_argument("--json", type=new_file, metavar="FILE", help="write the figures there too")
     o = a.parse_args(arguments)
     pyro.enable_validation(False)
     pyro.set_rng_seed(o.seed)

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from analysis import edit, plots
-from analysis.evaluate import floats
 from analysis.papers.gsgn.trainings import training
 from analysis.papers.item import Item, Made, Request
 from analysis.posterior import infer
@@ -56,7 +55,7 @@ def make(runs: Mapping[str, Trained], request: Request) -> Made:
         ValueError: no scene is suitable for either half.
     """
     run = runs["GSGN"]
-    images = floats(run.unseen(request.scenes or SCENES, request.seed), "cpu")
+    images = run.unseen(request.scenes or SCENES, request.seed).floats()
     scenes = infer(run.program, run.guide, images).cpu()
     found = {"objects": objects(run.program, images, scenes)}
     found["parts"] = parts(run.program, images, scenes)

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.command import positive
+from analysis.command import new_file, positive
 from inference.command import command_line, told
 from inference.images.worlds import load_world
 from programs.worlds.made_of import tracer
@@ -186,14 +186,14 @@ def main(arguments: list[str] | None = None) -> None:
     a.add_argument("--scenes", type=positive, default=10, metavar="N")
     a.add_argument("--seed", type=int, default=0, metavar="S")
     a.add_argument("--spp", type=int, default=256, metavar="N", help="Mitsuba's samples per pixel")
-    a.add_argument("--out", type=Path, required=True, metavar="FILE.png")
+    a.add_argument("--out", type=new_file, required=True, metavar="FILE.png")
     o = a.parse_args(arguments)
     ours, theirs, same = both(o.world, o.scenes, o.seed, o.spp)
     rows = torch.cat([torch.cat([*images], 2) for images in (ours, theirs)], 1)
-    Image.fromarray((rows * 255).round().byte().permute(1, 2, 0).numpy()).save(o.out, optimize=True)
     print(f"pixels that show the same solid: {same:.4f}")
     print(f"mean absolute difference: {float((ours - theirs).abs().mean()):.4f}")
     print(f"mean brightness: {float(ours.mean()):.3f} and {float(theirs.mean()):.3f}")
+    Image.fromarray((rows * 255).round().byte().permute(1, 2, 0).numpy()).save(o.out, optimize=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from pyro.poutine.messenger import Messenger
 
 from analysis import plots
-from analysis.evaluate import floats
 from analysis.papers.gsgn.trainings import on_worlds, training
 from analysis.papers.item import Item, Made, Request
 from analysis.posterior import infer
@@ -40,7 +39,7 @@ def scene_graphs(title: str, model: str, world: str) -> Item:
 
     def make(runs: Mapping[str, Trained], request: Request) -> Made:
         run = runs[model]
-        images = floats(run.unseen(request.scenes or SCENES, request.seed), "cpu")
+        images = run.unseen(request.scenes or SCENES, request.seed).floats()
         scene = infer(run.program, run.guide, images)
         return Made(figures={"scene_graphs": plots.scene_graph_figure(images, scene, len(images))})
 

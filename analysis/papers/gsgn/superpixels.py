@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from analysis import plots
-from analysis.evaluate import floats, with_masks
+from analysis.evaluate import with_masks
 from analysis.papers.gsgn.trainings import on_worlds
 from analysis.papers.item import Item, Made, Request, Row
 from analysis.posterior import infer
@@ -196,7 +196,7 @@ def _segments(nodes: Nodes) -> Tensor:
 def regions(run: Trained, data: Dataset) -> dict[str, tuple[Tensor, Tensor]]:
     """Objects and parts -> the truth's segments and the run's, (B, H, W), 0 the background."""
     truth = data.truth()
-    scene = with_masks(infer(run.program, run.guide, floats(data, "cpu")))
+    scene = with_masks(infer(run.program, run.guide, data.floats()))
     levels = {"objects": (truth.objects, scene.objects), "parts": (truth.parts, scene.parts)}
     return {name: (_segments(t), _segments(s)) for name, (t, s) in levels.items()}
 
@@ -217,7 +217,7 @@ def make(runs: Mapping[str, Trained], request: Request) -> Made:
     for name, run in runs.items():
         world = name.removeprefix("GSGN on ")
         data = run.unseen(request.scenes or SCENES, request.seed)
-        found, images = regions(run, data), floats(data, "cpu")
+        found, images = regions(run, data), data.floats()
         counts = [
             {level: len(true[b].unique()) for level, (true, _) in found.items()}
             | {f"{n} superpixels": n for n in PICTURES}

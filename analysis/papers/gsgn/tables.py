@@ -11,15 +11,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyro
 import torch
 
-from analysis.evaluate import floats, with_masks
+from analysis.evaluate import with_masks
+from analysis.papers.explained import explained
 from analysis.papers.gsgn.grouping import group
 from analysis.papers.gsgn.trainings import training
 from analysis.papers.item import Item, Made, Request, Row
 from analysis.papers.published import PUBLISHED
-from analysis.posterior import infer, log_weights
+from analysis.posterior import log_weights
 from analysis.scores import scene_metrics
 from inference.images.dataset import Dataset
 from inference.runs import Trained
@@ -104,7 +104,7 @@ def measure(
         test = TESTS[case]
         key = tuple(test.options.items())
         if key not in drawn:
-            drawn[key] = explained(run, run.unseen(scenes, seed, **test.options), parts)
+            drawn[key] = bounded(run, run.unseen(scenes, seed, **test.options), seed, parts)
         elbo, scene, truth = drawn[key]
         rows = selected(truth, test.least)
         found[case] = {"scenes": len(rows)}
@@ -121,13 +121,14 @@ def selected(truth: Scene, between: tuple[float, float]) -> torch.Tensor:
     return ((least >= low) & ((least < high) | (high == math.inf))).nonzero()[:, 0]
 
 
-def explained(run: Trained, data: Dataset, parts: bool) -> tuple[torch.Tensor, Scene, Scene]:
+def bounded(
+    run: Trained, data: Dataset, seed: int, parts: bool
+) -> tuple[torch.Tensor, Scene, Scene]:
     """ELBO (B,) in nats per pixel, the scenes at the guide's mode, and the true ones."""
-    images = floats(data, "cpu")
-    pyro.set_rng_seed(0)
-    scene = infer(run.program, run.guide, images)
-    elbo = log_weights(run.program, run.guide, images, DRAWS).mean(0) / images[0, 0].numel()
-    return elbo, with_masks(group(scene) if parts else scene), data.truth()
+    x = explained(run, data, seed)
+    weights = log_weights(run.program, run.guide, x.images, DRAWS)
+    scene = with_masks(group(x.scene) if parts else x.scene)
+    return weights.mean(0) / x.images[0, 0].numel(), scene, x.truth
 
 
 def hidden(model: str, metric: str) -> bool:

@@ -86,7 +86,7 @@ def local(
     >>> from analysis.posterior.refine import refine
     >>> from inference.runs import open_run
     >>> run = open_run("discrete_air-multi_sprites")
-    >>> images = run.unseen(2).images.float() / 255
+    >>> images = run.unseen(2).floats()
     >>> found = refine(run.program, run.guide, images, sweeps=4, chains=2, progress=False)
     >>> around = local(run.program, run.guide, images, found.best, 50, levels=1, progress=False)
     >>> around.weights.shape, khat(around.weights).shape

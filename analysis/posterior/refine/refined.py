@@ -85,7 +85,7 @@ def refine(
 
     >>> from inference.runs import open_run
     >>> run = open_run("discrete_air-multi_sprites")
-    >>> images = run.unseen(2).images.float() / 255
+    >>> images = run.unseen(2).floats()
     >>> found = refine(run.program, run.guide, images, sweeps=4, chains=2, progress=False)
     >>> found.evidence.shape, found.weights.shape, len(found.scene)
     (torch.Size([2]), torch.Size([2, 2]), 2)

@@ -62,7 +62,7 @@ class Shown(torch.nn.Module):
 
 def test_every_level_is_told_from_its_own_latents(data, monkeypatch):
     monkeypatch.setattr(latents, "STEPS", 100)
-    truth, images = data.truth(), data.images.float() / 255
+    truth, images = data.truth(), data.floats()
     pair = Shown(truth, images), Told(truth, images)
     parts = latents.told(*pair, data, level=2)
     assert parts.accuracy == 1 and parts.chance < 0.6
@@ -72,6 +72,6 @@ def test_every_level_is_told_from_its_own_latents(data, monkeypatch):
 
 
 def test_what_has_no_classes_is_refused(data):
-    truth, images = data.truth(), data.images.float() / 255
+    truth, images = data.truth(), data.floats()
     with pytest.raises(ValueError, match="no classes at level 3"):
         latents.told(Shown(truth, images), Told(truth, images), data, level=3)

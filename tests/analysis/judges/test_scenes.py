@@ -34,6 +34,19 @@ def test_a_judge_learns_to_refuse_what_is_broken_and_is_kept(data, monkeypatch, 
     assert again.errors == found.errors
 
 
+@pytest.mark.parametrize(("name", "value"), [("APART", 20), ("SIDE", 31)])
+def test_a_judge_of_other_numbers_is_another(data, monkeypatch, tmp_path, name, value):
+    """20 scenes held out in place of 50; 31 pixels per side, which need as many weights as 32."""
+    monkeypatch.setenv("SCENE_PROGRAMS_CACHE", str(tmp_path))
+    monkeypatch.setattr(scenes, "learn", lambda *_: None)
+    scenes.judge(*data)
+    monkeypatch.setattr(scenes, "learn", lambda *_: pytest.fail("trained"))
+    scenes.judge(*data)
+    monkeypatch.setattr(scenes, name, value)
+    with pytest.raises(pytest.fail.Exception):
+        scenes.judge(*data)
+
+
 def test_only_a_judge_that_passes_true_scenes_and_no_broken_ones_is_good():
     assert scenes.Errors(true=0.96, broken=0.04, number=0.5).good
     assert not scenes.Errors(true=0.94, broken=0.0, number=1.0).good

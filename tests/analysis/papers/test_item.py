@@ -1,16 +1,21 @@
 """Items of the papers: their trainings, what was recorded, their state, and the command."""
 
 import json
+import signal
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import pytest
 
+from analysis.evaluate import Judge
 from analysis.papers import item as it
 from analysis.papers.__main__ import main
 from analysis.papers.item import Item, Made, Request, Row, Training, items
 from analysis.papers.published import PUBLISHED
+from inference import svi
 from inference.plan import plan
 from inference.recipes import recipes_of
+from inference.runs import TRAINED, shipped
 
 ALL = [(paper, name) for paper in it.PAPERS for name in items(paper)]
 
@@ -84,9 +89,54 @@ def test_a_training_goes_on_with_its_finish_from_the_run_before(tmp_path):
     assert len(training.runs("digits", Request(tmp_path, "paper"))) == 1
 
 
+@pytest.fixture
+def two(monkeypatch):
+    """An item of two trainings of a moment, and the words that make it."""
+    trainings = {
+        "A": Training("vae", "vae", "multi_sprites"),
+        "B": Training("vae", "vae", "multi_sprites", seed=1),
+    }
+    chosen = {"table1": Item("Table 1", trainings, lambda runs, request: Made())}
+    monkeypatch.setattr(it, "items", lambda paper: chosen)
+    few = {"steps": 4, "evaluate_every": 1, "batch": 4, "scenes": 8, "test_scenes": 4}
+    words = [word for field, number in few.items() for word in ("--set", f"train.{field}={number}")]
+    return ["gsgn", "table1", "--train", "--preset", "tiny", *words]
+
+
+class Stops(Judge):
+    """Ends the training by a signal."""
+
+    def briefly(self, t, data):
+        signal.raise_signal(signal.SIGTERM)
+        return super().briefly(t, data)
+
+
+def in_no_time(run, judge):
+    return svi.train(replace(run, minutes=0), judge)
+
+
+@pytest.mark.parametrize(("name", "stand_in"), [("Judge", Stops), ("train", in_no_time)])
+def test_a_stopped_training_ends_the_command_and_goes_on_with_the_next(
+    two, tmp_path, monkeypatch, capsys, name, stand_in
+):
+    words = [*two, "--runs", str(tmp_path)]
+    with monkeypatch.context() as patch:
+        patch.setattr(it, name, stand_in)
+        assert main(words) == 2
+    said = capsys.readouterr()
+    assert "A: the training in" in said.err and "of 4" in said.err and "goes on" in said.err
+    assert "B: python" not in said.out
+    assert main(words) == 0
+    assert "B: python" in capsys.readouterr().out
+    for seed in (0, 1):
+        (file,) = tmp_path.glob(f"*/*-seed{seed}/metrics.json")
+        assert json.loads(file.read_text())["step"] == 4
+
+
 def test_missing_runs_are_trained_in_order(one, tmp_path, monkeypatch):
     trained = []
     monkeypatch.setattr(it, "train", lambda run, judge: trained.append(run.preset))
+    monkeypatch.setattr(it, "check_end", lambda *_: None)
     digits = Training("discrete_air", "discrete_air_mnist", "multi_mnist", finish="finish")
     item = Item("Table", {**one.trainings, "digits": digits}, one.make)
     it.train_missing(item, Request(tmp_path))
@@ -124,11 +174,52 @@ def test_programs_and_worlds_may_be_files(tmp_path):
     assert run.out == tmp_path / "quick" / "a_row-leaves-seed2"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("--preset paper --seed 0", "--preset quick --seed 7"),
+        *("--preset quick --seed 0 --set size=32", "--preset paper --seed 7 --set size=32"),
+    ],
+)
+def test_a_shipped_run_stands_for_no_other_training(one, tmp_path, capsys, words):
+    request = ["--runs", str(tmp_path), *words.split()]
+    assert main(["gsgn", *request]) == 0
+    assert "lacks GSGN" in capsys.readouterr().out
+    assert main(["gsgn", "table1", "--scenes", "2", *request]) == 2
+    assert f"with {words}: it lacks GSGN; give --train" in capsys.readouterr().err
+
+
+def test_shipped_runs_stand_for_what_is_trained_by_default(tmp_path):
+    request = Request(tmp_path)
+    for paper, name in ALL:
+        for label, training in items(paper)[name].trainings.items():
+            folder, there = it.folder_of(label, training, request), training.shipped in shipped()
+            assert folder == (TRAINED / training.shipped if there else None), (paper, name, label)
+
+
+def test_a_row_that_lacks_is_named(one, tmp_path, capsys, monkeypatch):
+    two = {**one.trainings, "SPACE-P": Training("space", "space_p", "shapes2d")}
+    monkeypatch.setattr(it, "items", lambda paper: {"table1": Item("Table 1", two, one.make)})
+    words = ["gsgn", "table1", "--scenes", "2", "--runs", str(tmp_path)]
+    assert main(words) == 0
+    assert "not trained: SPACE-P" in capsys.readouterr().out
+    assert main([*words, "--only", "GSGN"]) == 0
+    assert "not trained" not in capsys.readouterr().out
+
+
+def test_a_preset_may_stand_for_quick(tmp_path):
+    training = Training("air", "air", "multi_mnist", quick="long", shipped="air-multi_mnist")
+    presets = {p: training.runs("AIR", Request(tmp_path, p))[0].preset for p in ("quick", "tiny")}
+    assert presets == {"quick": "long", "tiny": "tiny"}
+    folders = {p: it.folder_of("AIR", training, Request(tmp_path, p)) for p in ("long", "tiny")}
+    assert folders == {"long": TRAINED / "air-multi_mnist", "tiny": None}
+
+
 def test_what_is_not_trained_is_lacking(one, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(it, "ROOT", tmp_path)  # nothing is shipped there
+    monkeypatch.setattr(it, "TRAINED", tmp_path)  # nothing is shipped there
     assert it.state("gsgn", "table1", Request(tmp_path)) == "lacks GSGN"
     assert main(["gsgn", "table1", "--runs", str(tmp_path)]) == 2
-    assert "nothing is trained for Table 1: give --train" in capsys.readouterr().err
+    assert "nothing is trained for Table 1" in capsys.readouterr().err
 
 
 def test_unknown_papers_and_items_are_named(capsys):
@@ -138,9 +229,34 @@ def test_unknown_papers_and_items_are_named(capsys):
     assert "unknown item of gsgn 'table0', did you mean table10? known" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [["--train"], []])
+def test_a_pattern_that_fits_nothing_is_refused(one, tmp_path, capsys, words):
+    asked = ["gsgn", "table1", "--only", "nonsense*", "--runs", str(tmp_path), *words]
+    assert main(asked) == 2
+    assert "--only 'nonsense*' fits no row or column of Table 1; it has GSGN" in (
+        capsys.readouterr().err
+    )
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "words", ["--train", "--record", "--only GSGN", "--scenes 3", "--out somewhere"]
+)
+@pytest.mark.parametrize("paper", [[], ["gsgn"]])
+def test_options_of_an_item_are_refused_without_one(paper, words, capsys):
+    assert main([*paper, *words.split()]) == 2
+    assert f"{words.split()[0]} is of one item: give PAPER and ITEM" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("paper", it.PAPERS)
-def test_none_says_measured_that_is_not(paper):
-    for name in items(paper):
-        kept = it.recorded(paper, name)
-        said = it.state(paper, name, Request())
-        assert said.startswith("measured") == (kept is not None)
+def test_what_is_recorded_is_there_and_of_an_items_trainings(paper):
+    folder, pictures = it.measured(paper), set()
+    assert {path.stem for path in folder.glob("*.json")} <= {*items(paper)}
+    for name, item in items(paper).items():
+        if (kept := it.recorded(paper, name)) is None:
+            continue
+        assert f"-m analysis.papers {paper} {name} " in kept["command"]
+        assert {*kept["runs"]} <= {*item.trainings}, name
+        assert kept["rows"] or kept["pictures"], name
+        pictures |= {*kept["pictures"]}
+    assert pictures == {path.name for path in folder.glob("*.png")}

@@ -383,7 +383,7 @@ def test_a_world_is_judged_by_what_both_know():
     run = open_run("air-multi_mnist")
     program, guide = run.program, run.guide
     data = run.unseen(12)
-    images, truth = torch.as_tensor(data.images).float() / 255, data.truth(slice(0, 12))
+    images, truth = data.floats(), data.truth(slice(0, 12))
     found = calibration(program, guide, images, truth, 9, radius=OBJECT_RADIUS)
     assert "n_parts" not in found.ranks and "occupancy[7,7]" in found.ranks
     assert found.coverage["n_objects"].number == 12

@@ -6,6 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import small_programs
+import tiny
 import torch
 
 from analysis.posterior import (
@@ -15,7 +16,9 @@ from analysis.posterior import (
     infer,
     modes,
     passes,
+    prior_scenes,
 )
+from inference.images.dataset import Dataset
 
 
 def simulate(small, number):
@@ -126,3 +129,27 @@ def test_gradients_are_on_while_draws_are_read_and_after_an_error():
     ):
         next(reading)
         assert torch.is_grad_enabled()
+
+
+def test_scenes_of_the_prior_are_drawn_some_at_a_time():
+    """Without a graph, and by the handlers that are around them."""
+    program, _ = tiny.build("vae", "vae")
+    torch.manual_seed(0)
+    parts = [*prior_scenes(program, 5, rows=2)]
+    assert [len(scene) for scene in parts] == [2, 2, 1]
+    assert not any(scene.image.requires_grad for scene in parts) and torch.is_grad_enabled()
+    assert (parts[0].image[0] - parts[0].image[1]).abs().max() > 0
+    with Mode():
+        same = torch.cat([scene.image for scene in prior_scenes(program, 3, rows=2)])
+    torch.testing.assert_close(same, same[:1].expand_as(same))
+
+
+@pytest.mark.parametrize("device", ["cpu", torch.device("cpu")])
+def test_a_data_sets_images_are_floats_of_0_to_1(device):
+    data = Dataset(torch.arange(256, dtype=torch.uint8).view(64, 1, 2, 2), {})
+    x = data.floats(device)
+    assert x.dtype == torch.float32 and x.shape == (64, 1, 2, 2)
+    assert (255 * x).round().flatten().tolist() == list(range(256))
+    assert torch.equal(data.floats(number=3), x[:3])
+    read = Dataset(data.images.numpy(), {})  # as one that is mapped from disk
+    assert torch.equal(read.floats(), x)

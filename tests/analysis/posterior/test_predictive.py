@@ -87,7 +87,7 @@ def test_a_shipped_run_can_be_checked():
     with pyro.settings.context(module_local_params=True):
         run = open_run("air-multi_mnist")
         program, guide = run.program, run.guide
-    images = torch.as_tensor(run.unseen(20).images).float() / 255
+    images = run.unseen(20).floats()
     check = posterior_check(program, guide, images, 20)
     assert set(check.summary()) == {"brightness", "contrast", "colour[0]", "edge_energy"}
     assert check.distance["brightness"] < 0.5

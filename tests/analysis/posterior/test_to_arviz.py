@@ -34,7 +34,7 @@ def gsgn():
         run = open_run("gsgn-shapes2d")
         program, guide = run.program, run.guide
     data = run.unseen(8)
-    images = torch.as_tensor(data.images).float() / 255
+    images = data.floats()
     return program, guide, images, data.truth(slice(0, 8))
 
 
@@ -122,7 +122,7 @@ def test_steps_are_stacked_and_dimensions_can_be_named():
 def test_names_of_dimensions_must_fit():
     run = open_run("air-multi_mnist")
     program, guide = run.program, run.guide
-    x = torch.as_tensor(run.unseen(2).images).float() / 255
+    x = run.unseen(2).floats()
     named = {"z_where": ["size_and_place"]}
     data = to_inference_data(program, guide, x, num_samples=2, dims=named, prior=False)
     assert data["posterior"]["z_where"].dims[-2:] == ("object", "size_and_place")

@@ -4,7 +4,6 @@ from functools import cache
 
 import pytest
 
-from analysis.evaluate import floats
 from analysis.studio.state import Bench
 from inference.runs import open_run
 
@@ -14,7 +13,7 @@ def opened(name):
     run = open_run(name)
     for parameter in (*run.program.parameters(), *run.guide.parameters()):
         parameter.requires_grad_(False)
-    return run, floats(run.unseen(4), "cpu")
+    return run, run.unseen(4).floats()
 
 
 @pytest.fixture

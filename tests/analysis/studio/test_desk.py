@@ -15,7 +15,7 @@ from inference.plan import Run
 @cache
 def made_once():
     made = Desk(["gsgn-shapes2d"])
-    made.here.images = made.here.run.unseen(3).images.float() / 255
+    made.here.images = made.here.run.unseen(3).floats()
     made.answer({"do": "show"})
     return made
 

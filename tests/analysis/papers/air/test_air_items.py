@@ -5,9 +5,9 @@ import pytest
 import torch
 from tiny import check_item, untrained
 
-from analysis.evaluate import floats
 from analysis.papers.air import figures, tables
 from analysis.papers.air.items import ITEMS
+from analysis.papers.explained import explained
 from analysis.papers.item import Request
 from analysis.papers.published import PUBLISHED
 from analysis.posterior import infer
@@ -91,7 +91,7 @@ def test_a_cells_numbers_are_the_scores_own():
     found = tables.measure(run, 20)
     data = run.unseen(20)
     pyro.set_rng_seed(0)
-    scene, truth = infer(run.program, run.guide, floats(data, "cpu")), data.truth()
+    scene, truth = infer(run.program, run.guide, data.floats()), data.truth()
     share = count_accuracy(scene.objects, truth.objects)
     assert found["object_count_accuracy"] == (share, (share * (1 - share) / 20) ** 0.5)
     assert found["category_correspondence"][0] == category_correspondence(
@@ -134,7 +134,7 @@ def test_attributes_vary_from_row_to_row_and_nothing_else(runs):
 
 def test_the_last_step_is_the_whole_scene_and_errors_fall():
     run = open_run("discrete_air-multi_sprites")
-    images, scene, _ = tables.explained(run, 30)
+    _, images, scene = explained(run, run.unseen(30), 0)
     stages = figures.after_steps(run.program, scene)
     torch.testing.assert_close(stages[-1].image, scene.image, atol=1e-4, rtol=0)
     assert stages[0].objects.present.sum(1).max() == 1

@@ -11,6 +11,7 @@ from analysis.evaluate import with_masks
 from analysis.papers.denf import figures, tables
 from analysis.papers.denf.fidelity import alone, removals, subsets
 from analysis.papers.denf.items import ITEMS
+from analysis.papers.explained import explained
 from analysis.papers.item import Request
 from analysis.papers.published import PUBLISHED
 from analysis.scores import frechet_distance, scene_metrics
@@ -56,7 +57,7 @@ def test_the_model_without_a_transformer_keeps_the_other_penalties(tmp_path):
 
 
 def test_scores_are_the_metrics_own(shipped):
-    data, _, scene = tables.explained(shipped, 6)
+    data, _, scene = explained(shipped, shipped.unseen(6), 0)
     found = scene_metrics(with_masks(scene), data.truth())
     assert tables.scores(shipped, 6) == {k: found[k] for k in tables.SCORES}
     rows = tables.table3({"DeNF": shipped}, Request(scenes=6)).rows
@@ -74,7 +75,7 @@ def test_literatures_scores_stand_beside_ours(shipped):
 
 
 def test_a_subset_keeps_objects_or_shows_the_background(shipped):
-    _, _, scene = tables.explained(shipped, 6)
+    _, _, scene = explained(shipped, shipped.unseen(6), 0)
     whole = subsets(shipped.program, scene, torch.Generator().manual_seed(0))
     assert whole.shape == scene.image.shape
     changed = (whole - scene.image).abs().flatten(1).amax(1)
@@ -86,7 +87,7 @@ def test_a_subset_keeps_objects_or_shows_the_background(shipped):
 
 
 def test_one_object_alone_leaves_out_all_others(shipped):
-    _, _, scene = tables.explained(shipped, 4)
+    _, _, scene = explained(shipped, shipped.unseen(4), 0)
     first = next(alone(shipped.program, scene))
     there = scene.objects.present[:, 0]
     own = scene.objects.mask[:, :1] > 0.99
@@ -97,8 +98,8 @@ def test_one_object_alone_leaves_out_all_others(shipped):
 
 def test_distances_are_frechets_own(shipped):
     found = tables.distances(shipped, 12)
-    _, _, scene = tables.explained(shipped, 12)
-    other = shipped.unseen(12, 1).images.float() / 255
+    _, _, scene = explained(shipped, shipped.unseen(12), 0)
+    other = shipped.unseen(12, 1).floats()
     features = [random_convolutions(x) for x in (scene.image, other)]
     assert found["reconstructions"] == pytest.approx(frechet_distance(*features))
     assert found["other true images"] < found["prior"] < found["backgrounds"]
@@ -106,7 +107,7 @@ def test_distances_are_frechets_own(shipped):
 
 
 def test_maps_are_of_the_latents(shipped):
-    _, images, scene = tables.explained(shipped, 3)
+    _, images, scene = explained(shipped, shipped.unseen(3), 0)
     maps = figures.latent_maps(shipped.program, images)
     assert [*maps] == ["z_pres", "norm of z_scale", "norm of z_loc", "norm of z_what"]
     side = shipped.program.config.side
@@ -117,7 +118,7 @@ def test_maps_are_of_the_latents(shipped):
 
 def test_fidelity_is_what_removals_change(shipped):
     made = tables.fidelity({"DeNF": shipped}, Request(scenes=3))
-    _, images, scene = tables.explained(shipped, 3)
+    _, images, scene = explained(shipped, shipped.unseen(3), 0)
     found = 255 * removals(shipped.program, scene, images)
     means = [r.ours for r in made.rows if r.metric == "mean"]
     assert means == pytest.approx(found.mean(0).tolist()) and 0 < means[0] < means[1] < 10

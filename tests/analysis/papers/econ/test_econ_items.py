@@ -6,7 +6,6 @@ import torch
 from pyro import poutine
 from tiny import check_item, untrained
 
-from analysis.evaluate import floats
 from analysis.papers.econ import figures, tables, validity
 from analysis.papers.econ.abilities import PROGRAMS
 from analysis.papers.econ.items import HERE, ITEMS
@@ -103,7 +102,7 @@ def test_the_table_says_what_programs_can_do(monkeypatch):
 def test_scores_are_the_metrics_own():
     run = open_run("econ-sprites_unique")
     data = run.unseen(5)
-    scene = infer(run.program, run.guide, floats(data, "cpu"))
+    scene = infer(run.program, run.guide, data.floats())
     assert tables.scores(run, data) == scene_metrics(scene, data.truth())
     rows = tables.compared(("ari_fg", "expert_purity"))({"ECON": run}, Request(scenes=5)).rows
     assert rows[0].ours == scene_metrics(scene, data.truth())["ari_fg"]
@@ -173,7 +172,7 @@ def test_the_told_guide_has_the_true_masks_and_learns(tmp_path, monkeypatch):
 def test_spare_layers_of_the_shipped_run_stay_empty():
     run = open_run("econ-sprites_unique")
     data = run.unseen(12, seed=3)
-    images, truth = floats(data, "cpu"), data.truth()
+    images, truth = data.floats(), data.truth()
     counts = []
     for layers in (4, 6):
         with run.program.placing(layers):

@@ -79,7 +79,7 @@ class Truthful(torch.nn.Module):
 
     def __init__(self, data):
         super().__init__()
-        self.images = data.images.float() / 255
+        self.images = data.floats()
         self.truth = data.truth()
         self.start = 0
         self.weight = torch.nn.Parameter(torch.zeros(7))

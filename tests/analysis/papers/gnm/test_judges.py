@@ -158,7 +158,7 @@ def test_the_reader_learns_and_its_judge_tells_scenes_apart(learner, monkeypatch
     judge = Digits(learner, mnist4_10.obeys_four)
     found = judges.shares(judge, data, torch.zeros(3, 1, 64, 64), 60, 0)
     assert found["s_acc_true"] > 0.8 and found["s_acc_broken"] < 0.3 and found["s_acc"] == 0
-    severe = judges.shares(judges.strict(judge), data, data.images[:60].float() / 255, 60, 0)
+    severe = judges.shares(judges.strict(judge), data, data.floats(number=60), 60, 0)
     assert severe["s_acc_broken"] <= found["s_acc_broken"]
     assert severe["s_acc"] == severe["s_acc_true"] <= found["s_acc_true"]
 

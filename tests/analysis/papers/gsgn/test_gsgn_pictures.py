@@ -26,7 +26,7 @@ def test_scene_graphs_are_drawn(figure, variant, world):
     drawn = made.figures["scene_graphs"]
     rows = [axes for axes in drawn.axes if axes.get_images()]
     assert len(rows) >= 4, "input and reconstruction of two scenes"
-    seen = untrained("gsgn", variant, world).unseen(2).images.float() / 255
+    seen = untrained("gsgn", variant, world).unseen(2).floats()
     shown = torch.as_tensor(rows[0].get_images()[0].get_array()).permute(2, 0, 1)
     torch.testing.assert_close(shown.float(), seen[0])
 

@@ -6,7 +6,6 @@ import torch
 from tiny import shows_something
 
 from analysis import edit
-from analysis.evaluate import floats
 from analysis.papers.gsgn import manipulation
 from analysis.papers.gsgn.items import ITEMS
 from analysis.papers.item import Request
@@ -54,7 +53,7 @@ def test_a_part_on_the_only_other_of_its_object_is_found():
 def inferred():
     with pyro.settings.context(module_local_params=True):
         run = open_run("gsgn-compositional_clevr")
-        images = floats(run.unseen(20), "cpu")
+        images = run.unseen(20).floats()
         return run, images, infer(run.program, run.guide, images).cpu()
 
 

@@ -359,11 +359,12 @@ def brief(run: Shipped) -> str:
 
 
 def short(run: Shipped) -> str:
-    """The run's command without the common parts; with a star if recipe or world have changed since."""
+    """The run's last training without the common parts; with a star if recipe or world have changed since."""
     words = shlex.split(run.config["command"])[3:]
     out = words.index("--out")
     words = [Path(words[0]).name, *words[1:out], *words[out + 2 :]]
-    return f"`{shlex.join(words)}`" + (" *" if other_now(run) else "")
+    shown = re.sub(r"--from \S+", "--from …", shlex.join(words))
+    return f"`{shown}`" + (" *" if other_now(run) else "")
 
 
 def estimators() -> str:

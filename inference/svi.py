@@ -261,8 +261,7 @@ def settle(training: Training, data: Dataset | None) -> None:
 def validation_loss(training: Training, data: Dataset) -> float:
     """The training's objective on the validation images, nats per image; the random state stays."""
     with undisturbed(training):
-        images = torch.as_tensor(data.images).to(training.plan.device).float() / 255
-        return training.trainer.loss(images)
+        return training.trainer.loss(data.floats(training.plan.device))
 
 
 @contextmanager

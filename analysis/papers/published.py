@@ -249,6 +249,7 @@ RUNS: dict[str, tuple[Reference, ...]] = {
     "air-multi_sprites": (Reference("air", "table1", "AIR", "multi_sprites"),),
     "air-multi_mnist": (Reference("air", "table1", "AIR", "multi_mnist"),),
     "denf-clevr6": (Reference("denf", "table1", "DeNF"),),
+    "denf-traffic": (Reference("denf", "table2", "DeNF"),),
     "denf32-clevr6": (Reference("denf", "table3", "32 x 32 cells"),),
     "denf_unimodal-clevr6": (Reference("denf", "table3", "unimodal prior"),),
 }

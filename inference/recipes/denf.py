@@ -135,6 +135,10 @@ DENF_TRAFFIC_QUICK = replace(
         "weight.penalty/inscribed": Linear(0.0, 0.01, 200, begin=1000),
     },
 )
+DENF_TRAFFIC_FINISH = replace(
+    on_traffic(DENF_FINISH),
+    schedules={**DENF_FINISH.schedules, "weight.penalty/reconstruction": Constant(40.0)},
+)
 DENF_TRAFFIC_PAPER = on_traffic(DENF_PAPER)
 
 SMALL = {"size": 32, "squeeze": 8, "couplings": 1, "features": 4, "slots": 16, "least": 1}
@@ -153,6 +157,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
     "denf/traffic": {
         "tiny": DENF_TRAFFIC_TINY,
         "quick": DENF_TRAFFIC_QUICK,
+        "finish": DENF_TRAFFIC_FINISH,
         "paper": DENF_TRAFFIC_PAPER,
     },
 }

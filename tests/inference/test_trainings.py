@@ -58,7 +58,7 @@ ROWS = {
     "gnm": Row("gnm", {"ap50": 0.85, "object_f1": 0.95}),
     "gnm_arrow": Row("gnm", {"ap50": 0.98, "object_f1": 0.98}, world="arrow_room"),
     "denf": Row("denf", {"ari_fg": 0.8}),
-    "denf_traffic": Row("denf", {"ari_fg": 0.75, "object_recall": 0.9}, world="traffic"),
+    "denf_traffic": Row("denf", {"ari_fg": 0.9, "object_f1": 0.94}, world="traffic"),
     "space": Row("space", {"object_f1": 0.88, "object_count_accuracy": 0.7}),
 }
 

@@ -42,7 +42,7 @@ REMOVED = 200
 SCORES = ("ari_fg", "ari", "ap50", "object_count_accuracy")
 """Scores of tables 1 and 3. Too large masks raise `ari_fg` and lower the others; ap50 is of hard presence."""
 CLEVR = Training("denf", "denf", "clevr6", shipped="denf-clevr6")
-TRAFFIC = Training("denf", "denf", "traffic")
+TRAFFIC = Training("denf", "denf", "traffic", shipped="denf-traffic")
 # a cell has four pixels per side, not two, so an object has a fourth of the cells
 COARSE = Training("denf", "denf32", "clevr6", ("least=1",))
 UNIMODAL = Training("denf", "denf_unimodal", "clevr6")

@@ -181,7 +181,8 @@ def built(
     """
     source = load(config["program"])
     base = choose(source.variants, config["variant"], "variant")
-    own = override(override(base, config["config"], "it"), changes, f"program {source.name}")
+    what = f"program {source.name}"
+    own = override(override(base, config["config"], what), changes, what)
     program, guide = source.build(own)
     rename(Names(**config.get("names", {})), program, guide)
     return program, guide, own

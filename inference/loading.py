@@ -322,6 +322,9 @@ def imported(name: str, option: str) -> Callable:
     """
     module, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"{option} {name!r}: expected MODULE:CALLABLE ({error})") from error
+    if not callable(found):
+        raise ValueError(f"{option} {name!r} is a {type(found).__name__}: expected MODULE:CALLABLE")
+    return found

@@ -164,3 +164,5 @@ def test_a_net_that_is_not_there_is_refused(capsys):
     assert "--features 'analysis.scores.features:inception': expected MODULE:CALLABLE" in (
         capsys.readouterr().err
     )
+    assert main(["gsgn-shapes2d", "--scenes", "2", "--features", "torch:nn"]) == 2
+    assert "--features 'torch:nn' is a module: expected MODULE:CALLABLE" in capsys.readouterr().err

@@ -18,9 +18,8 @@ from inference.estimators.sites import (
     Method,
     Place,
     Site,
-    alternatives,
     batch_dim,
-    is_discrete,
+    is_choice,
     reachable,
     unmasked,
 )
@@ -215,12 +214,4 @@ def history(name: str, trace: Trace, x: Tensor) -> Tensor:
 
 def means(trace: Trace) -> dict[str, Method]:
     """The method `mean` for every discrete site that has one."""
-    found = {}
-    for name, node in trace.nodes.items():
-        if is_discrete(node):
-            try:
-                alternatives(name, unmasked(node["fn"]))
-            except ValueError:
-                continue
-            found[name] = Mean()
-    return found
+    return {name: Mean() for name, node in trace.nodes.items() if is_choice(node)}

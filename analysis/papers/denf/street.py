@@ -18,8 +18,8 @@ Shape legend: F frames, N boxes, K slots, S pixels a side.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import pyro
 import torch
@@ -27,11 +27,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from analysis import plots
-from analysis.command import write_json
+from analysis.command import new_file, write_json
 from analysis.evaluate import with_masks
 from analysis.posterior import infer
 from inference.command import command_line, told
 from inference.runs import Trained, open_run
+from programs.blocks.boxes import overlaps
 from programs.scene import Scene
 
 WIDTH, HEIGHT, FRAMES = 768, 432, 377
@@ -93,20 +94,20 @@ def frames(run: Trained) -> Tensor:
     return torch.stack([images[number] for number in LABELS]).float() / 255
 
 
-def boxes(pose: Tensor) -> list[Box]:
-    """What the frame shows of upright boxes (N, 2, 3), in pixels of the clip."""
+def seen(pose: Tensor) -> Tensor:
+    """(N, 2, 3) what the frame shows of upright boxes (N, 2, 3)."""
     centre, extent = pose[..., 2], pose[..., :2].diagonal(dim1=-2, dim2=-1)
-    corners = torch.cat([centre - extent, centre + extent], -1).clamp(-1, 1)
-    pixels = (corners + 1) / 2 * torch.tensor([WIDTH, HEIGHT, WIDTH, HEIGHT])
-    return [(left, top, right, bottom) for left, top, right, bottom in pixels.tolist()]
+    return _upright((centre - extent).clamp(-1, 1), (centre + extent).clamp(-1, 1))
 
 
-def iou(one: Box, two: Box) -> float:
-    """Intersection over union of two boxes."""
-    sides = [min(one[k + 2], two[k + 2]) - max(one[k], two[k]) for k in (0, 1)]
-    common = max(sides[0], 0.0) * max(sides[1], 0.0)
-    areas = sum((b[2] - b[0]) * (b[3] - b[1]) for b in (one, two))
-    return common / (areas - common)
+def labelled(cars: Sequence[Box]) -> Tensor:
+    """(N, 2, 3) boxes that are given in pixels of the clip."""
+    corners = 2 * torch.tensor(cars).reshape(-1, 2, 2) / torch.tensor([WIDTH, HEIGHT]) - 1
+    return _upright(*corners.unbind(1))
+
+
+def _upright(low: Tensor, high: Tensor) -> Tensor:
+    return torch.cat([((high - low) / 2).diag_embed(), ((low + high) / 2).unsqueeze(-1)], -1)
 
 
 def count(scene: Scene, numbers: list[int]) -> Count:
@@ -116,12 +117,9 @@ def count(scene: Scene, numbers: list[int]) -> Count:
     found = objects = 0
     nodes = scene.objects
     for pose, there, number in zip(nodes.pose, nodes.present, numbers, strict=True):
-        own = boxes(pose[there])
-        objects += len(own)
-        table = torch.tensor([[iou(label, box) for box in own] for label in LABELS[number]])
-        if table.numel():
-            pairs = linear_sum_assignment((table >= OVERLAP).float().numpy(), maximize=True)
-            found += int((table[pairs] >= OVERLAP).sum())
+        objects += int(there.sum())
+        fits = overlaps(labelled(LABELS[number]), seen(pose[there])) >= OVERLAP
+        found += int(fits[linear_sum_assignment(fits.float().numpy(), maximize=True)].sum())
     return Count(sum(len(LABELS[n]) for n in numbers), found, objects)
 
 
@@ -146,13 +144,13 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
     a = command_line("analysis.papers.denf.street", __doc__)
     a.add_argument("run", metavar="RUN", help="run folder of a training on car-detection.mp4")
-    a.add_argument("--picture", type=Path, metavar="FILE.png")
-    a.add_argument("--json", type=Path, metavar="FILE.json")
+    a.add_argument("--picture", type=new_file, metavar="FILE.png")
+    a.add_argument("--json", type=new_file, metavar="FILE.json")
     o = a.parse_args(arguments)
     run = open_run(o.run)
     images = frames(run)
     scene, numbers = explained(run, images), list(LABELS)
-    parts = {"all": count(scene, numbers), "later": count(_last(scene, 5), numbers[-5:])}
+    parts = {"all": count(scene, numbers), "later": count(scene[-5:], numbers[-5:])}
     for name, own in parts.items():
         print(
             f"{name} frames: {own.found} of {own.cars} cars found; {own.objects - own.found} objects too many"
@@ -161,10 +159,6 @@ def main(arguments: list[str] | None = None) -> None:
         plots.save(picture(images, scene), o.picture)
     if o.json:
         write_json(o.json, {name: asdict(own) for name, own in parts.items()})
-
-
-def _last(scene: Scene, number: int) -> Scene:
-    return scene[torch.arange(len(scene.image)) >= len(scene.image) - number]
 
 
 if __name__ == "__main__":

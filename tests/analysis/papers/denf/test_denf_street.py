@@ -5,24 +5,15 @@ import torch
 
 from analysis.papers.denf import street
 from inference.runs import open_run
+from programs.blocks.boxes import overlaps
 from programs.scene import Nodes, Scene
-
-SIDES = (street.WIDTH, street.HEIGHT) * 2
 
 
 def scene(*cars):
     """Scenes of as many frames, whose objects have these boxes, in the clip's pixels."""
     pres, pose = torch.zeros(len(cars), 3), torch.zeros(len(cars), 3, 2, 3)
     for frame, own in enumerate(cars):
-        for slot, box in enumerate(own):
-            left, top, right, bottom = (2 * v / s - 1 for v, s in zip(box, SIDES, strict=True))
-            pres[frame, slot] = 1
-            pose[frame, slot] = torch.tensor(
-                [
-                    [(right - left) / 2, 0, (left + right) / 2],
-                    [0, (bottom - top) / 2, (top + bottom) / 2],
-                ]
-            )
+        pres[frame, : len(own)], pose[frame, : len(own)] = 1, street.labelled(own)
     zeros = torch.zeros_like(pres)
     return Scene(torch.zeros(len(cars), 3, 8, 8), (Nodes(pres, pose, zeros, zeros.long()),))
 
@@ -36,14 +27,15 @@ def test_labels_lie_in_the_clip():
 
 
 def test_overlaps_are_shares_of_the_union():
-    assert street.iou((0, 0, 2, 2), (1, 0, 3, 2)) == pytest.approx(1 / 3)
-    assert street.iou((0, 0, 2, 2), (2, 2, 3, 3)) == 0
-    assert street.iou((0, 0, 2, 2), (0, 0, 2, 2)) == 1
+    one, others = street.labelled([(0, 0, 2, 2)]), [(1, 0, 3, 2), (2, 2, 3, 3), (0, 0, 2, 2)]
+    assert overlaps(one, street.labelled(others))[0].tolist() == pytest.approx(
+        [1 / 3, 0, 1], abs=1e-4
+    )
 
 
 def test_a_box_is_what_the_frame_shows_of_it():
     pose = torch.tensor([[[0.25, 0.0, -0.9], [0.0, 0.5, 0.0]]])
-    assert street.boxes(pose)[0] == pytest.approx((0, 108, 0.35 / 2 * 768, 324))
+    assert torch.allclose(street.seen(pose), street.labelled([(0, 108, 0.35 / 2 * 768, 324)]))
 
 
 def test_cars_are_counted_once():

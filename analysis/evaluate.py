@@ -193,7 +193,7 @@ def prior_figures(program: torch.nn.Module) -> dict[str, Figure]:
     return figures
 
 
-class Judge:
+class SceneEvaluator:
     """Measures a training for the command `inference.svi`."""
 
     def briefly(self, t: Training, data: Dataset) -> dict[str, float]:

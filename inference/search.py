@@ -29,7 +29,9 @@ TRIAL = 150
 """Steps after which seeds are compared."""
 
 
-def search(run: Run, seeds: tuple[int, ...], trial: int, judge: svi.Judge | None = None) -> Path:
+def search(
+    run: Run, seeds: tuple[int, ...], trial: int, evaluator: svi.Evaluator | None = None
+) -> Path:
     """Train every seed for `trial` steps, the best one to the end; returns its folder.
 
     Args:
@@ -46,7 +48,7 @@ def search(run: Run, seeds: tuple[int, ...], trial: int, judge: svi.Judge | None
     file, end = run.out / "search.json", time.monotonic() + 60 * run.minutes
     best = chosen(run.out, seeds, trial)
     if best is not None:
-        return svi.train(runs[best], judge)
+        return svi.train(runs[best], evaluator)
     found: dict[int, float] = {}
     for seed, own in runs.items():
         svi.train(replace(until(own, end), set=(*own.set, f"train.steps={trial}")))
@@ -58,7 +60,7 @@ def search(run: Run, seeds: tuple[int, ...], trial: int, judge: svi.Judge | None
         print(f"seed {seed}: validation loss {found[seed]:.1f}")
     best = min(found, key=lambda seed: found[seed])
     checkpoint.write_json(file, {"losses": found, "trial": trial, "seed": best})
-    return svi.train(until(runs[best], end), judge)
+    return svi.train(until(runs[best], end), evaluator)
 
 
 def chosen(out: Path, seeds: tuple[int, ...], trial: int) -> int | None:
@@ -116,7 +118,7 @@ def loss_of(training: Training) -> float:
 @told
 def main(arguments: list[str] | None = None) -> None:
     """Entry point."""
-    from analysis.evaluate import Judge
+    from analysis.evaluate import SceneEvaluator
 
     a = svi.parser()
     a.prog, a.description = "python -m inference.search", __doc__.split("\n")[0]
@@ -130,7 +132,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise ValueError(f"--seed {options['seed']}: seeds are compared, so give --seeds")
     if options["out"] is None:
         options["out"] = Path(f"{svi.default_folder(options)}-seeds")
-    search(svi.run_of(options), seeds, trial, Judge())
+    search(svi.run_of(options), seeds, trial, SceneEvaluator())
 
 
 if __name__ == "__main__":

@@ -56,8 +56,8 @@ SAVE_SECONDS = 60
 VALIDATED_STEPS = 3
 
 
-class Judge(Protocol):
-    """Measures a training. The command line uses `analysis.evaluate.Judge`."""
+class Evaluator(Protocol):
+    """Measures a training. The command line uses `analysis.evaluate.SceneEvaluator`."""
 
     def briefly(self, t: Training, data: Dataset) -> dict[str, float]:
         """Metrics on validation scenes, by name; the training continues afterwards."""
@@ -68,8 +68,8 @@ class Judge(Protocol):
         ...
 
 
-def train(run: Run, judge: Judge | None = None) -> Path:
-    """Train, write weights, log and the judge's results to the run folder, and return its path.
+def train(run: Run, evaluator: Evaluator | None = None) -> Path:
+    """Train, write weights, log and the evaluator's results to the run folder, and return its path.
 
     Under torchrun all processes train together, and the first of them writes.
 
@@ -84,17 +84,17 @@ def train(run: Run, judge: Judge | None = None) -> Path:
     with open_folder(run) if first else nullcontext(run.out) as out:
         training = Training(settled(p, out, run.resume))
         begin(training, run, out)
-        wanted = judge is not None or p.recipe.plateau is not None
+        wanted = evaluator is not None or p.recipe.plateau is not None
         validation = p.validation_images() if first and wanted else None
         with p.source.blamed("be trained", torchs=False):
-            stopped = loop(training, run, out, judge, validation)
+            stopped = loop(training, run, out, evaluator, validation)
     if first:
         write_weights(out, {n: m.state_dict() for n, m in training.trainer.modules.items()})
     if first and stopped:
         print(f"stopped at step {training.trainer.step}; continue with {command(run)} --resume")
-    elif first and judge:
+    elif first and evaluator:
         with p.source.blamed("be measured"):
-            judge.finish(training, p.test_images(), out)
+            evaluator.finish(training, p.test_images(), out)
     distributed.wait()
     return out
 
@@ -195,7 +195,7 @@ def widened(training: Training, module: torch.nn.Module, name: str) -> dict[str,
 
 
 def loop(
-    training: Training, run: Run, out: Path, judge: Judge | None, validation: Dataset | None
+    training: Training, run: Run, out: Path, evaluator: Evaluator | None, validation: Dataset | None
 ) -> bool:
     """Take the recipe's steps, write log and checkpoints; returns whether it was interrupted."""
     trainer, recipe = training.trainer, training.plan.recipe
@@ -219,11 +219,11 @@ def loop(
                 log.write(trainer.step, trainer.rates())
             if (
                 first
-                and judge
+                and evaluator
                 and validation
                 and (trainer.step % recipe.evaluate_every == 0 or last)
             ):
-                log.note(trainer.step, evaluate_briefly(training, judge, validation, out))
+                log.note(trainer.step, evaluate_briefly(training, evaluator, validation, out))
             # after the log's records of this step: resuming continues with the next step
             if (trainer.step % LOG_EVERY == 0 and due) or last or stop:
                 trainer.save(out / "checkpoint.ckpt")
@@ -280,16 +280,16 @@ def undisturbed(training: Training) -> Iterator[None]:
 
 
 def evaluate_briefly(
-    training: Training, judge: Judge, data: Dataset, out: Path
+    training: Training, evaluator: Evaluator, data: Dataset, out: Path
 ) -> dict[str, float]:
-    """The judge's metrics on validation scenes, without disturbing the training's random state.
+    """The evaluator's metrics on validation scenes, without disturbing the training's random state.
 
     Raises:
         ValueError: they cannot be measured; the checkpoint is written first.
     """
     try:
         with undisturbed(training), training.plan.source.blamed("be measured"):
-            return judge.briefly(training, data)
+            return evaluator.briefly(training, data)
     except Exception:
         training.trainer.save(out / "checkpoint.ckpt")
         raise
@@ -418,11 +418,11 @@ def default_folder(options: dict[str, Any]) -> Path:
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; a caller's mistake is one sentence and exit code 2."""
-    from analysis.evaluate import Judge as Measure
+    from analysis.evaluate import SceneEvaluator
 
     print_anything()
     try:
-        train(parse(arguments), Measure())
+        train(parse(arguments), SceneEvaluator())
     except (ValueError, FloatingPointError, distributed.Lost) as error:
         if distributed.local_rank() == 0:
             text = str(error).partition("\ntensor(")[0]  # Pyro's messages continue with all numbers

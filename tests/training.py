@@ -5,7 +5,7 @@ from pathlib import Path
 import tiny
 import torch
 
-from analysis.evaluate import Judge
+from analysis.evaluate import SceneEvaluator
 from inference import checkpoint, svi
 
 GSGN = "programs/gsgn.py"
@@ -37,7 +37,7 @@ NET = torch.nn.Linear(1, 2)
 
 
 def train(run):
-    return svi.train(run, Judge())
+    return svi.train(run, SceneEvaluator())
 
 
 def small(out, **kwargs):

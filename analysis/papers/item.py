@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from analysis import plots
 from analysis.command import write_csv, write_json
-from analysis.evaluate import Judge
+from analysis.evaluate import SceneEvaluator
 from inference.command import new_folder
 from inference.images.worlds import load_world
 from inference.loading import ROOT
@@ -203,7 +203,7 @@ def train_missing(item: Item, request: Request) -> None:
         if folder_of(name, training, request) is None:
             for run in training.runs(name, request):
                 print(f"\n{name}: {command(run)} --resume")
-                train(run, Judge())
+                train(run, SceneEvaluator())
                 check_end(name, run)
 
 

@@ -58,20 +58,20 @@ def shape_metrics(nodes: Nodes, true_nodes: Nodes) -> dict[str, float]:
         `experts_alive`, the number of categories with at least a share `ALIVE` of the present inferred objects.
     """
     check_same_length(nodes, true_nodes)
-    judged = [_judge(nodes, true_nodes, image) for image in range(len(nodes.pres))]
+    compared = [_compare(nodes, true_nodes, image) for image in range(len(nodes.pres))]
     result = {
-        "shape_iou": _mean([v for j in judged for v in j.whole]),
-        "hidden_iou": _mean([v for j in judged for v in j.hidden]),
-        "depth_order_accuracy": _mean([v for j in judged for v in j.order]),
+        "shape_iou": _mean([v for j in compared for v in j.whole]),
+        "hidden_iou": _mean([v for j in compared for v in j.hidden]),
+        "depth_order_accuracy": _mean([v for j in compared for v in j.order]),
     }
     if nodes.category is not None and true_nodes.category is not None:
-        result["expert_purity"] = mutual_information([pair for j in judged for pair in j.winners])
+        result["expert_purity"] = mutual_information([pair for j in compared for pair in j.winners])
         share = label_counts(nodes).sum(0).double() / max(1, int(nodes.present.sum()))
         result["experts_alive"] = float((share >= ALIVE).sum())
     return result
 
 
-class _Judged(NamedTuple):
+class _Compared(NamedTuple):
     """The numbers of one image that `shape_metrics` averages."""
 
     whole: list[float]
@@ -84,7 +84,7 @@ class _Judged(NamedTuple):
     """inferred and true category of every pair of partners"""
 
 
-def _judge(nodes: Nodes, true_nodes: Nodes, image: int) -> _Judged:
+def _compare(nodes: Nodes, true_nodes: Nodes, image: int) -> _Compared:
     """Pair the objects of an image, and compare them."""
     slot = nodes.present[image].nonzero()[:, 0]
     true_slot = true_nodes.present[image].nonzero()[:, 0]
@@ -105,7 +105,7 @@ def _judge(nodes: Nodes, true_nodes: Nodes, image: int) -> _Judged:
         own = nodes.category[image, slot].cpu()[partner[found]].tolist()
         true = true_nodes.category[image, true_slot].cpu()[found].tolist()
         winners = list(zip(own, true, strict=True))
-    return _Judged(
+    return _Compared(
         _mask_iou(shape, true_shape).tolist(),
         _mask_iou(shape & covered, true_shape & covered)[some].tolist(),
         (guess < guess[:, None])[meet].tolist(),

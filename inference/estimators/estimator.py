@@ -140,8 +140,8 @@ class Estimator(nn.Module):
         if scored:
             self.follow(run, images, terms.keys())
             slopes = leaves.slopes(copies * surrogate)
-            judge = Below(terms, self.below(scored, terms))
-            extra = self.extra(scored, lambda n: run.see(n, trace, x, judge, slopes.get(n)))
+            costs = Below(terms, self.below(scored, terms))
+            extra = self.extra(scored, lambda n: run.see(n, trace, x, costs, slopes.get(n)))
             surrogate = surrogate + extra / copies
         return surrogate, {name: loss.detach() for name, loss in losses.items()}
 

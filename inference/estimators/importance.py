@@ -63,10 +63,10 @@ class Listed(Bound):
     ) -> Tensor:
         """What score methods add to the negative bound, in nats a batch, from log weights (G, K, B)."""
         names = [n for n, node in trace.nodes.items() if is_discrete(node)]
-        judge = Group(log_w.detach())
+        costs = Group(log_w.detach())
         return self.discrete.extra(
             [n for n in names if self.discrete.scores(n)],
-            lambda name: run.see(name, trace, x, judge, slopes.get(name)),
+            lambda name: run.see(name, trace, x, costs, slopes.get(name)),
         )
 
 
@@ -95,7 +95,7 @@ class IWAE(Listed):
 
 @dataclass(frozen=True)
 class Group:
-    """The negative bound of a draw's group, as `passes.Judge`: all others of the group as they are."""
+    """The negative bound of a draw's group, as `passes.Costs`: all others of the group as they are."""
 
     log_w: Tensor
     """(G, K, B) without gradient"""
@@ -106,12 +106,12 @@ class Group:
         return math.log(self.log_w.shape[1])
 
     def cost(self, name: str, trace: Trace) -> Tensor:
-        """As `passes.Judge`."""
+        """As `passes.Costs`."""
         loss = self.nats - self.log_w.logsumexp(1, keepdim=True)
         return spread(loss.expand_as(self.log_w).flatten(), where(name, trace).shape)
 
     def again(self, name: str, traces: tuple[Trace, Trace], number: int) -> tuple[Tensor, Tensor]:
-        """As `passes.Judge`."""
+        """As `passes.Costs`."""
         new = log_weight(traces).view(number, *self.log_w.shape)
         total = self.nats - new.logaddexp(without_own(self.log_w)).flatten(1)
         return spread(total.detach(), where(name, traces[1]).shape), total

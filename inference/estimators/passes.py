@@ -71,16 +71,16 @@ class Runs:
         with apart(self.program, self.guide):
             return provenance(lambda: self(images)[1])
 
-    def see(self, name: str, trace: Trace, x: Tensor, judge: Judge, slope: Tensor | None) -> Site:
+    def see(self, name: str, trace: Trace, x: Tensor, costs: Costs, slope: Tensor | None) -> Site:
         """A site of a run on images x; `slope` is the gradient by its value, where a method asks for it."""
         node, place = trace.nodes[name], where(name, trace)
-        again = Again(self, name, trace, judge, x)
+        again = Again(self, name, trace, costs, x)
         event = node["fn"].event_dim
         return Site(
             **vars(place),
             value=place.front(node["value"].detach(), event),
             exists=place.front(reachable(node)),
-            cost=judge.cost(name, trace),
+            cost=costs.cost(name, trace),
             images=x,
             earlier=history(name, trace, x),
             slope=None if slope is None else place.front(slope, event),
@@ -89,7 +89,7 @@ class Runs:
         )
 
 
-class Judge(Protocol):
+class Costs(Protocol):
     """What the draw of a site costs, in nats."""
 
     def cost(self, name: str, trace: Trace) -> Tensor:
@@ -110,12 +110,12 @@ class Below:
     """of terms, by site"""
 
     def cost(self, name: str, trace: Trace) -> Tensor:
-        """As `Judge`."""
+        """As `Costs`."""
         found = downstream(trace.nodes[name], [self.terms[term] for term in self.names[name]])
         return where(name, trace).front(found)
 
     def again(self, name: str, traces: tuple[Trace, Trace], number: int) -> tuple[Tensor, Tensor]:
-        """As `Judge`."""
+        """As `Costs`."""
         costs = cost_terms(*traces)
         terms = [costs[term] for term in self.names[name] if term in costs]
         cost = where(name, traces[1]).front(downstream(traces[1].nodes[name], terms))
@@ -131,7 +131,7 @@ class Again:
     runs: Runs
     name: str
     trace: Trace
-    judge: Judge
+    costs: Costs
     x: Tensor
 
     @torch.no_grad()
@@ -147,14 +147,14 @@ class Again:
     def run(
         self, values: Tensor, copies: int, instead: Methods | None = None
     ) -> tuple[Tensor, Tensor]:
-        """What values (P, K·B, *S[, A]) cost, as `Judge.again` tells."""
+        """What values (P, K·B, *S[, A]) cost, as `Costs.again` tells."""
         number, place = len(values), where(self.name, self.trace)
         fixed = {n: self.repeat(n, number) for n in latents_before(self.name, self.trace)}
         fixed[self.name] = place.back(values.flatten(0, 1), place.fn.event_dim)
         x = repeated(self.x, number)
         with buffers_kept(self.runs.program, self.runs.guide):
             traces = self.runs.traces(x, plates(self.trace) | fixed, copies, instead)
-        return self.judge.again(self.name, traces, number)
+        return self.costs.again(self.name, traces, number)
 
     def repeat(self, name: str, number: int) -> Tensor:
         """An earlier latent's value for `number` copies of the batch."""

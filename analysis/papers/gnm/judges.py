@@ -86,8 +86,8 @@ SEED = 0
 VERSION = 1
 """Raise this when the training changes: it is part of the cache key of weights, as are the numbers above."""
 
-Judge = Callable[[Tensor], Tensor]
-"""Type of a judge: from images (B, C, S, S) in [0, 1] to (B,) bool."""
+StructureJudge = Callable[[Tensor], Tensor]
+"""Whether an image has the structure of its world: from images (B, C, S, S) in [0, 1] to (B,) bool."""
 
 
 def judges(data: Dataset) -> bool:
@@ -96,7 +96,7 @@ def judges(data: Dataset) -> bool:
     return world is not None and hasattr(load_world(world).config(), "lawful")
 
 
-def judge(data: Dataset) -> Judge:
+def judge(data: Dataset) -> StructureJudge:
     """The judge of a data set's world, trained now or loaded from the cache.
 
     Raises:
@@ -408,7 +408,9 @@ class Rooms:
         return Nodes(ones, pose, ones, torch.zeros_like(category), category, attributes)
 
 
-def shares(judge: Judge, data: Dataset, images: Tensor, number: int, seed: int) -> dict[str, float]:
+def shares(
+    judge: StructureJudge, data: Dataset, images: Tensor, number: int, seed: int
+) -> dict[str, float]:
     """Shares of images that obey the rule: a program's, true ones, and ones that break it.
 
     Args:
@@ -420,6 +422,6 @@ def shares(judge: Judge, data: Dataset, images: Tensor, number: int, seed: int) 
     return {name: float(judge(x).double().mean()) for name, x in shown.items()}
 
 
-def strict(judge: Judge) -> Judge:
+def strict(judge: StructureJudge) -> StructureJudge:
     """The judge that reads every digit as its most likely class."""
     return replace(judge, strict=True) if isinstance(judge, Digits) else judge

@@ -140,7 +140,7 @@ def objects(program: Any, guide: Any, data: Dataset, seed: int) -> dict[str, flo
     return found
 
 
-def by_own_boxes(judge: judges.Judge, sampled: Scene, inferred: Scene) -> dict[str, float]:
+def by_own_boxes(judge: judges.StructureJudge, sampled: Scene, inferred: Scene) -> dict[str, float]:
     """S-Acc of scenes of the prior and of inferred ones, with digits in the program's own segments.
 
     Raises:

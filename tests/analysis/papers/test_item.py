@@ -7,7 +7,7 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import pytest
 
-from analysis.evaluate import Judge
+from analysis.evaluate import SceneEvaluator
 from analysis.papers import item as it
 from analysis.papers.__main__ import main
 from analysis.papers.item import Item, Made, Request, Row, Training, items
@@ -103,7 +103,7 @@ def two(monkeypatch):
     return ["gsgn", "table1", "--train", "--preset", "tiny", *words]
 
 
-class Stops(Judge):
+class Stops(SceneEvaluator):
     """Ends the training by a signal."""
 
     def briefly(self, t, data):
@@ -115,7 +115,7 @@ def in_no_time(run, judge):
     return svi.train(replace(run, minutes=0), judge)
 
 
-@pytest.mark.parametrize(("name", "stand_in"), [("Judge", Stops), ("train", in_no_time)])
+@pytest.mark.parametrize(("name", "stand_in"), [("SceneEvaluator", Stops), ("train", in_no_time)])
 def test_a_stopped_training_ends_the_command_and_goes_on_with_the_next(
     two, tmp_path, monkeypatch, capsys, name, stand_in
 ):

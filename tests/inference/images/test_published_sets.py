@@ -189,7 +189,7 @@ def test_a_program_trains_on_a_data_set_given_from_python(tmp_path, monkeypatch)
     monkeypatch.setattr(evaluate, "pictures", lambda *_: [])
     data = hugging_face(10)
     options = {"preset": "tiny", "steps": 2, "batch": 4, "device": "cpu", "images": data}
-    out = train(Run("programs/vae.py", tmp_path / "run", **options), evaluate.Judge())
+    out = train(Run("programs/vae.py", tmp_path / "run", **options), evaluate.SceneEvaluator())
     assert runs.read_json(out / "metrics.json")["scenes"] == 2
     run = runs.open_run(out)
     with pytest.raises(ValueError, match=r"run\.unseen\(100, images=data\)"):

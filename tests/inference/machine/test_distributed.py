@@ -26,7 +26,7 @@ from discrete_programs import make as make_problem
 from PIL import Image
 from torch.overrides import TorchFunctionMode
 
-from analysis.evaluate import Judge
+from analysis.evaluate import SceneEvaluator
 from inference import checkpoint, svi
 from inference.estimators import ESTIMATORS, estimator
 from inference.loading import ROOT
@@ -86,7 +86,7 @@ def _work(rank, port, task, args):
             distributed.leave()
 
 
-class Ends(Judge):
+class Ends(SceneEvaluator):
     """Notes that a training has come to its end, and measures nothing there."""
 
     def finish(self, t, data, out):

@@ -29,7 +29,7 @@ from inference.estimators.importance import Listed
 from inference.estimators.origins import apart, buffers_kept
 from inference.estimators.passes import Runs, latents_of, plates, where
 from inference.estimators.pathwise import Pathwise
-from inference.estimators.sites import is_discrete, unmasked
+from inference.estimators.sites import elements, is_discrete
 from inference.objectives import Objective, is_aside, log_prob_per_image
 
 
@@ -219,8 +219,7 @@ def check_densities(guide: Callable, images: Tensor) -> None:
     with apart(guide), torch.no_grad():
         trace = poutine.trace(guide).get_trace(images)
     for name in latents_of(trace):
-        fn = unmasked(trace.nodes[name]["fn"])
-        if isinstance(fn.base_dist if isinstance(fn, dist.Independent) else fn, dist.Delta):
+        if isinstance(elements(trace.nodes[name]["fn"]), dist.Delta):
             raise ValueError(
                 f"site {name!r} is a Delta, which has no density to be doubly reparametrised: choose vimco, "
                 "rws or iwae"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from inference.estimators.pathwise import Competition, Pathwise
 from inference.estimators.relaxations import exact, noise
-from inference.estimators.sites import Method, batch_dim, is_choice, is_discrete
+from inference.estimators.sites import Method, batch_dim, elements, is_choice, is_discrete
 from inference.objectives import in_common, is_aside, lookup
 
 COPIES = 4
@@ -37,7 +37,7 @@ class Choose(Messenger):
     def _pyro_sample(self, msg: dict) -> None:
         if not is_discrete(msg) or msg["done"]:
             return
-        base = msg["fn"].base_dist if isinstance(msg["fn"], dist.Independent) else msg["fn"]
+        base = elements(msg["fn"])
         if isinstance(base, dist.OneHotCategorical):
             msg["value"], msg["done"] = exact(base.logits), True
 
@@ -70,7 +70,7 @@ class Share(Messenger):
         if not latent or msg["done"] or in_common(msg["cond_indep_stack"]):
             return  # what is of all images is drawn once
         fn = msg["fn"]
-        base = fn.base_dist if isinstance(fn, dist.Independent) else fn
+        base = elements(fn)
         dim = len(fn.batch_shape) + batch_dim(msg["name"], msg)
         if type(base) is dist.Normal:
             msg["value"] = base.loc + base.scale * self.tiled(torch.randn_like, base.loc, dim)

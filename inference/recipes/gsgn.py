@@ -276,7 +276,6 @@ GSGN_CLEVR_TINY, GSGN9_CLEVR_TINY, GSGN_CLEVR7_TINY = (
 # much, and an object's appearance almost nothing, then half, so that z_what_1 names the object and its angle.
 # differs: a part has no angle of its own. With Table 6 z_theta_2 is noise, since z_what_2 holds the angle, and
 # all other latents of the part undo that noise (`analysis/LOG.md`)
-UP = Points(((5000, 5.0), (6500, 2.5)))
 GSGN_FINISH = replace(
     GSGN_LONG,
     steps=12_000,
@@ -287,7 +286,10 @@ GSGN_FINISH = replace(
         "estimator.temperature": Constant(0.5),
         "weight.aux/z_pres_2": Constant(1.5),
         "weight.z_what_1": Points(((5000, 0.05), (6500, 0.5))),
-        **dict.fromkeys(("weight.z_what_2", "weight.z_where_2", "weight.z_scale_2"), UP),
+        **dict.fromkeys(
+            ("weight.z_what_2", "weight.z_where_2", "weight.z_scale_2"),
+            Points(((5000, 5.0), (6500, 2.5))),
+        ),
     },
     auxiliary={"z_theta_2": Gaussian(0, 0.05), **GSGN_LONG.auxiliary},
 )

@@ -111,8 +111,8 @@ class Stops(SceneEvaluator):
         return super().briefly(t, data)
 
 
-def in_no_time(run, judge):
-    return svi.train(replace(run, minutes=0), judge)
+def in_no_time(run, evaluator):
+    return svi.train(replace(run, minutes=0), evaluator)
 
 
 @pytest.mark.parametrize(("name", "stand_in"), [("SceneEvaluator", Stops), ("train", in_no_time)])

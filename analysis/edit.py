@@ -8,7 +8,8 @@ draws the result:
     scene = edit.scale(edit.move(scene, 0, (0.4, 0)), 0, 1.5)
     picture = edit.render(program, scene).image
 
-A node is addressed by `slot` and `level` (0: objects, -1: leaves), and an edit includes all nodes below it.
+A node is addressed by `slot` and `level` (0: objects, -1: leaves), and an edit includes all nodes below it;
+`at` finds the slot of what is at a place.
 An edit changes every image of a batch in the same way; the node must be present in all of them.
 
 Lengths are in the image frame (the image's side is 2, y points down), angles in radians from x towards y.
@@ -57,6 +58,23 @@ def render(program: Callable, scene: Scene) -> Scene:
         raise ValueError(f"{kind} cannot draw a Scene: add a method redraw(scene) -> Scene to it")
     _must_have_patches(scene)
     return program.redraw(scene)
+
+
+def at(scene: Scene, point: Sequence[float] | Tensor, level: int = 0) -> int:
+    """The slot of the present node whose centre is nearest to a point (x, y) of a single image.
+
+    Slots are a program's own, and another training may give a thing another one; its place remains.
+
+    Raises:
+        ValueError: the Scene is a batch, or no node of the level is present.
+    """
+    nodes = scene.levels[_level(scene, level)]
+    if len(scene) != 1:
+        raise ValueError(f"a Scene of {len(scene)} images: expected one, such as scene[:1]")
+    if not nodes.present.any():
+        raise ValueError(f"no node of level {level} is present, so none is at {tuple(point)}")
+    distance = (nodes.centre - _numbers(scene, "point", point, 2)[:, None]).square().sum(-1)
+    return int(distance.masked_fill(~nodes.present, torch.inf).argmin())
 
 
 def move(scene: Scene, slot: int, by: Sequence[float] | Tensor, level: int = 0) -> Scene:

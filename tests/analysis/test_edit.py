@@ -127,6 +127,21 @@ def test_a_node_that_goes_and_comes_back_was_never_away(name, node):
     assert_same(scene, back(away, *node))
 
 
+def test_a_node_is_found_by_its_place():
+    scene = squares()
+    corners = ((-0.9, -0.2), (0.4, -0.6), (-0.1, 0.3))
+    assert [edit.at(scene, point) for point in corners] == [0, 1, 2]
+    assert edit.at(scene, (0.6, 0.6)) == 1, "slot 3 is empty; of slots 1 and 2 the first is as near"
+    assert edit.at(scene, torch.tensor([0.4, 0.6])) == 2
+    parts = tree(1)
+    for slot, centre in enumerate(parts.parts.centre[0]):
+        assert edit.at(parts, centre, level=-1) == slot
+    with pytest.raises(ValueError, match="2 images: expected one"):
+        edit.at(squares(2), (0, 0))
+    with pytest.raises(ValueError, match="no node of level 0 is present"):
+        edit.at(edit.keep(scene, torch.zeros(1, 4, dtype=torch.bool)), (0, 0))
+
+
 def test_an_object_takes_its_parts_along():
     scene = tree()
     for change in (

@@ -30,7 +30,8 @@ def test_latents_draw_what_edits_draw(bench, name):
 def test_an_action_below_an_object_changes_the_part_alone(bench):
     made = bench()
     scene = made.seen.scene
-    part = int(scene.parts.present[0].nonzero()[0])
+    from_the_middle = made.hand.values["z_where_2"].view(1, -1, 2).norm(dim=-1)
+    part = int(from_the_middle.masked_fill(~scene.parts.present, torch.inf).argmin())
     made.select(Selection(1, part))
     moved = act(made, "nudge", by=[0.03, 0.0])
     shift = moved.parts.centre[0] - scene.parts.centre[0]

@@ -27,7 +27,7 @@ from torch.distributions import (
 )
 
 from analysis.posterior.draws import latent_sites, shared_latents
-from inference.estimators.sites import batch_dim
+from inference.estimators.sites import batch_dim, elements
 from inference.objectives import check_match, is_auxiliary
 
 Values = dict[str, Tensor]
@@ -86,7 +86,7 @@ def latents_of(program: Trace, guide: Trace) -> dict[str, Latent]:
     check_match(program, guide)
     auxiliary = [n for n, site in guide.nodes.items() if is_auxiliary(site)]
     sites = latent_sites(guide)
-    fixed = [n for n, s in sites.items() if isinstance(_base(s["fn"]), Delta)]
+    fixed = [n for n, s in sites.items() if isinstance(elements(s["fn"]), Delta)]
     if auxiliary or fixed:
         raise ValueError(
             f"the guide's {', '.join(auxiliary or fixed)} leave its latents without a density: refine "
@@ -101,7 +101,7 @@ def latents_of(program: Trace, guide: Trace) -> dict[str, Latent]:
 
 
 def _latent(name: str, site: dict) -> Latent:
-    fn, support = _base(site["fn"]), support_of(site["fn"])
+    fn, support = elements(site["fn"]), support_of(site["fn"])
     one_hot = isinstance(fn, OneHotCategorical)
     choice = 0
     if isinstance(fn, OneHotCategorical | Categorical):
@@ -124,7 +124,7 @@ def _latent(name: str, site: dict) -> Latent:
 
 def support_of(fn: torch.distributions.Distribution) -> constraints.Constraint:
     """Where a distribution has mass; of a mixture, where its components have it."""
-    base = _base(fn)
+    base = elements(fn)
     return (
         base.component_distribution.support if isinstance(base, MixtureSameFamily) else fn.support
     )
@@ -134,10 +134,6 @@ def _bends(transform: Transform) -> bool:
     """Whether a transform changes numbers."""
     inner = getattr(transform, "base_transform", transform)
     return not (isinstance(inner, torch.distributions.ComposeTransform) and not inner.parts)
-
-
-def _base(fn: torch.distributions.Distribution) -> torch.distributions.Distribution:
-    return _base(fn.base_dist) if isinstance(fn, Independent) else fn
 
 
 def sum_rows(x: Tensor) -> Tensor:

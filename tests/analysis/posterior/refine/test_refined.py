@@ -8,10 +8,13 @@ import pyro.distributions as dist
 import pytest
 import small_programs
 import torch
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
 
 from analysis.posterior import ess, iwae, khat, log_weights
 from analysis.posterior.refine import objects, refine, watch
 from analysis.posterior.refine.anneal import Budget
+from analysis.posterior.refine.latents import latents_of
 from analysis.posterior.refine.target import Target
 from programs.blocks.distributions import gate
 
@@ -139,6 +142,23 @@ def test_presences_have_their_table():
     on = torch.stack([draws[f"z_pres_{t}"] for t in (1, 2, 3)], -1)
     found = (small.states == on[..., None, :]).all(-1).float().mean((0, 1))
     assert ((found - small.joint(x).softmax(1)).mean(0).abs() < 0.05).all()
+
+
+class Masked(Messenger):
+    """Bernoullis carry a mask that takes nothing out."""
+
+    def _pyro_sample(self, msg):
+        if isinstance(msg["fn"], dist.Bernoulli):
+            msg["fn"] = msg["fn"].mask(torch.ones(msg["fn"].batch_shape, dtype=torch.bool))
+
+
+def test_a_presence_under_a_mask_is_still_flipped():
+    small = small_programs.Presence()
+    x = images_of(small, 2)
+    with Masked():
+        guide = poutine.trace(small.guide(0.2)).get_trace(x)
+    program = poutine.trace(poutine.replay(small.program, guide)).get_trace(x)
+    assert all(latent.choice == 2 for latent in latents_of(program, guide).values())
 
 
 @pytest.mark.parametrize("plate", [False, True], ids=["steps", "slots"])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from inference.estimators import relaxations
 from inference.estimators.relaxations import Draw, Relaxed
-from inference.estimators.sites import Method, Place, alternatives
+from inference.estimators.sites import Method, Place, alternatives, inside
 
 
 class Pathwise(Method):
@@ -25,11 +25,7 @@ class Pathwise(Method):
 
     def relax(self, fn: dist.TorchDistribution, temperature: Tensor) -> dist.TorchDistribution:
         """The twin of a Bernoulli or one-hot categorical."""
-        if isinstance(fn, dist.MaskedDistribution):
-            return self.relax(fn.base_dist, temperature).mask(fn._mask)
-        if isinstance(fn, dist.Independent):
-            return self.relax(fn.base_dist, temperature).to_event(fn.reinterpreted_batch_ndims)
-        return Relaxed(fn, self.draw, temperature)
+        return inside(fn, lambda own: Relaxed(own, self.draw, temperature))
 
 
 class Gumbel(Pathwise):
@@ -113,8 +109,4 @@ class Competition(Method):
 
     def relax(self, fn: dist.TorchDistribution, _: Tensor) -> dist.TorchDistribution:
         """The same distribution, cut off from what its logits depend on."""
-        if isinstance(fn, dist.MaskedDistribution):
-            return self.relax(fn.base_dist, _).mask(fn._mask)
-        if isinstance(fn, dist.Independent):
-            return self.relax(fn.base_dist, _).to_event(fn.reinterpreted_batch_ndims)
-        return type(fn)(logits=fn.logits.detach())
+        return inside(fn, lambda own: type(own)(logits=own.logits.detach()))

@@ -194,6 +194,17 @@ def elements(fn: dist.TorchDistribution) -> dist.TorchDistribution:
     return elements(fn.base_dist) if isinstance(fn, dist.Independent) else fn
 
 
+def inside(
+    fn: dist.TorchDistribution, change: Callable[[dist.TorchDistribution], dist.TorchDistribution]
+) -> dist.TorchDistribution:
+    """The distribution after a change of its `elements`; its mask and `to_event` stay."""
+    if isinstance(fn, dist.MaskedDistribution):
+        return inside(fn.base_dist, change).mask(fn._mask)
+    if isinstance(fn, dist.Independent):
+        return inside(fn.base_dist, change).to_event(fn.reinterpreted_batch_ndims)
+    return change(fn)
+
+
 def choice(fn: dist.TorchDistribution) -> Tensor:
     """(…, A) logits; those of a Bernoulli are (logit, 0)."""
     if fn.event_shape:

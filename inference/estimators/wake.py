@@ -13,7 +13,7 @@ from torch import Tensor
 
 from inference.estimators.bounds import Bound
 from inference.estimators.handlers import Choose, Detach, repeated
-from inference.estimators.sites import is_discrete
+from inference.estimators.sites import inside, is_discrete
 from inference.estimators.sleep import Dreaming
 from inference.objectives import Objective, log_prob_per_image
 
@@ -76,7 +76,7 @@ class Defend(Messenger):
     def _pyro_sample(self, msg: dict) -> None:
         if is_discrete(msg) and not msg["done"]:
             msg["infer"]["proposed for"] = msg["fn"]
-            msg["fn"] = defended(msg["fn"])
+            msg["fn"] = inside(msg["fn"], defended)
 
 
 class DefensiveRWS(Wake):
@@ -94,11 +94,7 @@ class DefensiveRWS(Wake):
 
 
 def defended(fn: dist.TorchDistribution) -> dist.TorchDistribution:
-    """(1 - δ) fn + δ uniform, of Bernoullis and categories; other distributions as they are."""
-    if isinstance(fn, dist.MaskedDistribution):
-        return defended(fn.base_dist).mask(fn._mask)
-    if isinstance(fn, dist.Independent):
-        return defended(fn.base_dist).to_event(fn.reinterpreted_batch_ndims)
+    """(1 - δ) fn + δ uniform, of a Bernoulli or category; another distribution as it is."""
     if isinstance(fn, dist.Bernoulli):
         return dist.Bernoulli(probs=(1 - DEFENCE) * fn.probs + DEFENCE / 2)
     if isinstance(fn, dist.OneHotCategorical | dist.Categorical):

@@ -11,23 +11,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from pyro.distributions import Delta, Independent
-from pyro.poutine import Trace
-from pyro.poutine.messenger import Messenger
-from torch import Tensor
-from torch.distributions import (
+from pyro.distributions import (
     Bernoulli,
     Categorical,
+    Delta,
     MixtureSameFamily,
     Normal,
     OneHotCategorical,
-    Transform,
-    biject_to,
-    constraints,
+    TorchDistribution,
 )
+from pyro.poutine import Trace
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+from torch.distributions import Transform, biject_to, constraints
 
 from analysis.posterior.draws import latent_sites, shared_latents
-from inference.estimators.sites import batch_dim, elements
+from inference.estimators.sites import batch_dim, elements, inside
 from inference.objectives import check_match, is_auxiliary
 
 Values = dict[str, Tensor]
@@ -234,9 +233,7 @@ class Propose(Messenger):
         return self.values, score - torch.tensor(float(len(WIDTHS))).log()
 
 
-def widened(
-    fn: torch.distributions.Distribution, width: Tensor
-) -> torch.distributions.Distribution:
+def widened(fn: TorchDistribution, width: Tensor) -> TorchDistribution:
     """A distribution with a `width` times as large standard deviation, or logits divided by it.
 
     Args:
@@ -244,13 +241,16 @@ def widened(
     Returns:
         `fn` itself if it is of another family than Gaussians, Bernoullis, and categories.
     """
-    if isinstance(fn, Independent):
-        inner = fn.reinterpreted_batch_ndims
-        return Independent(widened(fn.base_dist, width.view(*width.shape, *[1] * inner)), inner)
-    if isinstance(fn, Normal):
-        return Normal(fn.loc, fn.scale * width)
-    if isinstance(fn, Bernoulli):
-        return Bernoulli(logits=fn.logits / width)
-    if isinstance(fn, OneHotCategorical | Categorical):
-        return type(fn)(logits=fn.logits / width.unsqueeze(-1))
-    return fn
+
+    def wider(own: TorchDistribution) -> TorchDistribution:
+        joined = len(own.batch_shape) - len(fn.batch_shape)  # dimensions that `to_event` has taken
+        by = width.view((*width.shape, *[1] * joined))
+        if isinstance(own, Normal):
+            return Normal(own.loc, own.scale * by)
+        if isinstance(own, Bernoulli):
+            return Bernoulli(logits=own.logits / by)
+        if isinstance(own, OneHotCategorical | Categorical):
+            return type(own)(logits=own.logits / by.unsqueeze(-1))
+        return own
+
+    return inside(fn, wider)

@@ -9,7 +9,8 @@ given z it is independent for every cell (`Causal.logits`).
 
 As any autoregressive model of pictures, after PixelCNN (van den Oord et al., 2016) with a mixture of Gaussians.
 While it is fitted, noise is added to the cells before, but not to the cell itself: a drawn cell is never quite
-like an image's, and without the noise errors grow along the rows until colours leave their range.
+like an image's, and without the noise errors grow along the rows until colours leave their range. The network
+is told how much noise there is (as in the cascades of Ho et al., 2022): none where a map is scored or drawn.
 
 Shape legend: D channels, h x w cells, M = 2 K components, the first K of present cells; N draws. Anything may
 stand to the left.
@@ -48,7 +49,7 @@ class LearnedMap(Learned):
         side: h = w.
         components: K.
         radius: cells of the window above, to the left and to the right.
-        features: of the network.
+        features, blocks: width of the network, and its residual blocks.
         passes, batch, rate: of its fit: times that each draw is seen, draws per step, and Adam's rate.
     """
 
@@ -60,8 +61,9 @@ class LearnedMap(Learned):
         side: int,
         components: int,
         radius: int = 6,
-        features: int = 96,
-        passes: int = 6,
+        features: int = 192,
+        blocks: int = 4,
+        passes: int = 8,
         batch: int = 16,
         rate: float = 2e-3,
     ) -> None:
@@ -70,8 +72,8 @@ class LearnedMap(Learned):
         self.side, self.components, self.radius = side, components, radius
         self.schedule = passes, batch, rate
         channels = present.shape[-1]
-        self.first = nn.Conv2d(channels + 3, features, (radius + 1, 2 * radius + 1))
-        self.second, self.third = (nn.Conv2d(features, features, 1) for _ in range(2))
+        self.first = nn.Conv2d(channels + 4, features, (radius + 1, 2 * radius + 1))
+        self.blocks = nn.ModuleList([mlp_of_cells(features) for _ in range(blocks)])
         self.last = nn.Conv2d(features, 2 * components * (1 + 2 * channels), 1)
         self.mix = nn.Parameter(torch.zeros(2 * components, channels, channels))
         for name in ("loc", "sd"):
@@ -101,17 +103,19 @@ class LearnedMap(Learned):
         self.mix.zero_()
 
     def context(self, z: Tensor, blur: Tensor | None = None) -> Tensor:
-        """(B, D + 3, h + r, w + 2 r) channels in units of their deviations, places, and where cells are.
+        """(B, D + 4, h + r, w + 2 r) channels in units of their deviations, places, noise, and where cells are.
 
         Args:
             blur: deviation of noise that is added to channels, for each map; none by default.
         """
         x = self.scaled(z.movedim(-3, -1)).movedim(-1, -3)
+        noise = torch.zeros_like(x[:, :1])
         if blur is not None:
-            x = x + blur.view(-1, 1, 1, 1) * torch.randn_like(x)
+            noise = noise + blur.view(-1, 1, 1, 1)
+            x = x + noise * torch.randn_like(x)
         axis = torch.linspace(-1, 1, self.side, dtype=z.dtype, device=z.device)
         place = torch.stack(torch.meshgrid(axis, axis, indexing="ij")).expand(len(z), -1, -1, -1)
-        x = torch.cat([x, place, torch.ones_like(x[:, :1])], 1)
+        x = torch.cat([x, place, noise / BLUR, torch.ones_like(noise)], 1)
         r = self.radius
         return F.pad(x, (r, r, r, 0))
 
@@ -122,10 +126,10 @@ class LearnedMap(Learned):
     def components_of(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log-weights (B, M, h, w), means and deviations (B, M, D, h, w) given windows."""
         hidden = F.conv2d(context, self.first.weight * self.seen, self.first.bias).relu()
-        hidden = hidden + self.second(hidden).relu()
-        hidden = hidden + self.third(hidden).relu()
+        for block in self.blocks:
+            hidden = hidden + block(hidden)
         number, channels = 2 * self.components, self.loc.shape[-1]
-        logits, shift, stretch = self.last(hidden).split(
+        logits, shift, stretch = self.last(hidden.relu()).split(
             [number, number * channels, number * channels], 1
         )
         loc, sd, odds = (
@@ -216,6 +220,13 @@ class LearnedMap(Learned):
         self.odds.copy_(torch.stack([share, 1 - share]).log() - math.log(self.components))
         nn.init.normal_(self.last.weight, std=0.01)
         nn.init.normal_(self.last.bias, std=0.3)
+
+
+def mlp_of_cells(features: int) -> nn.Module:
+    """(B, features, h, w) -> as many, cell by cell."""
+    return nn.Sequential(
+        nn.Conv2d(features, features, 1), nn.ReLU(), nn.Conv2d(features, features, 1)
+    )
 
 
 class Causal(dist.TorchDistribution):

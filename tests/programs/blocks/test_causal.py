@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from programs.blocks.causal import LearnedMap
+from programs.blocks.causal import BLUR, LearnedMap
 
 PRESENT = torch.tensor([[2.0, 0.5], [0.3, 0.2]])
 ABSENT = torch.tensor([[-1.0, 0.0], [0.5, 0.4]])
@@ -106,7 +106,9 @@ def test_blur_is_of_the_cells_before_and_not_of_the_cell():
     torch.testing.assert_close(torch.stack(prior.densities(z, torch.zeros(3))).flatten(2), sharp)
     plain = prior.context(z)
     noisy = prior.context(z, torch.tensor([0.0, 1.0, 1.0]))
-    assert (noisy[0] == plain[0]).all() and (noisy[1:, 2:] == plain[1:, 2:]).all()
+    others = [2, 3, 5]  # places, and where cells are
+    assert (noisy[0] == plain[0]).all() and (noisy[1:, others] == plain[1:, others]).all()
+    assert (noisy[1:, 4, 2:, 2:-2] == 1 / BLUR).all() and not plain[:, 4].any(), "it is told"
     assert not (noisy[1:, :2] == plain[1:, :2])[..., 2:, 2:-2].any()
 
 

@@ -275,8 +275,14 @@ def main(arguments: list[str] | None = None) -> None:
         metavar="RUN",
         help="another run of the same program, whose guide makes the draws",
     )
-    for name, value in asdict(Settings()).items():
-        a.add_argument(f"--{name}", type=int, default=value)
+    for option, words in {
+        "--scenes": "images of the training split (default: %(default)s)",
+        "--draws": "draws of the guide per image (default: %(default)s)",
+        "--of": "each draw is one of OF, chosen by its weight (default: %(default)s)",
+        "--bound": "draws per image of the bound that is reported (default: OF)",
+        "--seed": "of the draws and of the fit (default: %(default)s)",
+    }.items():
+        a.add_argument(option, type=int, default=getattr(Settings(), option[2:]), help=words)
     o = a.parse_args(arguments)
     pyro.enable_validation(False)
     how = Settings(**{name: getattr(o, name) for name in asdict(Settings())})

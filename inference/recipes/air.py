@@ -57,8 +57,6 @@ AIR_TINY = tiny(
 
 # sprites differ in shape, angle and a little in size; digits in more
 SPRITES = {"z_what": 10, "scale": 0.32, "where_sd": (0.1, 1.0, 1.0)}
-# with the channels that digits need, two of three trainings draw an object twice in a tenth of the scenes
-EMBEDDING = {"embedding": (16, 24, 32)}
 
 
 def on_sprites(recipe: Recipe, **program: Any) -> Recipe:
@@ -77,6 +75,11 @@ PRESETS = {
 RECIPES: dict[str, dict[str, Recipe]] = {
     "air": PRESETS,
     "air/multi_sprites": PRESETS
-    | {"quick": on_sprites(AIR_QUICK), "long": on_sprites(AIR_LONG, **EMBEDDING)},
+    | {
+        "quick": on_sprites(AIR_QUICK),
+        # with the channels that digits need, two of three trainings find too many objects in a tenth of the
+        # scenes
+        "long": on_sprites(AIR_LONG, embedding=(16, 24, 32)),
+    },
 }
 """Recipes by variant or program, or by ``NAME/WORLD`` for one world; then by preset."""

@@ -44,6 +44,10 @@ ROOM = 1.6
 """Half-width of the canvas of mixtures, in half-widths of the largest object."""
 OVERLAP = 0.25
 """Largest hidden share of the smaller of a mixture's two parents; with more it may look like the other."""
+ROUNDS = 40
+"""Times that pairs are tried for mixtures, before there are fewer than asked for."""
+SHIFT = 0.9
+"""Largest shift along each axis between the parents of a mixture that stands upright, in half-widths."""
 SEED = 0
 
 
@@ -70,6 +74,11 @@ def cutouts(pictures: Tensor, pixels: int = SIDE) -> Tensor:
     side = MARGIN * boxes[..., :2].diagonal(dim1=-2, dim2=-1).amax(-1, keepdim=True)
     pose = render.pose(boxes[..., 2], side, torch.zeros(len(boxes)))
     return render.crop(pictures[:, None], pose[:, None, None], pixels)[:, 0, 0]
+
+
+def upright(truth: Scene) -> bool:
+    """Whether the world's objects are never turned."""
+    return not truth.objects.rotation.any()
 
 
 def inputs(pictures: Tensor, truth: Scene) -> Tensor:
@@ -112,21 +121,33 @@ def mixtures(truth: Scene, number: int, generator: torch.Generator) -> Tensor:
     """The classifier's inputs (M, C + 1, s, s) from objects of no type.
 
     They are some parts of one object over some parts of another of a different type. The two objects have the
-    same centre and rotation. Mixtures in which much is hidden are left out, so there are fewer than `number`.
-    Objects without parts are broken in every way of `analysis.judges.wrong`, whatever `number` is.
+    same centre and rotation, turned at random; where objects are never turned, they are apart a little instead,
+    or most would hide each other. Mixtures in which much is hidden are left out. Objects without parts are
+    broken in every way of `analysis.judges.wrong`.
+
+    Args:
+        number: M, as far as there are so many; of objects without parts, whatever there is.
     """
     if truth.parts is None:
         pictures, types = true_objects(truth)
         broken = wrong.every_kind(filled(pictures), types, generator)
         return torch.cat([recut(x) for x in broken.values()])
+    found = [_mixed(truth, number, generator)]
+    while sum(map(len, found)) < number and len(found) < ROUNDS:
+        found.append(_mixed(truth, number, generator))
+    return torch.cat(found)[:number]
+
+
+def _mixed(truth: Scene, tries: int, generator: torch.Generator) -> Tensor:
+    """Cutouts of the mixtures among that many pairs of objects."""
     image, slot = truth.objects.present.nonzero(as_tuple=True)
-    pairs = torch.randint(len(image), (2, number), generator=generator)
+    pairs = torch.randint(len(image), (2, tries), generator=generator)
     types = truth.objects.category[image, slot][pairs]
     pairs = pairs[:, types[0] != types[1]]
-    turn = 2 * torch.pi * torch.rand(pairs.shape[1], generator=generator)
+    turn, shift = _turns(truth, pairs.shape[1], generator)
     under, over = (
-        on_canvas(truth, image[row], slot[row], turn, _some(truth, len(row), generator))
-        for row in pairs
+        on_canvas(truth, image[row], slot[row], turn, _some(truth, len(row), generator), at)
+        for row, at in zip(pairs, (shift, -shift), strict=True)
     )
     a, b = under[:, -1], over[:, -1]
     area = torch.minimum(a.sum((1, 2)), b.sum((1, 2)))
@@ -135,7 +156,12 @@ def mixtures(truth: Scene, number: int, generator: torch.Generator) -> Tensor:
 
 
 def on_canvas(
-    truth: Scene, image: Tensor, slot: Tensor, turn: Tensor, kept: Tensor | None = None
+    truth: Scene,
+    image: Tensor,
+    slot: Tensor,
+    turn: Tensor,
+    kept: Tensor | None = None,
+    shift: Tensor | float = 0.0,
 ) -> Tensor:
     """Pictures (M, C + 1, S, S) of objects or some parts, in their own frames, turned, at their own sizes.
 
@@ -143,10 +169,12 @@ def on_canvas(
         image, slot: (M,) which objects.
         turn: (M,) radians.
         kept: (M, N) bool, over all parts of the scene; None is the whole object.
+        shift: (M, 2) of the canvas, in half-widths of the object.
     """
     nodes, size = truth.objects, truth.image.shape[-1]
     half = ROOM * nodes.extent[nodes.present].max().expand(len(image), 1)
-    frame = render.pose(nodes.centre[image, slot], half, nodes.rotation[image, slot] + turn)
+    centre = nodes.centre[image, slot] + shift * nodes.extent[image, slot]
+    frame = render.pose(centre, half, nodes.rotation[image, slot] + turn)
     if kept is None:
         mask = nodes.mask[image, slot]
     else:
@@ -157,6 +185,13 @@ def on_canvas(
     mask = mask.float()
     pictures = torch.cat([truth.image[image] * mask[:, None], mask[:, None]], 1)
     return render.crop(pictures[:, None], frame[:, None, None], size)[:, 0, 0]
+
+
+def _turns(truth: Scene, number: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Angles (M,) in radians by which objects are turned, and half of the shifts (M, 2) between two objects."""
+    if upright(truth):
+        return torch.zeros(number), SHIFT * (torch.rand(number, 2, generator=generator) - 0.5)
+    return 2 * torch.pi * torch.rand(number, generator=generator), torch.zeros(number, 2)
 
 
 def _some(truth: Scene, number: int, generator: torch.Generator) -> Tensor:
@@ -176,9 +211,9 @@ def examples(truth: Scene, seed: int) -> tuple[Tensor, Tensor]:
     if truth.parts is None:
         whole = [inputs(alone, truth)] * len(wrong.KINDS)
     else:
-        turn = 2 * torch.pi * torch.rand(len(image), generator=generator)
+        turn, _ = _turns(truth, len(image), generator)
         whole = [cutouts(alone), cutouts(on_canvas(truth, image, slot, turn))]
-    mixed = mixtures(truth, 3 * len(image), generator)
+    mixed = mixtures(truth, len(image), generator)
     none = types.new_full((len(mixed),), int(truth.objects.category.max()) + 1)
     return torch.cat([*whole, mixed]), torch.cat([types] * len(whole) + [none])
 
@@ -215,31 +250,34 @@ class Namer(nn.Module):
 
 def trained(truth: Scene) -> Namer:
     """A classifier trained on the objects of true scenes."""
-    return namer(*examples(truth, SEED), steps=STEPS, upright=truth.parts is None)
+    return namer(*examples(truth, SEED), STEPS, still=upright(truth), ink=truth.parts is None)
 
 
-def namer(x: Tensor, types: Tensor, steps: int = STEPS, upright: bool = False) -> Namer:
+def namer(
+    x: Tensor, types: Tensor, steps: int = STEPS, still: bool = False, ink: bool = False
+) -> Namer:
     """A classifier trained on cutouts (M, C + 1, s, s) of types (M,), the last of which stands for none.
 
     Half of the batches are blurred, as a program's objects are. The net depends on its arguments alone, and the
     global generator is not changed.
 
     Args:
-        upright: the net is deep; cutouts are turned, scaled and shifted a little, each differently, instead of
-            by quarters.
+        still: objects are never turned. The net is deep then; cutouts are turned, scaled and shifted a little,
+            each differently, instead of by quarters.
+        ink: the mask is what is bright, of blurred cutouts too.
     """
-    net = seeded(lambda: Namer(int(types.max()), x.shape[1] - 1, deep=upright), SEED)
+    net = seeded(lambda: Namer(int(types.max()), x.shape[1] - 1, deep=still), SEED)
     count, generator = itertools.count(), torch.Generator().manual_seed(SEED)
 
     def loss(rows: Tensor) -> Tensor:
         step = next(count)
         turned = (
             wrong.jittered(x[rows], generator)
-            if upright
+            if still
             else torch.rot90(x[rows], step // 2 % 4, (2, 3))
         )
         seen = F.avg_pool2d(turned, 3, 1, 1) if step % 2 else turned
-        seen = wrong.inked(seen[:, :-1]) if upright else seen
+        seen = wrong.inked(seen[:, :-1]) if ink else seen
         return F.cross_entropy(net(seen), types[rows])
 
     with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator

@@ -10,7 +10,7 @@ from tiny import build
 from analysis.judges import objects
 from inference.runs import open_run
 from programs.blocks import render
-from programs.worlds import multi_mnist, shapes2d
+from programs.worlds import compositional_clevr, multi_mnist, shapes2d
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +51,33 @@ def test_mixtures_are_by_seed_and_hide_little(truth):
     first, again, other = (
         objects.mixtures(truth, 60, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
     )
-    assert torch.equal(first, again) and 10 < len(first) < 60
-    assert first.shape != other.shape or not torch.equal(first, other)
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert first.shape == (60, 4, objects.SIDE, objects.SIDE), "as many as were asked for"
     assert first.min() >= 0 and first.max() <= 1 + 1e-5
+
+
+def test_what_stands_upright_is_not_turned_but_put_apart(truth):
+    config = compositional_clevr.Config(size=64, samples=1)
+    clevr = compositional_clevr.world(20, torch.Generator().manual_seed(0), config)
+    assert objects.upright(clevr) and not objects.upright(truth)
+    x, types = objects.examples(clevr, 0)
+    alone, _ = objects.true_objects(clevr)
+    number = len(alone)
+    assert (types == types.max()).sum() == number and len(x) == 3 * number
+    on_canvas, again = x[number : 2 * number], objects.cutouts(alone)
+    apart, other = ((on_canvas - y).abs().mean() for y in (again, again.flip(-1)))
+    assert apart < 0.03 and other > 2 * apart
+    still, moved = (
+        objects.on_canvas(
+            clevr, *clevr.objects.present.nonzero(as_tuple=True), torch.zeros(number), shift=s
+        )
+        for s in (0.0, torch.tensor([0.5, 0.0]).expand(number, 2))
+    )
+    column = torch.arange(64.0)
+    where, then = ((m[:, -1].sum(1) * column).sum(1) / m[:, -1].sum((1, 2)) for m in (still, moved))
+    extent = clevr.objects.extent[clevr.objects.present]
+    expected = 0.5 * extent[:, 0] / (objects.ROOM * extent.max()) * 32
+    torch.testing.assert_close(where - then, expected, atol=0.4, rtol=0)
 
 
 def test_the_classifier_learns_what_can_be_told_apart():
@@ -70,7 +94,7 @@ def test_a_judge_with_dropout_does_not_depend_on_the_global_generator():
     nets, after = [], []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        nets.append(objects.namer(x, torch.arange(60) % 3, steps=3, upright=True))
+        nets.append(objects.namer(x, torch.arange(60) % 3, steps=3, still=True))
         after.append(torch.rand(1))
     assert all(map(torch.equal, nets[0].parameters(), nets[1].parameters()))
     torch.manual_seed(2)

@@ -185,9 +185,9 @@ def resampled(program: Callable, guide: Callable, images: Tensor, number: int) -
     Returns:
         A trace of the guide with the chosen values. Its distributions are those of the first draws.
     """
-    kept, (total,) = weighed(guide, images, program)
+    kept, total = weighed(program, guide, images)
     for _ in range(number - 1):
-        other, (weight,) = weighed(guide, images, program)
+        other, weight = weighed(program, guide, images)
         total = torch.logaddexp(total, weight)
         taken = torch.rand_like(weight).log() < weight - total
         for name, site in kept.nodes.items():
@@ -196,12 +196,11 @@ def resampled(program: Callable, guide: Callable, images: Tensor, number: int) -
     return kept
 
 
-def weighed(guide: Callable, images: Tensor, *programs: Callable) -> tuple[Trace, Tensor]:
-    """A trace of the guide, and log p(x, z) - log q(z | x) under each program, (len(programs), B) in nats."""
+def weighed(program: Callable, guide: Callable, images: Tensor) -> tuple[Trace, Tensor]:
+    """A trace of the guide, and log p(x, z) - log q(z | x), (B,) in nats."""
     q = poutine.trace(guide).get_trace(images)
-    entropy = log_prob_per_image(q)
-    each = (poutine.trace(poutine.replay(p, trace=q)).get_trace(images) for p in programs)
-    return q, torch.stack([log_prob_per_image(p) - entropy for p in each])
+    p = poutine.trace(poutine.replay(program, trace=q)).get_trace(images)
+    return q, log_prob_per_image(p) - log_prob_per_image(q)
 
 
 def chosen(taken: Tensor, name: str, site: dict[str, Any], other: Tensor) -> Tensor:

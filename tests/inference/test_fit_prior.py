@@ -178,10 +178,24 @@ def test_draws_chosen_by_their_weights_are_of_the_posterior():
 
 def test_the_bound_of_more_draws_is_higher_and_of_one_the_elbo():
     program, guide, x = small("air", learned=1)
-    pyro.set_rng_seed(1)
-    one, same = fit_prior.bounds((program, program), guide, x[:20])
-    assert one == same == pytest.approx(bound(program, guide, x[:20], seed=1), rel=1e-5)
-    assert fit_prior.bounds((program, program), guide, x[:20], 20)[0] > one
+    one = fit_prior.bound(program, guide, x[:20], seed=1)
+    assert one == pytest.approx(bound(program, guide, x[:20], seed=1), rel=1e-5)
+    assert fit_prior.bound(program, guide, x[:20], 20) > one
+
+
+def test_a_guide_that_uses_the_prior_has_a_bound_of_its_own(tmp_path):
+    """DeNF infers presences by its prior: before the fit, the bound is the exact evidence of the old one."""
+    run = svi.train(tiny.run("denf", tmp_path / "run", steps=1, set=("train.scenes=30",)))
+    out, told = tmp_path / "fitted", {}
+    fits, (before, after) = fit_prior.fit_run(run, out, ("learned=2",), fit_prior.Settings(30))
+    trained, fitted = open_run(run), open_run(out)
+    held = trained.validation(fit_prior.MEASURED).floats()
+    for name, own in (("before", trained), ("after", fitted)):
+        with torch.no_grad(), torch.random.fork_rng():
+            torch.manual_seed(0)
+            told[name] = float(own.program.evidence(held).mean())
+    assert (before, after) == pytest.approx((told["before"], told["after"]), rel=2e-3)
+    assert after - before == pytest.approx(fits[0].after - fits[0].before, rel=0.2)
 
 
 def test_a_run_is_fitted_by_a_command(tmp_path, capsys):

@@ -235,7 +235,7 @@ class Program(PyroModule):
         with pyro.plate("batch", batch, dim=-2):
             noise = pyro.sample("z_noise", self.rounding(batch))
             if self.config.learned:
-                z = self.pixels(self.map_flow(batch), noise, images)
+                z = self.pixels(self.map_flow(noise.shape[:-3]), noise, images)
                 pres = self.presences(self.posterior(z.squeeze(-4)))
                 jitter = self.jitters(batch)
             else:
@@ -295,9 +295,9 @@ class Program(PyroModule):
         """f, from latents to images; its memory is of one pass."""
         return Transform(self.layers)
 
-    def map_flow(self, batch: int) -> dist.TransformedDistribution:
-        """p(y) of dequantised images under the learned p(z), over (B, 1)."""
-        base = self.map_prior().expand(torch.Size([batch, 1]))
+    def map_flow(self, shape: torch.Size) -> dist.TransformedDistribution:
+        """p(y) of dequantised images under the learned p(z), over `shape`, (..., 1)."""
+        base = self.map_prior().expand(shape)
         return dist.TransformedDistribution(base, [self.transform()])
 
     def infer(self, x: Tensor) -> Parts:

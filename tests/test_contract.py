@@ -271,22 +271,28 @@ def hard_terms(program, guide, x):
     return sum(terms.values())
 
 
-def test_particles_in_a_plate_to_the_left_are_independent_draws():
-    program, guide = build("gsgn", "gsgn")
-    x = images(2, program)
+@pytest.mark.parametrize("learned", [0, 2])
+@pytest.mark.parametrize("name", ["gsgn", "gnm", "space", "denf", "genesis", "convdraw", "vae"])
+def test_particles_in_a_plate_to_the_left_are_independent_draws(name, learned):
+    program, guide = build(name, learned=min(learned, 1) if name == "genesis" else learned)
+    x, left = images(2, program), -2 if name == "vae" else -3
 
     def particles(fn):
         def run(x):
-            with pyro.plate("particles", 3, dim=-3):
+            with pyro.plate("particles", 3, dim=left):
                 return fn(x)
 
         return run
 
-    trace = poutine.trace(particles(guide)).get_trace(x)
-    assert trace.nodes["z_where_2"]["value"].shape == (3, 2, 16, 2)
-    scene = poutine.replay(particles(program), trace=trace)(x)
-    assert scene.image.shape == (3, 2, 3, 32, 32)
+    with torch.no_grad():
+        trace = poutine.trace(particles(guide)).get_trace(x)
+        scene = poutine.replay(particles(program), trace=trace)(x)
+        drawn = [name for name in trace.stochastic_nodes if name.startswith("z_")]
+        own = {name: trace.nodes[name]["value"][0] for name in drawn}
+        first = poutine.condition(program, data=own)(x)
+    assert scene.image.shape == (3, *x.shape)
     assert not torch.equal(scene.image[0], scene.image[1])
+    torch.testing.assert_close(scene.image[0], first.image, atol=1e-4, rtol=0)
 
 
 @torch.no_grad()

@@ -42,8 +42,6 @@ PASS = 50
 """Images of the prior per pass."""
 DRAWS = 100
 """Importance samples per image."""
-LIKELIHOODS = 50
-"""Largest number of images whose likelihood is measured."""
 PER_STEP = 2
 """Images of either kind for the discriminator, per requested scene."""
 
@@ -93,7 +91,7 @@ def structure(
 
     Args:
         data: `PER_STEP` times `number` unseen scenes of the world, with truth.
-        number: scenes of all measures but `ll` (`LIKELIHOODS` at most) and `d_steps` (`PER_STEP` times these).
+        number: scenes of all measures but `d_steps` (`PER_STEP` times these).
         boxes: whether digits are the program's own segments instead of components.
         mode: see `prior`.
         limit: largest number of D-Steps.
@@ -125,7 +123,7 @@ def samples(
         found |= by_own_boxes(judge, sampled[:number], infer(program, guide, images))
     told = d_steps(true, sampled.image, limit, seed)
     found |= {"d_steps": float(told.steps), "d_accuracy": told.accuracy}
-    return found | likelihood(program, guide, images[:LIKELIHOODS])
+    return found | likelihood(program, guide, images)
 
 
 def objects(program: Any, guide: Any, data: Dataset, seed: int) -> dict[str, float]:

@@ -20,12 +20,15 @@ from inference.trainer import HINT
 
 
 class CSV:
-    """Writes step, name and value of every number to log.csv."""
+    """Writes step, name and value of every number to log.csv.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        step: the last step that was taken; rows of later steps, which will be run again, are dropped.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
         self.path = folder / "log.csv"
-        if not self.path.exists():
-            self.path.write_text("step,name,value\n", encoding="utf-8")
+        checkpoint.write(self.path, b"step,name,value\n", *rows_until(self.path, step))
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
         """Append the numbers of a step."""
@@ -36,16 +39,18 @@ class CSV:
 class TensorBoard:
     """Writes scalars to the run folder's ``tensorboard``.
 
+    Args:
+        step: the last step that was taken; TensorBoard hides what it has of later ones.
     Raises:
         ValueError: tensorboard is not installed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, step: int) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ValueError("--log tensorboard: pip install tensorboard first") from error
-        self.writer = SummaryWriter(str(folder / "tensorboard"))
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
         """Append the numbers of a step."""
@@ -77,7 +82,7 @@ class Log:
         self.told = False
         self.since = self.noted = time.monotonic()
         self.shown = distributed.rank() == 0
-        self.sink = SINKS[sink](path.parent) if sink and self.shown else None
+        self.sink = SINKS[sink](path.parent, step) if sink and self.shown else None
         if self.shown:
             keep_until(path, step)
         if self.shown and sys.stderr.isatty():
@@ -182,3 +187,10 @@ def keep_until(path: Path, step: int) -> None:
     """Drop a log's records of steps after `step`, which will be run again."""
     kept = [r for r in read_log(path) if r["step"] <= step]
     checkpoint.write(path, "".join(json.dumps(r) + "\n" for r in kept).encode())
+
+
+def rows_until(path: Path, step: int) -> list[bytes]:
+    """The whole rows of a log.csv up to `step`, without its head; none if there is no such file."""
+    rows = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    steps = [row.partition(b",")[0] if row.endswith(b"\n") else b"" for row in rows]
+    return [r for r, s in zip(rows, steps, strict=True) if s.isdigit() and int(s) <= step]

@@ -128,6 +128,7 @@ def plan(run: Run) -> Plan:
     config = override(config, changes, f"program {source.name}", elsewhere)
     image_config = configure(images, config, options, tables["world"])
     device = choose_device(run.device)
+    chosen = chosen.fitted(config)
     return Plan(source, config, variant, chosen, images, image_config, run.images, run.seed, device)
 
 
@@ -186,6 +187,8 @@ def chosen_recipe(run: Run, source: Source, variant: str, changes: Mapping[str, 
     world = None if run.world is None else worlds.named(run.world)
     named: dict[str, Any] = {"steps": run.steps, "batch": run.batch, "world": world}
     named["estimator"] = run.estimator
+    given = run.estimator or "estimator" in changes
+    named["where"] = {} if given else None  # what is given is whole
     own = getattr(source.program, "RECIPES", None)
     base = recipe(source.stem, variant, run.preset, world, own)
     base = replace(base, **{k: v for k, v in named.items() if v is not None})

@@ -2,8 +2,9 @@
 
     python -m inference.search PROGRAM.py [--seeds 0,1,2,3] [--trial N] [options of inference.svi]
 
-A seed's run folder is ``OUT/seedS``. Every seed is trained for ``--trial`` steps, then the chosen one to
-the recipe's last step, as ``--resume`` would, since no schedule depends on the number of steps. Stopped or
+A seed's run folder is ``OUT/seedS``. Every seed is trained for ``--trial`` steps, or to the recipe's last step
+if that comes before, then the chosen one to the last step, as ``--resume`` would, since no schedule depends on
+the number of steps. Stopped or
 repeated, the command continues; ``--minutes`` is for all seeds together. The loss is the training's own
 objective on the validation images, with schedules as they are at the trial's last step; ``OUT/search.json``
 has the loss of every seed.
@@ -32,7 +33,7 @@ TRIAL = 150
 def search(
     run: Run, seeds: tuple[int, ...], trial: int, evaluator: svi.Evaluator | None = None
 ) -> Path:
-    """Train every seed for `trial` steps, the best one to the end; returns its folder.
+    """Train every seed for `trial` steps, at most the recipe's, the best one to the end; returns its folder.
 
     Args:
         run: the training; its seed is not used, and its folder holds those of the seeds.
@@ -45,6 +46,7 @@ def search(
             f"seeds={seeds}, trial={trial}: expected different seeds, and 1 step or more"
         )
     runs = {s: replace(run, seed=s, out=run.out / f"seed{s}", resume=True) for s in seeds}
+    trial = min(trial, plan(runs[seeds[0]]).recipe.steps)
     file, end = run.out / "search.json", time.monotonic() + 60 * run.minutes
     best = chosen(run.out, seeds, trial)
     if best is not None:

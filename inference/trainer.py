@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from inference import checkpoint
 from inference.adapt import Names, check_automatic, find_names, rename
-from inference.estimators import estimator
+from inference.estimators import apart, estimator
 from inference.images.dataset import Dataset, Sampler
 from inference.machine import distributed, networks
 from inference.objectives import Objective, check_match
@@ -27,7 +27,7 @@ from inference.plan import Plan, check_pictures
 from inference.schedules import Constant, Falls
 
 PASS = 100
-"""Images at once of which a loss is computed without gradient."""
+"""Images at once of which a validation loss is computed."""
 LEARNED = ("program", "guide")
 """Modules whose parameters are trained at the learning rate."""
 OWNERS = (*LEARNED, "estimator", "weight")
@@ -175,12 +175,17 @@ class Trainer:
         terms = {name: term / len(x) for name, term in terms.items()}
         return sum(terms.values()), terms
 
-    @torch.no_grad()
     def loss(self, images: Tensor) -> float:
-        """The training's objective on images (B, C, H, W) in [0, 1], nats per image."""
+        """The training's objective on images (B, C, H, W) in [0, 1], nats per image: the sum of its terms.
+
+        A surrogate is none. To make one some estimators differentiate, so nothing here is without gradient, but
+        parameters' own gradients, buffers and torch's random states stay as they were.
+        """
         m, total = self.modules, 0.0
-        for x in images.split(PASS):
-            total += float(m["estimator"](m["program"], m["guide"], x, self.objective)[0])
+        with torch.enable_grad(), apart(*m.values()):
+            for x in images.split(PASS):
+                terms = m["estimator"](m["program"], m["guide"], x, self.objective)[1]
+                total += float(sum(terms.values()))
         return total / len(images)
 
     def apply_schedules(self) -> None:

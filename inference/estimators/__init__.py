@@ -100,7 +100,7 @@ from inference.estimators.field import FIELD, field
 from inference.estimators.handlers import Choose, Detach, Fix, Leaves, Relax, Share, several
 from inference.estimators.importance import IWAE
 from inference.estimators.names import ESTIMATORS, estimator
-from inference.estimators.origins import downstream, provenance, unseen
+from inference.estimators.origins import apart, downstream, provenance, unseen
 from inference.estimators.passes import Runs
 from inference.estimators.pathwise import Competition, Pathwise
 from inference.estimators.reruns import ARMS, DisARM, Expect, SumAndSample, Unordered
@@ -166,6 +166,7 @@ __all__ = [
     "Unordered",
     "Whole",
     "alternatives",
+    "apart",
     "check",
     "choice",
     "downstream",

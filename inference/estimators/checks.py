@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from fnmatch import fnmatchcase
 from typing import NamedTuple
@@ -92,6 +93,16 @@ def idle(pattern: str, discrete: Collection[str], latents: Collection[str]) -> s
             f"reparametrised; discrete are {', '.join(discrete)}"
         )
     return f"pattern {pattern!r} matches no discrete site; there are {', '.join(discrete)}"
+
+
+def unmatched(name: str, patterns: Collection[str]) -> str:
+    """Why a discrete site has no method, and what gives it one."""
+    if not patterns:
+        return f"no estimator for the discrete site {name!r}: give one as in iwae:4+nvil"
+    return (
+        f"no estimator for the discrete site {name!r}; patterns are {', '.join(patterns)}: add "
+        f"{re.sub(r'(_[0-9]+)+$', '*', name)}=nvil to --estimator"
+    )
 
 
 def check_absent(

@@ -12,7 +12,7 @@ from pyro.poutine import Trace
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from inference.estimators.checks import NOTHING_DISCRETE, check, check_absent, idle
+from inference.estimators.checks import NOTHING_DISCRETE, check, check_absent, idle, unmatched
 from inference.estimators.handlers import Leaves, repeated
 from inference.estimators.origins import unseen, warn_of_unseen
 from inference.estimators.passes import Below, Runs, latents_of, where
@@ -107,10 +107,7 @@ class Estimator(nn.Module):
     def _prepare(self, place: Place, images: Tensor) -> Method:
         method = lookup(self.by_pattern, place.name)
         if method is None:
-            known = ", ".join(self.by_pattern) or "none: give one as in iwae:4+nvil"
-            raise ValueError(
-                f"no estimator for the discrete site {place.name!r}; patterns are {known}"
-            )
+            raise ValueError(unmatched(place.name, self.by_pattern))
         method.prepare(place, images)
         if isinstance(method, Enumerate):
             self.enumerated[place.name] = place, alternatives(place.name, place.fn)

@@ -48,6 +48,8 @@ class Recipe:
     test_scenes: int = 500
     """test scenes, on which the training is measured at its end"""
     estimator: str = "gumbel"
+    where: Mapping[str, str] = field(default_factory=dict)
+    """further methods of `estimator`, by the field of the program's Config that must be set for their sites"""
     trained: tuple[str, ...] = ("program", "guide")
     """modules that learn"""
     continues: bool = False
@@ -97,6 +99,11 @@ class Recipe:
         if not 0 < self.rate < math.inf:
             raise ValueError(f"rate={self.rate} must be above 0 and finite")
 
+    def fitted(self, config: Any) -> Recipe:
+        """The recipe whose estimator has the methods of the sites that a program has by its Config."""
+        more = [methods for name, methods in self.where.items() if getattr(config, name, False)]
+        return replace(self, estimator=",".join([self.estimator, *more]))
+
 
 DEFAULT = Recipe(options={"size": 64})
 
@@ -114,6 +121,7 @@ def doubt(recipe: Recipe, steps: int, rate: float = 1e-3, **changes: Any) -> Rec
         program={},
         scenes=1000,
         estimator="sleep",
+        where={},
         trained=("guide",),
         continues=True,
         schedules={"learning_rate": falls},

@@ -32,6 +32,8 @@ ECON_QUICK = Recipe(
     world="sprites_unique",
     scenes=50_000,
     estimator="z_cat*=competition,z_mask*=mean",
+    # the guide decides by gain and cost, without gradient; a learned prior has that of the KL
+    where={"empty": "z_layer*=reinmax"},
     schedules={
         "learning_rate": WarmupDecay(2e-3, warmup=100, half_life=110, hold=680),
         # differs: at first all experts win equally often, so none stays unused (`analysis/LOG.md`)

@@ -4,6 +4,8 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+import tiny
 from training import GSGN, OWN
 
 from inference.plan import Run, command, plan
@@ -38,3 +40,18 @@ def test_a_files_own_recipe_names_the_folder(tmp_path):
     )
     (tmp_path / "p.py").write_text(OWN + own)
     assert parse([str(tmp_path / "p.py")]).out == Path("runs/p-mnist4")
+
+
+@pytest.mark.parametrize("preset", ["tiny", "quick", "paper"])
+@pytest.mark.parametrize("variant", ["econ", "econ_random", "econ_plain", "monet"])
+def test_a_recipe_has_methods_for_sites_that_a_setting_adds(variant, preset):
+    def chosen(*words, **options):
+        return plan(
+            tiny.run("econ", "x", variant=variant, preset=preset, set=words, **options)
+        ).recipe.estimator
+
+    usual = "z_cat*=competition,z_mask*=mean"
+    assert chosen() == usual  # a run from before goes on
+    assert chosen("empty=True") == f"{usual},z_layer*=reinmax"
+    assert chosen("empty=True", estimator="nvil") == "nvil"
+    assert chosen("empty=True", "train.estimator=nvil") == "nvil"

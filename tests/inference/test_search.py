@@ -1,6 +1,7 @@
 """Seeds are compared after a while, and the best goes on."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -42,8 +43,25 @@ def test_a_search_that_is_stopped_in_a_trial_does_not_choose(tmp_path):
     assert (tmp_path / "all" / "search.json").exists()
 
 
+def test_a_trial_ends_where_the_training_does(tmp_path):
+    run = tiny.run("econ", tmp_path / "all", steps=1)
+    chosen = search.search(run, (0, 1), trial=150)
+    assert json.loads((tmp_path / "all" / "search.json").read_text())["trial"] == 1
+    for seed in (0, 1):
+        path = tmp_path / "all" / f"seed{seed}" / "checkpoint.ckpt"
+        assert checkpoint.load(path)["step"] == 1
+    assert search.search(run, (0, 1), trial=150) == chosen
+
+
+def test_seeds_are_compared_with_an_estimator_that_differentiates(tmp_path):
+    run = tiny.run("air", tmp_path / "all", estimator="relax", steps=1)
+    search.search(run, (0, 1), trial=1)
+    losses = json.loads((tmp_path / "all" / "search.json").read_text())["losses"]
+    assert all(math.isfinite(loss) for loss in losses.values()) and len({*losses.values()}) == 2
+
+
 def test_another_search_or_a_run_in_the_folder_is_refused(tmp_path, capsys):
-    run = tiny.run("econ", tmp_path / "all", set=("train.steps=1",))
+    run = tiny.run("econ", tmp_path / "all", set=("train.steps=2",))
     search.search(run, (0, 1), trial=1)
     for seeds, trial in (((5, 6), 1), ((0, 1, 2), 1), ((0, 1), 2)):
         with pytest.raises(ValueError, match="compares seeds 0,1 after 1 steps: give these, or"):

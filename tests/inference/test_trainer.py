@@ -9,10 +9,10 @@ import torch
 from training import OWN, equal, small, train, weights
 
 from guides import discrete_air
-from inference.estimators import estimator
+from inference.estimators import ESTIMATORS, apart, estimator
 from inference.plan import Run, plan
 from inference.schedules import Constant, Linear, Until
-from inference.trainer import Trainer, largest
+from inference.trainer import Trainer, Training, largest
 
 
 def test_a_program_and_guide_that_disagree_are_refused_by_site(tmp_path):
@@ -141,3 +141,30 @@ def test_gradients_are_clipped_by_their_largest_number():
     assert largest(parameters) == torch.cat([p.grad for p in parameters[:2]]).abs().max()
     parameters[1].grad[3] = math.nan
     assert largest(parameters).isnan()
+
+
+def state(modules):
+    """A copy of all parameters and buffers of a training."""
+    owned = [
+        (f"{m}.{k}", v) for m, module in modules.items() for k, v in module.state_dict().items()
+    ]
+    return {name: tensor.clone() for name, tensor in owned}
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_a_validation_loss_is_the_objective_and_leaves_no_trace(name, tmp_path):
+    text = {**tiny.OF_BOUNDS, "sum_and_sample": "sum_and_sample:2"}.get(name, name)
+    training = Training(plan(tiny.run("air", tmp_path, estimator=text)))
+    program, guide, trainer = training.program, training.guide, training.trainer
+    x, random = training.images(0)[:3], torch.get_rng_state()
+    with apart(*trainer.modules.values()):
+        surrogate, terms = training.estimator(program, guide, x, trainer.objective)
+    expected = sum(float(term) for term in terms.values()) / len(x)
+    before = state(trainer.modules)
+    with torch.no_grad():
+        assert trainer.loss(x) == pytest.approx(expected, rel=1e-5)
+    if name == "gumbel":  # whose surrogate is the objective
+        assert float(surrogate.detach()) / len(x) == pytest.approx(expected, rel=1e-6)
+    assert equal(before, state(trainer.modules)) and torch.equal(random, torch.get_rng_state())
+    parameters = [p for module in trainer.modules.values() for p in module.parameters()]
+    assert all(parameter.grad is None for parameter in parameters)

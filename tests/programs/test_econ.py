@@ -16,6 +16,8 @@ from guides.econ import Rows, Verdict
 from inference.estimators import Fix, Relax
 from inference.estimators import estimator as make_estimator
 from inference.objectives import Objective, cost_terms, log_prob_per_image, per_image
+from inference.plan import plan
+from inference.trainer import Training
 from programs.blocks.distributions import LayeredPixels
 from programs.blocks.experts import ExpertConv
 from programs.econ import SPAN
@@ -616,3 +618,24 @@ def test_programs_with_empty_layers_draw_fewer_objects_and_place_all_that_are_as
         assert not nodes.mask[pres == 0].any()
         assert abs(float(pres.mean()) - 0.5) < 4 * 0.5 / 600**0.5
         assert program.arrange([0, 1, 2, 3], 20).objects.mask.sum((-2, -1)).gt(0).all()
+
+
+@pytest.mark.parametrize("variant", ["econ", "econ_plain", "monet"])
+def test_layers_that_may_be_empty_train_and_so_does_their_learned_prior(variant, tmp_path):
+    words = ("empty=True", "learned=2")
+    training = Training(plan(tiny.run("econ", tmp_path, variant=variant, set=words)))
+    training.guide.sharpness.fill_(0.0)  # or an expert may not win in so few images
+    loss, terms = training.estimator(
+        training.program, training.guide, training.images(0), training.trainer.objective
+    )
+    loss.backward()
+    assert all(term.isfinite() for term in terms.values())
+    assert {"kl/z_layer_2", "kl/z_layer_3", "kl/z_layer_4"} <= terms.keys()
+    for name, parameter in (
+        *training.program.named_parameters(),
+        *training.guide.named_parameters(),
+    ):
+        if not name.startswith("cat_prior"):  # of classes only winners learn
+            assert parameter.grad.isfinite().all() and (parameter.grad != 0).any(), name
+    losses = [float(training.trainer.update(training.images(step))[0]) for step in range(3)]
+    assert all(math.isfinite(loss) for loss in losses)

@@ -100,7 +100,7 @@ def test_bad_names_are_refused(text, words):
 def test_what_has_no_bound_is_refused_before_the_first_step():
     torch.set_default_dtype(torch.float32)
     for text, words in (
-        ("iwae:2", "no estimator for the discrete site"),
+        ("iwae:2", r"no estimator for the discrete site 'z_pres_1': give one as in iwae:4\+nvil"),
         ("iwae:2+enumerate", "cannot be enumerated"),
         ("dreg:2+gumbel", "have no density of their own"),
         ("iwae:2+z_pres*=nvil", "no estimator for the discrete site 'z_cat_1'"),

@@ -221,7 +221,10 @@ def test_bad_names_are_refused(text, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("z_pres*=nvil", "no estimator for the discrete site 'z_cat_1'"),
+        (
+            "z_pres*=nvil",
+            r"the discrete site 'z_cat_1'; patterns are z_pres\*: add z_cat\*=nvil to --est",
+        ),
         ("z_*=nvil,z_kind*=rloo", "'z_kind\\*' matches no discrete site"),
         ("z_*=nvil,z_pres*=rloo", "'z_pres\\*' comes after others that match all of its sites"),
         ("disarm", "'z_cat_1' is OneHotCategorical"),

@@ -128,7 +128,7 @@ def plan(run: Run) -> Plan:
     config = override(config, changes, f"program {source.name}", elsewhere)
     image_config = configure(images, config, options, tables["world"])
     device = choose_device(run.device)
-    chosen = chosen.fitted(config)
+    chosen = chosen.for_config(config)
     return Plan(source, config, variant, chosen, images, image_config, run.images, run.seed, device)
 
 

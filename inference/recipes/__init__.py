@@ -99,7 +99,7 @@ class Recipe:
         if not 0 < self.rate < math.inf:
             raise ValueError(f"rate={self.rate} must be above 0 and finite")
 
-    def fitted(self, config: Any) -> Recipe:
+    def for_config(self, config: Any) -> Recipe:
         """The recipe whose estimator has the methods of the sites that a program has by its Config."""
         more = [methods for name, methods in self.where.items() if getattr(config, name, False)]
         return replace(self, estimator=",".join([self.estimator, *more]))

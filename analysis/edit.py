@@ -246,7 +246,8 @@ def resample(
         keep_presence: keep presences, and draw the other sites only. (In a program of steps, an object that
             is drawn absent also removes all later ones.)
     Raises:
-        ValueError: no such node, none of its sites matches, or `images` have a wrong shape, type or range.
+        ValueError: no such node, it has no sites of its own (`sites_of`), none of them matches, or `images`
+            have a wrong shape, type or range.
     """
     check_images(images, program)
     with torch.no_grad():
@@ -255,6 +256,11 @@ def resample(
         inferred = poutine.replay(program, trace=trace)
         scene = inferred(images)
         own = sites_of(trace, scene, slot, level)
+        if not own:
+            raise ValueError(
+                f"slot={slot}, level={level}: the program has no latents of this node alone, so no one can be "
+                "drawn without the others; `anew` draws sites of the whole scene"
+            )
         if keep_presence:
             _must_be_present(scene, slot, level)
             own.pop(next((name for name in own if name.startswith("z_pres")), ""), None)
@@ -305,7 +311,8 @@ class Afresh(Messenger):
 def sites_of(trace: Trace, scene: Scene, slot: int, level: int) -> dict[str, Tensor]:
     """The latent sites of a node and all below it, and which of their elements: bool (B, N), or (B, 1, …).
 
-    None if objects have no sites of their own, as in GENESIS and DeNF.
+    Empty if objects have no sites of their own: DeNF finds them in a map, and the looks of all of GENESIS'
+    components are one site. No site `z_bg*` is an object's.
     """
     places = subtree(scene, slot, level)
     plates = {
@@ -314,7 +321,7 @@ def sites_of(trace: Trace, scene: Scene, slot: int, level: int) -> dict[str, Ten
     }
     if not any(plates.values()):  # a program of steps
         whole = torch.ones_like(scene.objects.present[:, 0])
-        step_of = {name: name.rpartition("_")[2] for name in plates}
+        step_of = {n: n.rpartition("_")[2] for n in plates if not n.startswith("z_bg")}
         steps = [step for step in dict.fromkeys(step_of.values()) if step.isdecimal()]
         if slot >= len(steps):
             return {}

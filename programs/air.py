@@ -26,7 +26,7 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from programs.blocks import render
-from programs.blocks.config import check_learned, check_positive
+from programs.blocks.config import check_idle, check_learned, check_positive
 from programs.blocks.distributions import gate, normal
 from programs.blocks.nets import mlp
 from programs.blocks.priors import FullMixture, LearnedBernoulli, LearnedGaussian, learned, step_row
@@ -65,6 +65,7 @@ class Config:
     def __post_init__(self) -> None:
         check_positive(self, "learned")
         check_learned(self)
+        check_idle(self, "learned", 0, "correlated", "stopping")
         if not 0 < self.presence < 1:
             raise ValueError(f"presence={self.presence}: expected a probability between 0 and 1")
         if len(self.where_sd) != 3:

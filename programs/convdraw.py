@@ -25,7 +25,13 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from programs.blocks.config import check_learned, check_positive
+from programs.blocks.config import (
+    check_enlarged,
+    check_grid,
+    check_learned,
+    check_odd,
+    check_positive,
+)
 from programs.blocks.distributions import gaussian
 from programs.blocks.nets import Drawing, Stages, SubpixelStack, normed_convolutions, over_pictures
 from programs.blocks.priors import learned
@@ -57,6 +63,9 @@ class Config:
     def __post_init__(self) -> None:
         check_positive(self, "decoder", "learned")
         check_learned(self)
+        check_odd(self, "kernel")
+        check_grid(self, least=1)
+        check_enlarged(self, "size", "decoder", self.grid)
         if not self.channels or self.channels[-1] != self.units:
             raise ValueError(
                 f"channels={self.channels}, units={self.units}: the encoder's last channels are compared with "

@@ -40,7 +40,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from programs.blocks import render
-from programs.blocks.config import check_learned, check_positive
+from programs.blocks.config import check_idle, check_learned, check_odd, check_positive, check_sides
 from programs.blocks.distributions import gate, normal
 from programs.blocks.nets import SubpixelDecoder, where_present
 from programs.blocks.priors import (
@@ -95,7 +95,12 @@ class Config:
 
     def __post_init__(self) -> None:
         check_positive(self, "attributes", "spread", "disc", "learned", "sought")
-        check_learned(self)
+        check_learned(
+            self, "" if self.attributes else "p(z_attr) is the only mixture, and attributes=0"
+        )
+        check_sides(self, "window")
+        check_odd(self, "aspects", "shifts")
+        self._check_idle()
         if self.combine not in ("add", "multiply"):
             raise ValueError(f"combine={self.combine!r}: expected add or multiply")
         if not 0 < self.presence < 1:
@@ -110,11 +115,6 @@ class Config:
                 f"where_sd={self.where_sd}, theta_sd={self.theta_sd}: expected 4 of size, aspect, x and y, "
                 f"and {self.theta} of angle and shears"
             )
-        if not self.aspects % 2 or not self.shifts % 2 or (self.shears > 1 and not self.shear):
-            raise ValueError(
-                f"aspects={self.aspects}, shifts={self.shifts}, shears={self.shears}: expected odd numbers of "
-                "aspects and shifts, of which the middle one is 0, and one shear where shear=False"
-            )
         if not all(-2 <= size <= 2 for size in self.sought):
             raise ValueError(
                 f"sought={self.sought}: expected sizes z, so that s exp(z) is near the objects' half sides"
@@ -128,6 +128,13 @@ class Config:
                 f"window={self.window}, encoder={self.encoder}: every layer halves the window, so it must "
                 f"have {2 ** len(self.encoder)} pixels per side"
             )
+
+    def _check_idle(self) -> None:
+        """Raises a ValueError for a field that has no effect beside the others."""
+        check_idle(self, "learned", 0, "stopping")
+        check_idle(self, "attributes", 0, "combine")
+        check_idle(self, "shear", False, "shears")
+        check_idle(self, "sought", (), "together")
 
     @property
     def theta(self) -> int:

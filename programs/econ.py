@@ -60,7 +60,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from programs.blocks import render
-from programs.blocks.config import check_learned, check_positive
+from programs.blocks.config import (
+    check_idle,
+    check_learned,
+    check_odd,
+    check_positive,
+    near_multiples,
+)
 from programs.blocks.distributions import LayeredPixels, gate, normal
 from programs.blocks.experts import ACTIVATIONS, ExpertConv
 from programs.blocks.priors import LearnedBernoulli, LearnedCategory, learned
@@ -132,21 +138,22 @@ class Config:
         check_positive(self, *free)
         check_learned(self)
         self._check_choices()
+        self._check_idle()
         if not 0 <= self.appearance < math.inf:
             raise ValueError(f"appearance={self.appearance}: expected 0 or more, and finite")
         if self.latents < 3 and self.placed:
             raise ValueError(f"latents={self.latents}: expected at least 3, two of them the place")
         if self.layers < 2:
             raise ValueError(f"layers={self.layers}: expected at least 2, one of them the last")
-        if self.kernel % 2 == 0:
-            raise ValueError(f"kernel={self.kernel}: expected an odd number of pixels")
+        check_odd(self, "kernel")
         if not self.attention:
             raise ValueError("attention=(): expected channels of at least one scale")
         step = self.patch * 2 ** max(self.blocks, len(self.attention) - 1)
         if self.size % step:
             raise ValueError(
                 f"size={self.size}, patch={self.patch}, blocks={self.blocks}, attention={self.attention}: "
-                f"every block and scale halves the image, so its size must be a multiple of {step}"
+                f"every block and scale halves the image, so its size must be a multiple of {step}, such as "
+                f"{near_multiples(self.size, step)}"
             )
 
     def _check_choices(self) -> None:
@@ -163,6 +170,14 @@ class Config:
                 f"behind=True, attend={self.attend}, compete={self.compete}: what lies in front is found by "
                 "attend=likeness and compete=ratio; else set behind=False"
             )
+
+    def _check_idle(self) -> None:
+        """Raises a ValueError for a field that has no effect beside the others."""
+        check_idle(self, "learned", 0, "ground")
+        check_idle(self, "looks", 1, "detached", "trust")
+        check_idle(self, "attend", "network", "spread", "contrast", "reach", "crumb", "wide")
+        check_idle(self, "compete", "cost", "little")
+        check_idle(self, "behind", False, "worth")
 
 
 CHOICES: dict[str, Sequence[Any]] = {

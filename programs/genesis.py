@@ -31,7 +31,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from programs.blocks import render
-from programs.blocks.config import check_learned, check_positive
+from programs.blocks.config import check_learned, check_positive, check_sides
 from programs.blocks.distributions import PixelMixture, gaussian
 from programs.blocks.nets import BroadcastDecoder, RecurrentCell, SubpixelDecoder, mlp
 from programs.blocks.priors import AffineGaussian
@@ -63,7 +63,8 @@ class Config:
 
     def __post_init__(self) -> None:
         check_positive(self, "learned")
-        check_learned(self)
+        check_learned(self, "p(z_c_k | z_m_k) is one Gaussian per component")
+        check_sides(self, "size")
         if self.components < 2 or not self.channels:
             raise ValueError(
                 f"components={self.components}, channels={self.channels}: expected at least two components, "

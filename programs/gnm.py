@@ -51,7 +51,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from programs.blocks import render
-from programs.blocks.config import check_learned, check_positive
+from programs.blocks.config import (
+    check_enlarged,
+    check_grid,
+    check_learned,
+    check_odd,
+    check_positive,
+)
 from programs.blocks.distributions import bounded, gate, gaussian, normal, positive
 from programs.blocks.nets import (
     Drawing,
@@ -99,6 +105,11 @@ class Config:
     def __post_init__(self) -> None:
         check_positive(self, "z_bg", "scale_start", "learned", "decoder", "background")
         check_learned(self)
+        check_odd(self, "kernel")
+        check_grid(self, least=1)
+        check_enlarged(self, "glimpse", "decoder")
+        if self.z_bg:
+            check_enlarged(self, "size", "background")
         if self.z_bg < 0 or not math.isfinite(self.scale_start):
             raise ValueError(
                 f"z_bg={self.z_bg}, scale_start={self.scale_start}: expected 0 or more "

@@ -44,7 +44,7 @@ from torch.nn import functional as F
 
 from programs.blocks import render
 from programs.blocks.compose import compose
-from programs.blocks.config import check_learned, check_positive
+from programs.blocks.config import check_learned, check_positive, check_sides
 from programs.blocks.distributions import (
     PixelMixture,
     gate,
@@ -89,6 +89,7 @@ class Config:
     def __post_init__(self) -> None:
         check_positive(self, "reach", "scale_start", "what_start", "max_angle", "memory", "learned")
         check_learned(self)
+        check_sides(self, "size", "crops")
         if self.memory < 0:
             raise ValueError(f"memory={self.memory}: expected 0 or more templates")
         levels = len(self.children)

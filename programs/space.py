@@ -41,7 +41,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from programs.blocks import render
-from programs.blocks.config import check_learned, check_positive
+from programs.blocks.config import check_grid, check_learned, check_positive, check_sides
 from programs.blocks.distributions import PixelMixture, gate, gaussian, in_front, normal
 from programs.blocks.nets import (
     BroadcastDecoder,
@@ -85,6 +85,9 @@ class Config:
     def __post_init__(self) -> None:
         check_positive(self, "scale_mean", "learned")
         check_learned(self)
+        check_sides(self, "size", "glimpse")
+        check_sides(self, "grid", side=1)
+        check_grid(self)
         if not 0 < self.presence < 1 or not math.isfinite(self.scale_mean):
             raise ValueError(
                 f"presence={self.presence}, scale_mean={self.scale_mean}: expected a probability between 0 "

@@ -18,7 +18,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from programs.blocks.config import check_learned, check_positive
+from programs.blocks.config import check_enlarged, check_learned, check_positive, check_sides
 from programs.blocks.distributions import normal
 from programs.blocks.nets import Stages, SubpixelStack
 from programs.blocks.priors import learned
@@ -45,6 +45,8 @@ class Config:
     def __post_init__(self) -> None:
         check_positive(self, "decoder", "learned")
         check_learned(self)
+        check_sides(self, "size", least=1)
+        check_enlarged(self, "size", "decoder")
         if not self.channels:
             raise ValueError("channels=(): expected channels of at least one stage")
 

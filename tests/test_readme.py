@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import inspect
 import math
+import pkgutil
 import re
 import shlex
 import shutil
@@ -197,6 +198,20 @@ def test_commands_are_of_modules_that_have_the_options(module):
 )
 def test_the_files_they_name_exist(name):
     assert (ROOT / name).exists()
+
+
+def imported():
+    """Dotted names in backticks, and those that a text says are `from` or `of` a module."""
+    module = r"`((?:programs|guides|inference|analysis)(?:\.\w+)+)"
+    for text in TEXTS.values():
+        yield from re.findall(module, text)
+        found = re.findall(rf"`(\w+)(?:\([^`]*\))?`\s+(?:from|of)\s+{module}`", text)
+        yield from (f"{where}.{name}" for name, where in found)
+
+
+@pytest.mark.parametrize("name", sorted({*imported()}))
+def test_the_names_that_they_import_are_there(name):
+    assert pkgutil.resolve_name(name) is not None
 
 
 @pytest.mark.parametrize("name", FILES)

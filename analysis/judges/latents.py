@@ -17,8 +17,8 @@ from pyro.poutine import Trace
 from torch import Tensor
 from torch.nn import functional as F
 
+from analysis.judges.nets import fit, seeded
 from analysis.posterior import latent_sites, modes, plate_names, within_batch
-from analysis.scores.classifier import fit, seeded
 from inference.images.dataset import Dataset
 from programs.blocks.nets import mlp
 

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from analysis.judges import wrong
+from analysis.judges.nets import fit, seeded
 from analysis.judges.scenes import PASS_BROKEN, PASS_TRUE
 from analysis.scores import owners
-from analysis.scores.classifier import fit, seeded
 from inference.images.dataset import Dataset
 from programs.blocks import render
 from programs.scene import Scene

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from analysis.judges.broken import KINDS, broken
-from analysis.scores.classifier import cached_net, fit, seeded
+from analysis.judges.nets import cached_net, fit, seeded
 from inference.images.dataset import Dataset
 from programs.scene import Scene
 

@@ -1,8 +1,9 @@
 """What a hand does to a scene. Each action takes a bench and returns the new hand; `ACTIONS` has them by name.
 
-Where objects have places of their own among the latents, an action changes latents, so the program decides
-what is possible: a node that is dragged further than its prior reaches stops there, or passes to the slot
-whose cell it has come to. Elsewhere (ECON, DeNF) the action is an edit of the Scene by `analysis.edit`.
+Where objects have places of their own among the latents, `z_where`, an action changes latents, so the program
+decides what is possible: a node that is dragged further than its prior reaches stops there, or passes to the
+slot whose cell it has come to. Elsewhere the action is an edit of the Scene by `analysis.edit`: DeNF has no
+latent of a place, and in ECON it is a part of `z_what`.
 """
 
 from __future__ import annotations

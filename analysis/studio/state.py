@@ -179,7 +179,7 @@ class Seen:
 
     @cached_property
     def placed(self) -> bool:
-        """Whether objects have places of their own among the latents, so that no edits are needed."""
+        """Whether objects have places of their own among the latents, `z_where`: no edits are needed."""
         if not self.scene.levels:
             return False
         own = latents.own_sites(self.told, 0, 0)

@@ -6,7 +6,6 @@ Shape legend: C channels, H x W pixels, D features.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import has_torch_function
+
+from programs.blocks.config import doublings, enlargement
 
 
 def mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
@@ -101,9 +102,7 @@ class ConvEncoder(nn.Module):
 
     def __init__(self, size: int, side: int, channels: Sequence[int], inputs: int = 3) -> None:
         super().__init__()
-        stages = (size // side).bit_length() - 1
-        if side * 2**stages != size:
-            raise ValueError(f"size {size} is not side {side} times a power of two")
+        stages = doublings(size, side)
         widths = [channels[min(i, len(channels) - 1)] for i in range(stages)]
         layers: list[nn.Module] = []
         for width in widths:
@@ -236,12 +235,9 @@ class SubpixelDecoder(nn.Module):
 
     def __init__(self, inputs: int, size: int, channels: int, outputs: int) -> None:
         super().__init__()
-        doublings = (size // 4).bit_length() - 1
-        if 4 * 2**doublings != size:
-            raise ValueError(f"size {size} is not 4 times a power of two")
         self.seed = nn.Linear(inputs, channels * 16)
         layers: list[nn.Module] = []
-        for _ in range(doublings):
+        for _ in range(doublings(size)):
             width = max(8, channels // 2)
             layers += [
                 nn.CELU(inplace=True),
@@ -340,9 +336,7 @@ class Encoder(nn.Module):
 
     def __init__(self, size: int, side: int, channels: Sequence[int], inputs: int) -> None:
         super().__init__()
-        stages = (size // side).bit_length() - 1
-        if side * 2**stages != size or stages < 1:
-            raise ValueError(f"size {size} is not side {side} times a power of two above 1")
+        stages = doublings(size, side, least=1)
         layers: list[nn.Module] = []
         for i in range(stages):
             width = channels[min(i, len(channels) - 1)]
@@ -382,16 +376,7 @@ class SubpixelStack(nn.Module):
         activation: type[nn.Module] = nn.CELU,
     ) -> None:
         super().__init__()
-        if any(len(s) != 3 or min(s) < 1 or s[2] % 2 == 0 for s in stages):
-            raise ValueError(
-                f"{stages}: expected channels, factor and an odd kernel of each stage, all at least 1"
-            )
-        last, rest = divmod(size, side * math.prod(factor for _, factor, _ in stages))
-        if rest or not last:
-            raise ValueError(
-                f"{stages} enlarge {side} pixels per side to {side * math.prod(f for _, f, _ in stages)}; "
-                f"expected a divisor of {size}: take fewer stages, or smaller factors"
-            )
+        last = enlargement(stages, side, size)
         layers: list[nn.Module] = []
         for width, factor, kernel in stages:
             layers += [*subpixel(inputs, width, factor, kernel), activation(inplace=True)]

@@ -5,6 +5,7 @@ import oracles
 import pytest
 import tiny
 import torch
+from pyro import poutine
 from pyro.poutine.messenger import Messenger
 
 from analysis import edit
@@ -514,6 +515,21 @@ def test_presence_is_drawn_if_asked():
     x = torch.rand(8, 3, 32, 32)
     drawn = passes(program, guide, x, 1, keep_presence=False)[1:]
     assert changed(*drawn)["z_pres_1"] == [1]
+
+
+@pytest.mark.parametrize("name", ["genesis", "denf"])
+def test_objects_without_sites_of_their_own_are_not_drawn_alone(name):
+    """GENESIS' mask latents have numbers, but the looks of all components are one site; DeNF has a map."""
+    program, guide = tiny.build(name)
+    program.eval(), guide.eval()
+    x = tiny.images(2, program)
+    with torch.no_grad():
+        trace = poutine.trace(guide).get_trace(x)
+        scene = infer(program, guide, x)
+    for slot in range(scene.objects.pres.shape[1]):
+        assert edit.sites_of(trace, scene, slot, 0) == {}
+    with pytest.raises(ValueError, match=r"slot=1, level=0: .* no latents of this node alone"):
+        edit.resample(program, guide, x, 1)
 
 
 # -- programs that add up -----------------------------------------------------------------------------

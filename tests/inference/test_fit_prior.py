@@ -40,8 +40,14 @@ def bound(program, guide, images, seed=0):
     return float((log_prob_per_image(p) - log_prob_per_image(q)).mean())
 
 
-@pytest.mark.parametrize("components", [1, 2])
-@pytest.mark.parametrize("name", learning())
+def mixing():
+    """Of them those whose `tiny` has a mixture."""
+    return [name for name in learning() if name not in ("discrete_air", "genesis")]
+
+
+@pytest.mark.parametrize(
+    ("name", "components"), [*((name, 1) for name in learning()), *((name, 2) for name in mixing())]
+)
 def test_the_bound_of_unseen_images_rises_and_nothing_else_moves(name, components):
     program, guide, x = small(name, learned=components)
     for prior in priors(program):
@@ -112,7 +118,7 @@ def test_plain_priors_are_the_papers(name):
 
 @pytest.mark.parametrize("name", learning())
 def test_learned_priors_can_learn_with_the_program(name):
-    program, guide, x = small(name, learned=2)
+    program, guide, x = small(name, learned=1 + (name in mixing()))
     discrete = any(map(is_discrete, poutine.trace(guide).get_trace(x[:4]).nodes.values()))
     for method in ("gumbel", "nvil")[: 1 + discrete]:
         estimator, objective = make_estimator(method), Objective()

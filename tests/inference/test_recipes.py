@@ -11,6 +11,8 @@ from inference.loading import load, own_programs
 from inference.log import read_log
 from inference.recipes import Recipe, recipe, recipes_of, tiny
 from inference.recipes.gsgn import to_scale
+from inference.runs import built, find_run, read_config, shipped
+from inference.settings import override
 from inference.svi import main
 
 TABLES = [(program, name) for program in own_programs() for name in recipes_of(program)]
@@ -38,6 +40,23 @@ def test_a_table_has_the_tiny_preset_in_a_world_that_has_its_options(program, na
         known = {f.name for f in fields(load_world(chosen.world).config())}
         assert {*chosen.options} <= known
     assert any(tiny_of(p, presets["tiny"]) for n, p in presets.items() if n != "tiny")
+
+
+@pytest.mark.parametrize(("program", "variant", "world"), VARIANTS + WORLDS)
+def test_every_preset_of_a_variant_has_a_config(program, variant, world):
+    """Also the presets that no test can train: the program takes their fields."""
+    config = load(f"programs/{program}.py").variants[variant]
+    names = [f"{variant}/{world}", variant, f"{program}/{world}", program]
+    table = next(recipes_of(program)[name] for name in names if name in recipes_of(program))
+    for chosen in table.values():
+        changed = override(config, chosen.program, program)
+        assert {k: getattr(changed, k) for k in chosen.program} == {**chosen.program}
+
+
+@pytest.mark.parametrize("run", shipped())
+def test_a_shipped_run_has_a_config(run):
+    config = read_config(find_run(run))
+    assert built(config)[2] is not None
 
 
 def tiny_of(larger, smaller):

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from analysis.judges.nets import cached_net, fit, seeded
 from analysis.posterior import infer
 from analysis.posterior.layers import ground
-from analysis.scores.classifier import cached_net, fit, seeded
 from inference.images.dataset import Dataset
 from inference.images.worlds import load_world
 from inference.settings import override

@@ -34,8 +34,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from analysis.judges.nets import cached_net, fit, seeded
 from analysis.scores import segments
-from analysis.scores.classifier import cached_net, fit, seeded
 from inference.images.dataset import Dataset
 from inference.images.worlds import load_world, world_dataset
 from inference.settings import override

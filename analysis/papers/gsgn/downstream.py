@@ -36,12 +36,12 @@ from torch.nn import functional as F
 
 from analysis import plots
 from analysis.judges.latents import appearance
+from analysis.judges.nets import fit, seeded
 from analysis.papers.gsgn.trainings import training
 from analysis.papers.item import Item, Made, Request, Row
 from analysis.papers.published import PUBLISHED
 from analysis.posterior import modes
 from analysis.scores import owners
-from analysis.scores.classifier import fit, seeded
 from inference.images.dataset import Dataset
 from inference.runs import Trained
 from programs.blocks.nets import mlp, where_present

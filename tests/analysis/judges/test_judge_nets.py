@@ -2,7 +2,7 @@
 
 import torch
 
-from analysis.scores.classifier import cached_net, seeded
+from analysis.judges.nets import cached_net, seeded
 
 
 def test_a_net_is_trained_once_per_key(monkeypatch, tmp_path):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from inference.estimators.checks import NOTHING_DISCRETE, check
 from inference.estimators.handlers import COPIES, Choose, repeated, several
 from inference.estimators.origins import Written
-from inference.estimators.sites import is_discrete, reachable, unmasked
+from inference.estimators.sites import is_discrete, reachable
 from inference.objectives import (
     Objective,
     Term,
@@ -27,6 +27,7 @@ from inference.objectives import (
     log_prob_per_image,
     per_image,
 )
+from programs.blocks.distributions import unmasked
 
 
 class Whole(nn.Module):

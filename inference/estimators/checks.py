@@ -15,7 +15,7 @@ from torch import Tensor
 from inference.estimators.handlers import Choose, Fix
 from inference.estimators.origins import Origins, apart, provenance
 from inference.estimators.passes import latents_of, plates
-from inference.estimators.sites import batch_dim, elements, is_discrete, reachable
+from inference.estimators.sites import batch_dim, is_discrete, reachable
 from inference.objectives import (
     Objective,
     Term,
@@ -24,6 +24,7 @@ from inference.objectives import (
     in_common,
     is_aside,
 )
+from programs.blocks.distributions import elements
 
 Terms = Mapping[str, Term]
 NOTHING_DISCRETE = (

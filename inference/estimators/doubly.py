@@ -29,8 +29,9 @@ from inference.estimators.importance import Listed
 from inference.estimators.origins import apart, buffers_kept
 from inference.estimators.passes import Runs, latents_of, plates, where
 from inference.estimators.pathwise import Pathwise
-from inference.estimators.sites import elements, is_discrete
+from inference.estimators.sites import is_discrete
 from inference.objectives import Objective, is_aside, log_prob_per_image
+from programs.blocks.distributions import elements
 
 
 class DReG(Listed):

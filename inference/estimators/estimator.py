@@ -26,9 +26,9 @@ from inference.estimators.sites import (
     is_discrete,
     key,
     plain,
-    unmasked,
 )
 from inference.objectives import Objective, Term, cost_terms, lookup, per_image
+from programs.blocks.distributions import unmasked
 
 LIMIT = 4096
 """Largest number of joint values to enumerate."""

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from inference.estimators.pathwise import Competition, Pathwise
 from inference.estimators.relaxations import exact, noise
-from inference.estimators.sites import Method, batch_dim, elements, is_choice, is_discrete
+from inference.estimators.sites import Method, batch_dim, is_choice, is_discrete
 from inference.objectives import in_common, is_aside, lookup
+from programs.blocks.distributions import elements
 
 COPIES = 4
 """K where it is not given."""

@@ -21,7 +21,6 @@ from inference.estimators.sites import (
     batch_dim,
     is_choice,
     reachable,
-    unmasked,
 )
 from inference.objectives import (
     Objective,
@@ -32,6 +31,7 @@ from inference.objectives import (
     is_plate,
     per_image,
 )
+from programs.blocks.distributions import unmasked
 
 Methods = Mapping[str, Method]
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from inference.estimators import relaxations
 from inference.estimators.relaxations import Draw, Relaxed
-from inference.estimators.sites import Method, Place, alternatives, inside
+from inference.estimators.sites import Method, Place, alternatives
+from programs.blocks.distributions import inside
 
 
 class Pathwise(Method):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from inference.objectives import is_aside
+from programs.blocks.distributions import elements
 
 
 @dataclass(frozen=True)
@@ -181,28 +182,6 @@ def only_bernoulli(name: str, fn: dist.TorchDistribution, method: str) -> None:
         raise ValueError(
             f"site {name!r} is {type(fn).__name__}: {method} is for Bernoulli sites, choose rloo or relax"
         )
-
-
-def unmasked(fn: dist.TorchDistribution) -> dist.TorchDistribution:
-    """What a draw is scored by: a mask takes terms out of the bound, and not the draw out of the program."""
-    return unmasked(fn.base_dist) if isinstance(fn, dist.MaskedDistribution) else fn
-
-
-def elements(fn: dist.TorchDistribution) -> dist.TorchDistribution:
-    """What a site's single choices are drawn from, without mask and `to_event`."""
-    fn = unmasked(fn)
-    return elements(fn.base_dist) if isinstance(fn, dist.Independent) else fn
-
-
-def inside(
-    fn: dist.TorchDistribution, change: Callable[[dist.TorchDistribution], dist.TorchDistribution]
-) -> dist.TorchDistribution:
-    """The distribution after a change of its `elements`; its mask and `to_event` stay."""
-    if isinstance(fn, dist.MaskedDistribution):
-        return inside(fn.base_dist, change).mask(fn._mask)
-    if isinstance(fn, dist.Independent):
-        return inside(fn.base_dist, change).to_event(fn.reinterpreted_batch_ndims)
-    return change(fn)
 
 
 def choice(fn: dist.TorchDistribution) -> Tensor:

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from inference.estimators.bounds import Bound
 from inference.estimators.handlers import Choose, Detach, repeated
-from inference.estimators.sites import inside, is_discrete
+from inference.estimators.sites import is_discrete
 from inference.estimators.sleep import Dreaming
 from inference.objectives import Objective, log_prob_per_image
+from programs.blocks.distributions import inside
 
 DEFENCE = 0.2
 """Share of the uniform distribution in a defensive mixture (Le et al., 2019)."""

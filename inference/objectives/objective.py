@@ -23,6 +23,7 @@ from torch.distributions import kl_divergence
 from inference.objectives.penalties import Penalty
 from inference.objectives.priors import Prior
 from inference.objectives.unrecorded import unrecorded
+from programs.blocks.distributions import elements
 from programs.scene import Scene
 
 
@@ -188,12 +189,8 @@ def is_auxiliary(site: Mapping[str, Any]) -> bool:
 
 
 def _kl(site: dict, prior: dist.TorchDistribution) -> Tensor:
-    fn = site["fn"]
-    while isinstance(fn, dist.Independent | dist.MaskedDistribution):
-        fn = fn.base_dist
-    if not isinstance(
-        fn, dist.Delta
-    ):  # its density is read below; torch's closed form leaves it out
+    # the density of a Delta is read below; torch's closed form leaves it out
+    if not isinstance(elements(site["fn"]), dist.Delta):
         with suppress(NotImplementedError):
             return kl_divergence(site["fn"], prior)
     return site["fn"].log_prob(site["value"]) - prior.log_prob(site["value"])

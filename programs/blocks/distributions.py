@@ -10,6 +10,7 @@ Shape legend: B images, N nodes, C channels, H x W pixels.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import ClassVar
 
 import pyro.distributions as dist
@@ -113,6 +114,28 @@ def product(p: dist.TorchDistribution, q: dist.TorchDistribution) -> dist.TorchD
 def _kl_bernoulli(q: dist.Bernoulli, p: dist.Bernoulli) -> Tensor:
     """In logit space; torch's own is infinite where a probability rounds to 0 or 1 (a logit of 17)."""
     return q.probs * (q.logits - p.logits) + F.softplus(p.logits) - F.softplus(q.logits)
+
+
+def unmasked(fn: dist.TorchDistribution) -> dist.TorchDistribution:
+    """What a draw is scored by, without masks, which take terms out of a bound."""
+    return unmasked(fn.base_dist) if isinstance(fn, dist.MaskedDistribution) else fn
+
+
+def elements(fn: dist.TorchDistribution) -> dist.TorchDistribution:
+    """What a site's single choices are drawn from, without mask and `to_event`."""
+    fn = unmasked(fn)
+    return elements(fn.base_dist) if isinstance(fn, dist.Independent) else fn
+
+
+def inside(
+    fn: dist.TorchDistribution, change: Callable[[dist.TorchDistribution], dist.TorchDistribution]
+) -> dist.TorchDistribution:
+    """The distribution after a change of its `elements`; its mask and `to_event` stay."""
+    if isinstance(fn, dist.MaskedDistribution):
+        return inside(fn.base_dist, change).mask(fn._mask)
+    if isinstance(fn, dist.Independent):
+        return inside(fn.base_dist, change).to_event(fn.reinterpreted_batch_ndims)
+    return change(fn)
 
 
 class gate(Messenger):

@@ -26,8 +26,9 @@ from torch import Tensor
 from torch.distributions import Transform, biject_to, constraints
 
 from analysis.posterior.draws import latent_sites, shared_latents
-from inference.estimators.sites import batch_dim, elements, inside
+from inference.estimators.sites import batch_dim
 from inference.objectives import check_match, is_auxiliary
+from programs.blocks.distributions import elements, inside
 
 Values = dict[str, Tensor]
 """site -> (R, *S, *E)"""

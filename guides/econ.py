@@ -19,6 +19,9 @@ That is the variant `econ_plain`. The paper's training is the estimator `mean` f
 p(k_t)) and the gradient of q(k_t) are missing. Other estimators differentiate the winners' probabilities,
 too. The reported bound is exact.
 
+# differs: a_k is the probability of m_t, and r̃_k = s_t ⊙ a_k, as in MONet; in (9), (10) and (14) a_k is r̃_k
+itself. Deviations of z are softplus of the encoder's output, which in the paper is a log-variance.
+
 # differs: m_1 = 1 has no shape to compare, so at t = 1 experts compete by appearance, λ = 1 for every set.
 
 # differs: the paper competes with a sample of z. Deterministic competition is the mode of q(k_t).

@@ -65,10 +65,8 @@ class Guide(PyroModule):
             self.background(root, root_features)
 
     def root(self, features: Tensor) -> Branch:
-        """q(z_what_r | x): Algorithm 1, line 1.
-
-        # differs: not multiplied by the prior N(0, 1); the head can learn that product.
-        """
+        """q(z_what_r | x): Algorithm 1, line 1, without the product with a prior that section 3.2 has for each
+        posterior."""
         what = pyro.sample("z_what_0", gaussian(self.what_heads[0](features)))
         ones = torch.ones_like(what[..., 0])
         return Branch(ones, ones, what.new_zeros(*what.shape[:-1], 2, 3), ones, what)

@@ -3,12 +3,13 @@
 Objects are drawn one after the other until a coin flip stops, and are added up on the canvas.
 
     n            ~ Geometric:  z_pres_t ~ Bernoulli(ρ),  the first 0 ends it, at most T
-    z_where_t    ~ N(μ, σ²)                        logarithm of the size, position
+    z_where_t    ~ N(0, σ²)                        logarithm of the size, position
     z_what_t     ~ N(0, 1)
     y            = Σ_t z_pres_t ST(f_dec(z_what_t), z_where_t)                                     (5)
     x            ~ N(y, σ_x²)                                                                      (4)
 
-# differs: the size is s exp(z_where[0]), never zero or negative; Pyro's example has an inverse size N(3, 0.2²).
+# differs: the size is s exp(z_where[0]), never zero or negative, and its σ is 0.2, as in Pyro's example, whose
+inverse size is N(3, 0.2²); in appendix A z_where is N(0, I).
 
 Shape legend: B images, T steps, C channels, H x W pixels, h x w of a window.
 """

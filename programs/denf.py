@@ -179,7 +179,9 @@ class Config:
 VARIANTS: dict[str, Config] = {
     "denf": Config(),
     "denf32": Config(fold=2),  # 32 x 32 cells (Table 3)
-    "denf_unimodal": Config(what_absent=(0.0, 1.0)),  # w/o bimodal prior (Table 3)
+    # differs: w/o bimodal prior (Table 3) the paper has one Gaussian, of foreground elements alone; here absent
+    # cells need a density, too, which is N(0, 1)
+    "denf_unimodal": Config(what_absent=(0.0, 1.0)),
 }
 
 

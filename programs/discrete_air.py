@@ -147,7 +147,7 @@ VARIANTS: dict[str, Config] = {
     "discrete_air_mnist": Config(
         size=50,
         categories=10,
-        attributes=2,
+        attributes=2,  # differs: the paper has one (section 3.2); two name digits better
         shear=True,
         scale=0.36,
         spread=1.0,

@@ -19,8 +19,14 @@ Any number of levels; the paper has three (scene, objects, parts).
 
 In `mem` a leaf points into a memory M of templates, which give it its shape (appendix C):
 
-    p(z_cat_v, z_what_v | z_what_pa(v)) = p(z_cat_v | z_what_pa(v)) p(z_what_v | M[z_cat_v])       (12)
+    p(z_cat_v, z_what_v | z_what_pa(v)) = p(z_cat_v | z_what_pa(v), M) p(z_what_v | M[z_cat_v])    (12)
     m_v = g(M[z_cat_v]),  x_v = m_v ⊙ h(z_what_v)
+
+# differs: p(z_cat) learns a logit for the name of each template, and does not read M, the content.
+
+# differs: leaves are decoded from a linear map to 4x4 pixels by sub-pixel convolutions, without the spatial
+broadcast of section 2 and appendix C; networks have CELU for the paper's ReLU; p(z_bg | z_fg) is an MLP for its
+CNN; the background is decoded by 1x1 convolutions on a coarser grid, enlarged bilinearly.
 
 Shape legend: B images, N nodes of a level (all parents' children side by side), K children of one parent,
 D features, C = 3 colours, H x W pixels, h x w of a patch. A particle plate may stand to the left of B.

@@ -160,7 +160,8 @@ PUBLISHED: dict[tuple[str, str], Printed] = {
         },
         ("mnist4", "mnist10", "arrow_room"),
     ),
-    # Wang, Jamnik, Liò: Unsupervised and interpretable scene discovery with Discrete-AIR, 2019
+    # Wang, Jamnik, Liò: Unsupervised extraction of interpretable graph representations from multiple-object
+    # scenes, 2019
     ("air", "table1"): Printed(
         "Table 1: numbers of objects and their categories", COUNTED,
         {

@@ -94,6 +94,7 @@ DIGITS_FINISH = replace(
 DIGITS_PAPER = replace(
     DISCRETE_AIR_PAPER,
     world="multi_mnist",
+    program={"attributes": 1},
     scenes=60_000,
     steps=420 * 937,
 )

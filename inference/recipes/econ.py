@@ -64,7 +64,8 @@ ECON_PAPER = replace(
     schedules={
         **ECON_QUICK.schedules,
         "learning_rate": Constant(5e-4),
-        # differs: the paper prints β = 9.54, γ = 0.52, each outside the range of its search
+        # differs: the paper prints β = 9.54, outside the range of its search, .5 to 2, and γ = 0.52; exchanged,
+        # both are inside
         "weight.z_what*": Constant(0.52),
         "weight.z_mask*": Constant(9.54),
     },
@@ -127,7 +128,7 @@ def plain(world: str, beta: float, gamma: float, **changes: Any) -> Recipe:
     )
 
 
-# differs: the paper prints β = 9.54, γ = 0.52, each outside the range of its search
+# differs: the paper's β = 9.54 and γ = 0.52 exchanged, as in `ECON_PAPER`
 UNIQUE_WEIGHTS, RANDOM_WEIGHTS = (0.52, 9.54), (1.0, 3.26)
 MANY = {"steps": ECON_PAPER.steps, "evaluate_every": ECON_PAPER.evaluate_every}
 """Fields of a training that its plateau ends."""

@@ -27,8 +27,9 @@ SCENES = 200
 """Scenes on which a run's scores are measured."""
 DRAWS = 5
 """Draws per image for the ELBO."""
-OURS = {"MONet": "monet", "GENESIS": "genesis", "ECON": "econ"}
-"""Models of Table 1 that exist as programs here; IODINE and M-RBM do not."""
+OURS = {"GENESIS": "genesis", "ECON": "econ"}
+"""Models of Table 1 that exist as programs here. IODINE and M-RBM do not, and `monet` is the paper's generative
+extension of MONet, whose original draws no scenes."""
 SCORES = ("ari_fg", "object_count_accuracy", "shape_iou", "hidden_iou", "depth_order_accuracy")
 COMPETING = ("ari_fg", "category_correspondence", "expert_purity", "experts_alive")
 ABLATED = (

@@ -294,6 +294,28 @@ GSGN_FINISH = replace(
     auxiliary={"z_theta_2": Gaussian(0, 0.05), **GSGN_LONG.auxiliary},
 )
 """Dreams whose parts fit together: ``--preset finish --from RUN``."""
+# as above, in half the steps; what parts look like is dear only at first, since it holds their colours
+GSGN_CLEVR_FINISH = replace(
+    GSGN_FINISH,
+    steps=6000,
+    world="compositional_clevr",
+    scenes=32_000,
+    schedules={
+        "learning_rate": Points(((0, 1e-5), (100, 4e-4), (2500, 4e-4), (6000, 5e-6))),
+        "estimator.temperature": Constant(0.5),
+        "program.sigma_fg": Constant(0.3),
+        "program.sigma_bg": Constant(0.1),
+        "weight.images": Constant(4.0),  # as `long` ends
+        "weight.aux/z_pres_2": Constant(3.0),  # as `long` ends
+        "weight.z_what_1": Points(((2500, 0.05), (3250, 0.5))),
+        **dict.fromkeys(
+            ("weight.z_where_2", "weight.z_scale_2", "weight.z_depth_2"),
+            Points(((2500, 5.0), (3250, 2.5))),
+        ),
+        "weight.z_what_2": Points(((2500, 2.0), (3250, 1.0))),
+    },
+    auxiliary={"z_theta_2": Gaussian(0, 0.05), **GSGN_CLEVR_LONG.auxiliary},
+)
 
 GSGN_DOUBT = doubt(GSGN_QUICK, 1000)
 """A guide that is less sure: ``--preset doubt --from RUN``."""
@@ -312,6 +334,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         "tiny": GSGN_CLEVR_TINY,
         "quick": GSGN_CLEVR_QUICK,
         "long": GSGN_CLEVR_LONG,
+        "finish": GSGN_CLEVR_FINISH,
         "paper": GSGN_CLEVR_PAPER,
     },
     "gsgn9/compositional_clevr": {

@@ -170,7 +170,9 @@ def changed(run: Shipped) -> list[str]:
     """Differences between the run's recipe and Config and those of its command today, one phrase for each."""
     was = run.config["recipe"]
     asked = svi.parse(shlex.split(run.config["command"])[3:])
-    today = plan(replace(asked, start=None))  # the run that it started from is not shipped
+    finish = asked.start is not None  # of a run that is not shipped, in whose world it goes on
+    world = asked.world or (was["world"] if finish else None)
+    today = plan(replace(asked, start=None, world=world))
     now = today.recipe
     found = [
         f"{name} {was[name]} then, {getattr(now, name)} now"
@@ -183,7 +185,7 @@ def changed(run: Shipped) -> list[str]:
     moves = {str(step): name for step, name in now.moves.items()}
     if was.get("moves", {}) != moves:
         found.append(f"moves {was.get('moves', {})} then, {moves} now")
-    if asked.start is None:  # else it has the Config of the run that it started from
+    if not finish:  # else it has the Config of the run that it started from
         found += other_fields(run, json.loads(json.dumps(asdict(today.config))))
     return found
 

@@ -93,6 +93,12 @@ def test_rows_name_the_scenes_of_each_file(copies):
     assert "S-Acc 50.0 % | 500, 33 |" in results.brief(gnm)
 
 
+def test_a_finish_is_compared_with_the_recipe_of_the_world_of_its_run():
+    (clevr,) = (run for run in shipped() if run.name == "gsgn-compositional_clevr")
+    assert "--preset finish" in clevr.config["command"] and "--world" not in clevr.config["command"]
+    assert not results.changed(clevr) and " *" not in results.brief(clevr)
+
+
 def test_a_recipe_that_has_changed_is_said(copies):
     config = copies / "gnm-mnist4" / "config.json"
     fields = json.loads(config.read_text())["config"]

@@ -4,10 +4,9 @@
 
 A seed's run folder is ``OUT/seedS``. Every seed is trained for ``--trial`` steps, or to the recipe's last step
 if that comes before, then the chosen one to the last step, as ``--resume`` would, since no schedule depends on
-the number of steps. Stopped or
-repeated, the command continues; ``--minutes`` is for all seeds together. The loss is the training's own
-objective on the validation images, with schedules as they are at the trial's last step; ``OUT/search.json``
-has the loss of every seed.
+the number of steps. Stopped or repeated, the command continues; ``--minutes`` is for all seeds together. The
+loss is the training's own objective on the validation images, with schedules as they are at the trial's last
+step; ``OUT/search.json`` has the loss of every seed.
 """
 
 from __future__ import annotations

@@ -26,8 +26,6 @@ from inference.objectives import Objective, check_match
 from inference.plan import Plan, check_pictures
 from inference.schedules import Constant, Falls
 
-PASS = 100
-"""Images at once of which a validation loss is computed."""
 LEARNED = ("program", "guide")
 """Modules whose parameters are trained at the learning rate."""
 OWNERS = (*LEARNED, "estimator", "weight")
@@ -149,6 +147,7 @@ class Trainer:
             groups.append({"params": baselines, "lr": BASELINE_RATE})
         self.optimiser = torch.optim.Adam(groups, fused=True)
         self.device, self.seed, self.step = p.device, p.seed, 0
+        self.batch = p.recipe.batch
 
     def begin(self) -> None:
         """Let several processes begin with the same weights and different noise."""
@@ -178,12 +177,13 @@ class Trainer:
     def loss(self, images: Tensor) -> float:
         """The training's objective on images (B, C, H, W) in [0, 1], nats per image: the sum of its terms.
 
-        A surrogate is none. To make one some estimators differentiate, so nothing here is without gradient, but
-        parameters' own gradients, buffers and torch's random states stay as they were.
+        A surrogate is none. To make one some estimators differentiate, so nothing here is without gradient, and
+        as many images at once are taken as in a step, for which there is memory. Parameters' own gradients,
+        buffers and torch's random states stay as they were.
         """
         m, total = self.modules, 0.0
         with torch.enable_grad(), apart(*m.values()):
-            for x in images.split(PASS):
+            for x in images.split(self.batch):
                 terms = m["estimator"](m["program"], m["guide"], x, self.objective)[1]
                 total += float(sum(terms.values()))
         return total / len(images)

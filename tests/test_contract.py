@@ -288,8 +288,11 @@ def test_particles_in_a_plate_to_the_left_are_independent_draws(name, learned):
         trace = poutine.trace(particles(guide)).get_trace(x)
         scene = poutine.replay(particles(program), trace=trace)(x)
         drawn = [name for name in trace.stochastic_nodes if name.startswith("z_")]
+        assert all(trace.nodes[name]["value"].shape[:2] == (3, 2) for name in drawn)
         own = {name: trace.nodes[name]["value"][0] for name in drawn}
         first = poutine.condition(program, data=own)(x)
+    if name == "gsgn":
+        assert trace.nodes["z_where_2"]["value"].shape == (3, 2, 16, 2)
     assert scene.image.shape == (3, *x.shape)
     assert not torch.equal(scene.image[0], scene.image[1])
     torch.testing.assert_close(scene.image[0], first.image, atol=1e-4, rtol=0)

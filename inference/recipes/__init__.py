@@ -20,7 +20,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -170,6 +170,12 @@ def recipes_of(program: str) -> Mapping[str, Mapping[str, Recipe]]:
     return importlib.import_module(name).RECIPES
 
 
+def key_of(table: Collection[str], program: str, variant: str, world: str | None) -> str | None:
+    """The name in a table of recipes under which a variant's presets for a world are; None if there is none."""
+    names = [f"{variant}/{world}", variant, f"{program}/{world}", program]
+    return next((name for name in names if name in table), None)
+
+
 def recipe(
     program: str,
     variant: str,
@@ -193,8 +199,7 @@ def recipe(
             "RECIPES of the program's file: expected a table of presets by variant, such as {'mine': {'quick': "
             "Recipe(steps=500)}} with Recipe from inference.recipes"
         )
-    names = [f"{variant}/{world}", variant, f"{program}/{world}", program]
-    name = next((name for name in names if name in table), None)
+    name = key_of(table, program, variant, world)
     if name is None:
         return DEFAULT
     if preset not in table[name]:

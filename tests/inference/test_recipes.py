@@ -9,7 +9,7 @@ import pytest
 from inference.images.worlds import load_world
 from inference.loading import load, own_programs
 from inference.log import read_log
-from inference.recipes import Recipe, recipe, recipes_of, tiny
+from inference.recipes import Recipe, key_of, recipe, recipes_of, tiny
 from inference.recipes.gsgn import to_scale
 from inference.runs import built, find_run, read_config, shipped
 from inference.settings import override
@@ -46,9 +46,8 @@ def test_a_table_has_the_tiny_preset_in_a_world_that_has_its_options(program, na
 def test_every_preset_of_a_variant_has_a_config(program, variant, world):
     """Also the presets that no test can train: the program takes their fields."""
     config = load(f"programs/{program}.py").variants[variant]
-    names = [f"{variant}/{world}", variant, f"{program}/{world}", program]
-    table = next(recipes_of(program)[name] for name in names if name in recipes_of(program))
-    for chosen in table.values():
+    table = recipes_of(program)
+    for chosen in table[key_of(table, program, variant, world)].values():
         changed = override(config, chosen.program, program)
         assert {k: getattr(changed, k) for k in chosen.program} == {**chosen.program}
 

@@ -77,6 +77,7 @@ DIGITS_QUICK = replace(
 )
 # differs: presence is weighed when templates are digits; before, what is left of a digit becomes another one.
 # Templates and attributes learn on, slowly: a digit that is drawn well is worth one object and no second
+# differs: templates are sorted once more, on windows that are better now
 DIGITS_FINISH = replace(
     DIGITS_QUICK,
     steps=3000,
@@ -88,7 +89,7 @@ DIGITS_FINISH = replace(
         "guide.sharpness": Constant(1.0),
         "rate.program": Constant(0.3),
     },
-    moves={},
+    moves={1: "sort"},
 )
 """Digits drawn and counted better: ``--preset finish --from RUN``."""
 DIGITS_PAPER = replace(

@@ -8,6 +8,9 @@
 `no_share` replaces the product by one network that reads the parent's appearance and the window. In `mem`,
 q(z_cat_v | z_what_pa(v), x_v) comes before q(z_what_v | M[z_cat_v], x_v), both of them such products.
 
+# differs: `upright`. q(z_theta) of inner nodes is read from their windows at angle 0. From the parent's window
+angles are not learned: z_theta stays where tanh is flat, and an object's appearance holds its angle.
+
 # differs: one encoder per level reads x_v; heads on it take the roles of ApprEnc of v and of PresPoseEnc of
 v's children (and BgEnc at the root). The paper has an encoder for each; their widths are in figures only.
 
@@ -27,9 +30,13 @@ from torch.nn import functional as F
 
 from programs.blocks import render
 from programs.blocks.config import given
-from programs.blocks.distributions import bounded, gate, gaussian, product
-from programs.blocks.nets import ConvEncoder, mlp, where_present
+from programs.blocks.distributions import bounded, gate, gaussian, positive, product
+from programs.blocks.nets import ConvEncoder, mlp, silent, where_present
 from programs.gsgn import Branch, Config, Edges, Program, edge_features, edges, start_edges
+
+SURE = -3.0
+"""Spread, before softplus, of q(z_theta) as read from upright windows, before training. With an angle that is
+mostly noise, nothing tells which way to turn."""
 
 
 class Guide(PyroModule):
@@ -48,6 +55,10 @@ class Guide(PyroModule):
         outputs = [2 * features for features in c.z_what]
         heads = [WhatHead(c, i, widths[i], outputs[i]) for i in levels]
         self.what_heads = nn.ModuleList([heads[0], *(h.start(c.what_start) for h in heads[1:])])
+        if c.upright:
+            self.turns = nn.ModuleList([ConvEncoder(s, 4, c.channels) for s in c.crops[:-1]])
+            sizes = [16 * width for width in widths[1:-1]]
+            self.turn_heads = nn.ModuleList([silent(mlp(n, [c.hidden], 2)) for n in sizes])
         if c.memory:
             self.cat_head = WhatHead(c, len(c.children), widths[-1], c.memory)
         self.background_head = mlp(widths[0] * 16, [c.hidden], 2 * c.z_bg)
@@ -84,6 +95,9 @@ class Guide(PyroModule):
             with gate(above * pres):
                 where = pyro.sample(f"z_where_{level}", q.where)
                 scale = pyro.sample(f"z_scale_{level}", q.scale)
+                if self.config.upright and level < len(self.config.children):
+                    q_theta = self.angles(level, edge_prior.theta, x, where, scale, above * pres)
+                    q = q._replace(theta=q_theta)
                 theta = pyro.sample(f"z_theta_{level}", q.theta)
                 depth = pyro.sample(f"z_depth_{level}", q.depth)
                 pose = self.program.pose(level, where, scale, theta)
@@ -103,6 +117,22 @@ class Guide(PyroModule):
         if self.config.share:
             return Edges(*map(product, prior, q))
         return q._replace(pres=dist.Bernoulli(logits=bounded(q.pres.logits)))
+
+    def angles(
+        self,
+        level: int,
+        prior: dist.Normal,
+        x: Tensor,
+        where: Tensor,
+        scale: Tensor,
+        exists: Tensor,
+    ) -> dist.Normal:
+        """q(z_theta) of inner nodes, from their windows at angle 0."""
+        pose = self.program.pose(level, where, scale, torch.zeros_like(exists)).detach()
+        seen = where_present(exists, self.turns[level - 1], self.windows(level, x, pose))
+        loc, raw = self.turn_heads[level - 1](seen.flatten(-3)).unbind(-1)
+        q = dist.Normal(loc, positive(raw + SURE))
+        return product(prior, q) if self.config.share else q
 
     def appearance(
         self, level: int, prior: dist.TorchDistribution, parent: Branch, features: Tensor

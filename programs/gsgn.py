@@ -83,6 +83,8 @@ class Config:
     max_angle: float = math.pi  # θ_max in radians; 10 degrees on CLEVR (eq. 19)
     sigma_fg: float = 0.3
     sigma_bg: float = 0.1
+    # differs: q(z_theta) of inner nodes is read from their windows at angle 0, not from the parent's window
+    upright: bool = False
     share: bool = True  # the posterior is the prior times a bottom-up term (eq. 10)
     memory: int = 0  # templates that leaves point to; 0: none, leaves are decoded from z_what alone
     template: int = 16  # features of a template
@@ -110,6 +112,10 @@ class Config:
         for number in self.children:
             if math.isqrt(number) ** 2 != number or not 1 <= number <= 16:
                 raise ValueError(f"children={self.children}: out-degrees are squares from 1 to 16")
+        if self.upright and levels == 1:
+            raise ValueError(
+                f"upright=True: a graph with children={self.children} has no inner nodes to turn"
+            )
         if not self.children or not self.channels or not {*self.scale_axes} <= {1, 2}:
             raise ValueError(
                 f"children={self.children}, channels={self.channels}, scale_axes={self.scale_axes}: "

@@ -38,6 +38,7 @@ from inference.objectives.penalties import (
     Inscribed,
     Penalty,
     Reconstruction,
+    Upright,
     boxes_of,
 )
 from inference.objectives.priors import Gaussian, Mixture, Prior, Sparse
@@ -57,6 +58,7 @@ __all__ = [
     "Reconstruction",
     "Sparse",
     "Term",
+    "Upright",
     "Weigh",
     "boxes_of",
     "check_match",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -142,6 +143,50 @@ class Inscribed:
         alike = boxed if scene.alike is None else scene.alike
         area = self.outside * boxed - (self.outside + 1) * opacity * alike
         return area.sum((1, 2, 3)) / (opacity.sum((1, 2, 3)) + 1)
+
+
+@dataclass(frozen=True)
+class Upright:
+    """Turns the frames of objects so that all objects of a shape stand alike in theirs.
+
+    -Σ_n pres_n Σ_k a_k Re(μ_nk e^(-i k θ_n)),   μ_n1 = E |w|² w,  μ_nk = E w^k
+
+    E is over the mask of an object as the image shows it, w = x + i y its pixels from the mask's centroid with
+    E |w|² = 1, and θ the angle of its frame. Only θ has a gradient. A shape is upright where its moments are
+    real; one with symmetries, in more than one way.
+
+    # differs: not in GSGN. An angle that is free stays unused, and the appearance of an object then holds
+    its angle beside its type.
+    """
+
+    moments: tuple[float, ...] = (2.0, 1.0, 1.0, 0.3)
+    """a_1, a_2, …: skewness, and symmetries of order 2, 3, …"""
+
+    def __call__(self, scene: Scene, images: Tensor | None = None) -> Tensor:
+        """(B,) sum over objects.
+
+        Raises:
+            ValueError: the objects of the program's Scene have no patches.
+        """
+        nodes = scene.objects
+        if nodes is None or nodes.patch is None:
+            raise ValueError(
+                "the penalty Upright needs a Scene whose objects have patches; this program returns "
+                "none: --set train.penalties={}"
+            )
+        mask = nodes.patch[..., -1, :, :].detach().flatten(-2).gt(0.5) + 1e-6
+        mask = mask / mask.sum(-1, keepdim=True)
+        grid = render.pixel_axes(nodes.patch.shape[-1], mask.device).flatten(1)
+        w = torch.complex(*(nodes.pose[..., :2].detach() @ grid).unbind(-2))
+        w = w - (mask * w).sum(-1, keepdim=True)
+        w = w / (mask * w.abs().square()).sum(-1, keepdim=True).sqrt()
+        back = torch.complex(*F.normalize(nodes.pose[..., 0], dim=-1).unbind(-1)).conj()
+        powers = [w.abs().square() * w, *(w**k for k in range(2, len(self.moments) + 1))]
+        upright = sum(
+            a * ((mask * power).sum(-1) * back**k).real
+            for k, (a, power) in enumerate(zip(self.moments, powers, strict=True), start=1)
+        )
+        return -(nodes.pres.detach() * upright).sum(-1)
 
 
 def boxes_of(penalty: str, scene: Scene) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from inference.objectives import (
     Mixture,
     Prior,
     Sparse,
+    Upright,
 )
 from inference.recipes import Recipe, doubt, tiny
 from inference.schedules import (
@@ -272,34 +273,43 @@ GSGN_CLEVR_TINY, GSGN9_CLEVR_TINY, GSGN_CLEVR7_TINY = (
 )
 
 # From a run whose priors are learned (`inference.fit_prior RUN --set learned=48`).
-# differs: wholes tell about their parts. A part's appearance, place and size cost five times, then 2.5 times as
-# much, and an object's appearance almost nothing, then half, so that z_what_1 names the object and its angle.
+# differs: objects of a type stand alike in their frames (`Upright`), and z_theta_1 costs little, so that it is
+# sharp: of a noisy one tanh makes a constant. Then z_what_1 need not name an object's angle.
+# differs: wholes tell about their parts. Place, size and depth of a part cost five, then 2.5 times as much,
+# its appearance three times, then 1.5 times, and an object's appearance almost nothing, then half.
 # differs: a part has no angle of its own. With Table 6 z_theta_2 is noise, since z_what_2 holds the angle, and
 # all other latents of the part undo that noise (`analysis/LOG.md`)
 GSGN_FINISH = replace(
     GSGN_LONG,
-    steps=12_000,
-    program={},
+    steps=7000,
+    program={"upright": True},
     continues=True,
     schedules={
-        "learning_rate": Points(((0, 1e-5), (100, 7e-4), (5000, 7e-4), (12_000, 5e-6))),
+        "learning_rate": Points(((0, 1e-5), (100, 7e-4), (4000, 7e-4), (7000, 5e-6))),
         "estimator.temperature": Constant(0.5),
         "weight.aux/z_pres_2": Constant(1.5),
-        "weight.z_what_1": Points(((5000, 0.05), (6500, 0.5))),
+        "weight.penalty/upright": Constant(1000.0),
+        "weight.z_theta_1": Points(((5500, 0.01), (6500, 0.3))),
+        "weight.aux/z_theta_1": Points(((5500, 0.01), (6500, 0.3))),
+        "weight.z_what_1": Points(((800, 0.3), (1200, 0.05), (4000, 0.05), (5000, 0.5))),
         **dict.fromkeys(
-            ("weight.z_what_2", "weight.z_where_2", "weight.z_scale_2"),
-            Points(((5000, 5.0), (6500, 2.5))),
+            ("weight.z_where_2", "weight.z_scale_2", "weight.z_depth_2"),
+            Points(((800, 1.0), (1200, 5.0), (4000, 5.0), (5000, 2.5))),
         ),
+        "weight.z_what_2": Points(((800, 1.0), (1200, 3.0), (4000, 3.0), (5000, 1.5))),
     },
     auxiliary={"z_theta_2": Gaussian(0, 0.05), **GSGN_LONG.auxiliary},
+    penalties={"upright": Upright()},
 )
 """Dreams whose parts fit together: ``--preset finish --from RUN``."""
-# as above, in half the steps; what parts look like is dear only at first, since it holds their colours
+# as above; what parts look like is dear only at first, as it holds their colours; objects are upright
 GSGN_CLEVR_FINISH = replace(
     GSGN_FINISH,
     steps=6000,
     world="compositional_clevr",
     scenes=32_000,
+    program={},
+    penalties={},
     schedules={
         "learning_rate": Points(((0, 1e-5), (100, 4e-4), (2500, 4e-4), (6000, 5e-6))),
         "estimator.temperature": Constant(0.5),

@@ -1,4 +1,4 @@
-"""GSGN's memory of templates (appendix C)."""
+"""GSGN's memory of templates (appendix C), and where its guide looks."""
 
 import pyro
 import pytest
@@ -8,6 +8,7 @@ import torch
 from analysis.plots import memory_figure
 from inference.objectives import Objective, cost_terms, per_image
 from programs.blocks.distributions import gaussian
+from programs.gsgn import Config
 
 
 @pytest.fixture
@@ -85,3 +86,40 @@ def test_looks_may_begin_narrow():
     assert gaussian(root).base_dist.scale.mean() > 0.5
     for raw in others:
         assert 0.01 < gaussian(raw).base_dist.scale.mean() < 0.03
+
+
+def test_angles_are_read_from_windows_at_angle_0():
+    """Objects' angles do not depend on the angle drawn, and parts' are as without `upright`."""
+    torch.manual_seed(0)
+    _, guide = tiny.build("gsgn", upright=True)
+    torch.nn.init.normal_(guide.turn_heads[0][-1].weight)
+    x = torch.rand(2, 3, 32, 32)
+    with pyro.poutine.trace() as first:
+        guide(x)
+    values = {n: s["value"] for n, s in first.trace.nodes.items() if n.startswith("z_")}
+    objects = {n: v for n, v in values.items() if n in ("z_what_0", "z_where_1", "z_scale_1")}
+    other = {"z_pres_1": values["z_pres_1"], "z_theta_1": values["z_theta_1"] + 0.5}
+    with pyro.poutine.trace() as second, pyro.poutine.condition(data=objects | other):
+        guide(x)
+    theta, what = (
+        [t.trace.nodes[n]["fn"] for t in (first, second)] for n in ("z_theta_1", "z_what_1")
+    )
+    assert torch.allclose(theta[0].loc, theta[1].loc)
+    assert (what[0].base_dist.loc - what[1].base_dist.loc).abs().max() > 1e-4
+    moved = {"z_pres_1": values["z_pres_1"], "z_where_1": values["z_where_1"] + 0.5}
+    with pyro.poutine.trace() as third, pyro.poutine.condition(data=objects | moved):
+        guide(x)
+    assert (third.trace.nodes["z_theta_1"]["fn"].loc - theta[0].loc).abs().max() > 1e-4
+
+
+def test_a_graph_of_leaves_alone_has_nothing_to_turn():
+    with pytest.raises(ValueError, match="no inner nodes"):
+        Config(
+            children=(4,),
+            z_what=(8, 8),
+            crops=(16,),
+            scale=((0.3, 0.2),),
+            scale_axes=(2,),
+            scale_start=(0.0,),
+            upright=True,
+        )

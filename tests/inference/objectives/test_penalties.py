@@ -1,12 +1,14 @@
 """Penalties: functions of the Scene that an objective adds."""
 
+from dataclasses import replace
+
 import pyro
 import pytest
 import tiny
 import torch
 
 from inference.estimators import ESTIMATORS, estimator
-from inference.objectives import Boundary, Objective, cost_terms, per_image
+from inference.objectives import Boundary, Objective, Upright, cost_terms, per_image
 from inference.recipes import recipes_of
 from programs.blocks import render
 from programs.scene import Nodes, Scene
@@ -51,6 +53,54 @@ def test_the_boundary_makes_boxes_larger_and_edges_clear():
     Boundary()(Scene(scene.image, (nodes,), opacity=scene.opacity)).sum().backward()
     assert (scale.grad < 0).all()
     assert (opacity.grad >= 0).all() and opacity.grad.max() > 0
+
+
+def turned(mask, angle, pres=1.0):
+    """One object that shows `mask` (64, 64) in the frame of the image, where its own has another angle."""
+    angle = torch.as_tensor(angle).view(1, 1)
+    pose = render.pose(torch.zeros(1, 1, 2), torch.ones(1, 1, 2), angle)
+    patch = render.crop(mask[None, None, None], pose.detach().unsqueeze(2), 64).flatten(0, 1)
+    nodes = Nodes(torch.full((1, 1), pres), pose, torch.zeros(1, 1), torch.zeros(1, 1).long())
+    return Scene(torch.zeros(1, 3, 32, 32), (replace(nodes, patch=patch),))
+
+
+def bar():
+    """A bar along x, with a heavy end to the left and so a long one to the right."""
+    mask = torch.zeros(64, 64)
+    mask[30:34, 16:50] = 1.0
+    mask[25:39, 16:26] = 1.0
+    return mask
+
+
+def test_a_bar_is_upright_where_its_moments_are_real():
+    costs = [float(Upright()(turned(bar(), a))) for a in torch.linspace(-3.1, 3.1, 63)]
+    assert 29 <= costs.index(min(costs)) <= 33  # at an angle of 0, its long end to the right
+    across, against = (float(Upright()(turned(bar(), a))) for a in (1.5708, 3.1416))
+    assert min(costs) < min(across, against) - 1
+
+
+def test_frames_turn_towards_upright_and_nothing_else_does():
+    angle = torch.tensor(0.5, requires_grad=True)
+    scene = turned(bar(), angle)
+    patch = scene.objects.patch.requires_grad_()
+    Upright()(scene).sum().backward()
+    near = [float(Upright()(turned(bar(), a))) for a in (0.4, 0.6)]
+    assert float(angle.grad) == pytest.approx((near[1] - near[0]) / 0.2, rel=0.1)
+    assert patch.grad is None and float(angle.grad) > 1
+
+
+def test_round_and_absent_objects_need_no_angle():
+    axis = torch.arange(64.0) - 31.5
+    disc = ((axis**2 + axis[:, None] ** 2) < 400).float()
+    assert abs(float(Upright()(turned(disc, 0.4)))) < 0.02
+    assert float(Upright()(turned(bar(), 0.0, pres=0.0))) == 0
+    empty = turned(torch.zeros(64, 64), 0.0)
+    assert torch.isfinite(Upright()(empty)).all()
+
+
+def test_upright_needs_patches():
+    with pytest.raises(ValueError, match="patches"):
+        Upright()(boxed(torch.zeros(32, 32)))
 
 
 def mean_grey(scene, images):

@@ -168,12 +168,12 @@ class Upright:
         Raises:
             ValueError: the objects of the program's Scene have no patches.
         """
-        nodes = scene.objects
-        if nodes is None or nodes.patch is None:
+        if not scene.levels or scene.objects.patch is None:
             raise ValueError(
                 "the penalty Upright needs a Scene whose objects have patches; this program returns "
                 "none: --set train.penalties={}"
             )
+        nodes = scene.objects
         mask = nodes.patch[..., -1, :, :].detach().flatten(-2).gt(0.5) + 1e-6
         mask = mask / mask.sum(-1, keepdim=True)
         grid = render.pixel_axes(nodes.patch.shape[-1], mask.device).flatten(1)

@@ -99,8 +99,9 @@ def test_round_and_absent_objects_need_no_angle():
 
 
 def test_upright_needs_patches():
-    with pytest.raises(ValueError, match="patches"):
-        Upright()(boxed(torch.zeros(32, 32)))
+    for scene in (boxed(torch.zeros(32, 32)), Scene(torch.zeros(1, 3, 32, 32), ())):
+        with pytest.raises(ValueError, match="patches"):
+            Upright()(scene)
 
 
 def mean_grey(scene, images):

@@ -29,7 +29,7 @@ one shape at two offsets.
 # differs: the match of a category sums z_attr out, as factor analysis does, where its object is linear in
 z_attr about 0. Else one category takes the thick digits of two, and another the thin ones.
 
-# differs: `sort`, which the recipe for digits calls in the middle of a training: EM with splits and merges on
+# differs: `sort`, which the recipes for digits call during a training: EM with splits and merges on
 what each object adds to the images (`programs.blocks.templates`). Of gradients alone two templates become one
 digit, and one becomes two, in two of three trainings.
 

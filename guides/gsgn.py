@@ -131,7 +131,12 @@ class Guide(PyroModule):
         pose = self.program.pose(level, where, scale, torch.zeros_like(exists)).detach()
         seen = where_present(exists, self.turns[level - 1], self.windows(level, x, pose))
         loc, raw = self.turn_heads[level - 1](seen.flatten(-3)).unbind(-1)
-        q = dist.Normal(loc, positive(raw + SURE))
+        return self.posterior(prior, dist.Normal(loc, positive(raw + SURE)))
+
+    def posterior(
+        self, prior: dist.TorchDistribution, q: dist.TorchDistribution
+    ) -> dist.TorchDistribution:
+        """The bottom-up q, times the prior if they share (10)."""
         return product(prior, q) if self.config.share else q
 
     def appearance(
@@ -139,14 +144,13 @@ class Guide(PyroModule):
     ) -> tuple[Tensor, Tensor | None]:
         """Algorithm 2, lines 6 and 7."""
         above = parent.what.repeat_interleave(self.config.children[level - 1], -2)
-        posterior = product if self.config.share else lambda _, q: q
         cat = None
         if isinstance(prior, dist.OneHotCategorical):
             q = dist.OneHotCategorical(logits=self.cat_head(features, above))
-            cat = pyro.sample(f"z_cat_{level}", posterior(prior, q))
+            cat = pyro.sample(f"z_cat_{level}", self.posterior(prior, q))
             prior = self.program.leaf_decoder.prior(cat)
         q = gaussian(self.what_heads[level](features, above))
-        return pyro.sample(f"z_what_{level}", posterior(prior, q)), cat
+        return pyro.sample(f"z_what_{level}", self.posterior(prior, q)), cat
 
     def windows(self, level: int, x: Tensor, pose: Tensor) -> Tensor:
         """Algorithm 2, line 5: (..., N, 3, h, w) cropped out of the parents' windows."""

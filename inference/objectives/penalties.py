@@ -180,7 +180,7 @@ class Upright:
         w = torch.complex(*(nodes.pose[..., :2].detach() @ grid).unbind(-2))
         w = w - (mask * w).sum(-1, keepdim=True)
         w = w / (mask * w.abs().square()).sum(-1, keepdim=True).sqrt()
-        back = torch.complex(*F.normalize(nodes.pose[..., 0], dim=-1).unbind(-1)).conj()
+        back = torch.polar(torch.ones_like(nodes.rotation), -nodes.rotation)
         powers = [w.abs().square() * w, *(w**k for k in range(2, len(self.moments) + 1))]
         upright = sum(
             a * ((mask * power).sum(-1) * back**k).real

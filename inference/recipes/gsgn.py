@@ -289,8 +289,9 @@ GSGN_FINISH = replace(
         "estimator.temperature": Constant(0.5),
         "weight.aux/z_pres_2": Constant(1.5),
         "weight.penalty/upright": Constant(1000.0),
-        "weight.z_theta_1": Points(((5500, 0.01), (6500, 0.3))),
-        "weight.aux/z_theta_1": Points(((5500, 0.01), (6500, 0.3))),
+        **dict.fromkeys(
+            ("weight.z_theta_1", "weight.aux/z_theta_1"), Points(((5500, 0.01), (6500, 0.3)))
+        ),
         "weight.z_what_1": Points(((800, 0.3), (1200, 0.05), (4000, 0.05), (5000, 0.5))),
         **dict.fromkeys(
             ("weight.z_where_2", "weight.z_scale_2", "weight.z_depth_2"),

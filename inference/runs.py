@@ -139,7 +139,7 @@ def open_run(run: str | Path) -> Trained:
 
     >>> run = open_run("gsgn-shapes2d")
     >>> run.steps
-    {'step': 7000}
+    {'step': 6000}
     >>> type(run.program).__name__, run.config["variant"]
     ('Program', 'gsgn')
 

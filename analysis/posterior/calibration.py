@@ -409,6 +409,23 @@ def calibration(
     """All checks of the guide's draws against the truth; images and truth come from `simulate`, or from a
     world.
 
+    Args:
+        images: (B, C, H, W).
+        truth: B scenes; quantities that they do not have are left out.
+        draws: S.
+        of: test quantities of Scenes.
+        radius: largest distance of a match, in the image frame.
+        rows: draws of images per pass, as in `posterior.draw`.
+    """
+    drawn = _drawn(program, guide, images, draws + 1, {**of, **NODES}, rows)
+    return checked(truth, drawn, of, radius)
+
+
+def checked(
+    truth: Scene, drawn: dict[str, Tensor], of: Quantities, radius: float = OBJECT_RADIUS
+) -> Calibration:
+    """`calibration` of draws that were measured before, of a guide or of any other posterior.
+
     Slots switch labels between draws, so objects are identified by place. One more draw of each image is the
     reference. An object present in it is *found* by another draw, or by the truth, if `metrics.match` pairs
     it with a node there, one to one, at most `radius` away. Then
@@ -423,14 +440,12 @@ def calibration(
     world's only if program and world define boxes in the same way (a glimpse is larger than its digit).
 
     Args:
-        images: (B, C, H, W).
-        truth: B scenes; quantities that they do not have are left out.
-        draws: S.
+        truth: B scenes.
+        drawn: quantity, and those of `NODES` -> (S + 1, B, ...) of the draws, on the CPU.
         of: test quantities of Scenes.
         radius: largest distance of a match, in the image frame.
-        rows: draws of images per pass, as in `posterior.draw`.
     """
-    drawn = _drawn(program, guide, images, draws + 1, {**of, **NODES}, rows)
+    drawn = dict(drawn)
     reference, *others = map(_objects, drawn.pop("pres"), drawn.pop("pose"))
     true, drawn = _measured(truth, of), {name: value[1:] for name, value in drawn.items()}
     # exchangeable if the guide is the posterior:

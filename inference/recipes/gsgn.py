@@ -303,6 +303,26 @@ GSGN_FINISH = replace(
     penalties={"upright": Upright()},
 )
 """Dreams whose parts fit together: ``--preset finish --from RUN``."""
+# From a finished run whose priors were fitted. Prices are as in the finish, but from the first step, as frames
+# are upright already, and what parts look like is dearer, so that z_what_1 tells it.
+GSGN_MORE = replace(
+    GSGN_FINISH,
+    steps=6000,
+    schedules={
+        **GSGN_FINISH.schedules,
+        "learning_rate": Points(((0, 1e-5), (100, 5e-4), (3000, 5e-4), (6000, 5e-6))),
+        **dict.fromkeys(
+            ("weight.z_theta_1", "weight.aux/z_theta_1"), Points(((4500, 0.01), (5500, 0.3)))
+        ),
+        "weight.z_what_1": Points(((3000, 0.05), (4500, 0.5))),
+        **dict.fromkeys(
+            ("weight.z_where_2", "weight.z_scale_2", "weight.z_depth_2"),
+            Points(((3000, 5.0), (4000, 2.5))),
+        ),
+        "weight.z_what_2": Points(((3000, 5.0), (4000, 2.5))),
+    },
+)
+"""The finish once more: ``--preset more --from RUN``."""
 # as above; what parts look like is dear only at first, as it holds their colours; objects are upright
 GSGN_CLEVR_FINISH = replace(
     GSGN_FINISH,
@@ -337,6 +357,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         "quick": GSGN_QUICK,
         "long": GSGN_LONG,
         "finish": GSGN_FINISH,
+        "more": GSGN_MORE,
         "doubt": GSGN_DOUBT,
         "paper": GSGN_PAPER,
     },

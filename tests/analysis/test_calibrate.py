@@ -21,9 +21,7 @@ def test_weights_of_a_posterior_can_be_trusted_and_those_of_a_narrow_guide_canno
     assert flat["elbo"] == pytest.approx(-3.0) and flat["iwae"] == pytest.approx(-3.0, abs=1e-4)
 
 
-def test_the_command_measures_a_run_on_both_kinds_of_scenes(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(calibrate, "ANNEALED", 30)
-    monkeypatch.setattr(calibrate, "LEVELS", 3)
+def test_the_command_measures_a_run_on_both_kinds_of_scenes(tmp_path, capsys):
     target = tmp_path / "runs" / "air" / FILE
     target.parent.mkdir(parents=True)
     words = [
@@ -38,6 +36,7 @@ def test_the_command_measures_a_run_on_both_kinds_of_scenes(tmp_path, capsys, mo
         "2",
         "--sweeps",
         "2",
+        *("--refined", "3", "--chains", "30", "--levels", "3"),
     ]
     main([*words, "--json", str(target)])
     found = json.loads(target.read_text())
@@ -49,14 +48,33 @@ def test_the_command_measures_a_run_on_both_kinds_of_scenes(tmp_path, capsys, mo
     far = found["annealed"]
     assert far["of"] == "world" and far["images"] == 2 and far["chains"] == 30
     assert far["iwae"] > found["world"]["iwae"] - 20
+    own = found["refined"]
+    assert found["refinements"] == 3 and {"coverage80_n_objects", "sbc_p", "iwae"} <= own.keys()
+    assert set(own["rank_p"]) == set(found["simulated"]["rank_p"]) and "elbo" not in own
     assert "coverage80_centre_x" in capsys.readouterr().out
     lines = render(tmp_path / "runs")
-    assert sum(line.startswith("| `air`") for line in lines) == 2
+    assert sum(line.startswith("| `air`") for line in lines) == 3
+    words = "air --weighed 2 --sweeps 2 --refined 3 --chains 30 --levels 3 --draws 9"
+    assert f"python -m analysis.calibrate {words}" in lines
     assert render(tmp_path) == []
 
 
 def test_a_table_has_a_line_per_shipped_file():
     files = list(TRAINED.glob(f"*/{FILE}"))
     lines = render(TRAINED)
-    assert sum(line.startswith("| `") for line in lines) == 2 * len(files)
+    tables = [json.loads(file.read_text()) for file in files]
+    kinds = sum(len(calibrate.KINDS.keys() & table.keys()) for table in tables)
+    assert sum(line.startswith("| `") for line in lines) == kinds >= 2 * len(files) > 0
     assert calibrate.SIMULATIONS >= 500
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--refined 3", "--refined asks for --sweeps"),
+        ("--refined 30 --sweeps 2 --simulations 20", "--refined 30 of 20 scenes"),
+    ],
+)
+def test_scenes_that_cannot_be_refined_are_refused(words, message, capsys):
+    assert main(["air-multi_mnist", *words.split()]) == 2
+    assert message in capsys.readouterr().err

@@ -18,7 +18,6 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -26,7 +25,7 @@ from torch import Tensor
 from analysis.posterior.refine.drift import Drift
 from analysis.posterior.refine.flips import Flip, Resimulate
 from analysis.posterior.refine.objects import Jump, Redraw, Split, Steps, Swap, objects_of
-from analysis.posterior.refine.target import State, Target
+from analysis.posterior.refine.target import Move, State, Target
 from analysis.posterior.weights import ess, iwae
 
 KEPT = 0.9
@@ -37,15 +36,6 @@ HALVINGS = 30
 """Bisections that find a rise of β."""
 EVERY = 3
 """Sweeps between two of the costly moves, where objects have moves of their own."""
-
-
-class Move(Protocol):
-    """A kernel that keeps π_β."""
-
-    name: str
-
-    def __call__(self, state: State, beta: Tensor) -> tuple[State, Tensor]:
-        """One move; returns the state and (R,) the probability with which it was accepted."""
 
 
 class Budget:
@@ -82,6 +72,11 @@ class Moves:
     shares: dict[str, list[float]] = field(default_factory=dict)
     """name of a move -> shares of accepted rows"""
     sweeps: int = 0
+
+    @property
+    def hops(self) -> list[Move]:
+        """Those that propose another arrangement: all but the drift, and two objects that change places."""
+        return [m for m in (*self.moves, *self.now_and_then) if not isinstance(m, Drift | Swap)]
 
     def __call__(self, state: State, beta: Tensor) -> State:
         """A sweep."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from analysis.posterior.refine.latents import Values, sum_rows
-from analysis.posterior.refine.target import State, Target, accept
+from analysis.posterior.refine.target import Move, State, Target
 
 WANTED = {1: 0.574}
 """Best share of accepted moves of one leap (Roberts and Rosenthal, 1998), and of more below."""
@@ -27,7 +27,7 @@ DECAY = 0.6
 """Adaptation moves a logarithm of the step by n^-DECAY at its n-th time (Robbins and Monro)."""
 
 
-class Drift:
+class Drift(Move):
     """Moves of all continuous latents together.
 
     Args:
@@ -46,9 +46,13 @@ class Drift:
         self.wanted, self.times = WANTED.get(leaps, OF_MORE), 0
 
     def __call__(self, state: State, beta: Tensor) -> tuple[State, Tensor]:
-        """One move; returns the state and (R,) the probability with which it was accepted."""
-        if not self.target.moving:
-            return state, torch.ones_like(beta)
+        """One move, and the step's adaptation."""
+        state, share = super().__call__(state, beta)
+        self.adapt(share)
+        return state, share
+
+    def propose(self, state: State, beta: Tensor) -> tuple[State, Tensor]:
+        """See `Move.propose`."""
         step = self.log_step.exp().repeat(self.target.chains)
         free = self.free(state.values)
         alive = {n: fit(state.exists[n], x) for n, x in free.items()}
@@ -59,9 +63,7 @@ class Drift:
         energy = energy - sum(0.5 * sum_rows(p.square()) for p in speed.values())
         ratio = self.target.along(new, beta) + self.volume(moved, state)
         ratio = ratio - self.target.along(state, beta) - self.volume(free, state) + energy
-        state, share = accept(new, state, ratio)
-        self.adapt(share)
-        return state, share
+        return new, ratio
 
     def leap(
         self,

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from analysis.posterior.refine.latents import Latent, Marks, Propose, Values
-from analysis.posterior.refine.target import State, Target, accept
+from analysis.posterior.refine.target import Move, State, Target
 
 
-class Flip:
+class Flip(Move):
     """Change one element of the discrete sites, chosen at random among those that exist.
 
     Args:
@@ -29,8 +29,8 @@ class Flip:
     def __init__(self, target: Target, names: Sequence[str]) -> None:
         self.target, self.latents = target, [target.latents[n] for n in names]
 
-    def __call__(self, state: State, beta: Tensor) -> tuple[State, Tensor]:
-        """One move; returns the state and (R,) the probability with which it was accepted."""
+    def propose(self, state: State, beta: Tensor) -> tuple[State, Tensor]:
+        """See `Move.propose`."""
         marks = self.marks(state)
         some = marks.any(1)
         index = torch.multinomial(marks.float() + ~some[:, None], 1)[:, 0]
@@ -41,7 +41,7 @@ class Flip:
             new, paid = self.completed(state, values, guided)
         ratio = self.target.along(new, beta) - self.target.along(state, beta) + paid
         ratio = ratio + marks.sum(1).log() - self.marks(new).sum(1).log()
-        return accept(new, state, ratio.where(some, -torch.inf))
+        return new, ratio.where(some, -torch.inf)
 
     def completed(self, state: State, values: Values, guided: bool) -> tuple[State, Tensor]:
         """The state with what newly exists drawn by the guide, and (R,) log-density of the way back less
@@ -87,7 +87,7 @@ def _flat(x: Tensor, *last: int) -> Tensor:
     return x.reshape(len(x), -1, *last)
 
 
-class Resimulate:
+class Resimulate(Move):
     """Draw anew by the guide, given the image, all sites from a random one on."""
 
     name = "resimulate"
@@ -95,8 +95,8 @@ class Resimulate:
     def __init__(self, target: Target) -> None:
         self.target = target
 
-    def __call__(self, state: State, beta: Tensor) -> tuple[State, Tensor]:
-        """One move; returns the state and (R,) the probability with which it was accepted."""
+    def propose(self, state: State, beta: Tensor) -> tuple[State, Tensor]:
+        """See `Move.propose`."""
         t = self.target
         cut = int(torch.randint(len(t.order), ()))
         keep: Marks = {n: torch.full_like(state.exists[n], i < cut) for i, n in enumerate(t.order)}
@@ -105,4 +105,4 @@ class Resimulate:
         _, back = Propose(t.latents, state.values, keep, ~yes).run(t.guide, t.images)
         new = t.state(values, bool((beta < 1).any()))
         ratio = t.along(new, beta) - t.along(state, beta) + back - forth
-        return accept(new, state, ratio)
+        return new, ratio

@@ -70,6 +70,12 @@ class Local:
         """(B,) estimate of the arrangement's part in log p(x), nats."""
         return iwae(self.weights)
 
+    def resampled(self, number: int) -> Values:
+        """site -> (number, B, *S, *E) draws of equal weight, chosen with replacement by their weights."""
+        chosen = torch.multinomial(self.weights.softmax(0).T, number, replacement=True).T
+        image = torch.arange(chosen.shape[1], device=chosen.device)
+        return {n: value[chosen, image] for n, value in self.draws.items()}
+
 
 def local(
     program: Callable,

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from analysis.posterior.refine.latents import Marks, Propose, Values, choose
-from analysis.posterior.refine.target import State, Target, accept
+from analysis.posterior.refine.target import Move, State, Target
 
 PRESENCE = re.compile(r"z_pres(?:_(\d+))?")
 """Names of presence sites, by the vocabulary of `programs.scene`."""
@@ -231,15 +231,15 @@ def _below(target: Target, state: State, presence: str) -> int:
 
 
 @dataclass(frozen=True)
-class Jump:
+class Jump(Move):
     """One object more or one less, each with probability 1/2."""
 
     name: ClassVar[str] = "birth or death"
     target: Target
     objects: Objects
 
-    def __call__(self, state: State, beta: Tensor) -> tuple[State, Tensor]:
-        """One move; returns the state and (R,) the probability with which it was accepted."""
+    def propose(self, state: State, beta: Tensor) -> tuple[State, Tensor]:
+        """See `Move.propose`."""
         t, o, guided = self.target, self.objects, bool((beta < 1).any())
         birth = torch.rand_like(state.log_p) < 0.5
         options = torch.where(birth[:, None], o.vacant(state), o.present(state))
@@ -252,11 +252,11 @@ class Jump:
         gain = t.along(full, beta) - t.along(base, beta) - score
         gain = gain + o.vacant(base).sum(1).log() - o.present(full).sum(1).log()
         ratio = torch.where(birth, gain, -gain).where(some, -torch.inf)
-        return accept(full.where(birth, base), state, ratio)
+        return full.where(birth, base), ratio
 
 
 @dataclass(frozen=True)
-class Redraw:
+class Redraw(Move):
     """An object drawn anew, from a random one of its sites on, by the guide on what the others leave
     unexplained."""
 
@@ -264,8 +264,8 @@ class Redraw:
     target: Target
     objects: Objects
 
-    def __call__(self, state: State, beta: Tensor) -> tuple[State, Tensor]:
-        """One move; returns the state and (R,) the probability with which it was accepted."""
+    def propose(self, state: State, beta: Tensor) -> tuple[State, Tensor]:
+        """See `Move.propose`."""
         t, o = self.target, self.objects
         options = o.present(state)
         some, place = options.any(1), _pick(options)
@@ -277,11 +277,11 @@ class Redraw:
         _, back = o.proposed(state, base, images, place, torch.zeros_like(some), cut)
         new = t.state(choose(some, values, state.values), bool((beta < 1).any()))
         ratio = t.along(new, beta) - t.along(state, beta) + back - forth
-        return accept(new, state, ratio.where(some, -torch.inf))
+        return new, ratio.where(some, -torch.inf)
 
 
 @dataclass(frozen=True)
-class Split:
+class Split(Move):
     """One object drawn anew as two, or two as one, each with probability 1/2.
 
     Where a guide takes two objects that touch for one large one, neither a birth nor a new draw of the large
@@ -295,8 +295,8 @@ class Split:
     target: Target
     objects: Objects
 
-    def __call__(self, state: State, beta: Tensor) -> tuple[State, Tensor]:
-        """One move; returns the state and (R,) the probability with which it was accepted."""
+    def propose(self, state: State, beta: Tensor) -> tuple[State, Tensor]:
+        """See `Move.propose`."""
         t, o, guided = self.target, self.objects, bool((beta < 1).any())
         split = torch.rand_like(state.log_p) < 0.5
         gone = _pick(o.present(state))  # v of a split, u_2 of a union
@@ -321,19 +321,19 @@ class Split:
         gain = gain + o.present(few).sum(1).log() + o.vacant(middle).sum(1).log()
         gain = gain - o.present(many).sum(1).log() - o.present(middle).sum(1).log()
         ratio = torch.where(split, gain, -gain).where(some, -torch.inf)
-        return accept(many.where(split, few), state, ratio)
+        return many.where(split, few), ratio
 
 
 @dataclass(frozen=True)
-class Swap:
+class Swap(Move):
     """Two objects of a sequence change places."""
 
     name: ClassVar[str] = "swap"
     target: Target
     objects: Steps
 
-    def __call__(self, state: State, beta: Tensor) -> tuple[State, Tensor]:
-        """One move; returns the state and (R,) the probability with which it was accepted."""
+    def propose(self, state: State, beta: Tensor) -> tuple[State, Tensor]:
+        """See `Move.propose`."""
         present = self.objects.present(state)
         some = present.sum(1) > 1
         pair = torch.multinomial(present.float() + ~some[:, None], 2)
@@ -342,7 +342,7 @@ class Swap:
         values = self.objects.ordered(state.values, order)
         new = self.target.state(values, bool((beta < 1).any()))
         ratio = self.target.along(new, beta) - self.target.along(state, beta)
-        return accept(new, state, ratio.where(some, -torch.inf))
+        return new, ratio.where(some, -torch.inf)
 
 
 def looked_at(target: Target, base: State) -> Tensor:

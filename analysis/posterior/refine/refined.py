@@ -19,6 +19,7 @@ from tqdm import tqdm
 from analysis.posterior import quantities
 from analysis.posterior.draws import Quantities, check_images
 from analysis.posterior.refine.anneal import Budget, Moves, Path, least, moves_of
+from analysis.posterior.refine.hops import Hops, gathered
 from analysis.posterior.refine.latents import Values
 from analysis.posterior.refine.target import State, Target
 from programs.scene import Scene, concatenate
@@ -27,6 +28,8 @@ VALUES = 2**20
 """Pixels times channels of all chains and images that are moved at once; memory grows with it."""
 TEMPERING = 0.6
 """Share of the budget in which β reaches 1."""
+SEEKING = 0.5
+"""Share of the budget that is spent on hops where there is no path."""
 KEEP = 50
 """Draws of each chain that are kept."""
 
@@ -93,11 +96,12 @@ def refine(
     Args:
         images: (B, C, H, W) in [0, 1], on the program's device.
         seconds: budget of the clock for all images.
-        sweeps: budget in sweeps instead, so that a seed repeats the result.
+        sweeps: budget in sweeps instead, so that a seed repeats the result; a hop counts as one.
         chains: S per image.
         tempering: share of the budget in which β reaches 1. In the rest chains of the posterior are drawn.
-            With 0 there is no path: the cheapest way to a better scene, and `evidence` is then the importance
-            weighted bound.
+            With 0 there is no path: the cheapest way to a better scene. Half of the budget is then spent on
+            hops (`analysis.posterior.refine.hops`), chains begin where these end, and `evidence` is the
+            importance weighted bound.
         resample: whether chains are drawn anew by their weights on the way; without that, `weights` are those
             of annealed importance sampling.
         leaps: gradient steps per move of the continuous latents; 1 is Langevin's.
@@ -194,7 +198,7 @@ class _Run:
         self.remember(target.mode())
         self.remember(state)
 
-    def steps(self) -> Any:
+    def steps(self) -> Iterator[float]:
         """Do the work; yields the share of the budget that is used."""
         path, budget = self.path, self.budget
         while not path.arrived:
@@ -203,12 +207,24 @@ class _Run:
             yield budget.used
         if path.resample:
             path.draw_anew(torch.ones_like(path.beta, dtype=torch.bool))
+        if not self.tempering:
+            yield from self.seek()
         begun = budget.used
         while budget.used < 1:
             self.sweep()
             if self.keep * (min(budget.used, 1) - begun) > len(self.kept) * (1 - begun):
                 self.keep_draw()
             yield budget.used
+
+    def seek(self) -> Iterator[float]:
+        """Hops, after which chains go on from where they are, or from the best one if that is far above."""
+        hops = Hops(self.target, self.moves.hops)
+        while self.budget.used < SEEKING:
+            self.path.state = hops(self.path.state)
+            self.budget.done += 1
+            self.remember(self.path.state)
+            yield self.budget.used
+        self.path.state = gathered(self.path.state, self.target.chains)
 
     def sweep(self) -> None:
         """All moves once."""
@@ -259,6 +275,29 @@ class _Run:
             "accepted": {n: sum(s) / len(s) for n, s in self.moves.shares.items()},
             "sweeps": float(self.budget.done),
         }
+
+
+def measured(
+    program: Callable, guide: Callable, images: Tensor, draws: Values, of: Quantities
+) -> dict[str, Tensor]:
+    """Quantity -> (S, B, …) of the scenes that a program draws of latents, site -> (S, B, *S, *E).
+
+    Args:
+        images: (B, C, H, W), on the program's device.
+        draws: all latents, as `Local.draws` has them.
+        of: test quantities of Scenes.
+    Raises:
+        ValueError: the program returns no Scene.
+    """
+    target = Target(program, guide, images, 1)
+    target.start()
+    found = []
+    for s in range(len(next(iter(draws.values())))):
+        scene = _scene(target, {n: value[s] for n, value in draws.items()})
+        if scene is None:
+            raise ValueError("quantities need a program that returns a Scene")
+        found.append(quantities.measure(scene, of))
+    return {name: torch.stack([each[name] for each in found]) for name in found[0]}
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
 import torch
 from pyro import poutine
@@ -186,6 +187,22 @@ class Target:
     def moving(self) -> list[str]:
         """Names of the continuous latents."""
         return [n for n, latent in self.latents.items() if latent.moves]
+
+
+class Move:
+    """A kernel that keeps π_β: Metropolis's rule for what it proposes."""
+
+    name: ClassVar[str]
+
+    def propose(self, state: State, beta: Tensor) -> tuple[State, Tensor]:
+        """Another state, and (R,) log of the ratio whose minimum with 1 is the probability to accept it; -inf
+        where nothing can be proposed."""
+        raise NotImplementedError
+
+    def __call__(self, state: State, beta: Tensor) -> tuple[State, Tensor]:
+        """One move; returns the state and (R,) the probability with which it was accepted."""
+        new, log_ratio = self.propose(state, beta)
+        return accept(new, state, log_ratio)
 
 
 def accept(new: State, old: State, log_ratio: Tensor) -> tuple[State, Tensor]:

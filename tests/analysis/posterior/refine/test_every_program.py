@@ -6,6 +6,8 @@ import torch
 from tiny import build, images
 
 from analysis.posterior.refine import local, refine
+from analysis.posterior.refine.anneal import moves_of
+from analysis.posterior.refine.hops import Hops
 from analysis.posterior.refine.target import Target
 from inference.loading import own_programs
 
@@ -30,6 +32,20 @@ def test_it_moves_and_its_best_state_is_scored_right(name):
     with torch.no_grad():
         scored = target.state(found.best).log_p
     torch.testing.assert_close(scored, found.log_p, rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", own_programs())
+def test_a_hop_leads_to_a_higher_state(name):
+    pyro.set_rng_seed(0)
+    program, guide = build(name)
+    program.eval(), guide.eval()
+    target = Target(program, guide, images(2, program), 1)
+    state, scales = target.start()
+    hops = Hops(target, moves_of(target, state, scales, 2).hops)
+    first = hops(state)
+    second = hops(first)
+    assert (first.log_p >= state.log_p).all() and (first.log_p > state.log_p).any()
+    assert (second.log_p >= first.log_p).all()
 
 
 @pytest.mark.parametrize("name", ["air", "discrete_air", "vae"])

@@ -21,7 +21,10 @@ FROZEN = {
         "RUN",
         "--scenes N --seed S --chains C --draws K --tempering T --json FILE --netcdf FILE",
     ),
-    "analysis.calibrate": ("RUN", "--scenes N --seed S --draws S --sweeps N --refined N --json FILE"),
+    "analysis.calibrate": (
+        "RUN",
+        "--scenes N --seed S --draws S --sweeps N --refined N --json FILE",
+    ),
     "analysis.papers.__main__": ("[PAPER]", "--train"),
     "analysis.results": ("", ""),
     "analysis.studio.__main__": ("[RUN", "--port P"),

@@ -67,7 +67,7 @@ def test_a_flow_is_fitted_to_digits_as_shown():
         assert torch.equal(z, flow.inv(x)) and (flow(z.clone()) - x).abs().max() < 1e-4
     # a Gaussian per pixel, as the base through the first layers alone, has less
     plain = torch.distributions.Normal(0.5, 0.4).log_prob(x).sum((1, 2, 3))
-    assert log_p.mean() > plain.mean() + 20 and names["loss"] < -0.2
+    assert log_p.mean() > plain.mean() + 20 and names["loss"] < 0
     pyro.clear_param_store()
 
 

@@ -78,7 +78,7 @@ def test_too_small_a_budget_is_said():
 
 def test_the_command_writes_its_table_and_its_chains(tmp_path, capsys):
     table, chains = tmp_path / "table.json", tmp_path / "chains.nc"
-    arguments = ["discrete_air-multi_sprites", "--scenes", "4", "--sweeps", "6", "--chains", "2"]
+    arguments = ["discrete_air-multi_sprites", "--scenes", "4", "--sweeps", "12", "--chains", "2"]
     arguments += ["--draws", "2", "--json", str(table), "--netcdf", str(chains)]
     try:
         assert refine.main(arguments) == 0
@@ -87,7 +87,7 @@ def test_the_command_writes_its_table_and_its_chains(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "best of 2 draws" in said and "n_objects: R-hat" in said
     written = json.loads(table.read_text())
-    assert written["sweeps"] == 6 and written["chains"] == 2
+    assert written["sweeps"] == 12 and written["chains"] == 2
     assert {"object_count_accuracy", "category_correspondence"} <= written["rows"][2].keys()
     assert written["rows"][2]["log_p"] >= written["rows"][1]["log_p"] - 50
     with xarray.open_dataset(chains, group="posterior") as posterior:

@@ -217,8 +217,12 @@ class _Run:
             yield budget.used
 
     def seek(self) -> Iterator[float]:
-        """Hops, after which chains go on from where they are, or from the best one if that is far above."""
+        """Hops, one chain's from the best state so far; then chains go on from where they are, or from the best
+        one if that is far above."""
         hops = Hops(self.target, self.moves.hops)
+        best, rows = self.best[0], self.path.state.values
+        begun = {n: torch.cat([v, rows[n][len(v) :]]) for n, v in best.items()}
+        self.path.state = self.target.state(begun, guided=False)
         while self.budget.used < SEEKING:
             self.path.state = hops(self.path.state)
             self.budget.done += 1

@@ -25,7 +25,7 @@ from torch import Tensor
 from analysis.posterior.refine.drift import Drift
 from analysis.posterior.refine.flips import Flip, Resimulate
 from analysis.posterior.refine.objects import Jump, Redraw, Split, Steps, Swap, objects_of
-from analysis.posterior.refine.target import Move, State, Target
+from analysis.posterior.refine.target import Move, State, Target, of_chains
 from analysis.posterior.weights import ess, iwae
 
 KEPT = 0.9
@@ -164,7 +164,7 @@ class Path:
         points = (torch.arange(chains).to(ends) + torch.rand(images, 1).to(ends)) / chains
         source = torch.searchsorted(ends, points).clamp(max=chains - 1).T
         source = source.where(mine, torch.arange(chains, device=source.device)[:, None])
-        self.state = self.state[(source * images + torch.arange(images).to(source)).flatten()]
+        self.state = of_chains(self.state, source)
         self.weights = self.weights.where(~mine, 0.0)
 
     def estimate(self) -> Tensor:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 
 from analysis.posterior.refine.drift import Drift, fit
-from analysis.posterior.refine.target import Move, State, Target
+from analysis.posterior.refine.target import Move, State, Target, of_chains
 
 STEPS = 40
 """Gradient steps of a climb."""
@@ -71,8 +71,5 @@ def gathered(state: State, chains: int) -> State:
     """The state with every row that is not `CLOSE` to the best one of its image there."""
     table = state.log_p.view(chains, -1).nan_to_num(nan=-torch.inf)
     high, best = table.max(0)
-    images = torch.arange(table.shape[1], device=best.device)
-    source = torch.where(
-        table < high - CLOSE, best, torch.arange(chains, device=best.device)[:, None]
-    )
-    return state[(source * len(images) + images).flatten()]
+    own = torch.arange(chains, device=best.device)[:, None]
+    return of_chains(state, torch.where(table < high - CLOSE, best, own))

@@ -63,6 +63,12 @@ class State:
         return State(**parts)
 
 
+def of_chains(state: State, source: Tensor) -> State:
+    """The state with every row as that of its image in chain `source` (S, B)."""
+    images = source.shape[1]
+    return state[(source * images + torch.arange(images, device=source.device)).flatten()]
+
+
 class Target:
     """The path from guide to program for `images`, each of which has `chains` rows.
 

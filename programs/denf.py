@@ -39,8 +39,8 @@ paper's cells are independent, which no scene's are, so draws of it are floors w
 
 Objects. Present cells are grouped by average-link clustering (`blocks.grouping`) of their boxes' centres, their
 boxes' half extents and the hues of x̂_fg. The box of an object is the mean of its cells' boxes. Its mask holds
-the pixels of its cells in which x̂_fg visibly differs from x̂_bg. An object of fewer than `least` cells is
-dropped, and its cells go to the others; the largest object is always kept.
+the pixels of its cells in which x̂_fg visibly differs from x̂_bg. An object of fewer than `least` cells, or of
+less than the share `fill` of its box, is dropped, and its cells go to the others; the largest always stays.
 # differs: the paper suppresses boxes, which is ``grouping="nms"``: the box that most cells point to is kept,
 boxes that overlap with it are dropped, and so on. The paper gives neither rank nor threshold, and gives an
 object all present cells in its box. Here each present cell belongs to the object whose box overlaps most with
@@ -98,7 +98,7 @@ GREY = 0.2
 """Brightness, summed over colours, at which a cell's hue counts half."""
 GROUPINGS = "linkage", "nms"
 """Ways in which present cells become objects."""
-LEAST_0 = "noise", "loose", "kin", "learned", "tint", "visible"
+LEAST_0 = "noise", "loose", "kin", "learned", "tint", "fill", "visible"
 """Fields of the Config that may be 0."""
 
 
@@ -131,9 +131,10 @@ class Config:
     slots: int = 10  # K
     grouping: str = "linkage"  # how cells become objects; "nms": the paper's suppression of boxes
     overlap: float = 0.3  # nms: IoU from which two boxes belong to one object
-    apart: float = 0.17  # linkage: mean distance up to which groups of cells are one object
+    apart: float = 0.2  # linkage: mean distance up to which groups of cells are one object
     tint: float = 0.9  # linkage: weight of cells' hues beside their boxes
     least: int = 5  # cells of an object; the first may have fewer
+    fill: float = 0.25  # linkage: least share of its box that the cells of an object fill
     visible: float = 0.1  # distance in colour between an object's pixels and the background
 
     def __post_init__(self) -> None:
@@ -439,7 +440,8 @@ class Program(PyroModule):
         colours = self.colours(front)
         hues = colours / (colours.sum(-1, keepdim=True) + GREY)
         points = torch.cat([pose[..., 2], extent / 2, c.tint * hues], -1)
-        own = linked(points, pres > 0.5, c.apart, c.slots, c.least)
+        least = (c.fill * (c.side * extent).prod(-1)).clamp(min=c.least)
+        own = linked(points, pres > 0.5, c.apart, c.slots, least)
         cells = own * (pres > 0.5).unsqueeze(-2)
         cells = cells + (
             cells.sum(-1, keepdim=True) == 0

@@ -96,7 +96,7 @@ DENF_LIKELIHOOD = replace(
 DENF_FINISH = replace(
     DENF_QUICK,
     steps=400,
-    program={"learned": 8, "apart": 0.2, "least": 6},
+    program={"learned": 8, "least": 6},
     continues=True,
     schedules={
         "learning_rate": WarmupDecay(3e-4, warmup=50, half_life=50, hold=250),

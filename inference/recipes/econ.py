@@ -85,8 +85,9 @@ def trusting(steps: int) -> dict[str, Schedule]:
 ECON_RANDOM_QUICK = replace(
     ECON_QUICK,
     world="sprites_random",
-    # λ = 0 as in the paper: experts compete by shapes alone
-    program={**ECON_QUICK.program, "appearance": 0.0},
+    # λ = 0 as in the paper: experts compete by shapes alone. Surfaces are flat, and objects of nearly one
+    # colour touch: with a contrast of 10 they are attended to as one
+    program={**ECON_QUICK.program, "appearance": 0.0, "contrast": 25.0},
     schedules={**ECON_QUICK.schedules, **trusting(ECON_QUICK.steps - 10)},
 )
 # differs: experts compete by their first look, and shapes enter regions once there are some: with a trust
@@ -100,6 +101,7 @@ ECON_RANDOM_LONG = replace(
 ECON_RANDOM_PAPER = replace(
     ECON_PAPER,
     world="sprites_random",
+    program={"contrast": 25.0},
     schedules={
         **ECON_PAPER.schedules,
         **trusting(ECON_PAPER.steps - 10),

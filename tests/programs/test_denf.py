@@ -322,23 +322,36 @@ def test_suppression_drops_boxes_that_overlap_and_no_others():
     assert sorted(slots[0, :2].tolist()) in ([0, 1], [1, 2])
 
 
+def linked_masks(columns, half, **config):
+    """Pixels of each object: cells of rows 2 and 3 from column 2 on, as many red columns and then blue ones.
+
+    All cells' boxes are one box, of the half-width `half`.
+    """
+    program, _ = build(least=3, slots=3, **config)
+    program.eval()
+    side = program.config.side
+    pose = torch.zeros(1, side**2, 2, 3)
+    pose[..., :2] = torch.diag_embed(torch.full((2,), half))
+    pres = torch.zeros(1, side, side)
+    red, end = 2 + columns[0], 2 + sum(columns)
+    pres[0, 2:4, 2:end] = 1.0
+    front = torch.zeros(1, 3, 2 * side, 2 * side)
+    front[:, 0, :, : 2 * red], front[:, 2, :, 2 * red :] = 0.8, 0.8
+    nodes = program.objects(pres.flatten(1), pose, front, 0 * front)
+    assert torch.isfinite(nodes.pose).all() and (nodes.extent > 0).all()
+    return nodes.mask.sum((2, 3)).tolist()
+
+
 def test_linkage_parts_objects_that_point_to_one_place_by_their_hues():
-    """Two squares of cells side by side whose boxes are one box."""
-    z_of = {}
-    for tint in (0.0, 0.9):
-        program, _ = build(least=3, tint=tint, slots=3)
-        program.eval()
-        side = program.config.side
-        pose = torch.zeros(1, side**2, 2, 3)
-        pose[..., :2] = torch.diag_embed(torch.full((2,), 0.4))
-        pres = torch.zeros(1, side, side)
-        pres[0, 2:4, 2:6] = 1.0
-        front = torch.zeros(1, 3, 2 * side, 2 * side)
-        front[:, 0, :, : 2 * 4], front[:, 2, :, 2 * 4 :] = 0.8, 0.8
-        nodes = program.objects(pres.flatten(1), pose, front, 0 * front)
-        z_of[tint] = nodes.mask.sum((2, 3)).tolist()
-        assert torch.isfinite(nodes.pose).all() and (nodes.extent > 0).all()
-    assert z_of == {0.0: [[32, 0, 0]], 0.9: [[16, 16, 0]]}
+    assert linked_masks((2, 2), 0.4, tint=0.0) == [[32, 0, 0]]
+    assert linked_masks((2, 2), 0.4, tint=0.9) == [[16, 16, 0]]
+
+
+def test_what_fills_too_little_of_its_box_is_no_object():
+    """Boxes of 6.4 by 6.4 cells, of which 8 are red and 4, or .098, blue; the largest object stays."""
+    assert linked_masks((4, 2), 0.8, fill=0.09) == [[32, 16, 0]]
+    assert linked_masks((4, 2), 0.8, fill=0.11) == [[48, 0, 0]]
+    assert linked_masks((4, 2), 0.8, fill=1.0) == [[48, 0, 0]]
 
 
 def test_masks_hold_the_pixels_that_differ_from_the_background_and_patches_all():

@@ -173,7 +173,7 @@ SEARCH = search()
 TEXTURED = {
     "ECON textured": Training(
         *("econ", "econ_random", "sprites_random"),
-        set=("world.texture=noise", "world.strength=25.0"),
+        set=("world.texture=noise", "world.strength=25.0", "contrast=10.0"),
         quick="long",
     )
 }

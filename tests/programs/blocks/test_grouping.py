@@ -9,8 +9,8 @@ POINTS = torch.tensor([0.0, 0.1, 0.2, 1.0, 1.1, 3.0, 0.5, 2.9])[:, None]
 PRESENT = torch.tensor([True, True, True, True, True, True, False, False])
 
 
-def labels(points, present, *args):
-    own = linked(points, present, *args)
+def labels(points, present, apart, groups, least):
+    own = linked(points, present, apart, groups, torch.as_tensor(least).float())
     assert (own.sum(-2) == 1).all()
     return own.argmax(-2).tolist()
 
@@ -25,10 +25,19 @@ def test_cells_of_small_or_surplus_groups_go_to_the_nearest_group():
     assert labels(POINTS, PRESENT, 0.3, 4, 9) == [0] * 8
 
 
+def test_each_cell_says_how_many_its_group_needs():
+    """The second group has two cells, which ask for 1.5 or 2.5 in the mean."""
+    least = torch.ones(8)
+    least[4] = 2.0
+    assert labels(POINTS, PRESENT, 0.3, 4, least) == [0, 0, 0, 1, 1, 2, 0, 2]
+    least[4] = 4.0
+    assert labels(POINTS, PRESENT, 0.3, 4, least) == [0, 0, 0, 0, 0, 1, 0, 1]
+
+
 def test_groups_are_scipys_in_every_map_of_a_batch():
     torch.manual_seed(0)
     points, present = torch.randn(2, 3, 20, 2), torch.rand(2, 3, 20) > 0.3
-    own = linked(points, present, 0.8, 20, 1)
+    own = linked(points, present, 0.8, 20, torch.ones(20))
     for a in range(2):
         for b in range(3):
             some = present[a, b]

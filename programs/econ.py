@@ -126,9 +126,7 @@ class Config:
     embedding: int = 3  # features of a pixel besides its place and colour, from the U-Net
     faint: float = 0.2  # factor of the U-Net's last initial weights
     spread: float = 3.0  # factor of coordinates in [-1, 1]
-    contrast: float = (
-        10.0  # factor of colours in [0, 1]; more parts objects of like colours, or textures
-    )
+    contrast: float = 10.0  # factor of colours in [0, 1]; more parts like colours, but textures too
     # initial logit of the seed, and so the squared distance at which attention is 1/2
     reach: float = 2.0
     # sides, in those of the image, of the two squares whose mean errors choose the seed

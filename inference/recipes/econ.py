@@ -82,12 +82,13 @@ def trusting(steps: int) -> dict[str, Schedule]:
     return {"guide.trust": Until(1.0, steps, after=0.5)}
 
 
+LIKE = {"contrast": 25.0}
+"""For objects of like colours that touch: with 10 they are attended to as one. Surfaces are flat."""
 ECON_RANDOM_QUICK = replace(
     ECON_QUICK,
     world="sprites_random",
-    # λ = 0 as in the paper: experts compete by shapes alone. Surfaces are flat, and objects of nearly one
-    # colour touch: with a contrast of 10 they are attended to as one
-    program={**ECON_QUICK.program, "appearance": 0.0, "contrast": 25.0},
+    # λ = 0 as in the paper: experts compete by shapes alone
+    program={**ECON_QUICK.program, "appearance": 0.0, **LIKE},
     schedules={**ECON_QUICK.schedules, **trusting(ECON_QUICK.steps - 10)},
 )
 # differs: experts compete by their first look, and shapes enter regions once there are some: with a trust
@@ -101,7 +102,7 @@ ECON_RANDOM_LONG = replace(
 ECON_RANDOM_PAPER = replace(
     ECON_PAPER,
     world="sprites_random",
-    program={"contrast": 25.0},
+    program=LIKE,
     schedules={
         **ECON_PAPER.schedules,
         **trusting(ECON_PAPER.steps - 10),

@@ -123,7 +123,7 @@ class Config:
     noise: float = 0.2  # σ_ε
     # differs: deviation of the noise on z_scale and z_loc in x̂_fg, in their priors' deviations; 0: no noise
     loose: float = 0.0
-    # differs: τ, difference in colour beyond which opaque cells are none of a box's (Scene.alike); 0: not used
+    # differs: τ, difference in hue beyond which opaque cells are none of a box's (Scene.alike); 0: not used
     kin: float = 0.0
     # differs: components of a learned p(z), whose cells depend on those before them; 0: the paper's p(z)
     learned: int = 0
@@ -397,14 +397,15 @@ class Program(PyroModule):
 
     @torch.no_grad()
     def kinship(self, front: Tensor) -> Tensor:
-        """(..., N, N) exp(-|c - c'|² / 2 τ²) of the colours c of cells in x̂_fg (..., 3, H, W)."""
-        colours = self.colours(within(front))
-        return (-0.5 * (torch.cdist(colours, colours) / self.config.kin).square()).exp()
+        """(..., N, N) exp(-|h - h'|² / 2 τ²) of the hues h of cells in x̂_fg (..., 3, H, W)."""
+        hues = self.hues(within(front))
+        return (-0.5 * (torch.cdist(hues, hues) / self.config.kin).square()).exp()
 
-    def colours(self, image: Tensor) -> Tensor:
-        """(..., N, 3) mean colours of an image's cells."""
+    def hues(self, image: Tensor) -> Tensor:
+        """(..., N, 3) mean colours of an image's cells as shares of their brightness."""
         small = F.avg_pool2d(image.flatten(0, -4), self.config.size // self.config.side)
-        return small.flatten(2).mT.unflatten(0, image.shape[:-3])
+        colours = small.flatten(2).mT.unflatten(0, image.shape[:-3])
+        return colours / (colours.sum(-1, keepdim=True) + GREY)
 
     @torch.no_grad()
     def objects(self, pres: Tensor, pose: Tensor, front: Tensor, behind: Tensor) -> Nodes:
@@ -437,9 +438,7 @@ class Program(PyroModule):
         """(..., K, N) cells of groups by average-link clustering, and (..., K, 2, 3) their mean boxes."""
         c = self.config
         extent = pose[..., :2].diagonal(dim1=-2, dim2=-1)
-        colours = self.colours(front)
-        hues = colours / (colours.sum(-1, keepdim=True) + GREY)
-        points = torch.cat([pose[..., 2], extent / 2, c.tint * hues], -1)
+        points = torch.cat([pose[..., 2], extent / 2, c.tint * self.hues(front)], -1)
         least = (c.fill * (c.side * extent).prod(-1)).clamp(min=c.least)
         own = linked(points, pres > 0.5, c.apart, c.slots, least)
         cells = own * (pres > 0.5).unsqueeze(-2)

@@ -135,7 +135,7 @@ class Scene:
     boxed: Tensor | None = None
     """(B, 1, H, W): the number of boxes over a pixel, opaque or not; None if not computed."""
     alike: Tensor | None = None
-    """(B, 1, H, W): the same number, each box weighted by how alike in colour its cell and the pixel are."""
+    """(B, 1, H, W): the same number, each box weighted by how alike in hue its cell and the pixel are."""
 
     @property
     def objects(self) -> Nodes:

@@ -123,7 +123,7 @@ class Inscribed:
 
     Σ (λ c - (λ + 1) e a) / Σ e,  e the opacity (without gradient), c the number of boxes over a pixel
 
-    a is `Scene.alike`, with which opaque area of another colour counts as transparent. It is c if the Scene has
+    a is `Scene.alike`, with which opaque area of another hue counts as transparent. It is c if the Scene has
     none.
 
     # differs: not in DeNF. Eq. 12 has no gradient where boxes overlap, and boxes as small as a cell solve it.

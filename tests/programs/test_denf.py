@@ -389,7 +389,7 @@ def test_after_training_presence_is_the_exact_posterior():
         torch.testing.assert_close(other, weights[0], rtol=1e-4, atol=1e-2)
 
 
-def test_boxes_count_cells_of_their_colour():
+def test_boxes_count_cells_of_their_hue():
     program, _ = build(kin=0.1)
     z, pres = two_objects(program)
     scene = program.scene(z, pres, 0 * z[:, :1])
@@ -407,6 +407,20 @@ def test_boxes_count_cells_of_their_colour():
     area = 2 * boxed - 3 * opacity * alike
     expected = area.flatten(1).sum(1) / (opacity.flatten(1).sum(1) + 1)
     torch.testing.assert_close(Inscribed()(seen), expected)
+
+
+def test_shades_are_kin_and_hues_are_not():
+    program, _ = build(kin=0.12)
+    front = torch.zeros(1, 3, 16, 16)
+    front[:, 0, :8], front[:, 0, 8:, :8], front[:, 1, 8:, 8:] = (
+        0.9,
+        0.6,
+        0.9,
+    )  # red, darker red, green
+    side = program.config.side
+    kin = program.kinship(front)[0].unflatten(0, (side, side))[0, 0].view(side, side)
+    assert kin[: side // 2].min() > 0.99
+    assert kin[side // 2 :, : side // 2].min() > 0.8 and kin[side // 2 :, side // 2 :].max() < 0.01
 
 
 def test_loose_boxes_jitter_what_is_shown_in_the_program_and_nothing_else():

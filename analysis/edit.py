@@ -446,6 +446,8 @@ def _rows(scene: Scene) -> Tensor:
 
 def _level(scene: Scene, level: int) -> int:
     number = len(scene.levels)
+    if not number:
+        raise ValueError("this Scene has no objects: its program has global latents only")
     if not -number <= level < number:
         raise ValueError(
             f"level={level}: the Scene has {number} levels, from 0 (objects) to {number - 1}, also called -1"

@@ -37,7 +37,7 @@ MOVED = 2500
 DIGESTED = 1000
 """Number of images in the digest that shows whether a folder's pictures have changed since a run began."""
 HINT = (
-    "the last good checkpoint is kept. --set train.rate=0.3, which lowers the learning rate, or "
+    "checkpoints made before are kept. --set train.rate=0.3, which lowers the learning rate, or "
     "--set train.clip=0.1 may help"
 )
 

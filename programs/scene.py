@@ -62,6 +62,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from numbers import Integral
 from typing import TypeVar
 
 import torch
@@ -139,7 +140,13 @@ class Scene:
 
     @property
     def objects(self) -> Nodes:
-        """The children of the root."""
+        """The children of the root.
+
+        Raises:
+            ValueError: the scene has none, because its program has global latents only.
+        """
+        if not self.levels:
+            raise ValueError("this Scene has no objects: its program has global latents only")
         return self.levels[0]
 
     @property
@@ -160,8 +167,9 @@ class Scene:
 
     def __getitem__(self, index: slice | Tensor) -> Scene:
         """A sub-batch: ``scene[8:16]`` or ``scene[indices]``."""
-        if isinstance(index, int):
-            raise TypeError(f"a Scene is a batch: write scene[{index}:{index + 1}] for one image")
+        if isinstance(index, Integral) or getattr(index, "ndim", 1) == 0:
+            one = int(index)
+            raise TypeError(f"a Scene is a batch: write scene[{one}:{one + 1}] for one image")
         return self.map(lambda t: t[index])
 
     def with_masks(self, masks: tuple[Tensor, ...], shapes: tuple[Tensor, ...] = ()) -> Scene:

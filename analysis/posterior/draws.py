@@ -238,6 +238,12 @@ def check_images(images: Tensor, program: Callable) -> None:
     known = size is not None  # images of other programs may have any shape
     if (known and not fits) or not images.numel() or not images.is_floating_point():
         raise ValueError(f"images of shape {tuple(images.shape)} and {images.dtype}: {expected}")
+    parameters = getattr(program, "parameters", tuple)()
+    of = next((p.dtype for p in parameters if p.is_floating_point()), images.dtype)
+    if images.dtype != of:
+        raise ValueError(
+            f"images are {images.dtype}, the program's parameters {of}: {expected}, as images.to({of}) makes it"
+        )
     low, high = map(float, images.aminmax())
     if not -FAR < low <= high < FAR:
         raise ValueError(f"pixels go from {low:g} to {high:g}: {expected}")

@@ -77,8 +77,15 @@ def _check_place(name: str, site: dict) -> None:
     """A discrete or observed site has its place in the plate ``batch``; other latents may be of all images.
 
     Raises:
-        ValueError: it has none, or the plate is subsampled.
+        ValueError: it has none, or the plate is subsampled, or a dimension is neither a plate's nor an event's.
     """
+    plates = {frame.dim for frame in site["cond_indep_stack"]}
+    shape = site["fn"].batch_shape
+    if loose := [d for d in range(-len(shape), 0) if shape[d] != 1 and d not in plates]:
+        raise ValueError(
+            f"site {name!r} has batch shape {tuple(shape)}, whose dimension {loose[0]} is of no plate: "
+            "write .to_event(n) so that n takes it in, or put the site in a plate of that dimension"
+        )
     if is_discrete(site) or site["is_observed"] or not in_common(site["cond_indep_stack"]):
         batch_dim(name, site)
 

@@ -35,7 +35,7 @@ from inference.images.stored import damaged, digest, read_set, write_set
 from inference.loading import ROOT, import_file
 from inference.settings import choose, override
 from programs.blocks.names import meant_file, unknown
-from programs.scene import Scene
+from programs.scene import Nodes, Scene
 from programs.worlds import cache, with_visible_masks
 
 BATCH = 256
@@ -44,6 +44,8 @@ MANY = 1000
 TABLES = ("pres", "pose", "depth", "parent", "category")
 OPTIONAL = ("attributes",)
 """Truth of some worlds."""
+HALF_LEVEL = 0.5 / 255
+"""How far a pixel may lie outside of [0, 1], for rounding takes it back."""
 EXPECTED = "expected a Scene of images (B, C, S, S) and labels (B, S, S) uint8"
 
 
@@ -99,10 +101,31 @@ class World:
                 f"{self.title}: draw returned images {tuple(shape)} and labels {tuple(labels.shape)} for "
                 f"{number} scenes, {EXPECTED}"
             )
+        self._check_pixels(scene.image)
         for level, nodes in enumerate(scene.levels):
-            if missing := [name for name in TABLES if getattr(nodes, name) is None]:
-                raise ValueError(f"{self.title}: level {level} lacks {' and '.join(missing)}")
+            self._check_nodes(level, nodes, number)
         return scene, labels
+
+    def _check_pixels(self, images: Tensor) -> None:
+        if not images.is_floating_point():
+            raise ValueError(f"{self.title}: draw returned images of {images.dtype}, {EXPECTED}")
+        low, high = map(float, images.aminmax())
+        if not -HALF_LEVEL <= low <= high <= 1 + HALF_LEVEL:
+            raise ValueError(
+                f"{self.title}: draw returned pixels from {low:g} to {high:g}: expected [0, 1]"
+            )
+
+    def _check_nodes(self, level: int, nodes: Nodes, number: int) -> None:
+        if missing := [name for name in TABLES if getattr(nodes, name) is None]:
+            raise ValueError(f"{self.title}: level {level} lacks {' and '.join(missing)}")
+        pres, pose = tuple(nodes.pres.shape), tuple(nodes.pose.shape)
+        if len(pres) != 2 or pres[0] != number or pose != (*pres, 2, 3):
+            raise ValueError(
+                f"{self.title}: level {level} has pres of shape {pres} and pose of shape {pose} for {number} "
+                "scenes: expected (B, N) and (B, N, 2, 3)"
+            )
+        if not nodes.pose.isfinite().all():
+            raise ValueError(f"{self.title}: poses of level {level} are not finite")
 
     def split(self, name: str, config: Any, number: int | None = None, seed: int = 0) -> Dataset:
         """`number` scenes, from the cache or drawn now."""

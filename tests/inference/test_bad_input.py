@@ -248,6 +248,7 @@ WRONG = {
     "one image": (lambda x: x[0], r"shape \(1, 50, 50\)"),
     "of another size": (lambda x: x[..., :32, :32], r"shape \(2, 1, 32, 32\)"),
     "of colours": (lambda x: x.expand(2, 3, 50, 50), r"shape \(2, 3, 50, 50\)"),
+    "of doubles": (lambda x: x.double(), "torch.float64, the program's parameters torch.float32"),
     "of NumPy": (lambda x: x.numpy(), "images are a ndarray"),
 }
 

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +20,18 @@ def scene(batch=3, patch=True):
         )
 
     return Scene(torch.rand(batch, 3, 8, 8), (nodes(2), nodes(3)))
+
+
+@pytest.mark.parametrize("index", [1, np.int64(1), torch.tensor(1), np.array(1)])
+def test_one_image_of_a_batch_is_a_slice(index):
+    with pytest.raises(TypeError, match=r"write scene\[1:2\]"):
+        scene()[index]
+    assert len(scene()[torch.tensor([0, 2])]) == 2 and len(scene()[1:2]) == 1
+
+
+def test_a_scene_of_global_latents_has_no_objects():
+    with pytest.raises(ValueError, match="no objects"):
+        Scene(torch.rand(2, 3, 8, 8), ()).objects  # noqa: B018
 
 
 def tilted():

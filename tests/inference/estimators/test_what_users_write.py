@@ -141,6 +141,23 @@ def test_a_latent_outside_of_the_batch_is_refused(name):
         estimator(name).prepare(program, guide, torch.rand(2, 1, 4, 4))
 
 
+@pytest.mark.parametrize("name", EVERY)
+def test_an_event_dimension_left_out_is_refused(name):
+    def z():
+        return pyro.sample("z", dist.Normal(torch.zeros(2, 1, 1), 1.0))
+
+    def program(images):
+        with pyro.plate("batch", len(images), dim=-3):
+            pyro.sample("x", dist.Normal(z(), 1.0).expand((2, 4, 4)), obs=images[:, 0])
+
+    def guide(images):
+        with pyro.plate("batch", len(images), dim=-3):
+            z()
+
+    with pytest.raises(ValueError, match=r"'x' has batch shape .*of no plate: write .to_event"):
+        estimator(name).prepare(program, guide, torch.rand(2, 2, 4, 4))
+
+
 def test_a_site_that_nothing_observed_depends_on_is_worth_a_sentence():
     def unread(rows):
         bit("u", rows)

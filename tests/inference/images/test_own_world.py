@@ -17,6 +17,7 @@ from programs.worlds import shapes2d
 WORLD = '''
 """One square per image, at a random place, grey on black."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -145,6 +146,13 @@ def test_a_file_of_the_project_is_its_world_by_name():
         ("(nodes,)), labels", "(nodes,)), labels[:, None]", "labels (64, 1, 32, 32) for 64 scenes"),
         (", category=zeros.long()", "", "level 0 lacks category"),
         ("batch, 1, 2", "1, 1, 2", "for 64 scenes, expected"),
+        ("config.grey * labels", "255 * labels", "pixels from 0 to 255: expected [0, 1]"),
+        ("config.grey * labels", "(2 * config.grey - 3) * labels", "expected [0, 1]"),
+        ("config.grey * labels", "math.nan * labels", "expected [0, 1]"),
+        ("config.grey * labels[:, None].float()", "labels[:, None]", "images of torch.uint8"),
+        ("(zeros + 1, pose,", "(zeros + 1, pose[..., :2],", "pose of shape (64, 1, 2, 2)"),
+        ("(zeros + 1, pose,", "(zeros[:1] + 1, pose,", "pres of shape (1, 1)"),
+        ("(zeros + 1, pose,", "(zeros + 1, pose / 0,", "poses of level 0 are not finite"),
         ("grey: float", "grey float", "does not import: SyntaxError"),
     ],
 )  # fmt: skip

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from analysis.posterior import Mode, check_images
 from programs.blocks.render import chain, inverse, pose
-from programs.scene import Nodes, Scene
+from programs.scene import NO_OBJECTS, Nodes, Scene
 
 STEP = 4.0
 """Depth between a restacked node and the next one, which then shines through by 2 % (exp(-4)). Nearer soft
@@ -447,7 +447,7 @@ def _rows(scene: Scene) -> Tensor:
 def _level(scene: Scene, level: int) -> int:
     number = len(scene.levels)
     if not number:
-        raise ValueError("this Scene has no objects: its program has global latents only")
+        raise ValueError(NO_OBJECTS)
     if not -number <= level < number:
         raise ValueError(
             f"level={level}: the Scene has {number} levels, from 0 (objects) to {number - 1}, also called -1"

@@ -62,13 +62,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from numbers import Integral
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 T = TypeVar("T")
+NO_OBJECTS = "this Scene has no objects: its program has global latents only"
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Scene:
             ValueError: the scene has none, because its program has global latents only.
         """
         if not self.levels:
-            raise ValueError("this Scene has no objects: its program has global latents only")
+            raise ValueError(NO_OBJECTS)
         return self.levels[0]
 
     @property
@@ -167,7 +167,7 @@ class Scene:
 
     def __getitem__(self, index: slice | Tensor) -> Scene:
         """A sub-batch: ``scene[8:16]`` or ``scene[indices]``."""
-        if isinstance(index, Integral) or getattr(index, "ndim", 1) == 0:
+        if isinstance(index, int) or getattr(index, "ndim", 1) == 0:
             one = int(index)
             raise TypeError(f"a Scene is a batch: write scene[{one}:{one + 1}] for one image")
         return self.map(lambda t: t[index])

@@ -61,6 +61,7 @@ def check(program: Callable, guide: Callable, images: Tensor) -> Seen:
         for trace in traces:
             for name, site in trace.nodes.items():
                 if site["type"] == "sample" and not is_aside(site):
+                    _check_dimensions(name, site)
                     _check_place(name, site)
         latents = [(n, s) for n, s in traces[1].nodes.items() if s["type"] == "sample"]
         latents = [(name, site) for name, site in latents if not is_aside(site)]
@@ -73,11 +74,11 @@ def check(program: Callable, guide: Callable, images: Tensor) -> Seen:
         return Seen(discrete, shared, origins)
 
 
-def _check_place(name: str, site: dict) -> None:
-    """A discrete or observed site has its place in the plate ``batch``; other latents may be of all images.
+def _check_dimensions(name: str, site: dict) -> None:
+    """Every dimension of a site's batch shape is a plate's, or 1.
 
     Raises:
-        ValueError: it has none, or the plate is subsampled, or a dimension is neither a plate's nor an event's.
+        ValueError: one is not.
     """
     plates = {frame.dim for frame in site["cond_indep_stack"]}
     shape = site["fn"].batch_shape
@@ -86,6 +87,14 @@ def _check_place(name: str, site: dict) -> None:
             f"site {name!r} has batch shape {tuple(shape)}, whose dimension {loose[0]} is of no plate: "
             "write .to_event(n) so that n takes it in, or put the site in a plate of that dimension"
         )
+
+
+def _check_place(name: str, site: dict) -> None:
+    """A discrete or observed site has its place in the plate ``batch``; other latents may be of all images.
+
+    Raises:
+        ValueError: it has none, or the plate is subsampled.
+    """
     if is_discrete(site) or site["is_observed"] or not in_common(site["cond_indep_stack"]):
         batch_dim(name, site)
 

@@ -110,7 +110,7 @@ class World:
         if not images.is_floating_point():
             raise ValueError(f"{self.title}: draw returned images of {images.dtype}, {EXPECTED}")
         low, high = map(float, images.aminmax())
-        if not -HALF_LEVEL <= low <= high <= 1 + HALF_LEVEL:
+        if not -HALF_LEVEL < low <= high < 1 + HALF_LEVEL:
             raise ValueError(
                 f"{self.title}: draw returned pixels from {low:g} to {high:g}: expected [0, 1]"
             )
